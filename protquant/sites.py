@@ -1,0 +1,66 @@
+"""Sites: the named tensors of a model on which a quantizer can sit.
+
+Models mark them (a `Tap` where no module boundary exists), quantization finds them; neither imports the other.
+A site's name is the path of its module plus, for modules that hold several tensors, the tensor:
+
+=================  =========================================  ====================================
+kind               name                                       the tensor
+=================  =========================================  ====================================
+`linear_weight`    `lm.layers.3.attn.q_proj.weight`           weight of an `nn.Linear`, (out, in)
+`linear_input`     `lm.layers.3.attn.q_proj.input`            what that `nn.Linear` reads, (..., in)
+`norm_gain`        `lm.layers.3.attn_norm.weight`             gain of an `nn.LayerNorm`, (c,)
+`norm_input`       `lm.layers.3.attn_norm.input`              what that `nn.LayerNorm` reads, (..., c)
+`softmax_input`    `lm.layers.3.attn.logits`                  attention logits, (..., query, key)
+`softmax_output`   `lm.layers.3.attn.probs`                   attention probabilities
+`matmul_operand`   `lm.layers.3.attn.q`                       an operand of a product of activations
+=================  =========================================  ====================================
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from torch import nn
+
+__all__ = ["KINDS", "Kind", "Site", "Tap", "find_sites"]
+
+Kind = Literal[
+    "linear_weight", "linear_input", "norm_gain", "norm_input", "softmax_input", "softmax_output", "matmul_operand"
+]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+class Tap(nn.Identity):
+    """An identity that makes an intermediate tensor a site.
+
+    Parameters
+    ----------
+    kind : Kind
+        What the tensor is: one of `softmax_input`, `softmax_output`, `matmul_operand`.
+    """
+
+    def __init__(self, kind: Kind) -> None:
+        super().__init__()
+        self.kind: Kind = kind
+
+
+@dataclass(frozen=True)
+class Site:
+    """A named tensor: `module` is the path of the module that holds or receives it."""
+
+    name: str
+    kind: Kind
+    module: str
+
+
+def find_sites(model: nn.Module) -> Iterator[Site]:
+    """Every site of `model`, in the order of its modules."""
+    for path, module in model.named_modules():
+        if isinstance(module, Tap):
+            yield Site(path, module.kind, path)
+        elif isinstance(module, nn.Linear):
+            yield Site(f"{path}.weight", "linear_weight", path)
+            yield Site(f"{path}.input", "linear_input", path)
+        elif isinstance(module, nn.LayerNorm):
+            yield Site(f"{path}.weight", "norm_gain", path)
+            yield Site(f"{path}.input", "norm_input", path)
