@@ -1,0 +1,225 @@
+"""ESM-2: a pre-LayerNorm transformer encoder with rotary positions (Lin et al. 2023).
+
+Letters in shapes: b batch, l tokens, c channels, h heads, d channels of a head.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from protquant.models.alphabet import EOS, MASK, PAD
+from protquant.sites import Tap
+
+__all__ = ["ESM2", "ESM2Config", "ESM2Output"]
+
+# The share of tokens that was replaced by <mask> in training: 15 % chosen, 80 % of those masked.
+_MASK_RATIO_IN_TRAINING = 0.15 * 0.8
+
+
+@dataclass(frozen=True)
+class ESM2Config:
+    """Sizes of an ESM-2 encoder; the defaults are those of `esm2_t6_8M_UR50D`."""
+
+    num_layers: int = 6
+    dim: int = 320
+    num_heads: int = 20
+    ffn_dim: int = 1280
+    vocab_size: int = 33
+    layer_norm_eps: float = 1e-5
+    token_dropout: bool = True
+
+    def __post_init__(self) -> None:
+        if self.dim % self.num_heads:
+            raise ValueError(f"dim {self.dim} is not a multiple of num_heads {self.num_heads}")
+
+
+@dataclass
+class ESM2Output:
+    """What the encoder returns; a field is None unless it was asked for.
+
+    Attributes
+    ----------
+    last_hidden : Tensor, shape=(b, l, c)
+        After the final LayerNorm.
+    hidden : Tensor, shape=(b, l, num_layers + 1, c), or None
+        The embedding, the output of every layer but the last, and `last_hidden`: what ESMFold mixes.
+    attentions : Tensor, shape=(b, num_layers, h, l, l), or None
+    """
+
+    last_hidden: Float[Tensor, "b l c"]
+    hidden: Float[Tensor, "b l layers c"] | None = None
+    attentions: Float[Tensor, "b layers h l l"] | None = None
+
+
+def _rotate_half(x: Tensor) -> Tensor:
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat((-second, first), dim=-1)
+
+
+class RotaryEmbedding(nn.Module):
+    """Rotary position embedding (Su et al. 2021), base 10,000, on the two halves of a head."""
+
+    inverse_frequency: Tensor
+
+    def __init__(self, head_dim: int) -> None:
+        super().__init__()
+        exponent = torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim
+        self.register_buffer("inverse_frequency", 1.0 / 10_000**exponent, persistent=False)
+
+    def forward(self, q: Float[Tensor, "b h l d"], k: Float[Tensor, "b h l d"]) -> tuple[Tensor, Tensor]:
+        position = torch.arange(q.shape[-2], device=q.device, dtype=torch.float32)
+        angle = torch.outer(position, self.inverse_frequency.float()).repeat(1, 2)  # (l, d)
+        cos, sin = angle.cos(), angle.sin()
+        rotated_q = q * cos + _rotate_half(q) * sin
+        rotated_k = k * cos + _rotate_half(k) * sin
+        return rotated_q.to(q.dtype), rotated_k.to(k.dtype)
+
+
+class SelfAttention(nn.Module):
+    def __init__(self, config: ESM2Config) -> None:
+        super().__init__()
+        self.num_heads = config.num_heads
+        self.scale = (config.dim // config.num_heads) ** -0.5
+        self.q_proj = nn.Linear(config.dim, config.dim)
+        self.k_proj = nn.Linear(config.dim, config.dim)
+        self.v_proj = nn.Linear(config.dim, config.dim)
+        self.out_proj = nn.Linear(config.dim, config.dim)
+        self.rotary = RotaryEmbedding(config.dim // config.num_heads)
+        self.q, self.k, self.v = Tap("matmul_operand"), Tap("matmul_operand"), Tap("matmul_operand")
+        self.logits, self.probs = Tap("softmax_input"), Tap("softmax_output")
+
+    def _split_heads(self, x: Float[Tensor, "b l c"]) -> Float[Tensor, "b h l d"]:
+        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+    def forward(
+        self, x: Float[Tensor, "b l c"], padding: Bool[Tensor, "b l"]
+    ) -> tuple[Float[Tensor, "b l c"], Float[Tensor, "b h l l"]]:
+        q = self._split_heads(self.q_proj(x) * self.scale)
+        k = self._split_heads(self.k_proj(x))
+        v = self.v(self._split_heads(self.v_proj(x)))
+        q, k = self.rotary(q, k)
+        logits = self.logits(self.q(q) @ self.k(k).transpose(-1, -2))
+        # Masked after the tap: minus infinity is no value to calibrate on.
+        logits = logits.masked_fill(padding[:, None, None, :], float("-inf"))
+        probs = self.probs(logits.softmax(dim=-1, dtype=torch.float32).to(v.dtype))
+        out = (probs @ v).transpose(1, 2).flatten(-2)
+        return self.out_proj(out), probs
+
+
+class FeedForward(nn.Module):
+    def __init__(self, config: ESM2Config) -> None:
+        super().__init__()
+        self.up_proj = nn.Linear(config.dim, config.ffn_dim)
+        self.down_proj = nn.Linear(config.ffn_dim, config.dim)
+
+    def forward(self, x: Float[Tensor, "b l c"]) -> Float[Tensor, "b l c"]:
+        return self.down_proj(F.gelu(self.up_proj(x)))
+
+
+class EncoderLayer(nn.Module):
+    def __init__(self, config: ESM2Config) -> None:
+        super().__init__()
+        self.attn_norm = nn.LayerNorm(config.dim, eps=config.layer_norm_eps)
+        self.attn = SelfAttention(config)
+        self.ffn_norm = nn.LayerNorm(config.dim, eps=config.layer_norm_eps)
+        self.ffn = FeedForward(config)
+
+    def forward(self, x: Float[Tensor, "b l c"], padding: Bool[Tensor, "b l"]) -> tuple[Tensor, Tensor]:
+        update, probs = self.attn(self.attn_norm(x), padding)
+        x = x + update
+        return x + self.ffn(self.ffn_norm(x)), probs
+
+
+class LanguageModelHead(nn.Module):
+    """Dense, GELU, LayerNorm, then the transposed token embedding."""
+
+    def __init__(self, config: ESM2Config) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.dim, config.dim)
+        self.norm = nn.LayerNorm(config.dim, eps=config.layer_norm_eps)
+        self.bias = nn.Parameter(torch.zeros(config.vocab_size))
+
+    def forward(self, x: Float[Tensor, "b l c"], embedding: Float[Tensor, "v c"]) -> Float[Tensor, "b l v"]:
+        return F.linear(self.norm(F.gelu(self.dense(x))), embedding, self.bias)
+
+
+class ContactHead(nn.Module):
+    """Logistic regression on symmetrized, average-product-corrected attention maps (Rao et al. 2021)."""
+
+    def __init__(self, config: ESM2Config) -> None:
+        super().__init__()
+        self.regression = nn.Linear(config.num_layers * config.num_heads, 1)
+
+    @staticmethod
+    def features(
+        tokens: Int[Tensor, "b l"], attentions: Float[Tensor, "b layers h l l"]
+    ) -> Float[Tensor, "b residues residues features"]:
+        """Attention between residues only (no `<cls>`, `<eos>`, `<pad>`), symmetrized and corrected."""
+        residue = tokens.ne(EOS) & tokens.ne(PAD)
+        attentions = attentions.float() * (residue[:, None, :] & residue[:, :, None])[:, None, None]
+        maps = attentions[..., 1:-1, 1:-1].flatten(1, 2)
+        maps = maps + maps.transpose(-1, -2)
+        row, column, total = maps.sum(-1, keepdim=True), maps.sum(-2, keepdim=True), maps.sum((-1, -2), keepdim=True)
+        return (maps - row * column / total).permute(0, 2, 3, 1)
+
+    def forward(
+        self, tokens: Int[Tensor, "b l"], attentions: Float[Tensor, "b layers h l l"]
+    ) -> Float[Tensor, "b residues residues"]:
+        features = self.features(tokens, attentions).to(self.regression.weight.dtype)
+        return self.regression(features).squeeze(-1).sigmoid()
+
+
+class ESM2(nn.Module):
+    """The ESM-2 encoder with its masked-language-model head and contact head."""
+
+    def __init__(self, config: ESM2Config) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocab_size, config.dim, padding_idx=PAD)
+        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_layers))
+        self.final_norm = nn.LayerNorm(config.dim, eps=config.layer_norm_eps)
+        self.lm_head = LanguageModelHead(config)
+        self.contact_head = ContactHead(config)
+
+    def embed(self, tokens: Int[Tensor, "b l"]) -> Float[Tensor, "b l c"]:
+        """Token embedding; `<mask>` is zero and the rest rescaled for the share of masks seen in training."""
+        x = self.embedding(tokens)
+        padding = tokens.eq(PAD)
+        if self.config.token_dropout:
+            masked = tokens.eq(MASK)
+            x = x.masked_fill(masked.unsqueeze(-1), 0.0)
+            ratio = masked.sum(-1) / (~padding).sum(-1)
+            x = x * ((1 - _MASK_RATIO_IN_TRAINING) / (1 - ratio)).to(x.dtype)[:, None, None]
+        return x.masked_fill(padding.unsqueeze(-1), 0.0)
+
+    def forward(
+        self, tokens: Int[Tensor, "b l"], return_hidden: bool = False, return_attentions: bool = False
+    ) -> ESM2Output:
+        """Encode tokens as `alphabet.tokenize` makes them."""
+        padding = tokens.eq(PAD)
+        x = self.embed(tokens)
+        hidden, attentions = [x], []
+        for layer in self.layers:
+            x, probs = layer(x, padding)
+            hidden.append(x)
+            if return_attentions:
+                attentions.append(probs)
+        last = self.final_norm(x)
+        return ESM2Output(
+            last_hidden=last,
+            hidden=torch.stack([*hidden[:-1], last], dim=2) if return_hidden else None,
+            attentions=torch.stack(attentions, dim=1) if return_attentions else None,
+        )
+
+    def logits(self, tokens: Int[Tensor, "b l"]) -> Float[Tensor, "b l vocab"]:
+        """Logits of the masked language model."""
+        return self.lm_head(self(tokens).last_hidden, self.embedding.weight)
+
+    def contacts(self, tokens: Int[Tensor, "b l"]) -> Float[Tensor, "b residues residues"]:
+        """Contact probabilities (C-beta closer than 8 angstrom) between residues, in [0, 1]."""
+        attentions = self(tokens, return_attentions=True).attentions
+        assert attentions is not None
+        return self.contact_head(tokens, attentions)

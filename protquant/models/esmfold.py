@@ -1,0 +1,202 @@
+"""ESMFold: structure from a single sequence, by an ESM-2 stem and a folding trunk (Lin et al. 2023).
+
+Letters in shapes: b batch, i j l residues, s channels of the single, c channels of the pair.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformers.models.esm.openfold_utils import (
+    Rigid,
+    atom14_to_atom37,
+    make_atom14_masks,
+    residue_constants,
+)
+
+from protquant.models.alphabet import CLS, EOS, PAD, TOKENS
+from protquant.models.complexes import FoldingInput
+from protquant.models.confidence import PLDDTHead, predicted_aligned_error, predicted_tm
+from protquant.models.esm2 import ESM2, ESM2Config
+from protquant.models.trunk import FoldingTrunk, TrunkConfig
+
+__all__ = ["DISTOGRAM_BINS", "ESMFold", "ESMFoldConfig", "ESMFoldOutput"]
+
+DISTOGRAM_BINS = 64
+# Padding, the 20 residues, unknown, mask.
+_NUM_RESIDUE_TOKENS = residue_constants.restype_num + 3
+
+
+@dataclass(frozen=True)
+class ESMFoldConfig:
+    """Sizes of an ESMFold; the defaults are those of `esmfold_v1`."""
+
+    lm: ESM2Config = field(default_factory=lambda: ESM2Config(num_layers=36, dim=2560, num_heads=40, ffn_dim=10240))
+    trunk: TrunkConfig = field(default_factory=TrunkConfig)
+    plddt_hidden_dim: int = 128
+    embed_residues: bool = True
+
+
+@dataclass
+class ESMFoldOutput:
+    """A batch of predictions; coordinates and errors in angstrom.
+
+    Attributes
+    ----------
+    positions : Tensor, shape=(b, l, 37, 3)
+        Atoms in the order of `residue_constants.atom_types`.
+    atom_mask : Tensor, dtype=bool, shape=(b, l, 37)
+        The atoms that the residue type has; False for linkers and padding.
+    plddt : Tensor, shape=(b, l, 37)
+        0-100.
+    pae : Tensor, shape=(b, l, l)
+        Error of residue j in the frame of residue i.
+    ptm : Tensor, shape=(b,)
+    distogram_logits : Tensor, shape=(b, l, l, 64)
+    lm_logits : Tensor, shape=(b, l, 23)
+    single, pair : Tensor
+        The trunk's representations.
+    frames : list of Rigid
+        Backbone frames of every layer of the structure module.
+    """
+
+    positions: Float[Tensor, "b l 37 3"]
+    positions14: Float[Tensor, "b l 14 3"]
+    atom_mask: Bool[Tensor, "b l 37"]
+    plddt: Float[Tensor, "b l 37"]
+    plddt_logits: Float[Tensor, "b l 37 50"]
+    pae: Float[Tensor, "b i j"]
+    pae_logits: Float[Tensor, "b i j 64"]
+    ptm: Float[Tensor, " b"]
+    distogram_logits: Float[Tensor, "b i j 64"]
+    lm_logits: Float[Tensor, "b l 23"]
+    single: Float[Tensor, "b l s"]
+    pair: Float[Tensor, "b i j c"]
+    frames: list[Rigid]
+    sidechain_frames: Rigid
+    angles: Float[Tensor, "b l 7 2"]
+    unnormalized_angles: Float[Tensor, "b l 7 2"]
+
+
+class SingleEmbedding(nn.Module):
+    """From the mixed hidden states of the language model to the single representation."""
+
+    def __init__(self, lm_dim: int, single_dim: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(lm_dim)
+        self.linear_1 = nn.Linear(lm_dim, single_dim)
+        self.linear_2 = nn.Linear(single_dim, single_dim)
+
+    def forward(self, hidden: Float[Tensor, "b l c"]) -> Float[Tensor, "b l s"]:
+        return self.linear_2(F.relu(self.linear_1(self.norm(hidden))))
+
+
+class ESMFold(nn.Module):
+    esm_token: Tensor
+
+    def __init__(self, config: ESMFoldConfig) -> None:
+        super().__init__()
+        self.config = config
+        single, pair = config.trunk.single_dim, config.trunk.pair_dim
+        self.lm = ESM2(config.lm)
+        self.layer_mix = nn.Parameter(torch.zeros(config.lm.num_layers + 1))
+        self.single_embedding = SingleEmbedding(config.lm.dim, single)
+        self.residue_embedding = nn.Embedding(_NUM_RESIDUE_TOKENS, single, padding_idx=0)
+        self.trunk = FoldingTrunk(config.trunk)
+        self.distogram_head = nn.Linear(pair, DISTOGRAM_BINS)
+        self.pae_head = nn.Linear(pair, DISTOGRAM_BINS)
+        self.lm_head = nn.Linear(single, _NUM_RESIDUE_TOKENS)
+        self.plddt_head = PLDDTHead(config.trunk.structure_module.single_dim, config.plddt_hidden_dim)
+        tokens = [TOKENS.index(letter) for letter in residue_constants.restypes_with_x]
+        self.register_buffer("esm_token", torch.tensor(tokens), persistent=False)
+
+    @property
+    def device(self) -> torch.device:
+        return self.layer_mix.device
+
+    def set_compute_dtype(self, dtype: torch.dtype) -> "ESMFold":
+        """Keep the language model, the trunk's blocks and the heads on them in `dtype`; in place.
+
+        The structure module and the pLDDT head stay in float32: coordinates need it.
+        """
+        self.to(dtype)
+        self.trunk.structure_module.float()
+        self.plddt_head.float()
+        return self
+
+    def language_model_hidden(
+        self, aatype: Int[Tensor, "b l"], mask: Bool[Tensor, "b l"]
+    ) -> Float[Tensor, "b l layers c"]:
+        """Hidden states of all layers of the stem for the residues; `<cls>` and `<eos>` added and cut off."""
+        tokens = self.esm_token[aatype].masked_fill(~mask, PAD)
+        tokens = F.pad(F.pad(tokens, (1, 0), value=CLS), (0, 1), value=PAD)
+        tokens[torch.arange(len(tokens)), mask.sum(-1) + 1] = EOS
+        hidden = self.lm(tokens, return_hidden=True).hidden
+        assert hidden is not None
+        return hidden[:, 1:-1]
+
+    def embed(
+        self,
+        aatype: Int[Tensor, "b l"],
+        mask: Bool[Tensor, "b l"],
+        hidden: Float[Tensor, "b l layers c"],
+    ) -> Float[Tensor, "b l s"]:
+        """The trunk's input: the layer mix through a perceptron, plus an embedding of the residue type."""
+        mixed = torch.einsum("n,blnc->blc", self.layer_mix.softmax(0), hidden.to(self.layer_mix.dtype))
+        single = self.single_embedding(mixed)
+        return single + self.residue_embedding(aatype) if self.config.embed_residues else single
+
+    def forward(
+        self,
+        batch: FoldingInput,
+        num_recycles: int | None = None,
+        chunk_size: int | None = None,
+        hidden: Float[Tensor, "b l layers c"] | None = None,
+    ) -> ESMFoldOutput:
+        """Predict structures.
+
+        Parameters
+        ----------
+        num_recycles : int, optional
+            How often the output goes through the trunk again: `num_recycles + 1` passes. By default
+            what the model was trained for.
+        chunk_size : int, optional
+            Rows of the pair that triangle attention works on at a time; changes nothing but memory.
+        hidden : Tensor, optional
+            `language_model_hidden` computed before.
+        """
+        aatype, mask = batch.aatype, batch.mask
+        if num_recycles is None:
+            num_recycles = self.config.trunk.max_recycles - 1
+        if num_recycles < 0:
+            raise ValueError(f"num_recycles must not be negative, got {num_recycles}")
+        if hidden is None:
+            hidden = self.language_model_hidden(aatype, mask)
+        single, pair, structure = self.trunk(
+            self.embed(aatype, mask, hidden), aatype, batch.residue_index, mask, num_recycles, chunk_size
+        )
+        distogram = self.distogram_head(pair)
+        pae_logits = self.pae_head(pair).float()
+        plddt_logits = self.plddt_head(structure.single)
+        atoms: dict[str, Tensor] = make_atom14_masks({"aatype": aatype})
+        residues = batch.chain_index >= 0
+        return ESMFoldOutput(
+            positions=atom14_to_atom37(structure.positions, atoms),
+            positions14=structure.positions,
+            atom_mask=atoms["atom37_atom_exists"].bool() & residues[:, :, None],
+            plddt=PLDDTHead.plddt(plddt_logits),
+            plddt_logits=plddt_logits,
+            pae=predicted_aligned_error(pae_logits),
+            pae_logits=pae_logits,
+            ptm=predicted_tm(pae_logits, mask),
+            distogram_logits=(distogram + distogram.transpose(1, 2)) / 2,
+            lm_logits=self.lm_head(single),
+            single=single,
+            pair=pair,
+            frames=structure.frames,
+            sidechain_frames=structure.sidechain_frames,
+            angles=structure.angles,
+            unnormalized_angles=structure.unnormalized_angles,
+        )

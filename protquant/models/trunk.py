@@ -1,0 +1,213 @@
+"""The folding trunk of ESMFold: a single and a pair representation, updated by turns (Lin et al. 2023).
+
+Letters in shapes: b batch, i j l residues, s channels of the single, c channels of the pair, h heads.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from protquant.models.structure_module import Structure, StructureModule, StructureModuleConfig
+from protquant.models.triangle import TriangleAttention, TriangleMultiplication
+from protquant.sites import Tap
+
+__all__ = ["FoldingBlock", "FoldingTrunk", "TrunkConfig", "virtual_cb"]
+
+_RECYCLE_BINS = 15
+_RECYCLE_MIN, _RECYCLE_MAX = 3.375, 21.375  # angstrom
+
+
+@dataclass(frozen=True)
+class TrunkConfig:
+    """Sizes of the trunk; the defaults are those of `esmfold_v1`."""
+
+    num_blocks: int = 48
+    single_dim: int = 1024
+    pair_dim: int = 128
+    single_head_dim: int = 32
+    pair_head_dim: int = 32
+    position_bins: int = 32
+    max_recycles: int = 4
+    structure_module: StructureModuleConfig = field(default_factory=StructureModuleConfig)
+
+    def __post_init__(self) -> None:
+        for dim, head in ((self.single_dim, self.single_head_dim), (self.pair_dim, self.pair_head_dim)):
+            if dim % head:
+                raise ValueError(f"{dim} channels cannot be split into heads of {head}")
+
+
+class SingleAttention(nn.Module):
+    """Gated self-attention of the single representation with a bias from the pair."""
+
+    def __init__(self, dim: int, head_dim: int) -> None:
+        super().__init__()
+        self.num_heads = dim // head_dim
+        self.scale = head_dim**-0.5
+        # One projection whose output is, head by head, q then k then v (the layout of released checkpoints).
+        self.qkv_proj = nn.Linear(dim, 3 * dim, bias=False)
+        self.gate_proj = nn.Linear(dim, dim)
+        self.out_proj = nn.Linear(dim, dim)
+        self.q, self.k, self.v = Tap("matmul_operand"), Tap("matmul_operand"), Tap("matmul_operand")
+        self.logits, self.probs = Tap("softmax_input"), Tap("softmax_output")
+
+    def forward(
+        self, x: Float[Tensor, "b l s"], bias: Float[Tensor, "b h i j"], mask: Bool[Tensor, "b l"]
+    ) -> Float[Tensor, "b l s"]:
+        q, k, v = self.qkv_proj(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2).chunk(3, dim=-1)
+        q, k, v = self.q(q * self.scale), self.k(k), self.v(v)
+        logits = self.logits(q @ k.transpose(-1, -2) + bias)
+        logits = logits.masked_fill(~mask[:, None, None, :], float("-inf"))
+        out = (self.probs(logits.softmax(dim=-1)) @ v).transpose(1, 2).flatten(-2)
+        return self.out_proj(self.gate_proj(x).sigmoid() * out)
+
+
+class Transition(nn.Module):
+    """Pre-LayerNorm two-layer perceptron with ReLU, four times as wide inside."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.up_proj = nn.Linear(dim, 4 * dim)
+        self.down_proj = nn.Linear(4 * dim, dim)
+
+    def forward(self, x: Float[Tensor, "*shape c"]) -> Float[Tensor, "*shape c"]:
+        return self.down_proj(F.relu(self.up_proj(self.norm(x))))
+
+
+class SingleToPair(nn.Module):
+    """Products and differences of projected residues."""
+
+    def __init__(self, single_dim: int, pair_dim: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(single_dim)
+        self.proj = nn.Linear(single_dim, 2 * (pair_dim // 2))
+        self.out_proj = nn.Linear(2 * (pair_dim // 2), pair_dim)
+
+    def forward(self, single: Float[Tensor, "b l s"]) -> Float[Tensor, "b i j c"]:
+        q, k = self.proj(self.norm(single)).chunk(2, dim=-1)
+        q, k = q[:, None, :, :], k[:, :, None, :]
+        return self.out_proj(torch.cat((q * k, q - k), dim=-1))
+
+
+class PairToBias(nn.Module):
+    """The pair representation as attention bias, one channel per head."""
+
+    def __init__(self, pair_dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(pair_dim)
+        self.proj = nn.Linear(pair_dim, num_heads, bias=False)
+
+    def forward(self, pair: Float[Tensor, "b i j c"]) -> Float[Tensor, "b h i j"]:
+        return self.proj(self.norm(pair)).permute(0, 3, 1, 2)
+
+
+class FoldingBlock(nn.Module):
+    def __init__(self, config: TrunkConfig) -> None:
+        super().__init__()
+        single, pair = config.single_dim, config.pair_dim
+        heads = pair // config.pair_head_dim
+        self.pair_to_bias = PairToBias(pair, single // config.single_head_dim)
+        self.single_norm = nn.LayerNorm(single)
+        self.single_attn = SingleAttention(single, config.single_head_dim)
+        self.single_transition = Transition(single)
+        self.single_to_pair = SingleToPair(single, pair)
+        self.tri_mul_out = TriangleMultiplication(pair, "outgoing")
+        self.tri_mul_in = TriangleMultiplication(pair, "incoming")
+        self.tri_attn_start = TriangleAttention(pair, config.pair_head_dim, heads, "starting")
+        self.tri_attn_end = TriangleAttention(pair, config.pair_head_dim, heads, "ending")
+        self.pair_transition = Transition(pair)
+
+    def forward(
+        self,
+        single: Float[Tensor, "b l s"],
+        pair: Float[Tensor, "b i j c"],
+        mask: Bool[Tensor, "b l"],
+        chunk_size: int | None = None,
+    ) -> tuple[Float[Tensor, "b l s"], Float[Tensor, "b i j c"]]:
+        single = single + self.single_attn(self.single_norm(single), self.pair_to_bias(pair), mask)
+        single = single + self.single_transition(single)
+        pair_mask = mask[:, :, None] & mask[:, None, :]
+        pair = pair + self.single_to_pair(single)
+        pair = pair + self.tri_mul_out(pair, pair_mask)
+        pair = pair + self.tri_mul_in(pair, pair_mask)
+        pair = pair + self.tri_attn_start(pair, pair_mask, chunk_size)
+        pair = pair + self.tri_attn_end(pair, pair_mask, chunk_size)
+        pair = pair + self.pair_transition(pair)
+        return single, pair
+
+
+class RelativePosition(nn.Module):
+    """Embedding of residue-index differences, clamped; entry 0 is for padded pairs."""
+
+    def __init__(self, bins: int, pair_dim: int) -> None:
+        super().__init__()
+        self.bins = bins
+        self.embedding = nn.Embedding(2 * bins + 2, pair_dim)
+
+    def forward(self, residue_index: Int[Tensor, "b l"], mask: Bool[Tensor, "b l"]) -> Float[Tensor, "b i j c"]:
+        difference = residue_index[:, None, :] - residue_index[:, :, None]
+        bucket = difference.clamp(-self.bins, self.bins) + self.bins + 1
+        return self.embedding(bucket.masked_fill(~(mask[:, :, None] & mask[:, None, :]), 0))
+
+
+def virtual_cb(n: Float[Tensor, "*l 3"], ca: Float[Tensor, "*l 3"], c: Float[Tensor, "*l 3"]) -> Float[Tensor, "*l 3"]:
+    """The C-beta that ideal geometry puts on a backbone, in angstrom."""
+    b, a = ca - n, c - ca
+    return -0.58273431 * torch.linalg.cross(b, a) + 0.56802827 * b - 0.54067466 * a + ca
+
+
+class FoldingTrunk(nn.Module):
+    """Blocks and structure module, run `num_recycles + 1` times on their own output."""
+
+    def __init__(self, config: TrunkConfig) -> None:
+        super().__init__()
+        self.config = config
+        structure = config.structure_module
+        self.relative_position = RelativePosition(config.position_bins, config.pair_dim)
+        self.blocks = nn.ModuleList(FoldingBlock(config) for _ in range(config.num_blocks))
+        self.recycle_single_norm = nn.LayerNorm(config.single_dim)
+        self.recycle_pair_norm = nn.LayerNorm(config.pair_dim)
+        self.recycle_distogram = nn.Embedding(_RECYCLE_BINS, config.pair_dim)
+        self.to_structure_single = nn.Linear(config.single_dim, structure.single_dim)
+        self.to_structure_pair = nn.Linear(config.pair_dim, structure.pair_dim)
+        self.structure_module = StructureModule(structure)
+
+    def forward(
+        self,
+        single_input: Float[Tensor, "b l s"],
+        aatype: Int[Tensor, "b l"],
+        residue_index: Int[Tensor, "b l"],
+        mask: Bool[Tensor, "b l"],
+        num_recycles: int,
+        chunk_size: int | None = None,
+    ) -> tuple[Float[Tensor, "b l s"], Float[Tensor, "b i j c"], Structure]:
+        """The last pass carries gradients, those before it do not."""
+        single = torch.zeros_like(single_input)
+        batch, length = aatype.shape
+        pair = single_input.new_zeros(batch, length, length, self.config.pair_dim)
+        bins = aatype.new_zeros(batch, length, length)
+        for remaining in range(num_recycles, -1, -1):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and remaining == 0):
+                single = single_input + self.recycle_single_norm(single)
+                pair = self.recycle_pair_norm(pair) + self.recycle_distogram(bins)
+                pair = pair + self.relative_position(residue_index, mask)
+                for block in self.blocks:
+                    single, pair = block(single, pair, mask, chunk_size)
+                structure = self.structure_module(
+                    self.to_structure_single(single), self.to_structure_pair(pair), aatype, mask
+                )
+                if remaining:
+                    single, pair = single.detach(), pair.detach()
+                    bins = self.distance_bins(structure.positions.detach())
+        return single, pair, structure
+
+    @staticmethod
+    def distance_bins(positions: Float[Tensor, "b l 14 3"]) -> Int[Tensor, "b l l"]:
+        """Bin of the distance between virtual C-betas: 15 bins from 3.375 to 21.375 angstrom."""
+        cb = virtual_cb(*positions[..., :3, :].unbind(-2))
+        boundaries = torch.linspace(_RECYCLE_MIN, _RECYCLE_MAX, _RECYCLE_BINS - 1, device=cb.device) ** 2
+        squared = (cb[:, :, None] - cb[:, None, :]).square().sum(-1, keepdim=True)
+        return (squared > boundaries).sum(-1)
