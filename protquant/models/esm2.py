@@ -3,13 +3,16 @@
 Letters in shapes: b batch, l tokens, c channels, h heads, d channels of a head.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from protquant.errors import ProtquantError
 from protquant.models.alphabet import EOS, MASK, PAD
 from protquant.sites import Tap
 
@@ -21,7 +24,16 @@ _MASK_RATIO_IN_TRAINING = 0.15 * 0.8
 
 @dataclass(frozen=True)
 class ESM2Config:
-    """Sizes of an ESM-2 encoder; the defaults are those of `esm2_t6_8M_UR50D`."""
+    """Sizes of an ESM-2 encoder; the defaults are those of `esm2_t6_8M_UR50D`.
+
+    Attributes
+    ----------
+    rotary_frequencies : tuple of float, optional
+        Radians per position, one for every pair of channels of a head. By default 10,000^(-2i/d); checkpoints
+        trained in half precision carry these rounded, which is felt some hundred residues away.
+    has_lm_head, has_contact_head : bool
+        False for a checkpoint without that head; asking for its output is an error then.
+    """
 
     num_layers: int = 6
     dim: int = 320
@@ -30,10 +42,17 @@ class ESM2Config:
     vocab_size: int = 33
     layer_norm_eps: float = 1e-5
     token_dropout: bool = True
+    rotary_frequencies: tuple[float, ...] | None = None
+    has_lm_head: bool = True
+    has_contact_head: bool = True
 
     def __post_init__(self) -> None:
         if self.dim % self.num_heads:
             raise ValueError(f"dim {self.dim} is not a multiple of num_heads {self.num_heads}")
+        if self.rotary_frequencies is not None and 2 * len(self.rotary_frequencies) != self.dim // self.num_heads:
+            raise ValueError(
+                f"{len(self.rotary_frequencies)} rotary frequencies do not fit heads of {self.dim // self.num_heads}"
+            )
 
 
 @dataclass
@@ -60,18 +79,30 @@ def _rotate_half(x: Tensor) -> Tensor:
 
 
 class RotaryEmbedding(nn.Module):
-    """Rotary position embedding (Su et al. 2021), base 10,000, on the two halves of a head."""
+    """Rotary position embedding (Su et al. 2021), by default of base 10,000, on the two halves of a head."""
 
     inverse_frequency: Tensor
 
-    def __init__(self, head_dim: int) -> None:
+    def __init__(self, head_dim: int, frequencies: tuple[float, ...] | None = None) -> None:
         super().__init__()
-        exponent = torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim
-        self.register_buffer("inverse_frequency", 1.0 / 10_000**exponent, persistent=False)
+        if frequencies is None:
+            # On the CPU even where parameters are made on the meta device: it is not in the state dict.
+            exponent = torch.arange(0, head_dim, 2, dtype=torch.float32, device="cpu") / head_dim
+            inverse_frequency = 1.0 / 10_000**exponent
+        else:
+            inverse_frequency = torch.tensor(frequencies, dtype=torch.float32, device="cpu")
+        self.register_buffer("inverse_frequency", inverse_frequency, persistent=False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        # A model cast to half precision keeps its frequencies: rounded, they turn far residues the wrong way.
+        exact = self.inverse_frequency
+        super()._apply(fn, recurse)
+        self.inverse_frequency = exact.to(self.inverse_frequency.device)
+        return self
 
     def forward(self, q: Float[Tensor, "b h l d"], k: Float[Tensor, "b h l d"]) -> tuple[Tensor, Tensor]:
         position = torch.arange(q.shape[-2], device=q.device, dtype=torch.float32)
-        angle = torch.outer(position, self.inverse_frequency.float()).repeat(1, 2)  # (l, d)
+        angle = torch.outer(position, self.inverse_frequency).repeat(1, 2)  # (l, d)
         cos, sin = angle.cos(), angle.sin()
         rotated_q = q * cos + _rotate_half(q) * sin
         rotated_k = k * cos + _rotate_half(k) * sin
@@ -87,7 +118,7 @@ class SelfAttention(nn.Module):
         self.k_proj = nn.Linear(config.dim, config.dim)
         self.v_proj = nn.Linear(config.dim, config.dim)
         self.out_proj = nn.Linear(config.dim, config.dim)
-        self.rotary = RotaryEmbedding(config.dim // config.num_heads)
+        self.rotary = RotaryEmbedding(config.dim // config.num_heads, config.rotary_frequencies)
         self.q, self.k, self.v = Tap("matmul_operand"), Tap("matmul_operand"), Tap("matmul_operand")
         self.logits, self.probs = Tap("softmax_input"), Tap("softmax_output")
 
@@ -172,8 +203,33 @@ class ContactHead(nn.Module):
         return self.regression(features).squeeze(-1).sigmoid()
 
 
+class AbsentHead(nn.Module):
+    """Stands where a checkpoint has no head: has no weights, and says so when called."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+    def forward(self, *_: Tensor) -> Tensor:
+        raise ProtquantError(
+            f"This checkpoint has no {self.name}, so it cannot be asked for its output; load one that has it,"
+            " such as a released ESM-2."
+        )
+
+
 class ESM2(nn.Module):
-    """The ESM-2 encoder with its masked-language-model head and contact head."""
+    """The ESM-2 encoder with its masked-language-model head and contact head.
+
+    Attributes
+    ----------
+    source : str
+        Where the weights came from; empty for a model that was not loaded.
+    fingerprint : str
+        Hash of sizes and weights as they were loaded; empty for a model that was not loaded.
+    """
+
+    source: str = ""
+    fingerprint: str = ""
 
     def __init__(self, config: ESM2Config) -> None:
         super().__init__()
@@ -181,8 +237,8 @@ class ESM2(nn.Module):
         self.embedding = nn.Embedding(config.vocab_size, config.dim, padding_idx=PAD)
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_layers))
         self.final_norm = nn.LayerNorm(config.dim, eps=config.layer_norm_eps)
-        self.lm_head = LanguageModelHead(config)
-        self.contact_head = ContactHead(config)
+        self.lm_head = LanguageModelHead(config) if config.has_lm_head else AbsentHead("language-model head")
+        self.contact_head = ContactHead(config) if config.has_contact_head else AbsentHead("contact head")
 
     def embed(self, tokens: Int[Tensor, "b l"]) -> Float[Tensor, "b l c"]:
         """Token embedding; `<mask>` is zero and the rest rescaled for the share of masks seen in training."""
@@ -215,11 +271,25 @@ class ESM2(nn.Module):
         )
 
     def logits(self, tokens: Int[Tensor, "b l"]) -> Float[Tensor, "b l vocab"]:
-        """Logits of the masked language model."""
-        return self.lm_head(self(tokens).last_hidden, self.embedding.weight)
+        """Logits of the masked language model.
+
+        Raises
+        ------
+        ProtquantError
+            If the checkpoint has no such head.
+        """
+        logits: Tensor = self.lm_head(self(tokens).last_hidden, self.embedding.weight)
+        return logits
 
     def contacts(self, tokens: Int[Tensor, "b l"]) -> Float[Tensor, "b residues residues"]:
-        """Contact probabilities (C-beta closer than 8 angstrom) between residues, in [0, 1]."""
+        """Contact probabilities (C-beta closer than 8 angstrom) between residues, in [0, 1].
+
+        Raises
+        ------
+        ProtquantError
+            If the checkpoint has no contact head.
+        """
         attentions = self(tokens, return_attentions=True).attentions
         assert attentions is not None
-        return self.contact_head(tokens, attentions)
+        contacts: Tensor = self.contact_head(tokens, attentions)
+        return contacts

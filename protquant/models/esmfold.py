@@ -4,6 +4,7 @@ Letters in shapes: b batch, i j l residues, s channels of the single, c channels
 """
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -41,43 +42,53 @@ class ESMFoldConfig:
 
 @dataclass
 class ESMFoldOutput:
-    """A batch of predictions; coordinates and errors in angstrom.
+    """A batch of predictions; coordinates in angstrom.
 
     Attributes
     ----------
     positions : Tensor, shape=(b, l, 37, 3)
         Atoms in the order of `residue_constants.atom_types`.
+    positions14 : Tensor, shape=(b, l, 14, 3)
+        The same atoms in the order of `residue_constants.restype_name_to_atom14_names`.
     atom_mask : Tensor, dtype=bool, shape=(b, l, 37)
         The atoms that the residue type has; False for linkers and padding.
-    plddt : Tensor, shape=(b, l, 37)
-        0-100.
-    pae : Tensor, shape=(b, l, l)
-        Error of residue j in the frame of residue i.
-    ptm : Tensor, shape=(b,)
-    distogram_logits : Tensor, shape=(b, l, l, 64)
-    lm_logits : Tensor, shape=(b, l, 23)
+    mask : Tensor, dtype=bool, shape=(b, l)
+        False for padding.
+    plddt_logits, pae_logits, distogram_logits, lm_logits : Tensor
+        Over 50 bins, 64 bins, 64 bins and 23 residue tokens.
     single, pair : Tensor
         The trunk's representations.
-    frames : list of Rigid
+    frames : list of Rigid, shape=(b, l)
         Backbone frames of every layer of the structure module.
     """
 
     positions: Float[Tensor, "b l 37 3"]
     positions14: Float[Tensor, "b l 14 3"]
     atom_mask: Bool[Tensor, "b l 37"]
-    plddt: Float[Tensor, "b l 37"]
+    mask: Bool[Tensor, "b l"]
     plddt_logits: Float[Tensor, "b l 37 50"]
-    pae: Float[Tensor, "b i j"]
     pae_logits: Float[Tensor, "b i j 64"]
-    ptm: Float[Tensor, " b"]
     distogram_logits: Float[Tensor, "b i j 64"]
     lm_logits: Float[Tensor, "b l 23"]
     single: Float[Tensor, "b l s"]
     pair: Float[Tensor, "b i j c"]
     frames: list[Rigid]
-    sidechain_frames: Rigid
-    angles: Float[Tensor, "b l 7 2"]
     unnormalized_angles: Float[Tensor, "b l 7 2"]
+
+    @cached_property
+    def plddt(self) -> Float[Tensor, "b l 37"]:
+        """Predicted local distance difference test of every atom, 0-100."""
+        return PLDDTHead.plddt(self.plddt_logits)
+
+    @cached_property
+    def pae(self) -> Float[Tensor, "b i j"]:
+        """Predicted error, in angstrom, of residue j in the frame of residue i."""
+        return predicted_aligned_error(self.pae_logits)
+
+    @cached_property
+    def ptm(self) -> Float[Tensor, " b"]:
+        """Predicted TM-score, 0-1."""
+        return predicted_tm(self.pae_logits, self.mask)
 
 
 class SingleEmbedding(nn.Module):
@@ -94,7 +105,19 @@ class SingleEmbedding(nn.Module):
 
 
 class ESMFold(nn.Module):
+    """The stem, the folding trunk and the heads.
+
+    Attributes
+    ----------
+    source : str
+        Where the weights came from; empty for a model that was not loaded.
+    fingerprint : str
+        Hash of sizes and weights as they were loaded; empty for a model that was not loaded.
+    """
+
     esm_token: Tensor
+    source: str = ""
+    fingerprint: str = ""
 
     def __init__(self, config: ESMFoldConfig) -> None:
         super().__init__()
@@ -103,14 +126,16 @@ class ESMFold(nn.Module):
         self.lm = ESM2(config.lm)
         self.layer_mix = nn.Parameter(torch.zeros(config.lm.num_layers + 1))
         self.single_embedding = SingleEmbedding(config.lm.dim, single)
-        self.residue_embedding = nn.Embedding(_NUM_RESIDUE_TOKENS, single, padding_idx=0)
+        if config.embed_residues:
+            self.residue_embedding = nn.Embedding(_NUM_RESIDUE_TOKENS, single, padding_idx=0)
         self.trunk = FoldingTrunk(config.trunk)
         self.distogram_head = nn.Linear(pair, DISTOGRAM_BINS)
         self.pae_head = nn.Linear(pair, DISTOGRAM_BINS)
         self.lm_head = nn.Linear(single, _NUM_RESIDUE_TOKENS)
         self.plddt_head = PLDDTHead(config.trunk.structure_module.single_dim, config.plddt_hidden_dim)
         tokens = [TOKENS.index(letter) for letter in residue_constants.restypes_with_x]
-        self.register_buffer("esm_token", torch.tensor(tokens), persistent=False)
+        # Real even where parameters are made on the meta device: it is not in the state dict.
+        self.register_buffer("esm_token", torch.tensor(tokens, device="cpu"), persistent=False)
 
     @property
     def device(self) -> torch.device:
@@ -121,9 +146,14 @@ class ESMFold(nn.Module):
 
         The structure module and the pLDDT head stay in float32: coordinates need it.
         """
-        self.to(dtype)
-        self.trunk.structure_module.float()
-        self.plddt_head.float()
+        # Cast part by part: casting all and then back would leave rounded weights and constants in the exact parts.
+        exact = {self.trunk.structure_module, self.plddt_head}
+        for module in (*self.children(), *self.trunk.children()):
+            if module is not self.trunk and module not in exact:
+                module.to(dtype)
+        self.layer_mix.data = self.layer_mix.data.to(dtype)
+        for module in exact:
+            module.float()
         return self
 
     def language_model_hidden(
@@ -186,17 +216,13 @@ class ESMFold(nn.Module):
             positions=atom14_to_atom37(structure.positions, atoms),
             positions14=structure.positions,
             atom_mask=atoms["atom37_atom_exists"].bool() & residues[:, :, None],
-            plddt=PLDDTHead.plddt(plddt_logits),
             plddt_logits=plddt_logits,
-            pae=predicted_aligned_error(pae_logits),
             pae_logits=pae_logits,
-            ptm=predicted_tm(pae_logits, mask),
+            mask=mask,
             distogram_logits=(distogram + distogram.transpose(1, 2)) / 2,
             lm_logits=self.lm_head(single),
             single=single,
             pair=pair,
             frames=structure.frames,
-            sidechain_frames=structure.sidechain_frames,
-            angles=structure.angles,
             unnormalized_angles=structure.unnormalized_angles,
         )

@@ -71,6 +71,14 @@ class Structure:
     single: Float[Tensor, "b l s"]
 
 
+def _summed_squared_distance(
+    q: Float[Tensor, "b i h p 3"], k: Float[Tensor, "b j h p 3"]
+) -> Float[Tensor, "b h i j"]:
+    """Sum over a head's points of |q - k|^2, expanded so that no (i, j, p) tensor is ever made."""
+    q, k = q.flatten(-2).transpose(1, 2), k.flatten(-2).transpose(1, 2)  # (b, h, residues, 3 p)
+    return q.square().sum(-1)[..., :, None] + k.square().sum(-1)[..., None, :] - 2 * q @ k.transpose(-1, -2)
+
+
 class InvariantPointAttention(nn.Module):
     """Attention over residues by features, pair bias and distances of points in local frames (Algorithm 22)."""
 
@@ -109,9 +117,8 @@ class InvariantPointAttention(nn.Module):
 
         logits = (self.q(q) @ self.k(k).transpose(-1, -2)) * math.sqrt(1 / (3 * config.ipa_dim))
         logits = logits + math.sqrt(1 / 3) * self.bias_proj(pair).permute(0, 3, 1, 2)
-        squared = (q_points[:, :, None] - k_points[:, None]).square().sum((-1, -2))  # (b, i, j, h)
         weight = F.softplus(self.head_weights) * math.sqrt(1 / (3 * config.num_qk_points * 9 / 2))
-        logits = self.logits(logits - 0.5 * (squared * weight).permute(0, 3, 1, 2))
+        logits = self.logits(logits - 0.5 * weight[:, None, None] * _summed_squared_distance(q_points, k_points))
         valid = mask[:, None, :, None] & mask[:, None, None, :]
         probs = self.probs((logits + torch.where(valid, 0.0, _MASKED)).softmax(dim=-1))  # (b, h, i, j)
 
@@ -192,7 +199,8 @@ class StructureModule(nn.Module):
             ("atom_mask", residue_constants.restype_atom14_mask),
             ("literature_positions", residue_constants.restype_atom14_rigid_group_positions),
         ):
-            self.register_buffer(name, torch.tensor(constant), persistent=False)
+            # Real even where parameters are made on the meta device: they are not in the state dict.
+            self.register_buffer(name, torch.tensor(constant, device="cpu"), persistent=False)
 
     def forward(
         self,

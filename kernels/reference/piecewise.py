@@ -1,0 +1,104 @@
+"""Piecewise linear quantization: two resolutions in one tensor (Fang et al. 2020).
+
+Two layouts of pieces cover all variants:
+
+*Tailed*: a fine middle and a coarse tail on either side, each tail beginning where the middle ends::
+
+    left tail        middle         right tail
+    |    |    |    ||||||||||||    |    |    |
+
+*Two scales*: a fine grid for values nearer to 0 than the breakpoint, and a coarse grid that spans everything
+for the rest. The grids overlap, so the mapping is neither monotone nor idempotent at the breakpoint.
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from protquant.kernels.reference.uniform import code_dtype, decode_uniform, encode_uniform
+
+__all__ = ["PiecewiseCodes", "Tails", "decode_tailed", "decode_two_scale", "encode_tailed", "encode_two_scale"]
+
+MIDDLE, LEFT, RIGHT = 0, 1, 2
+INNER, OUTER = 0, 1
+
+
+class PiecewiseCodes(NamedTuple):
+    """A code and the piece that it counts in, per element.
+
+    Packed, a tailed element is one region bit, then either the middle's b bits or the tail's side and b - 1 bits:
+    b + 1 bits. A two-scale element is one region bit and b bits: b + 1 bits as well.
+    """
+
+    codes: Int[Tensor, "..."]
+    regions: UInt8[Tensor, "..."]
+
+
+class Tails(NamedTuple):
+    """Grids of the two tails: the step of each, None for no tail, and the largest code of both (the smallest is 0)."""
+
+    left_scale: Float[Tensor, ""] | None
+    right_scale: Float[Tensor, ""] | None
+    high: int
+
+
+def _ends(scale: Tensor, zero_point: Tensor, low: int, high: int) -> tuple[Tensor, Tensor]:
+    return (low - zero_point) * scale, (high - zero_point) * scale
+
+
+def encode_tailed(
+    x: Float[Tensor, "..."], scale: Float[Tensor, ""], zero_point: Int[Tensor, ""], low: int, high: int, tails: Tails
+) -> PiecewiseCodes:
+    """Codes of `x` in a middle of codes `low` to `high`, and in tails that count outward from the middle's ends."""
+    x = x.float()
+    bottom, top = _ends(scale, zero_point, low, high)
+    codes = encode_uniform(x, scale, zero_point, low, high).int()
+    regions = torch.full_like(codes, MIDDLE)
+    if tails.left_scale is not None:
+        left = encode_uniform(bottom - x, tails.left_scale, None, 0, tails.high).int()
+        codes, regions = torch.where(x < bottom, left, codes), torch.where(x < bottom, LEFT, regions)
+    if tails.right_scale is not None:
+        right = encode_uniform(x - top, tails.right_scale, None, 0, tails.high).int()
+        codes, regions = torch.where(x > top, right, codes), torch.where(x > top, RIGHT, regions)
+    return PiecewiseCodes(codes.to(code_dtype(min(low, 0), max(high, tails.high))), regions.to(torch.uint8))
+
+
+def decode_tailed(
+    encoded: PiecewiseCodes, scale: Float[Tensor, ""], zero_point: Int[Tensor, ""], low: int, high: int, tails: Tails
+) -> Float[Tensor, "..."]:
+    """Values of `encoded`, float32."""
+    codes, regions = encoded
+    bottom, top = _ends(scale, zero_point, low, high)
+    values = decode_uniform(codes, scale, zero_point)
+    if tails.left_scale is not None:
+        values = torch.where(regions == LEFT, bottom - decode_uniform(codes, tails.left_scale, None), values)
+    if tails.right_scale is not None:
+        values = torch.where(regions == RIGHT, top + decode_uniform(codes, tails.right_scale, None), values)
+    return values
+
+
+def encode_two_scale(
+    x: Float[Tensor, "..."],
+    inner_scale: Float[Tensor, ""],
+    outer_scale: Float[Tensor, ""],
+    breakpoint: Float[Tensor, ""],
+    low: int,
+    high: int,
+) -> PiecewiseCodes:
+    """Codes of `x`, in steps of `inner_scale` where `|x| < breakpoint` and of `outer_scale` elsewhere."""
+    x = x.float()
+    regions = torch.where(x.abs() < breakpoint, INNER, OUTER)
+    inner = encode_uniform(x, inner_scale, None, low, high)
+    outer = encode_uniform(x, outer_scale, None, low, high)
+    return PiecewiseCodes(torch.where(regions == INNER, inner, outer), regions.to(torch.uint8))
+
+
+def decode_two_scale(
+    encoded: PiecewiseCodes, inner_scale: Float[Tensor, ""], outer_scale: Float[Tensor, ""]
+) -> Float[Tensor, "..."]:
+    """Values of `encoded`, float32."""
+    codes, regions = encoded
+    inner, outer = decode_uniform(codes, inner_scale, None), decode_uniform(codes, outer_scale, None)
+    return torch.where(regions == INNER, inner, outer)

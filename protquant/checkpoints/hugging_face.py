@@ -1,0 +1,149 @@
+"""Load what transformers saves: `EsmForMaskedLM`, `EsmModel` and `EsmForProteinFolding`, from a folder or the hub."""
+
+import os
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from huggingface_hub import snapshot_download
+from torch import Tensor
+
+from protquant.checkpoints.assemble import assemble, rotary_frequencies
+from protquant.checkpoints.hugging_face_config import esm2_config, esmfold_config, read_config
+from protquant.checkpoints.names import HUGGING_FACE_ESM2, HUGGING_FACE_ESMFOLD
+from protquant.checkpoints.weight_files import read_safetensors, read_shards, read_torch_weights
+from protquant.errors import ProtquantError
+from protquant.models import ESM2, ESMFold
+
+__all__ = ["IGNORED", "is_hub_name", "load_hugging_face"]
+
+# The only tensors that may be in a checkpoint without having a place in the model, and why.
+IGNORED: dict[str, str] = {
+    r"esm\.embeddings\.position_ids": "a row of numbers from 0",
+    r"esm\.embeddings\.position_embeddings\.weight": "made by older transformers, never used with rotary positions",
+    r"esm\.pooler\.dense\.(weight|bias)": "for classifiers of whole sequences; ESM-2 was trained without",
+    r"af2_to_esm": "the alphabet, which is fixed",
+    r"trunk\.structure_module\.(default_frames|group_idx|atom_mask|lit_positions)": "constants of chemistry",
+}
+_ROTARY = re.compile(r"esm\.(encoder\.layer\.[\d*]+\.attention\.self\.)?rotary_embeddings\.inv_freq")
+_EMBEDDING, _TIED = "esm.embeddings.word_embeddings.weight", "lm_head.decoder.weight"
+_HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+# Two steps, because a repository often holds the same weights in both forms: the second only if the first is absent.
+_SAFETENSORS = ["config.json", "*.safetensors", "*.safetensors.index.json"]
+_PYTORCH = ["config.json", "pytorch_model*.bin", "pytorch_model.bin.index.json"]
+
+
+def is_hub_name(name: str) -> bool:
+    """Whether `name` has the form of a name on the hub, `owner/name`."""
+    return _HUB_NAME.fullmatch(name) is not None
+
+
+def load_hugging_face(
+    path_or_name: str | os.PathLike[str], *, revision: str | None = None, local_files_only: bool | None = None
+) -> ESM2 | ESMFold:
+    """Load a checkpoint that transformers wrote, in float32 on the CPU.
+
+    Parameters
+    ----------
+    path_or_name : str or PathLike
+        A folder with `config.json` and weights (safetensors or `pytorch_model.bin`, whole or in shards), or a
+        name on the hub such as `facebook/esmfold_v1`.
+    revision : str, optional
+        Branch, tag or commit on the hub.
+    local_files_only : bool, optional
+        Use what was downloaded before and never the network; `HF_HUB_OFFLINE` and `HF_HOME` are honored too.
+
+    Returns
+    -------
+    ESM2 or ESMFold
+        A head that the checkpoint does not have is absent: `model.config.has_lm_head`, `has_contact_head`.
+
+    Raises
+    ------
+    ProtquantError
+        If the checkpoint cannot be found or read, is not supported, or has missing, surplus or misshapen tensors.
+    """
+    folder, source = Path(path_or_name), str(path_or_name)
+    if not folder.is_dir():
+        if not is_hub_name(source):
+            raise ProtquantError(f"{source}: no such folder, and not a name on the hub (owner/name).")
+        folder = _download(source, revision, bool(local_files_only))
+        source = f"{source}@{revision}" if revision else source
+    settings = read_config(folder / "config.json")
+    state = _named_as_masked_lm(_read_weights(folder), source)
+    _drop_tied(state, source)
+    rotary = {name: state.pop(name) for name in list(state) if _ROTARY.fullmatch(name)}
+    try:
+        encoder = esm2_config(settings)
+        folding = esmfold_config(settings) if settings.is_folding_model else None
+    except (TypeError, ValueError, ZeroDivisionError) as error:
+        raise ProtquantError(f"{folder / 'config.json'}: the sizes do not go together ({error}).") from error
+    encoder = replace(
+        encoder,
+        rotary_frequencies=rotary_frequencies(rotary, encoder, source, settings.rope_theta),
+        has_contact_head=any(name.startswith("esm.contact_head.") for name in state),
+    )
+    if folding:
+        config = replace(folding, lm=replace(encoder, has_lm_head=False))
+        return assemble(lambda: ESMFold(config), state, source, HUGGING_FACE_ESMFOLD)
+    encoder = replace(encoder, has_lm_head=any(name.startswith("lm_head.") for name in state))
+    return assemble(lambda: ESM2(encoder), state, source, HUGGING_FACE_ESM2)
+
+
+def _download(name: str, revision: str | None, local_files_only: bool) -> Path:
+    def fetch(patterns: list[str]) -> Path:
+        return Path(
+            snapshot_download(name, revision=revision, allow_patterns=patterns, local_files_only=local_files_only)
+        )
+
+    try:
+        folder = fetch(_SAFETENSORS)
+        return folder if any(folder.glob("*.safetensors")) else fetch(_PYTORCH)
+    except (OSError, ValueError) as error:  # the hub client's errors derive from these
+        reason = (str(error).splitlines() or [""])[0].strip() or type(error).__name__
+        raise ProtquantError(
+            f"{name}: not in the cache of downloads, and cannot be fetched from the hub ({reason})."
+            " Check the name and the network (HF_HUB_OFFLINE, HF_ENDPOINT, HF_HOME), or give a folder that holds"
+            " the checkpoint."
+        ) from error
+
+
+def _read_weights(folder: Path) -> dict[str, Tensor]:
+    readers = (
+        ("model.safetensors.index.json", lambda path: read_shards(path, read_safetensors)),
+        ("model.safetensors", read_safetensors),
+        ("pytorch_model.bin.index.json", lambda path: read_shards(path, read_torch_weights)),
+        ("pytorch_model.bin", read_torch_weights),
+    )
+    for name, read in readers:
+        if (folder / name).is_file():
+            return read(folder / name)
+    raise ProtquantError(
+        f"{folder}: no weights; expected one of {', '.join(name for name, _ in readers)} beside config.json."
+    )
+
+
+def _named_as_masked_lm(state: dict[str, Tensor], source: str) -> dict[str, Tensor]:
+    """The names of `EsmForMaskedLM` or `EsmForProteinFolding`, for what was saved by any class and any version."""
+    bare = not any(name.startswith("esm.") for name in state)  # saved as `EsmModel`
+    named: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        full = f"esm.{name}" if bare and not name.startswith("lm_head.") else name
+        # What old and new versions of transformers call the gain and bias of a LayerNorm.
+        full = re.sub(r"\.gamma$", ".weight", re.sub(r"\.beta$", ".bias", full))
+        if any(re.fullmatch(pattern, full) for pattern in IGNORED):
+            continue
+        if full in named:
+            raise ProtquantError(f"{source}: the tensor {full} is there twice, under two spellings; keep one.")
+        named[full] = tensor
+    return named
+
+
+def _drop_tied(state: dict[str, Tensor], source: str) -> None:
+    """Remove the decoder's own copy of the token embedding, which ESM-2 ties."""
+    decoder = state.pop(_TIED, None)
+    if decoder is not None and _EMBEDDING in state and not torch.equal(decoder, state[_EMBEDDING]):
+        raise ProtquantError(
+            f"{source}: {_TIED} differs from {_EMBEDDING}. In ESM-2 they are one tensor; untied ones are not supported."
+        )

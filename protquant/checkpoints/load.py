@@ -1,0 +1,123 @@
+"""One verb for every checkpoint: the demo, released models by name, folders and files."""
+
+import difflib
+import os
+from collections.abc import Callable
+from importlib.resources import as_file, files
+from pathlib import Path
+
+import torch
+
+from protquant.checkpoints.fair_esm import load_fair_esm
+from protquant.checkpoints.hugging_face import is_hub_name, load_hugging_face
+from protquant.checkpoints.native import is_native, load_native, save_model
+from protquant.checkpoints.registry import KNOWN, find_known
+from protquant.errors import ProtquantError
+from protquant.models import ESM2, ESMFold
+
+__all__ = ["DEMO", "import_checkpoint", "load"]
+
+DEMO = "demo"
+"""The name of the model that is shipped with the package."""
+
+def load(
+    name_or_path: str | os.PathLike[str],
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> ESM2 | ESMFold:
+    """Load a float model.
+
+    Parameters
+    ----------
+    name_or_path : str or PathLike
+        `demo`; a released model of `KNOWN`, such as `esmfold_v1`; a folder, as `protquant import` or transformers
+        wrote it; a `.pt` file of fair-esm; or a name on the hub, `owner/name`. A name wins over a folder of that
+        name: write `./demo` for the latter.
+    dtype : torch.dtype
+        What it computes in. ESMFold's structure module and pLDDT head stay in float32.
+    device : torch.device or str
+        Where it is put.
+
+    Returns
+    -------
+    ESM2 or ESMFold
+        In evaluation mode. `source` says where it came from; `fingerprint` identifies its weights before `dtype`.
+
+    Raises
+    ------
+    ProtquantError
+        If there is no such model, or it cannot be read; see `load_hugging_face`, `load_fair_esm`, `load_native`.
+    """
+    name = os.fspath(name_or_path)
+    model = _reader(name)()
+    model.source = name
+    if isinstance(model, ESMFold):
+        model.set_compute_dtype(dtype)
+    else:
+        model.to(dtype)
+    return model.to(device)
+
+
+def import_checkpoint(
+    source: str | os.PathLike[str],
+    output_folder: str | os.PathLike[str],
+    overwrite: bool = False,
+    *,
+    dtype: torch.dtype = torch.float32,
+) -> Path:
+    """Convert anything that `load` reads to protquant's own layout; the folder appears whole or not at all.
+
+    Parameters
+    ----------
+    source : str or PathLike
+        As for `load`.
+    output_folder : str or PathLike
+        New, or empty, unless `overwrite`.
+    overwrite : bool
+        Replace a folder that holds something.
+    dtype : torch.dtype
+        What the weights are stored as.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    ProtquantError
+        If the source cannot be read, or the folder holds something or cannot be written.
+    """
+    return save_model(load(source), output_folder, dtype=dtype, overwrite=overwrite)
+
+
+def _reader(name: str) -> Callable[[], ESM2 | ESMFold]:
+    if name == DEMO:
+        return _load_demo
+    if known := find_known(name):
+        return lambda: load_hugging_face(known.repository)
+    path = Path(name)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ProtquantError(f"{path}: not a checkpoint, this folder has no config.json.")
+        return lambda: load_native(path) if is_native(path) else load_hugging_face(path)
+    if path.is_file():
+        if path.suffix != ".pt":
+            raise ProtquantError(f"{path}: not a checkpoint of fair-esm (.pt); for others give the folder it is in.")
+        return lambda: load_fair_esm(path)
+    if is_hub_name(name):
+        return lambda: load_hugging_face(name)
+    names = [DEMO, *KNOWN]
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    hint = f"Did you mean {' or '.join(close)}?" if close else f"Known names: {', '.join(names)}."
+    raise ProtquantError(f"{name}: neither a known model nor an existing folder or file. {hint}")
+
+
+def _load_demo() -> ESM2 | ESMFold:
+    with as_file(files("protquant.demo").joinpath("weights")) as folder:
+        if not folder.is_dir():
+            raise ProtquantError(
+                "The demo model is not in this installation (no protquant/demo/weights); install protquant again."
+            )
+        return load_native(folder)

@@ -1,0 +1,101 @@
+"""Read tensors from the files that checkpoints come in: safetensors, PyTorch's, whole or in shards.
+
+Nothing of a file is ever executed: pickles go through `torch.load(weights_only=True)`.
+"""
+
+import json
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from protquant.errors import ProtquantError
+
+__all__ = ["read_pickle", "read_safetensors", "read_shards", "read_torch_weights"]
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file.
+
+    Raises
+    ------
+    ProtquantError
+        If the file is missing, truncated or damaged.
+    """
+    _check_exists(path)
+    try:
+        return load_file(path)
+    # Headers are damaged in ways that safetensors does not foresee: unknown types (KeyError), impossible sizes.
+    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
+        raise _damaged(path, error) from error
+
+
+def read_pickle(path: Path) -> Any:
+    """What `torch.save` wrote: tensors and plain containers; other objects are refused unless allow-listed.
+
+    Raises
+    ------
+    ProtquantError
+        If the file is missing, truncated, damaged or holds objects that are not allowed.
+    """
+    _check_exists(path)
+    try:
+        # Mapping keeps one copy in memory where the tensors need no conversion; the older format cannot be mapped.
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(path, error) from error
+
+
+def read_torch_weights(path: Path) -> dict[str, Tensor]:
+    """Tensors of a `pytorch_model.bin`.
+
+    Raises
+    ------
+    ProtquantError
+        As `read_pickle`, or if the file is not a table of tensors.
+    """
+    state = read_pickle(path)
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ProtquantError(f"{path}: expected a table of tensors (a state dict), found something else.")
+    return dict(state)
+
+
+def read_shards(index: Path, read: Callable[[Path], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Tensors of all the files that an index (`*.index.json`) lists, each read by `read`.
+
+    Raises
+    ------
+    ProtquantError
+        If the index is damaged, or a shard is missing, damaged, or lacks a tensor that the index promises.
+    """
+    try:
+        places: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        shards = sorted(set(places.values()))
+        paths = [index.parent / Path(shard).name for shard in shards]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _damaged(index, error) from error
+    state: dict[str, Tensor] = {}
+    for path in paths:
+        state.update(read(path))
+    if lost := [name for name in places if name not in state]:
+        raise ProtquantError(
+            f"{index}: {len(lost)} tensors are in none of its {len(shards)} files, such as"
+            f" {lost[0]} of {places[lost[0]]}; fetch the checkpoint again."
+        )
+    return state
+
+
+def _check_exists(path: Path) -> None:
+    if not path.is_file():
+        raise ProtquantError(f"{path}: no such file; fetch the checkpoint again, whole.")
+
+
+def _damaged(path: Path, error: Exception) -> ProtquantError:
+    reason = (str(error).splitlines() or [""])[0].strip() or type(error).__name__
+    return ProtquantError(f"{path}: cannot be read, it is truncated or damaged ({reason}); fetch it again.")

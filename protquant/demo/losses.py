@@ -1,0 +1,104 @@
+"""Losses that teach a folding model one structure (Jumper et al. 2021, supplement 1.9)."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+from transformers.models.esm.openfold_utils import Rigid
+
+from protquant.demo.targets import TargetBatch
+from protquant.models.confidence import PLDDT_BINS
+from protquant.models.esmfold import DISTOGRAM_BINS, ESMFoldOutput
+
+__all__ = ["confidence_loss", "distogram_loss", "frame_aligned_point_error", "lddt_ca", "structure_loss"]
+
+_EPSILON = 1e-4
+_SAMPLED_ROWS = 24
+
+
+def _local(frames: Rigid, points: Float[Tensor, "b p 3"]) -> Float[Tensor, "b f p 3"]:
+    """Every point in every frame."""
+    rotation, origin = frames.get_rots().get_rot_mats(), frames.get_trans()
+    return (points[:, None] - origin[:, :, None]) @ rotation
+
+
+def _aligned_error(
+    frames: Rigid, points: Float[Tensor, "b p 3"], true_frames: Rigid, true_points: Float[Tensor, "b p 3"]
+) -> Float[Tensor, "b f p"]:
+    difference = _local(frames, points) - _local(true_frames, true_points)
+    return (difference.square().sum(-1) + _EPSILON).sqrt()
+
+
+def frame_aligned_point_error(
+    frames: Rigid,
+    points: Float[Tensor, "b p 3"],
+    true_frames: Rigid,
+    true_points: Float[Tensor, "b p 3"],
+    frame_mask: Bool[Tensor, "b f"],
+    point_mask: Bool[Tensor, "b p"],
+    clamp: float,
+) -> Float[Tensor, ""]:
+    """FAPE (Algorithm 28), in units of 10 angstrom, over valid pairs of frame and point; `clamp` in angstrom."""
+    error = _aligned_error(frames, points, true_frames, true_points).clamp(max=clamp)
+    valid = frame_mask[:, :, None] & point_mask[:, None, :]
+    return (error * valid).sum() / valid.sum() / 10
+
+
+def structure_loss(output: ESMFoldOutput, batch: TargetBatch, clamp: float) -> Float[Tensor, ""]:
+    """Backbone FAPE on every layer of the structure module, all-atom FAPE in backbone frames on the last."""
+    mask = batch.mask
+    layers = [
+        frame_aligned_point_error(frames, frames.get_trans(), batch.frames, batch.ca, mask, mask, clamp)
+        for frames in output.frames
+    ]
+    # A sample of frames is enough for the side chains and keeps the tensor small.
+    sample = torch.randperm(mask.shape[1])[:_SAMPLED_ROWS]
+    atoms = frame_aligned_point_error(
+        output.frames[-1][:, sample],
+        output.positions14.flatten(1, 2),
+        batch.frames[:, sample],
+        batch.atoms.flatten(1, 2),
+        mask[:, sample],
+        batch.atom_mask.flatten(1, 2),
+        clamp,
+    )
+    norm = output.unnormalized_angles.norm(dim=-1)
+    return 0.5 * torch.stack(layers).mean() + 0.5 * layers[-1] + 0.5 * atoms + 0.02 * (norm - 1).abs().mean()
+
+
+def distogram_loss(output: ESMFoldOutput, batch: TargetBatch) -> Float[Tensor, ""]:
+    """Cross entropy of the distance between C-betas, 64 bins from 2.3125 to 21.6875 angstrom, on sampled rows."""
+    boundaries = torch.linspace(2.3125, 21.6875, DISTOGRAM_BINS - 1)
+    rows = torch.randperm(batch.mask.shape[1])[:_SAMPLED_ROWS]
+    bins = torch.bucketize(torch.cdist(batch.cb[:, rows], batch.cb), boundaries)
+    loss = F.cross_entropy(output.distogram_logits[:, rows].flatten(0, 2), bins.flatten(), reduction="none")
+    valid = batch.mask[:, rows, None] & batch.mask[:, None, :]
+    return (loss * valid.flatten()).sum() / valid.sum()
+
+
+def lddt_ca(
+    predicted: Float[Tensor, "b l 3"], true: Float[Tensor, "b l 3"], mask: Bool[Tensor, "b l"]
+) -> Float[Tensor, "b l"]:
+    """Local distance difference test of C-alphas within 15 angstrom, 0-1 (Mariani et al. 2013)."""
+    distance, true_distance = torch.cdist(predicted, predicted), torch.cdist(true, true)
+    valid = mask[:, :, None] & mask[:, None, :] & ~torch.eye(mask.shape[1], dtype=torch.bool)
+    near = (true_distance < 15) & valid
+    error = (distance - true_distance).abs()
+    kept = torch.stack([error < tolerance for tolerance in (0.5, 1.0, 2.0, 4.0)]).float().mean(0)
+    return (kept * near).sum(-1) / near.sum(-1).clamp(min=1)
+
+
+def confidence_loss(output: ESMFoldOutput, batch: TargetBatch) -> Float[Tensor, ""]:
+    """Cross entropy of pLDDT and predicted aligned error (sampled rows) against what this prediction really got."""
+    mask = batch.mask
+    rows = torch.randperm(mask.shape[1])[:_SAMPLED_ROWS]
+    with torch.no_grad():
+        predicted = output.positions14[:, :, 1]
+        plddt_bins = (lddt_ca(predicted, batch.ca, mask) * PLDDT_BINS).long().clamp(max=PLDDT_BINS - 1)
+        error = _aligned_error(output.frames[-1][:, rows], predicted, batch.frames[:, rows], batch.ca)
+        error_bins = (error * 2).long().clamp(max=output.pae_logits.shape[-1] - 1)  # half an angstrom each
+    logits = output.plddt_logits.log_softmax(-1).mean(2)  # every atom of a residue has the residue's target
+    plddt = F.nll_loss(logits.permute(0, 2, 1), plddt_bins, reduction="none")
+    pae = F.cross_entropy(output.pae_logits[:, rows].flatten(0, 2), error_bins.flatten(), reduction="none")
+    valid = mask[:, rows, None] & mask[:, None, :]
+    return (plddt * mask).sum() / mask.sum() + (pae * valid.flatten()).sum() / valid.sum()

@@ -1,0 +1,228 @@
+"""Train the demo's ESMFold to know the 50 reference chains by heart, on top of a frozen language model.
+
+    python -m protquant.demo.train_folding --language-model runs/lm --output runs/fold
+
+The result has memorized these chains: it is for trying and measuring quantization, not for science.
+Most of the cost of a step is in the updates of the pair (triangles, transition). So training starts with them switched off, on whole chains,
+when a step is cheap, and switches them on in a growing share of steps (stochastic depth, Huang et al. 2016).
+"""
+
+import argparse
+import json
+import logging
+import math
+import random
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from protquant.demo.checkpoint import load_training_state, save_training_state
+from protquant.demo.losses import confidence_loss, distogram_loss, lddt_ca, structure_loss
+from protquant.demo.sizes import FOLDING_MODEL
+from protquant.demo.targets import Target, collate, make_target
+from protquant.models.esmfold import ESMFold
+from protquant.scores import tm_score
+from protquant.structures import load_references
+
+__all__ = ["STAGES", "Stage", "evaluate", "initialize", "train"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Steps that share their settings.
+
+    Attributes
+    ----------
+    triangles : float
+        Probability that a step runs the triangle updates and the pair transition.
+    recycles : float
+        Probability that a step runs the trunk once before, without gradient.
+    clamp : float
+        Angstrom, of FAPE. While all frames sit at the origin, 10 leaves no gradient.
+    """
+
+    steps: int
+    batch: int
+    triangles: float
+    recycles: float
+    clamp: float
+
+
+STAGES = (
+    Stage(steps=1000, batch=4, triangles=0.0, recycles=0.0, clamp=30.0),
+    Stage(steps=5000, batch=4, triangles=0.0, recycles=0.1, clamp=20.0),
+    Stage(steps=600, batch=2, triangles=0.5, recycles=0.5, clamp=10.0),
+    Stage(steps=600, batch=2, triangles=1.0, recycles=0.5, clamp=10.0),
+)
+
+
+def initialize(model: ESMFold) -> None:
+    """LeCun-normal weights; the outputs of residual branches start at zero, gates open (Jumper et al. 2021, 1.11.4)."""
+    for name, module in model.named_modules():
+        if name.startswith("lm."):
+            continue
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=module.in_features**-0.5)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+            last = name.rsplit(".", 1)[-1]
+            if last in {"down_proj", "linear_3", "backbone_update"} or (last == "out_proj" and "trunk" in name):
+                nn.init.zeros_(module.weight)
+            if last.endswith("gate") or last == "gate_proj":
+                nn.init.zeros_(module.weight)
+                nn.init.ones_(module.bias)
+            if name.endswith(("pair_to_bias.proj", "angle_resnet.layers.0.linear_2", "angle_resnet.layers.1.linear_2")):
+                nn.init.zeros_(module.weight)
+        elif isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=1.0 if "relative_position" in name else 0.1)
+    nn.init.normal_(model.plddt_head.linear_3.weight, std=0.02)
+
+
+@contextmanager
+def without_pair_updates(model: ESMFold) -> Iterator[None]:
+    """The triangle updates and the pair transition of every block add nothing."""
+    skipped = [
+        module
+        for block in model.trunk.blocks
+        for module in (
+            *(block.tri_mul_out, block.tri_mul_in, block.tri_attn_start, block.tri_attn_end),
+            block.pair_transition,
+        )
+    ]
+    for module in skipped:
+        module.forward = lambda *_: 0.0
+    try:
+        yield
+    finally:
+        for module in skipped:
+            del module.forward
+
+
+@torch.no_grad()
+def evaluate(model: ESMFold, targets: Sequence[Target], hidden: Sequence[Tensor], num_recycles: int) -> dict[str, list[float]]:
+    """TM-score, lDDT (0-1) and mean pLDDT (0-100) per target."""
+    scores: dict[str, list[float]] = {"tm": [], "lddt": [], "plddt": []}
+    for target, states in zip(targets, hidden, strict=True):
+        batch = collate([target])
+        output = model(batch.input, num_recycles=num_recycles, hidden=states[None])
+        ca = output.positions14[:, :, 1]
+        scores["tm"].append(tm_score(ca[0].double().numpy(), batch.ca[0].double().numpy()).score)
+        scores["lddt"].append(lddt_ca(ca, batch.ca, batch.mask)[0].mean().item())
+        scores["plddt"].append(output.plddt[0, :, 1].mean().item())
+    return scores
+
+
+def _mean(values: Sequence[float]) -> float:
+    return round(sum(values) / len(values), 4)
+
+
+def train(
+    lm_state: dict[str, Tensor],
+    output: Path,
+    stages: Sequence[Stage] = STAGES,
+    peak_rate: float = 1e-3,
+    seed: int = 0,
+    evaluate_every: int = 500,
+) -> ESMFold:
+    """Train from scratch, or go on from `output/state.pt`; the log is `output/log.jsonl`.
+
+    Parameters
+    ----------
+    lm_state : dict
+        State of the trained language model; it stays frozen.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    torch.set_float32_matmul_precision("medium")  # bfloat16 products where the CPU has them: faster, good enough here
+    torch.manual_seed(seed)
+    model = ESMFold(FOLDING_MODEL)
+    initialize(model)
+    model.lm.load_state_dict(lm_state)
+    model.lm.requires_grad_(False)
+    targets = sorted((make_target(reference) for reference in load_references()), key=lambda t: len(t.aatype))
+    with torch.no_grad():
+        hidden = []
+        for target in targets:
+            batch = collate([target]).input
+            hidden.append(model.language_model_hidden(batch.aatype, batch.mask)[0])
+
+    total = sum(stage.steps for stage in stages)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=peak_rate, betas=(0.9, 0.99), weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min(1.0, (step + 1) / 200) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, step / total))))
+    )
+    start = load_training_state(output, model, optimizer, schedule)
+    plan = [stage for stage in stages for _ in range(stage.steps)]
+    began = time.monotonic()
+    model.train()
+    running: dict[str, float] = {}
+    for step in range(start, total):
+        stage = plan[step]
+        draw = random.Random(seed * 1_000_003 + step)
+        torch.manual_seed(draw.getrandbits(40))
+        # Neighbors in length, so that little is padded.
+        first = draw.randrange(-stage.batch + 1, len(targets))
+        chosen = range(max(0, first), min(len(targets), first + stage.batch))
+        batch = collate([targets[i] for i in chosen])
+        states = pad_sequence([hidden[i] for i in chosen], batch_first=True)
+        num_recycles = int(draw.random() < stage.recycles)
+        if draw.random() < stage.triangles:
+            prediction = model(batch.input, num_recycles=num_recycles, hidden=states)
+        else:
+            with without_pair_updates(model):
+                prediction = model(batch.input, num_recycles=num_recycles, hidden=states)
+        # One step in ten is not clamped, so that distant parts feel each other.
+        structure = structure_loss(prediction, batch, 1000.0 if draw.random() < 0.1 else stage.clamp)
+        distogram = distogram_loss(prediction, batch)
+        confidence = confidence_loss(prediction, batch)
+        residue = F.cross_entropy(prediction.lm_logits[batch.mask], batch.input.aatype[batch.mask] + 1)
+        loss = structure + 0.1 * distogram + 0.02 * confidence + 0.01 * residue
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        schedule.step()
+        values = {"structure": structure, "distogram": distogram, "confidence": confidence, "norm": norm}
+        for name, value in values.items():
+            running[name] = 0.97 * running.get(name, value.item()) + 0.03 * value.item()
+        if (step + 1) % 50 == 0:
+            row: dict[str, object] = {"step": step + 1, **{name: round(value, 4) for name, value in running.items()}}
+            row["seconds"] = round(time.monotonic() - began, 1)
+            if (step + 1) % evaluate_every == 0 or step + 1 == total:
+                save_training_state(output, step + 1, model, optimizer, schedule)
+                model.eval()
+                if stage.triangles:
+                    scores = evaluate(model, targets, hidden, num_recycles=1)
+                else:
+                    with without_pair_updates(model):
+                        scores = evaluate(model, targets, hidden, num_recycles=0)
+                model.train()
+                row |= {name: _mean(value) for name, value in scores.items()} | {"worst_tm": round(min(scores["tm"]), 4)}
+            log.info("%s", row)
+            with (output / "log.jsonl").open("a") as file:
+                file.write(json.dumps(row) + "\n")
+    return model
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--language-model", type=Path, required=True, help="output folder of train_language_model")
+    parser.add_argument("--output", type=Path, required=True, help="folder of checkpoint and log; resumed if it exists")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    state = torch.load(arguments.language_model / "state.pt", weights_only=True)
+    train(state["model"], arguments.output, seed=arguments.seed)
+
+
+if __name__ == "__main__":
+    main()

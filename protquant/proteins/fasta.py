@@ -1,0 +1,239 @@
+"""Reading the proteins to fold: FASTA, or a CSV table with the columns `id` and `sequence`.
+
+A fault of the file as a whole is an error. A fault of one record sets that record aside with a reason and a remedy,
+and the others go on.
+"""
+
+import csv
+import gzip
+import io
+import os
+import sys
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from protquant.errors import ProtquantError
+from protquant.proteins.names import unique_names
+from protquant.proteins.outputs import atomic_write
+from protquant.proteins.sequence import SequenceError, clean_sequence
+
+__all__ = ["Fasta", "Record", "Rejected", "read_fasta", "write_fasta"]
+
+_GZIP_MAGIC = b"\x1f\x8b"
+_REWRITE = "Write it as a FASTA file: a line '>name' before each sequence."
+
+
+@dataclass(frozen=True)
+class Record:
+    """A protein to fold.
+
+    Attributes
+    ----------
+    header : str
+        The header as it stands in the file, without `>`.
+    sequence : str
+        The cleaned sequence: upper case, chains joined by `:`.
+    line : int
+        Line of the header, from 1.
+    name : str
+        A safe file stem, unique within the file whatever the case of its letters.
+    substitutions : tuple of str
+        What was changed in the sequence, one phrase each.
+    """
+
+    header: str
+    sequence: str
+    line: int
+    name: str
+    substitutions: tuple[str, ...] = ()
+
+    @property
+    def chains(self) -> list[str]:
+        """The sequences of the chains."""
+        return self.sequence.split(":")
+
+    @property
+    def length(self) -> int:
+        """Number of residues of all chains."""
+        return sum(map(len, self.chains))
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A record that cannot be folded: why, and what to do."""
+
+    header: str
+    line: int
+    reason: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class Fasta:
+    """What a file holds: the records to fold and those set aside, each in the order of the file."""
+
+    records: list[Record]
+    rejected: list[Rejected]
+    path: Path
+
+
+@dataclass
+class _Entry:
+    """A record as it stands in the file; `parts` are its sequence lines with their numbers."""
+
+    header: str
+    line: int
+    parts: list[tuple[int, str]]
+
+
+def read_fasta(path: str | os.PathLike[str], *, max_length: int | None = None) -> Fasta:
+    """Read the proteins of a file.
+
+    Parameters
+    ----------
+    path : str or PathLike
+        A FASTA file, or a CSV file (by its suffix `.csv`) with the columns `id` and `sequence`; either may be
+        compressed with gzip. `-` reads FASTA from standard input. Lines that start with `;` are comments.
+    max_length : int, optional
+        Records with more residues are rejected.
+
+    Returns
+    -------
+    Fasta
+
+    Raises
+    ------
+    ProtquantError
+        If the file is missing, empty, a folder, not text, without any record, or has text before its first header.
+    """
+    source = Path(path)
+    text = _read_text(source)
+    suffixes = [suffix.lower() for suffix in source.suffixes if suffix.lower() != ".gz"]
+    entries = list(_csv_entries(text, source) if suffixes[-1:] == [".csv"] else _fasta_entries(text, source))
+    if not entries:
+        raise ProtquantError(f"{_shown(source)}: no record in this file. {_REWRITE}")
+    cleaned: list[tuple[int, _Entry, str, tuple[str, ...]]] = []
+    rejected = []
+    for ordinal, entry in enumerate(entries, start=1):
+        try:
+            sequence, substitutions = clean_sequence("\n".join(part for _, part in entry.parts), max_length)
+        except SequenceError as error:
+            rejected.append(Rejected(entry.header, entry.line, _located(error, entry), error.remedy))
+        else:
+            cleaned.append((ordinal, entry, sequence, substitutions))
+    names = unique_names([entry.header for _, entry, *_ in cleaned], [ordinal for ordinal, *_ in cleaned])
+    records = [
+        Record(entry.header, sequence, entry.line, name, substitutions)
+        for (_, entry, sequence, substitutions), name in zip(cleaned, names, strict=True)
+    ]
+    return Fasta(records, rejected, source)
+
+
+def write_fasta(records: Iterable[Record], path: str | os.PathLike[str], *, width: int = 80) -> Path:
+    """Write records as FASTA, `width` characters of sequence a line.
+
+    Raises
+    ------
+    ProtquantError
+        If the file cannot be written.
+    """
+    blocks = []
+    for record in records:
+        # A header from a CSV cell may hold line breaks; in FASTA they would start the sequence.
+        lines = [">" + " ".join(record.header.splitlines())]
+        lines += [record.sequence[start : start + width] for start in range(0, len(record.sequence), width)]
+        blocks.append("\n".join(lines) + "\n")
+    return atomic_write(path, "".join(blocks))
+
+
+def _read_text(source: Path) -> str:
+    """The whole file as text, decompressed."""
+    try:
+        data = sys.stdin.buffer.read() if str(source) == "-" else source.read_bytes()
+    except FileNotFoundError as error:
+        raise ProtquantError(f"{source}: there is no such file. Check the path.") from error
+    except OSError as error:
+        if source.is_dir():
+            raise ProtquantError(f"{source}: this is a folder. Name the FASTA file in it.") from error
+        raise ProtquantError(f"{source}: the file cannot be read ({error.strerror or error}).") from error
+    except ValueError as error:  # a NUL character in the path
+        raise ProtquantError(f"{str(source)!r}: this is not a file name ({error}).") from error
+    if data.startswith(_GZIP_MAGIC):
+        try:
+            data = gzip.decompress(data)
+        except (OSError, EOFError, zlib.error) as error:
+            raise ProtquantError(
+                f"{_shown(source)}: the gzip file is damaged or cut short ({error}). Compress or download it again."
+            ) from error
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ProtquantError(
+            f"{_shown(source)}, line {line}: this is not UTF-8 text (byte 0x{data[error.start]:02x}). "
+            "Save the file as plain text in UTF-8; a document or an archive cannot be read."
+        ) from error
+    if not text.strip():
+        raise ProtquantError(f"{_shown(source)}: the file is empty. {_REWRITE}")
+    return text
+
+
+def _fasta_entries(text: str, source: Path) -> Iterator[_Entry]:
+    entry: _Entry | None = None
+    # Not str.splitlines: it also breaks at characters that a header may hold, such as U+2028 or a vertical tab.
+    for number, line in enumerate(text.replace("\r\n", "\n").replace("\r", "\n").split("\n"), start=1):
+        if line.startswith(">"):
+            if entry is not None:
+                yield entry
+            entry = _Entry(line[1:].strip(), number, [])
+        elif line.startswith(";") or not line.strip():
+            continue
+        elif entry is None:
+            raise ProtquantError(
+                f"{_shown(source)}, line {number}: sequence text before the first header ({line.strip()[:20]!r}). "
+                f"{_REWRITE}"
+            )
+        else:
+            entry.parts.append((number, line))
+    if entry is not None:
+        yield entry
+
+
+def _csv_entries(text: str, source: Path) -> Iterator[_Entry]:
+    reader = csv.reader(io.StringIO(text, newline=""))
+    try:
+        columns = [column.strip().lower() for column in next(reader)]
+        if missing := [column for column in ("id", "sequence") if column not in columns]:
+            raise ProtquantError(
+                f"{_shown(source)}, line 1: no column {' and '.join(map(repr, missing))} (found {', '.join(columns)}). "
+                "The first line of a CSV file names its columns: id,sequence."
+            )
+        identifier, sequence = columns.index("id"), columns.index("sequence")
+        for row in reader:
+            if any(row):
+                cells = row + [""] * (len(columns) - len(row))
+                yield _Entry(cells[identifier].strip(), reader.line_num, [(reader.line_num, cells[sequence])])
+    except csv.Error as error:
+        raise ProtquantError(
+            f"{_shown(source)}, line {reader.line_num}: this is not a CSV table ({error}). "
+            "Check the quotes, or write the file as FASTA."
+        ) from error
+
+
+def _located(error: SequenceError, entry: _Entry) -> str:
+    """The reason, with the line of the file where one character is to blame."""
+    offset = error.offset
+    if offset is None:
+        return error.reason
+    for number, part in entry.parts:
+        count = len("".join(part.split()))
+        if offset < count:
+            return f"{error.reason} (line {number})"
+        offset -= count
+    return error.reason
+
+
+def _shown(source: Path) -> str:
+    return "standard input" if str(source) == "-" else str(source)

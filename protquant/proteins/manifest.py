@@ -1,0 +1,252 @@
+"""The record of a run that lets the next run skip what is done.
+
+A target is done when the manifest says so for the same settings and its files are what was written then; a file that
+merely exists proves nothing. The manifest is a text file of one JSON object a line, `manifest.jsonl`: a first line with
+the version, then one line for each target that was done or failed, the last line of a name being the valid one. A line
+is added in one write after the target's files are complete, so an interruption leaves at worst a cut last line, which
+is dropped and its target folded again.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from protquant.errors import ProtquantError
+from protquant.proteins.fingerprints import json_value
+from protquant.proteins.outputs import atomic_write, prepare_folder
+
+__all__ = ["MANIFEST_NAME", "Manifest", "ManifestEntry", "OutputFile"]
+
+MANIFEST_NAME = "manifest.jsonl"
+_VERSION = 1
+_HEAD = {"protquant_manifest": _VERSION}
+
+Status = Literal["done", "failed"]
+
+
+@dataclass(frozen=True)
+class OutputFile:
+    """A file as it was written: size in bytes and SHA-256."""
+
+    size: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> "OutputFile":
+        """Measure a file."""
+        with path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        return cls(path.stat().st_size, digest)
+
+    def matches(self, path: Path) -> bool:
+        """Whether `path` is a file with this content; the size is compared first, as it costs nothing."""
+        try:
+            return path.is_file() and path.stat().st_size == self.size and OutputFile.of(path) == self
+        except OSError:
+            return False
+
+
+@dataclass(frozen=True)
+class ManifestEntry:
+    """What became of a target.
+
+    Attributes
+    ----------
+    name, header : str
+        Stem of its files, and its header as it stood in the FASTA file.
+    fingerprint : str
+        Of the settings it was folded with.
+    status : {"done", "failed"}
+        The outcome.
+    files : mapping of str to OutputFile
+        Its files, by path relative to the manifest's folder.
+    error : str or None
+        Why it failed.
+    row : mapping
+        Its row in the table of results.
+    """
+
+    name: str
+    header: str
+    fingerprint: str
+    status: Status
+    files: Mapping[str, OutputFile]
+    error: str | None
+    row: Mapping[str, Any]
+
+
+class Manifest:
+    """The targets done and failed in one output folder. One process at a time writes it.
+
+    Parameters
+    ----------
+    folder : Path
+        The output folder.
+    entries : mapping of str to ManifestEntry, optional
+        What is known, by name. Use `Manifest.load` to read it from the folder.
+    """
+
+    def __init__(self, folder: Path, entries: Mapping[str, ManifestEntry] | None = None) -> None:
+        self.folder = folder
+        self._entries = dict(entries or {})
+        # The file does not end where an entry ends (it is new, or a write was cut): the next write replaces it.
+        self._rewrite = True
+
+    @property
+    def path(self) -> Path:
+        """The manifest's file."""
+        return self.folder / MANIFEST_NAME
+
+    @property
+    def entries(self) -> dict[str, ManifestEntry]:
+        """The valid entry of each target by name, in the order in which the targets were first recorded."""
+        return dict(self._entries)
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> "Manifest":
+        """Read the manifest of a folder; a folder without one (or that does not exist yet) has nothing done.
+
+        Raises
+        ------
+        ProtquantError
+            If the manifest cannot be read, is damaged, or was written by a later version.
+        """
+        manifest = cls(Path(folder))
+        try:
+            data = manifest.path.read_bytes()
+        except FileNotFoundError:
+            return manifest
+        except OSError as error:
+            raise ProtquantError(
+                f"{manifest.path}: the manifest cannot be read ({error.strerror}). "
+                "Check the permissions, or name another output folder."
+            ) from error
+        *lines, tail = data.split(b"\n")
+        for number, line in enumerate(lines or [tail], start=1):
+            manifest._take(line, number)
+        if lines and tail:  # an entry whose writing was interrupted, if it is not just the line end that is missing
+            with contextlib.suppress(ProtquantError):
+                manifest._take(tail, len(lines) + 1)
+        manifest._rewrite = bool(tail)
+        return manifest
+
+    def is_done(self, name: str, fingerprint: str) -> bool:
+        """Whether a target was done with these settings and its files are still what was written."""
+        entry = self._entries.get(name)
+        return (
+            entry is not None
+            and entry.status == "done"
+            and entry.fingerprint == fingerprint
+            and all(file.matches(self.folder / path) for path, file in entry.files.items())
+        )
+
+    def record(
+        self, name: str, header: str, fingerprint: str, files: Iterable[str | os.PathLike[str]], row: Mapping[str, Any]
+    ) -> ManifestEntry:
+        """Note that a target is done. Call it when all its files are complete.
+
+        Parameters
+        ----------
+        name, header : str
+            Stem of its files, and its header in the FASTA file.
+        fingerprint : str
+            Of the settings, see `fingerprint`.
+        files : iterable of path
+            Its files, inside the manifest's folder.
+        row : mapping of str to value
+            Its row in the table of results; numbers that are not finite become null.
+
+        Returns
+        -------
+        ManifestEntry
+
+        Raises
+        ------
+        ProtquantError
+            If the manifest cannot be written.
+        """
+        written = {os.path.relpath(path, self.folder).replace(os.sep, "/"): OutputFile.of(Path(path)) for path in files}
+        return self._add(ManifestEntry(name, header, fingerprint, "done", written, None, json_value(row)))
+
+    def record_failure(
+        self, name: str, header: str, fingerprint: str, error: str, row: Mapping[str, Any] | None = None
+    ) -> ManifestEntry:
+        """Note that a target failed, and why; it is tried again in the next run.
+
+        Raises
+        ------
+        ProtquantError
+            If the manifest cannot be written.
+        """
+        return self._add(ManifestEntry(name, header, fingerprint, "failed", {}, error, json_value(row or {})))
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of the targets that are done."""
+        return [dict(entry.row) for entry in self._entries.values() if entry.status == "done"]
+
+    def failures(self) -> list[ManifestEntry]:
+        """The entries of the targets that failed."""
+        return [entry for entry in self._entries.values() if entry.status == "failed"]
+
+    def _add(self, entry: ManifestEntry) -> ManifestEntry:
+        self._entries[entry.name] = entry
+        if self._rewrite:
+            prepare_folder(self.folder)
+            lines = [json.dumps(_HEAD), *(_line(known) for known in self._entries.values())]
+            atomic_write(self.path, "\n".join(lines) + "\n")
+            self._rewrite = False
+            return entry
+        # Adding a line costs the same for the first target and for the ten thousandth; rewriting does not.
+        self._rewrite = True  # until the line is known to be complete
+        try:
+            with self.path.open("ab") as stream:
+                stream.write((_line(entry) + "\n").encode())
+                stream.flush()
+                os.fsync(stream.fileno())
+        except OSError as error:
+            raise ProtquantError(
+                f"{self.path}: the manifest cannot be written ({error.strerror}). "
+                "Check that the folder can be written and the disk has room; run again to go on from here."
+            ) from error
+        self._rewrite = False
+        return entry
+
+    def _take(self, line: bytes, number: int) -> None:
+        """Read one line of the file."""
+        try:
+            document = json.loads(line)
+            if number == 1:
+                version = document["protquant_manifest"]
+            else:
+                entry = _entry(document)
+                self._entries[entry.name] = entry
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+            raise ProtquantError(
+                f"{self.path}, line {number}: the manifest is damaged ({type(error).__name__}: {error}). "
+                "Restore the file, or delete it: the targets are then folded again."
+            ) from error
+        if number == 1 and version != _VERSION:
+            raise ProtquantError(
+                f"{self.path}: the manifest has version {version!r}, this protquant reads version {_VERSION}. "
+                "Use the protquant that wrote it, or name another output folder."
+            )
+
+
+def _entry(document: dict[str, Any]) -> ManifestEntry:
+    """An entry from its JSON object; raises a ValueError, KeyError, TypeError or AttributeError if it is none."""
+    files = {path: OutputFile(int(file["size"]), str(file["sha256"])) for path, file in document["files"].items()}
+    texts = [document[key] for key in ("name", "header", "fingerprint", "status")]
+    if not all(isinstance(text, str) for text in texts) or document["status"] not in get_args(Status):
+        raise ValueError("not the entry of a target")
+    name, header, print_, status = texts
+    return ManifestEntry(name, header, print_, status, files, document["error"], dict(document["row"]))
+
+
+def _line(entry: ManifestEntry) -> str:
+    return json.dumps(dataclasses.asdict(entry), allow_nan=False)

@@ -1,0 +1,118 @@
+"""Files that appear whole or not at all: write beside the target, flush to disk, then rename over it."""
+
+import contextlib
+import os
+import secrets
+from pathlib import Path
+
+from protquant.errors import ProtquantError
+
+__all__ = ["atomic_write", "prepare_folder"]
+
+
+def prepare_folder(path: str | os.PathLike[str]) -> Path:
+    """Make sure that `path` is a folder in which files can be created.
+
+    Parameters
+    ----------
+    path : str or PathLike
+        The folder; it and its parents are created where they are missing.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    ProtquantError
+        If something else has that name, or the folder cannot be created or written.
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ProtquantError(
+            f"{folder}: the output folder cannot be created ({_reason(error)}). "
+            "Name another folder, or free that name and check the permissions of the folders above it."
+        ) from error
+    # Permission bits do not tell (root, read-only mounts, full disks, network shares); an attempt does.
+    probe = _temporary(folder)
+    try:
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError as error:
+        raise ProtquantError(
+            f"{folder}: the output folder cannot be written ({_reason(error)}). "
+            "Name another folder, or change its permissions."
+        ) from error
+    return folder
+
+
+def atomic_write(path: str | os.PathLike[str], data: str | bytes) -> Path:
+    """Write a file so that a reader, or an interruption, never meets half of it.
+
+    The data go to a hidden temporary file in the same folder (a rename is atomic within one file system only), are
+    flushed to the disk, and take the file's name by `os.replace`. On an error the temporary file is removed and what
+    `path` held before stays as it was.
+
+    Parameters
+    ----------
+    path : str or PathLike
+        The file; an existing one is replaced.
+    data : str or bytes
+        Its whole content; text is stored as UTF-8 with the line ends it has.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    ProtquantError
+        If the file cannot be written, for instance because its folder does not exist or the disk is full.
+    """
+    target = Path(path)
+    temporary = _temporary(target.parent)
+    try:
+        # Not the tempfile module: its files are readable by their owner only, whatever the umask says.
+        with temporary.open("xb") as stream:
+            stream.write(data.encode("utf-8") if isinstance(data, str) else data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(target)
+    except OSError as error:
+        _discard(temporary)
+        raise ProtquantError(
+            f"{target}: the file cannot be written ({_reason(error)}). "
+            "Check that its folder exists and can be written, that no folder has this name and that the disk has room."
+        ) from error
+    except BaseException:  # an interruption (Ctrl-C) must not leave the temporary file either
+        _discard(temporary)
+        raise
+    _flush_folder(target.parent)
+    return target
+
+
+def _temporary(folder: Path) -> Path:
+    return folder / f".protquant-{secrets.token_hex(8)}.tmp"
+
+
+def _discard(temporary: Path) -> None:
+    with contextlib.suppress(OSError):
+        temporary.unlink()
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make the rename itself durable, where the system lets a folder be flushed (not Windows, not every share)."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or type(error).__name__

@@ -1,0 +1,77 @@
+"""Writing a structure in the PDB format, whose fixed columns set limits."""
+
+import io
+import os
+from pathlib import Path
+
+from biotite.structure import AtomArray
+from biotite.structure.io.pdb import PDBFile
+
+from protquant.errors import ProtquantError
+from protquant.proteins.atoms import check_atoms
+from protquant.proteins.outputs import atomic_write
+
+__all__ = ["write_pdb"]
+
+_MAX_ATOMS = 99_999
+_MAX_RESIDUE = 9_999
+_COORDINATE_RANGE = (-999.999, 9999.999)  # eight columns, three decimals
+_ONLY_MMCIF = "Write this target as mmCIF only."
+
+
+def write_pdb(atoms: AtomArray, path: str | os.PathLike[str]) -> Path:
+    """Write a structure as PDB, with a `TER` after each chain.
+
+    Parameters
+    ----------
+    atoms : AtomArray
+        The atoms, chain by chain; `b_factor` and `occupancy` are written where they are annotated.
+    path : str or PathLike
+        The file.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    ProtquantError
+        If there are no atoms, coordinates are not finite, the structure is too large for the format (more than 62
+        chains, 99,999 atoms or 9,999 residues in a chain, coordinates beyond four digits), or the file cannot be
+        written.
+    """
+    check_atoms(atoms, path)
+    _check_limits(atoms, path)
+    file = PDBFile()
+    file.set_structure(atoms)
+    text = io.StringIO()
+    file.write(text)
+    lines = []
+    previous = atoms.chain_id[0]
+    for line, chain in zip(text.getvalue().splitlines(), atoms.chain_id, strict=True):
+        if chain != previous:
+            lines.append("TER")
+            previous = chain
+        lines.append(line)
+    return atomic_write(path, "\n".join([*lines, "TER", "END", ""]))
+
+
+def _check_limits(atoms: AtomArray, path: str | os.PathLike[str]) -> None:
+    # biotite wraps numbers around with no more than a warning, which makes two residues of one name.
+    if (count := atoms.array_length()) > _MAX_ATOMS:
+        raise ProtquantError(f"{path}: {count} atoms, but the PDB format numbers {_MAX_ATOMS}. {_ONLY_MMCIF}")
+    if (residue := int(atoms.res_id.max())) > _MAX_RESIDUE:
+        raise ProtquantError(
+            f"{path}: a chain of {residue} residues, but the PDB format numbers {_MAX_RESIDUE}. {_ONLY_MMCIF}"
+        )
+    if max(map(len, atoms.chain_id)) > 1:
+        raise ProtquantError(
+            f"{path}: {len(set(atoms.chain_id))} chains, but the PDB format has one-letter names for 62. {_ONLY_MMCIF}"
+        )
+    low, high = float(atoms.coord.min()), float(atoms.coord.max())
+    if low < _COORDINATE_RANGE[0] or high > _COORDINATE_RANGE[1]:
+        raise ProtquantError(
+            f"{path}: coordinates run from {low:.0f} to {high:.0f} angstrom, but the PDB format has eight columns "
+            f"for each. {_ONLY_MMCIF}"
+        )

@@ -1,0 +1,121 @@
+"""Calibration: run a float model on sequences and remember what passes through its sites."""
+
+from collections.abc import Callable, Collection, Iterable
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+from tqdm import tqdm
+
+from protquant.errors import ProtquantError
+from protquant.quant.observers import Digest, Observer, Statistics
+from protquant.sites import Kind, find_sites
+
+__all__ = ["ACTIVATION_KINDS", "WEIGHT_KINDS", "calibrate"]
+
+WEIGHT_KINDS: tuple[Kind, ...] = ("linear_weight", "norm_gain")
+ACTIVATION_KINDS: tuple[Kind, ...] = ("linear_input", "norm_input", "softmax_input", "softmax_output", "matmul_operand")
+
+_Sequence = TypeVar("_Sequence")
+
+
+def _call(model: nn.Module, sequence: object) -> object:
+    return model(sequence)
+
+
+def calibrate(
+    model: nn.Module,
+    sequences: Iterable[_Sequence],
+    forward: Callable[[nn.Module, _Sequence], object] = _call,
+    *,
+    sites: Collection[str] | None = None,
+    depth: int = 64,
+    sample_size: int = 2**15,
+    progress: bool = False,
+) -> dict[str, Statistics]:
+    """Statistics of the activations of `model`.
+
+    Parameters
+    ----------
+    sequences : iterable
+        What `forward` takes, one protein at a time: padding would be counted as values.
+    forward : callable
+        Runs the model on one of them; its result is not used. Calls the model with it by default.
+    sites : collection of str, optional
+        Names of the activations to observe; all by default.
+    depth : int
+        How many extreme values to keep per sequence, at least the `top_k` of the recipes to come.
+    sample_size : int
+        Bound on the number of values sampled per site.
+    progress : bool
+        Whether to draw a progress bar on standard error.
+
+    Returns
+    -------
+    dict
+        By name of site, in the model's order. A site that nothing passed through is missing.
+
+    Raises
+    ------
+    ProtquantError
+        Where there are no sequences, a name is no activation of the model, or a value is not finite.
+    """
+    known = {site.name: site for site in find_sites(model) if site.kind in ACTIVATION_KINDS}
+    for name in sites or ():
+        if name not in known:
+            raise ProtquantError(f"{name!r} is no activation site of the model, so it cannot be observed")
+    observers = {
+        name: Observer(name, depth, sample_size) for name in known if sites is None or name in frozenset(sites)
+    }
+    watcher = _Watcher(depth)
+    handles = [watcher.watch(model.get_submodule(known[name].module), seen) for name, seen in observers.items()]
+    training, count = model.training, 0
+    model.eval()
+    try:
+        with torch.no_grad():  # Not inference mode, whose tensors count no versions.
+            for sequence in tqdm(sequences, desc="calibrate", unit="sequence", disable=not progress):
+                forward(model, sequence)
+                count += 1
+                for observer in observers.values():
+                    observer.end_sequence()
+    finally:
+        model.train(training)
+        for handle in handles:
+            handle.remove()
+    if count == 0:
+        raise ProtquantError("there are no sequences to calibrate on")
+    return _share({name: observer.statistics() for name, observer in observers.items() if observer.has_seen})
+
+
+def _share(statistics: dict[str, Statistics]) -> dict[str, Statistics]:
+    """One object where several sites saw the same, so that it is kept, and formats are fitted to it, once."""
+    first: dict[tuple[object, ...], Statistics] = {}
+    shared = {}
+    for name, seen in statistics.items():
+        key = (seen.count, seen.moments, len(seen.sample))
+        known = first.setdefault(key, seen)
+        shared[name] = known if torch.equal(known.sample, seen.sample) else seen
+    return shared
+
+
+class _Watcher:
+    """Shows observers what their modules are called with, and digests a tensor once where several read it in turn."""
+
+    def __init__(self, depth: int) -> None:
+        self.depth = depth
+        self._last: tuple[Tensor, int, Digest] | None = None
+
+    def watch(self, module: nn.Module, observer: Observer) -> RemovableHandle:
+        def see(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            observer.update(inputs[0], self._digest(inputs[0]))
+
+        return module.register_forward_pre_hook(see)
+
+    def _digest(self, x: Tensor) -> Digest | None:
+        if x.numel() == 0:
+            return None
+        # The version counts changes in place.
+        if self._last is None or self._last[0] is not x or self._last[1] != x._version:
+            self._last = (x, x._version, Digest.of(x, self.depth))
+        return self._last[2]

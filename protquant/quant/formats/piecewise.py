@@ -1,0 +1,198 @@
+"""Piecewise linear formats: fine steps where most values are, coarse ones out to the extremes (Fang et al. 2020)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from protquant.errors import ProtquantError
+from protquant.quant.formats.base import Format, Quantizer, StaticQuantizer, register_format
+from protquant.quant.formats.breakpoint import closed_form_breakpoint, optimal_breakpoint, search_ratio
+from protquant.quant.formats.piecewise_quantizers import TailedQuantizer, TwoScaleQuantizer
+from protquant.quant.formats.uniform import check_bits
+from protquant.quant.observers import Moments, Statistics
+from protquant.quant.ranges import Calibration, calibrated_range
+
+__all__ = ["LivePiecewiseQuantizer", "PiecewiseLinear"]
+
+Mode = Literal["overlapping", "non_overlapping", "ptq4protein", "asymmetric"]
+BreakpointRule = Literal["numeric", "closed_form_gaussian", "closed_form_laplace", "search"]
+
+_MODES = ("overlapping", "non_overlapping", "ptq4protein", "asymmetric")
+_BREAKPOINT_RULES = ("numeric", "closed_form_gaussian", "closed_form_laplace", "search")
+_SAMPLE_SIZE = 2**14
+_MAX_ROUNDS = 3
+
+
+@register_format("piecewise_linear")
+@dataclass(frozen=True)
+class PiecewiseLinear(Format):
+    """Two resolutions per tensor, at the cost of one bit: an element takes `bits` + 1 bits in every mode.
+
+    Attributes
+    ----------
+    bits : int
+        Width of a code within the middle.
+    mode : str
+        `non_overlapping`: middle of 2^bits - 1 levels on [-p, p], tails of 2^(bits - 1) levels on [-m, -p] and
+        [p, m]; 2^(bits + 1) - 3 different levels. `asymmetric`: the same with a middle [p1, p2] and a range [m1, m2]
+        of which each side has its own breakpoint; 0 stays on the grid, and breakpoints move to the nearest grid
+        point. `overlapping`: 2^bits - 1 levels on [-p, p], and as many on [-m, m] for what lies outside.
+        `ptq4protein`: the same in 2^bits - 1 steps, with the breakpoint of the non-overlapping objective for the
+        largest magnitude that was seen, whatever the range (the `pwlq-3` of Peng et al. 2023).
+        Values that are never negative have no negative codes; of the symmetric modes they get all of them.
+    breakpoint : str
+        `numeric`: the optimum for a (half-)normal distribution of the same spread; `closed_form_gaussian` and
+        `closed_form_laplace`: fits to it, good for extremes of 3 to 10 standard deviations; `search`: the least
+        squared error on the sample, which supposes nothing and is the one for heavy tails.
+    live : bool
+        Whether the breakpoint follows each input, as it does in PTQ4Protein's code, rather than being frozen.
+    """
+
+    bits: int = 8
+    mode: Mode = "asymmetric"
+    breakpoint: BreakpointRule = "search"
+    live: bool = False
+
+    def __post_init__(self) -> None:
+        check_bits(self.bits)
+        if self.mode not in _MODES:
+            raise ProtquantError(f"mode {self.mode!r} is none of {', '.join(_MODES)}")
+        if self.breakpoint not in _BREAKPOINT_RULES:
+            raise ProtquantError(f"breakpoint {self.breakpoint!r} is none of {', '.join(_BREAKPOINT_RULES)}")
+        if self.live and self.breakpoint == "search":
+            raise ProtquantError("a live breakpoint cannot be searched; say 'numeric' or a closed form")
+
+    @property
+    def label(self) -> str:
+        return f"piecewise {self.bits} {self.mode} ({self.breakpoint}{', live' if self.live else ''})"
+
+    @property
+    def code_bits(self) -> int:
+        return self.bits + 1
+
+    def fit(self, low: float, high: float, moments: Moments, sample: Tensor | None = None) -> StaticQuantizer:
+        """Return the quantizer for a range.
+
+        Parameters
+        ----------
+        low, high : float
+            The range; widened to hold 0.
+        moments : Moments
+            Spreads, from which breakpoints are reckoned.
+        sample : Tensor, optional
+            Values to search breakpoints on; without it a format that searches starts and stays at the numeric ones.
+        """
+        low, high = min(low, 0.0), max(high, 0.0)
+        searched = None if sample is None or self.breakpoint != "search" else sample[:_SAMPLE_SIZE]
+        if self.mode == "asymmetric":
+            left = self._reckon(-low, moments.negative_rms, -moments.minimum)
+            right = self._reckon(high, moments.positive_rms, moments.maximum)
+            if searched is not None:
+                left, right = self._search_sides(low, high, left, right, searched)
+            return TailedQuantizer.asymmetric(self.bits, (low, high), (-left, right))
+        magnitude, unsigned = max(-low, high), low >= 0
+        spread = moments.std if self.mode == "ptq4protein" else moments.rms
+        p = self._reckon(magnitude, spread, max(-moments.minimum, moments.maximum))
+        make = self._symmetric(magnitude, unsigned)
+        if searched is not None and magnitude > 0:
+            p = magnitude * search_ratio(lambda ratio: _error(make(magnitude * ratio), searched), p / magnitude)
+        return make(p)
+
+    def for_weight(self, weight: Tensor) -> StaticQuantizer:
+        values = weight.detach().float().flatten()
+        moments = Moments.of(values)
+        # A seeded draw, not every n-th value: that would keep to a few columns.
+        generator = torch.Generator().manual_seed(0)
+        drawn = values
+        if len(values) > _SAMPLE_SIZE:
+            drawn = values[torch.randint(len(values), (_SAMPLE_SIZE,), generator=generator).to(values.device)]
+        return self.fit(moments.minimum, moments.maximum, moments, drawn)
+
+    def for_activation(self, statistics: Statistics | None, calibration: Calibration) -> Quantizer:
+        if statistics is None:
+            raise ProtquantError("a frozen range needs calibration")
+        sample, moments = statistics.sample, statistics.moments
+        if len(sample) > _SAMPLE_SIZE:
+            generator = torch.Generator().manual_seed(0)
+            sample = sample[torch.randperm(len(sample), generator=generator)[:_SAMPLE_SIZE]]
+        low, high = calibrated_range(statistics, calibration, lambda a, b: _error(self.fit(a, b, moments), sample))
+        if self.live:
+            return LivePiecewiseQuantizer(self, low, high)
+        return self.fit(low, high, moments, sample)
+
+    def _symmetric(self, magnitude: float, unsigned: bool) -> Callable[[float], StaticQuantizer]:
+        if self.mode == "non_overlapping":
+            return lambda p: TailedQuantizer.symmetric(self.bits, magnitude, p, unsigned)
+        full_range = self.mode == "ptq4protein"
+        return lambda p: TwoScaleQuantizer.fit(self.bits, magnitude, p, unsigned, full_range)
+
+    def _reckon(self, end: float, spread: float, extreme: float) -> float:
+        """Breakpoint from the spread, at most `end`: the end of the range, which may differ from the extreme seen."""
+        if end <= 0:
+            return 0.0
+        # The optimum is for the range that the tails span; PTQ4Protein and live breakpoints take the extreme instead.
+        m = max(extreme, 0.0) if self.live or self.mode == "ptq4protein" else end
+        spread = max(spread, 1e-12)
+        overlapping = self.mode == "overlapping"
+        if self.breakpoint == "closed_form_gaussian":
+            p = closed_form_breakpoint(m / spread, "gaussian")
+        elif self.breakpoint == "closed_form_laplace":
+            p = closed_form_breakpoint(m / spread, "laplace")
+        else:
+            p = optimal_breakpoint(m / spread, "gaussian", overlapping)
+        return min(p * spread, end)
+
+    def _search_sides(self, low: float, high: float, left: float, right: float, sample: Tensor) -> tuple[float, float]:
+        """Breakpoints of least error. The sides share the middle's step, so they take turns until none moves."""
+
+        def error(left: float, right: float) -> float:
+            return _error(TailedQuantizer.asymmetric(self.bits, (low, high), (-left, right)), sample)
+
+        def error_of_right(left: float) -> Callable[[float], float]:
+            return lambda ratio: error(left, high * ratio)
+
+        def error_of_left(right: float) -> Callable[[float], float]:
+            return lambda ratio: error(-low * ratio, right)
+
+        for _ in range(_MAX_ROUNDS):
+            before = left, right
+            if high > 0:
+                right = high * search_ratio(error_of_right(left), right / high)
+            if low < 0:
+                left = -low * search_ratio(error_of_left(right), left / -low)
+            if (left, right) == before or low == 0 or high == 0:
+                break
+        return left, right
+
+
+class LivePiecewiseQuantizer(Quantizer):
+    """A frozen range with a breakpoint that follows each input's spread and extremes."""
+
+    bounds_of_range: Tensor
+
+    def __init__(self, form: PiecewiseLinear, low: float, high: float) -> None:
+        super().__init__()
+        self.form = form
+        self.code_bits = form.code_bits
+        self.register_buffer("bounds_of_range", torch.tensor([low, high]))
+
+    def freeze(self, x: Tensor) -> StaticQuantizer:
+        low, high = self.bounds_of_range.tolist()
+        return self.form.fit(low, high, Moments.of(x)).to(x.device)
+
+    def dynamic_bits(self, _shape: tuple[int, ...]) -> int:
+        return 64 if self.form.mode == "asymmetric" else 32
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.numel() == 0:
+            return x
+        y: Tensor = self.freeze(x)(x)
+        return y
+
+
+def _error(quantizer: Quantizer, sample: Tensor) -> float:
+    difference: Tensor = quantizer(sample) - sample
+    return difference.square_().mean().item()

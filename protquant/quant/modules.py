@@ -1,0 +1,119 @@
+"""Quantized twins of the modules that hold sites; they simulate, in float, what integers would give."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from protquant.errors import ProtquantError
+from protquant.quant.formats import Codes, Quantizer, StaticQuantizer
+
+__all__ = ["ActivationQuantizer", "QuantizedLayerNorm", "QuantizedLinear"]
+
+
+class ActivationQuantizer(nn.Module):
+    """Quantizes and dequantizes what passes; also what a `Tap` becomes.
+
+    Parameters
+    ----------
+    site : str
+        Name of the site, for messages.
+    quantizer : Quantizer
+        With ranges frozen in its buffers, so that they are saved with the model.
+    """
+
+    def __init__(self, site: str, quantizer: Quantizer) -> None:
+        super().__init__()
+        self.site = site
+        self.quantizer = quantizer
+
+    def forward(self, x: Tensor) -> Tensor:
+        # The sum is one cheap pass, and is NaN wherever a value is. (It may also be where infinities cancel.)
+        if torch.isnan(x.detach().sum()) and torch.isnan(x).any():
+            raise ProtquantError(f"site {self.site}: the input has a NaN, which has no code")
+        try:
+            y: Tensor = self.quantizer(x)
+        except ProtquantError as error:
+            raise ProtquantError(f"site {self.site}: {error}") from None
+        return y
+
+    def extra_repr(self) -> str:
+        return self.site
+
+
+class QuantizedLinear(nn.Module):
+    """Twin of an `nn.Linear` with a quantized weight, input, or both.
+
+    Parameters
+    ----------
+    linear : nn.Linear
+        Whose weight and bias are taken over; it is not changed.
+    weight_quantizer : StaticQuantizer or None
+        Of the weight; None leaves it in float.
+    input_quantizer : ActivationQuantizer or None
+        Of the input; None leaves it in float.
+
+    Attributes
+    ----------
+    weight : Parameter, shape=(out, in)
+        The decoded weight.
+    """
+
+    def __init__(
+        self,
+        linear: nn.Linear,
+        weight_quantizer: StaticQuantizer | None = None,
+        input_quantizer: ActivationQuantizer | None = None,
+    ) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.weight = _decoded(linear.weight, weight_quantizer)
+        self.bias = linear.bias
+        self.weight_quantizer = weight_quantizer
+        self.input_quantizer = input_quantizer
+
+    def weight_codes(self) -> Codes:
+        """Integer codes of the weight, exact: the decoded weight lies on the grid."""
+        if self.weight_quantizer is None:
+            raise ProtquantError("this weight was left in float and has no codes")
+        return self.weight_quantizer.encode(self.weight)
+
+    def forward(self, x: Float[Tensor, "... i"]) -> Float[Tensor, "... o"]:
+        if self.input_quantizer is not None:
+            x = self.input_quantizer(x)
+        return F.linear(x, self.weight, self.bias)
+
+    def extra_repr(self) -> str:
+        return f"{self.in_features} -> {self.out_features}"
+
+
+class QuantizedLayerNorm(nn.Module):
+    """Twin of an `nn.LayerNorm` with a quantized gain, input, or both; the statistics are taken in float."""
+
+    def __init__(
+        self,
+        norm: nn.LayerNorm,
+        weight_quantizer: StaticQuantizer | None = None,
+        input_quantizer: ActivationQuantizer | None = None,
+    ) -> None:
+        super().__init__()
+        self.normalized_shape, self.eps = norm.normalized_shape, norm.eps
+        self.weight = None if norm.weight is None else _decoded(norm.weight, weight_quantizer)
+        self.bias = norm.bias
+        self.weight_quantizer = weight_quantizer
+        self.input_quantizer = input_quantizer
+
+    def forward(self, x: Float[Tensor, "... c"]) -> Float[Tensor, "... c"]:
+        if self.input_quantizer is not None:
+            x = self.input_quantizer(x)
+        return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
+
+    def extra_repr(self) -> str:
+        return f"{self.normalized_shape}, eps={self.eps}"
+
+
+def _decoded(weight: Tensor, quantizer: StaticQuantizer | None) -> nn.Parameter:
+    if quantizer is None:
+        assert isinstance(weight, nn.Parameter)
+        return weight
+    return nn.Parameter(quantizer(weight.detach()), requires_grad=False)

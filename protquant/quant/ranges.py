@@ -1,0 +1,85 @@
+"""From statistics to the range that a format with frozen scales covers."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from protquant.errors import ProtquantError
+from protquant.quant.observers import Statistics
+
+__all__ = ["RANGE_RULES", "Calibration", "calibrated_range"]
+
+RANGE_RULES = ("minmax", "percentile", "topk_median", "mse")
+
+
+@dataclass
+class Calibration:
+    """How frozen ranges are chosen.
+
+    Attributes
+    ----------
+    range : str
+        `minmax`: everything that was seen. `percentile`: the middle part of the sample. `topk_median`: the median of
+        the `top_k` most extreme values of each sequence, averaged over sequences (Peng et al. 2023). `mse`: the
+        min-max range times the factor in (0, 1] whose error on the sample is least.
+    top_k : int
+        For `topk_median`.
+    percentile : float
+        For `percentile`, in (50, 100]: 99.9 leaves out 0.1 % on either side.
+    """
+
+    range: str = "topk_median"
+    top_k: int = 2
+    percentile: float = 99.99
+
+    def __post_init__(self) -> None:
+        if self.range not in RANGE_RULES:
+            raise ProtquantError(f"calibration range {self.range!r} is none of {', '.join(RANGE_RULES)}")
+        if self.top_k < 1:
+            raise ProtquantError(f"calibration top_k {self.top_k} is not positive")
+        if not 50 < self.percentile <= 100:
+            raise ProtquantError(f"calibration percentile {self.percentile} is not in (50, 100]")
+
+
+def _topk_median(values: tuple[Tensor, ...], top_k: int) -> float:
+    # quantile, not median: torch's median of an even number is the lower middle, not the mean of the two.
+    return sum(v[:top_k].double().quantile(0.5).item() for v in values) / len(values)
+
+
+def calibrated_range(
+    statistics: Statistics, calibration: Calibration, error: Callable[[float, float], float]
+) -> tuple[float, float]:
+    """Return the range (low, high) of a site, low <= high.
+
+    Parameters
+    ----------
+    error : callable
+        The error that a format makes with a range; asked by the rule `mse` only.
+
+    Raises
+    ------
+    ProtquantError
+        Where `top_k` is more than calibration kept.
+    """
+    low, high = statistics.minimum, statistics.maximum
+    if calibration.range == "percentile":
+        share = calibration.percentile / 100
+        low, high = statistics.sample.double().quantile(torch.tensor([1 - share, share]).double()).tolist()
+    elif calibration.range == "topk_median":
+        depth = max(len(values) for values in statistics.lowest)
+        if calibration.top_k > depth:
+            raise ProtquantError(
+                f"top_k {calibration.top_k} is more than the {depth} extreme values that calibration kept per "
+                "sequence; calibrate with a greater depth"
+            )
+        low, high = (
+            _topk_median(statistics.lowest, calibration.top_k),
+            _topk_median(statistics.highest, calibration.top_k),
+        )
+    elif calibration.range == "mse":
+        factors = [i / 50 for i in range(1, 51)]
+        best = min(factors, key=lambda factor: error(low * factor, high * factor))
+        low, high = low * best, high * best
+    return low, high

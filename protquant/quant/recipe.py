@@ -1,0 +1,208 @@
+"""Recipes: which site is written in which format, as data."""
+
+import difflib
+import fnmatch
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from protquant.errors import ProtquantError
+from protquant.quant.formats import Format, format_from_config
+from protquant.quant.ranges import Calibration
+from protquant.sites import KINDS, Site
+
+__all__ = ["Assignment", "Recipe", "available_recipes", "load_recipe"]
+
+_REGEX = "re:"
+
+
+@dataclass
+class Recipe:
+    """What becomes of every site of a model.
+
+    The format of a site is, in falling order: that of its exact name in `sites`; that of the last pattern in `sites`
+    that matches it; float, if a pattern in `exclude` matches it; that of its kind in `kinds`; float.
+
+    Attributes
+    ----------
+    calibration : Calibration
+        How the ranges of activations are chosen.
+    kinds : dict
+        Format per kind of site (`protquant.sites`), such as `{"format": "uniform", "bits": 8}`; None leaves it in
+        float.
+    sites : dict
+        Format per name, glob (`lm.layers.0.*`) or regular expression (`re:lm\\.layers\\.[01]\\..*`, which matches
+        the whole name). A pattern that matches no site is an error.
+    exclude : list of str
+        Globs or regular expressions of what stays in float whatever its kind; may match nothing. By default the
+        heads, as in Peng et al. 2023: no part of what is folded, and small.
+    """
+
+    name: str = "custom"
+    description: str = ""
+    calibration: Calibration = field(default_factory=Calibration)
+    kinds: dict[str, Any] = field(default_factory=dict)
+    sites: dict[str, Any] = field(default_factory=dict)
+    exclude: list[str] = field(default_factory=lambda: ["*_head.*"])
+
+    def __post_init__(self) -> None:
+        for kind, config in self.kinds.items():
+            if kind not in KINDS:
+                raise ProtquantError(f"recipe {self.name}: unknown kind of site {kind!r}; {_suggest(kind, KINDS)}")
+            self._check_format(f"kinds.{kind}", config)
+        for pattern, config in self.sites.items():
+            self._check_format(f"sites.{pattern}", config)
+        for pattern in (*self.sites, *self.exclude):
+            _compile(self.name, pattern)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Recipe":
+        """Recipe of plain data.
+
+        Raises
+        ------
+        ProtquantError
+            For a key, kind, format or setting that is not known.
+        """
+        name = str(data.get("name", "custom"))
+        settings = dict(data)
+        _check_keys(f"recipe {name}", settings, cls)
+        calibration = settings.get("calibration")
+        if isinstance(calibration, Mapping):
+            _check_keys(f"recipe {name}: calibration", calibration, Calibration)
+            settings["calibration"] = Calibration(**calibration)
+        for key in ("kinds", "sites"):
+            if not isinstance(settings.get(key) or {}, Mapping):
+                raise ProtquantError(f"recipe {name}: {key} is a mapping to formats, not {settings[key]!r}")
+        return cls(**{key: value for key, value in settings.items() if value is not None})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, which `from_dict` takes."""
+        return asdict(self)
+
+    def assign(self, sites: Iterable[Site]) -> list["Assignment"]:
+        """Return the format of each site, in order, and what in the recipe decided it.
+
+        Raises
+        ------
+        ProtquantError
+            Where a name or pattern in `sites` matches none.
+        """
+        sites = list(sites)
+        names = [site.name for site in sites]
+        patterns = {pattern: _compile(self.name, pattern) for pattern in self.sites}
+        for pattern, regex in patterns.items():
+            if not any(regex.fullmatch(name) for name in names):
+                raise ProtquantError(
+                    f"recipe {self.name}: {pattern!r} in sites matches no site of the model; {_suggest(pattern, names)}"
+                )
+        excluded = [(pattern, _compile(self.name, pattern)) for pattern in self.exclude]
+        return [self._assign(site, patterns, excluded) for site in sites]
+
+    def _assign(
+        self, site: Site, patterns: Mapping[str, re.Pattern[str]], excluded: list[tuple[str, re.Pattern[str]]]
+    ) -> "Assignment":
+        if site.name in self.sites:
+            return Assignment(site, format_from_config(self.sites[site.name]), "by name")
+        for pattern, regex in reversed(list(patterns.items())):
+            if regex.fullmatch(site.name):
+                return Assignment(site, format_from_config(self.sites[pattern]), f"by pattern {pattern}")
+        for pattern, regex in excluded:
+            if regex.fullmatch(site.name):
+                return Assignment(site, None, f"excluded by {pattern}")
+        if site.kind in self.kinds:
+            return Assignment(site, format_from_config(self.kinds[site.kind]), "by kind")
+        return Assignment(site, None, "kind not in recipe")
+
+    def _check_format(self, where: str, config: Mapping[str, Any] | None) -> None:
+        try:
+            format_from_config(config)
+        except ProtquantError as error:
+            raise ProtquantError(f"recipe {self.name}: {where}: {error}") from None
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """A site, its format (None: float), and what in the recipe decided it."""
+
+    site: Site
+    format: Format | None
+    reason: str
+
+
+def _suggest(word: str, known: Iterable[str]) -> str:
+    known = list(known)
+    close = difflib.get_close_matches(word, known, n=3, cutoff=0.4)
+    if close:
+        return f"did you mean {' or '.join(close)}?"
+    return f"known are {', '.join(known[:8])}{', ...' if len(known) > 8 else ''}"
+
+
+def _check_keys(where: str, data: Mapping[str, Any], cls: type) -> None:
+    known = [f.name for f in fields(cls)]
+    for key in data:
+        if key not in known:
+            raise ProtquantError(f"{where}: unknown key {key!r}; {_suggest(str(key), known)}")
+
+
+def _compile(recipe: str, pattern: str) -> re.Pattern[str]:
+    try:
+        return re.compile(pattern[len(_REGEX) :] if pattern.startswith(_REGEX) else fnmatch.translate(pattern))
+    except re.error as error:
+        raise ProtquantError(f"recipe {recipe}: {pattern!r} is no regular expression: {error}") from None
+
+
+def available_recipes() -> list[str]:
+    """Names of the recipes that the package ships."""
+    folder = resources.files("protquant.configs") / "quant"
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def load_recipe(source: "str | Path | Mapping[str, Any] | DictConfig | Recipe") -> Recipe:
+    """Recipe of a shipped name, a YAML file, or data.
+
+    Raises
+    ------
+    ProtquantError
+        Where there is no such recipe or file, or its content is no recipe.
+    """
+    if isinstance(source, Recipe):
+        return source
+    if isinstance(source, DictConfig):
+        source = _plain(source, "recipe")
+    if isinstance(source, Mapping):
+        return Recipe.from_dict(source)
+    path = Path(source)
+    if path.suffix in (".yaml", ".yml"):
+        if not path.is_file():
+            raise ProtquantError(f"recipe file {path} does not exist")
+        text = path.read_text(encoding="utf-8")
+        name = path.stem
+    else:
+        name = str(source)
+        if name not in available_recipes():
+            raise ProtquantError(f"no recipe {name!r}, nor is it a .yaml file; {_suggest(name, available_recipes())}")
+        text = (resources.files("protquant.configs") / "quant" / f"{name}.yaml").read_text(encoding="utf-8")
+    try:
+        config = OmegaConf.create(text)
+    except (YAMLError, OmegaConfBaseException) as error:
+        raise ProtquantError(f"recipe {source}: not YAML: {error}") from None
+    if not isinstance(config, DictConfig):
+        raise ProtquantError(f"recipe {source}: a mapping is expected, with keys such as name and kinds")
+    return Recipe.from_dict({"name": name, **_plain(config, str(source))})
+
+
+def _plain(config: DictConfig, where: str) -> dict[str, Any]:
+    try:
+        data = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ProtquantError(f"recipe {where}: {error}") from None
+    assert isinstance(data, dict)
+    return {str(key): value for key, value in data.items()}

@@ -1,0 +1,105 @@
+"""What quantization did to every site of a model, the untouched ones included."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import pandas as pd
+
+from protquant.quant.calibrate import WEIGHT_KINDS
+from protquant.quant.recipe import Recipe
+from protquant.sites import Kind
+
+__all__ = ["Report", "SiteReport"]
+
+
+@dataclass(frozen=True)
+class SiteReport:
+    """One site.
+
+    Attributes
+    ----------
+    format : str
+        Label of the format, `float` where the site was left alone.
+    reason : str
+        What in the recipe decided it.
+    bits : int
+        Width of a code, or of the float.
+    effective_bits : float
+        Bits per element with the scales that belong to the tensor; frozen scales of activations, which serve every
+        input alike, count for nothing.
+    elements : int or None
+        Of a weight, or those that calibration saw of an activation; None where that is not known.
+    bytes : int or None
+        Of a weight: packed codes, scales, zero points.
+    snr_db : float or None
+        Signal to noise of the weight, or of the calibration sample, in dB; infinite where nothing was lost.
+    snr_after_norm_db : float or None
+        Of inputs of LayerNorm: the same after normalizing, which is what the model is given.
+    clipped : float or None
+        Share of values outside the grid.
+    """
+
+    site: str
+    kind: Kind
+    format: str
+    reason: str
+    bits: int
+    effective_bits: float
+    elements: int | None = None
+    bytes: int | None = None
+    snr_db: float | None = None
+    snr_after_norm_db: float | None = None
+    clipped: float | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """All sites of a model in its order, and what they come to.
+
+    Attributes
+    ----------
+    weight_bytes, float_weight_bytes : int
+        Of all parameters, after and before: embeddings, biases and heads, which stay in float, included.
+    """
+
+    recipe: Recipe
+    sites: Sequence[SiteReport]
+    weight_bytes: int
+    float_weight_bytes: int
+
+    @property
+    def weight_bits(self) -> float | None:
+        """Effective bits of an element of the weights and gains that are sites, heads included."""
+        return _weighted([site for site in self.sites if site.kind in WEIGHT_KINDS])
+
+    @property
+    def activation_bits(self) -> float | None:
+        """Effective bits of an activation, each site counted by the elements that calibration saw of it.
+
+        None where there was no calibration, and sites differ.
+        """
+        return _weighted([site for site in self.sites if site.kind not in WEIGHT_KINDS])
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per site, columns as the fields of `SiteReport`."""
+        return pd.DataFrame([asdict(site) for site in self.sites])
+
+    def __str__(self) -> str:
+        quantized = sum(site.format != "float" for site in self.sites)
+        weight, activation = (
+            "unknown" if bits is None else f"{bits:.2f}" for bits in (self.weight_bits, self.activation_bits)
+        )
+        return (
+            f"{self.recipe.name}: {quantized} of {len(self.sites)} sites quantized, effective bits of weights {weight} "
+            f"and of activations {activation}, {self.weight_bytes / 1e6:.2f} MB of weights "
+            f"(float: {self.float_weight_bytes / 1e6:.2f} MB)"
+        )
+
+
+def _weighted(sites: Sequence[SiteReport]) -> float | None:
+    if not sites:
+        return None
+    if len({site.effective_bits for site in sites}) == 1:
+        return sites[0].effective_bits
+    total = sum(site.elements or 0 for site in sites)
+    return sum(site.effective_bits * (site.elements or 0) for site in sites) / total if total else None

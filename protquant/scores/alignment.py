@@ -1,0 +1,139 @@
+"""Pairing the residues of two chains that are meant to be the same protein."""
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from biotite.sequence import ProteinSequence
+from biotite.sequence.align import SubstitutionMatrix, align_optimal
+from numpy.typing import NDArray
+
+__all__ = ["ChainAlignment", "align_chains", "settle_gaps"]
+
+SAME_PROTEIN_IDENTITY = 0.9
+"""Fraction of the shorter chain that must be identical for the strict alignment to stand."""
+
+# Strict scoring, for one protein with residues missing: a gap of any length costs less than one match brings, so that
+# even a lone residue between two gaps is paired, and a mismatch costs enough not to be paired in place of a gap.
+_MATCH, _MISMATCH, _STRICT_GAPS = 100, -80, (-90, -1)
+_HOMOLOG_GAPS = (-10, -1)
+_UNKNOWN = "X"
+
+
+class ChainAlignment(NamedTuple):
+    """Paired positions of two chains."""
+
+    first: NDArray[np.int64]
+    """Positions in the first chain, increasing, shape (n,)."""
+    second: NDArray[np.int64]
+    """Positions in the second chain, increasing, shape (n,)."""
+    identical: int
+    """How many pairs are of the same letter, unknown residues (``X``) counting as any."""
+
+
+@lru_cache(maxsize=256)
+def align_chains(first: str, second: str) -> ChainAlignment:
+    """Align two protein sequences globally, end gaps free.
+
+    Equal sequences are paired as they are. Otherwise they are taken for one protein of which residues are missing;
+    if less than nine tenths of the shorter chain come out identical, they are aligned as homologs (BLOSUM62).
+    """
+    if first == second:
+        every = np.arange(len(first))
+        return ChainAlignment(every, every, len(first))
+    strict = _align(first, second, _identity_matrix(), _STRICT_GAPS)
+    if strict.identical >= SAME_PROTEIN_IDENTITY * min(len(first), len(second)):
+        return strict
+    return _align(first, second, SubstitutionMatrix.std_protein_matrix(), _HOMOLOG_GAPS)
+
+
+def settle_gaps(
+    first: NDArray[np.int64], second: NDArray[np.int64], letters: tuple[str, str], broken: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """Move gaps in the second chain to where that chain is broken, where the letters leave the choice.
+
+    When a residue beside one of the same letter is missing (``GAAL`` against ``GAL``), the sequences cannot tell
+    which of the two it was, but the coordinates can: there is a break in the chain.
+
+    Parameters
+    ----------
+    first, second : ndarray, shape (n,)
+        Paired positions.
+    letters : tuple of str
+        Sequences of the first and the second chain.
+    broken : ndarray, shape (length of the second chain,)
+        Whether the bond from each residue to the next is missing.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+        New positions in the first chain; those in the second stay.
+    """
+    settled = first.copy()
+    for k in np.flatnonzero((np.diff(first) > 1) & (np.diff(second) == 1)):
+        gap = int(settled[k + 1] - settled[k] - 1)
+        if gap < 1 or broken[second[k]]:
+            continue
+        left = _slide_left(settled, second, letters, broken, int(k), gap)
+        right = _slide_right(settled, second, letters, broken, int(k) + 1, gap)
+        if left is not None:
+            settled[left : k + 1] += gap
+        elif right is not None:
+            settled[k + 1 : right + 1] -= gap
+    return settled
+
+
+def _slide_left(
+    first: NDArray[np.int64],
+    second: NDArray[np.int64],
+    letters: tuple[str, str],
+    broken: NDArray[np.bool_],
+    last: int,
+    gap: int,
+) -> int | None:
+    """Least far pair such that it and all up to pair `last` can move over the gap that follows, to a break."""
+    for m in range(last, -1, -1):
+        if letters[0][first[m] + gap] != letters[1][second[m]]:
+            return None
+        if m == 0 or second[m] - second[m - 1] != 1:
+            return m if second[m] == 0 else None
+        if broken[second[m - 1]]:
+            return m
+    return None
+
+
+def _slide_right(
+    first: NDArray[np.int64],
+    second: NDArray[np.int64],
+    letters: tuple[str, str],
+    broken: NDArray[np.bool_],
+    start: int,
+    gap: int,
+) -> int | None:
+    """Least far pair such that all from pair `start` to it can move back over the gap before them, to a break."""
+    for m in range(start, len(first)):
+        if letters[0][first[m] - gap] != letters[1][second[m]]:
+            return None
+        if broken[second[m]]:
+            return m
+        if m + 1 == len(first) or second[m + 1] - second[m] != 1:
+            return None
+    return None
+
+
+def _align(first: str, second: str, matrix: SubstitutionMatrix, gaps: tuple[int, int]) -> ChainAlignment:
+    alignment = align_optimal(
+        ProteinSequence(first), ProteinSequence(second), matrix, gap_penalty=gaps, terminal_penalty=False, max_number=1
+    )[0]
+    paired = alignment.trace[(alignment.trace >= 0).all(axis=1)]
+    one, two = paired[:, 0], paired[:, 1]
+    identical = sum(first[i] == second[j] or _UNKNOWN in (first[i], second[j]) for i, j in zip(one, two, strict=True))
+    return ChainAlignment(one, two, identical)
+
+
+def _identity_matrix() -> SubstitutionMatrix:
+    alphabet = ProteinSequence.alphabet
+    scores = np.where(np.eye(len(alphabet), dtype=bool), _MATCH, _MISMATCH)
+    unknown = alphabet.encode(_UNKNOWN)
+    scores[unknown, :] = scores[:, unknown] = 0
+    return SubstitutionMatrix(alphabet, alphabet, scores.astype(np.int32))

@@ -1,0 +1,134 @@
+"""Which residue of a prediction is which residue of the reference: by sequence, never by number."""
+
+from itertools import islice, permutations, product
+
+import numpy as np
+from biotite.structure import AtomArray
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+from protquant.errors import ProtquantError
+from protquant.scores.alignment import ChainAlignment, align_chains, settle_gaps
+from protquant.structures import Reference, reference_from_atoms
+
+__all__ = ["Pairing", "as_reference", "chain_pairings", "match_residues", "pair_residues"]
+
+MIN_IDENTITY = 0.3
+"""Fraction of the shorter chain that must be identical; unrelated chains align with up to about a fifth."""
+MAX_BOND = 4.5
+"""Angstrom between successive C-alphas (3.8 if bonded) beyond which the chain is taken to be broken."""
+MAX_PAIRINGS = 720
+"""Orders of identical chains that are considered: all of up to six copies."""
+
+Pairing = tuple[tuple[int, int], ...]
+"""Chain of the prediction and chain of the reference, for each pair of chains."""
+
+
+def as_reference(structure: AtomArray | Reference) -> Reference:
+    """A `Reference` of whatever structure is given; a biotite array is cleaned to its protein first."""
+    return structure if isinstance(structure, Reference) else reference_from_atoms(structure)
+
+
+def match_residues(
+    prediction: AtomArray | Reference, reference: AtomArray | Reference
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Pair residues by aligning the sequences of the chains.
+
+    Chains are paired so that most residues are identical; among copies of one chain, a chain with the same name
+    comes first, then the order in the files. Where the sequence leaves open which of several equal residues is
+    missing, the break in the chain decides; a residue or two alone between two missing stretches can still be taken
+    for the like beside them.
+
+    Parameters
+    ----------
+    prediction, reference : AtomArray or Reference
+        One or several chains each.
+
+    Returns
+    -------
+    tuple of ndarray, each of shape (n,)
+        Residue indices (rows of ``Reference.ca``) into the prediction and into the reference, pair by pair. For a
+        biotite array they count the residues that `protquant.structures.reference_from_atoms` keeps.
+
+    Raises
+    ------
+    ProtquantError
+        If no chain of the prediction is at least 30 % identical with a chain of the reference.
+    """
+    predicted, referred = as_reference(prediction), as_reference(reference)
+    return pair_residues(predicted, referred, chain_pairings(predicted, referred)[0])
+
+
+def chain_pairings(prediction: Reference, reference: Reference) -> list[Pairing]:
+    """Pairings of chains that agree equally well by sequence, the one that keeps names and order first.
+
+    They differ in which copy of a chain is which; there is one pairing if no chain has copies, and never more
+    than 720.
+
+    Raises
+    ------
+    ProtquantError
+        As `match_residues`.
+    """
+    ours, theirs = prediction.chain_sequences, reference.chain_sequences
+    alignments = {pair: align_chains(*pair) for pair in product(set(ours), set(theirs))}
+    value = np.zeros((len(ours), len(theirs)))
+    for (i, a), (j, b) in product(enumerate(ours), enumerate(theirs)):
+        identical = alignments[a, b].identical
+        if identical >= MIN_IDENTITY * min(len(a), len(b)):
+            # Less than one residue together, so that names and order decide only between equals.
+            same_name = prediction.chain_ids[i] == reference.chain_ids[j]
+            value[i, j] = identical + (0.5 * same_name + 0.25 * (i == j)) / (len(ours) + len(theirs))
+    rows, columns = linear_sum_assignment(value, maximize=True)
+    base = [(int(i), int(j)) for i, j in zip(rows, columns, strict=True) if value[i, j] > 0]
+    if not base:
+        raise ProtquantError(
+            f"{prediction.name} and {reference.name}: no chains with at least {MIN_IDENTITY:.0%} identical residues. "
+            "Are these structures of the same protein?"
+        )
+    pairings: dict[Pairing, None] = {}
+    # The copies of the reference vary fastest, so that all pairings come first if both sides have as many. Those of the
+    # prediction vary too, since a trimer may meet a dimer and the chain left out be any of the three.
+    for ours_order, theirs_order in islice(product(_copy_orders(ours), _copy_orders(theirs)), MAX_PAIRINGS):
+        pairings[tuple(sorted((ours_order[i], theirs_order[j]) for i, j in base))] = None
+    return list(pairings)
+
+
+def _copy_orders(sequences: tuple[str, ...]) -> list[dict[int, int]]:
+    """Permutations of chains that only exchange copies, as maps from chain to chain, the identity first."""
+    groups = [[i for i, a in enumerate(sequences) if a == sequence] for sequence in dict.fromkeys(sequences)]
+    members = [i for group in groups for i in group]
+    # Each group is cut off by itself as well, since product() holds all its inputs in memory.
+    orders = product(*(islice(permutations(group), MAX_PAIRINGS) for group in groups))
+    return [
+        dict(zip(members, (i for group in order for i in group), strict=True)) for order in islice(orders, MAX_PAIRINGS)
+    ]
+
+
+def pair_residues(
+    prediction: Reference, reference: Reference, pairing: Pairing
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Residue indices, pair by pair, for a given pairing of chains; see `match_residues`."""
+    ours, theirs = [], []
+    for i, j in pairing:
+        rows = np.flatnonzero(prediction.chain_index == i)
+        columns = np.flatnonzero(reference.chain_index == j)
+        letters = (prediction.chain_sequences[i], reference.chain_sequences[j])
+        aligned = _settled(align_chains(*letters), letters, prediction.ca[rows], reference.ca[columns])
+        ours.append(rows[aligned[0]])
+        theirs.append(columns[aligned[1]])
+    return np.concatenate(ours), np.concatenate(theirs)
+
+
+def _settled(
+    aligned: ChainAlignment, letters: tuple[str, str], ours: NDArray[np.float64], theirs: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    first = settle_gaps(aligned.first, aligned.second, letters, _broken(theirs))
+    second = settle_gaps(aligned.second, first, letters[::-1], _broken(ours))
+    return first, second
+
+
+def _broken(ca: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Whether the chain breaks after each residue; shape (residues,). Its end and missing atoms count as breaks."""
+    distance = np.linalg.norm(np.diff(ca, axis=0), axis=-1)
+    return np.append(~(distance <= MAX_BOND), True)

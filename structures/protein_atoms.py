@@ -1,0 +1,172 @@
+"""From whatever a structure file holds to the heavy atoms of standard amino acids."""
+
+from functools import cache
+
+import numpy as np
+from biotite.structure import AtomArray, get_residue_starts
+from biotite.structure.info import amino_acid_names, one_letter_code
+from numpy.typing import NDArray
+
+from protquant.errors import ProtquantError
+
+__all__ = ["keep_protein", "one_letter"]
+
+UNKNOWN = "UNK"
+MAX_CA_DISTANCE = 4.5
+"""Angstrom between neighboring C-alphas of a chain (3.8 trans, 2.9 cis) with room for poor geometry."""
+
+_THREE_LETTER = {
+    "A": "ALA", "R": "ARG", "N": "ASN", "D": "ASP", "C": "CYS", "Q": "GLN", "E": "GLU", "G": "GLY", "H": "HIS",
+    "I": "ILE", "L": "LEU", "K": "LYS", "M": "MET", "F": "PHE", "P": "PRO", "S": "SER", "T": "THR", "W": "TRP",
+    "Y": "TYR", "V": "VAL",
+}  # fmt: skip
+_ONE_LETTER = {name: letter for letter, name in _THREE_LETTER.items()}
+_BACKBONE = frozenset({"N", "CA", "C", "O", "OXT"})
+# Written out because reading the twenty from the component dictionary takes more than a second.
+_SIDE_CHAINS = {
+    "ALA": "CB", "ARG": "CB CG CD NE CZ NH1 NH2", "ASN": "CB CG OD1 ND2", "ASP": "CB CG OD1 OD2", "CYS": "CB SG",
+    "GLN": "CB CG CD OE1 NE2", "GLU": "CB CG CD OE1 OE2", "GLY": "", "HIS": "CB CG ND1 CD2 CE1 NE2",
+    "ILE": "CB CG1 CG2 CD1", "LEU": "CB CG CD1 CD2", "LYS": "CB CG CD CE NZ", "MET": "CB CG SD CE",
+    "PHE": "CB CG CD1 CD2 CE1 CE2 CZ", "PRO": "CB CG CD", "SER": "CB OG", "THR": "CB OG1 CG2",
+    "TRP": "CB CG CD1 CD2 NE1 CE2 CE3 CZ2 CZ3 CH2", "TYR": "CB CG CD1 CD2 CE1 CE2 CZ OH", "VAL": "CB CG1 CG2",
+}  # fmt: skip
+_HEAVY_ATOMS = {name: _BACKBONE | set(side_chain.split()) for name, side_chain in _SIDE_CHAINS.items()}
+# Letters outside the twenty: the standard residue nearest in chemistry.
+_NEAREST = {"U": "C", "O": "K", "B": "D", "Z": "E", "J": "L"}
+# Names that molecular dynamics packages give to protonation states; the component dictionary lacks most of them.
+_PROTONATION_STATES = {
+    "ASH": "ASP", "CYM": "CYS", "CYX": "CYS", "GLH": "GLU", "HID": "HIS", "HIE": "HIS", "HIP": "HIS", "HSD": "HIS",
+    "HSE": "HIS", "HSP": "HIS", "LYN": "LYS",
+}  # fmt: skip
+
+
+@cache
+def _is_amino_acid(res_name: str) -> bool:
+    # The dictionary is asked last: it takes a fifth of a second to open and few files need it.
+    return res_name in _ONE_LETTER or res_name in _PROTONATION_STATES or res_name in set(amino_acid_names())
+
+
+@cache
+def _parent(res_name: str) -> str:
+    """Standard three-letter name of a residue, by its one-letter code in the chemical component dictionary."""
+    if res_name in _ONE_LETTER:
+        return res_name
+    if res_name in _PROTONATION_STATES:
+        return _PROTONATION_STATES[res_name]
+    letter = one_letter_code(res_name) or ""
+    return _THREE_LETTER.get(_NEAREST.get(letter, letter), UNKNOWN)
+
+
+def one_letter(res_name: str) -> str:
+    """One-letter code of a residue name that `keep_protein` gave; ``X`` for an unknown residue."""
+    return _ONE_LETTER.get(res_name, "X")
+
+
+def keep_protein(atoms: AtomArray, source: str) -> AtomArray:
+    """Heavy atoms of the amino acid residues, renamed to the standard twenty.
+
+    A residue is kept if the chemical component dictionary calls it an amino acid, or if it has N, CA and C. One
+    that the file marks as hetero is kept only if it sits in a chain (its CA lies within 4.5 angstrom of the CA
+    before or after it), so that a free amino acid beside the protein counts as a ligand. A modified residue gets
+    the name of its parent and keeps the atoms that the parent has (selenium of MSE becomes SD of MET); one without
+    a parent becomes UNK. Of residues with the same chain, number and insertion code the first is kept.
+
+    Parameters
+    ----------
+    atoms : AtomArray
+        One model, alternate locations resolved.
+    source : str
+        Where it came from, for the message of the error.
+
+    Returns
+    -------
+    AtomArray
+        New array; the residues of a chain are contiguous, the chains in order of appearance.
+
+    Raises
+    ------
+    ProtquantError
+        If no residue is left.
+    """
+    heavy = ~np.isin(atoms.element, ["H", "D"]) & np.isfinite(atoms.coord).all(axis=-1)
+    atoms = atoms[heavy]
+    order = _chain_order(atoms.chain_id)
+    atoms = atoms[order]
+    if len(atoms) == 0:
+        raise _no_protein(source)
+    starts = np.asarray(get_residue_starts(atoms, add_exclusive_stop=True))
+    kept_residues = _protein_residues(atoms, starts)
+
+    keep = np.zeros(len(atoms), dtype=bool)
+    seen: set[tuple[str, int, str]] = set()
+    for i in np.flatnonzero(kept_residues):
+        start, stop = int(starts[i]), int(starts[i + 1])
+        identity = (str(atoms.chain_id[start]), int(atoms.res_id[start]), str(atoms.ins_code[start]))
+        if identity in seen:
+            continue
+        seen.add(identity)
+        _rename(atoms, start, stop)
+        allowed = _HEAVY_ATOMS.get(str(atoms.res_name[start]))
+        taken: set[str] = set()
+        for k in range(start, stop):
+            atom_name = str(atoms.atom_name[k])
+            if atom_name not in taken and (allowed is None or atom_name in allowed):
+                taken.add(atom_name)
+                keep[k] = True
+    if not keep.any():
+        raise _no_protein(source)
+    atoms = atoms[keep]
+    atoms.hetero[:] = False
+    return atoms
+
+
+def _no_protein(source: str) -> ProtquantError:
+    return ProtquantError(
+        f"{source}: no protein residues found. Give a structure that holds at least one chain of amino acids."
+    )
+
+
+def _chain_order(chain_id: NDArray[np.str_]) -> NDArray[np.intp]:
+    """Order that brings the atoms of each chain together, chains by first appearance."""
+    _, first, inverse = np.unique(chain_id, return_index=True, return_inverse=True)
+    return np.argsort(first[inverse], kind="stable")
+
+
+def _protein_residues(atoms: AtomArray, starts: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which residues belong to a polypeptide; shape (residues,)."""
+    count = len(starts) - 1
+    residue_of_atom = np.repeat(np.arange(count), np.diff(starts))
+    names = atoms.res_name[starts[:-1]]
+    known = np.array([_is_amino_acid(str(name)) for name in names])
+
+    has_backbone = np.ones(count, dtype=bool)
+    for atom_name in ("N", "CA", "C"):
+        has_atom = np.zeros(count, dtype=bool)
+        has_atom[residue_of_atom[atoms.atom_name == atom_name]] = True
+        has_backbone &= has_atom
+    candidate = known | has_backbone
+
+    ca = np.full((count, 3), np.nan)
+    is_ca = atoms.atom_name == "CA"
+    ca[residue_of_atom[is_ca]] = atoms.coord[is_ca]
+    chain = atoms.chain_id[starts[:-1]]
+    candidates = np.flatnonzero(candidate)
+    distance = np.linalg.norm(np.diff(ca[candidates], axis=0), axis=-1)
+    bonded = (distance <= MAX_CA_DISTANCE) & (chain[candidates][1:] == chain[candidates][:-1])
+    in_chain = np.zeros(count, dtype=bool)
+    in_chain[candidates[:-1][bonded]] = True
+    in_chain[candidates[1:][bonded]] = True
+    return np.asarray(candidate & (~atoms.hetero[starts[:-1]] | in_chain))
+
+
+def _rename(atoms: AtomArray, start: int, stop: int) -> None:
+    """Give the atoms of one residue, in place, the names of the standard parent."""
+    name = str(atoms.res_name[start])
+    parent = _parent(name)
+    if parent == name:
+        return
+    atoms.res_name[start:stop] = parent
+    if parent == "MET":
+        selenium = start + np.flatnonzero(atoms.atom_name[start:stop] == "SE")
+        atoms.atom_name[selenium] = "SD"
+        atoms.element[selenium] = "S"

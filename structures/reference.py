@@ -1,0 +1,128 @@
+"""A protein structure as the scores want it: residues in order, heavy atoms, a sequence of what is present."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from biotite.structure import AtomArray, get_residue_starts
+from numpy.typing import NDArray
+
+from protquant.structures.protein_atoms import keep_protein, one_letter
+
+__all__ = ["Reference", "reference_from_atoms"]
+
+CHAIN_SEPARATOR = ":"
+"""Joins the sequences of the chains of a complex, as in a FASTA record for `protquant fold`."""
+
+VIRTUAL_CB = (-0.58273431, 0.56802827, -0.54067466)
+"""Coefficients of (CA-N)x(C-CA), CA-N and C-CA that place an ideal C-beta (Dauparas et al. 2022, ProteinMPNN)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """An experimental or predicted structure, cleaned to its protein residues.
+
+    Parameters
+    ----------
+    name : str
+        Short name, for tables and file names, such as ``1ahsA``.
+    sequence : str
+        One letter per residue that is present; the chains of a complex are joined by ``:``.
+    atoms : AtomArray
+        Heavy atoms, each residue contiguous, in the order of `sequence`; coordinates in angstrom.
+    source : str
+        Where the structure came from: a path or a database entry.
+
+    Notes
+    -----
+    Arrays "per residue" have L rows, L being ``len(reference)``: the residues of all chains, one after another.
+    """
+
+    name: str
+    sequence: str
+    atoms: AtomArray = field(repr=False)
+    source: str
+
+    def __len__(self) -> int:
+        return len(self.residue_starts) - 1
+
+    @cached_property
+    def residue_starts(self) -> NDArray[np.int64]:
+        """First atom of each residue, and the number of atoms; shape (L + 1,)."""
+        return np.asarray(get_residue_starts(self.atoms, add_exclusive_stop=True), dtype=np.int64)
+
+    @cached_property
+    def chain_sequences(self) -> tuple[str, ...]:
+        """Sequence of each chain, in file order."""
+        return tuple(self.sequence.split(CHAIN_SEPARATOR))
+
+    @cached_property
+    def chain_index(self) -> NDArray[np.int64]:
+        """Number of the chain, from 0, of each residue; shape (L,)."""
+        lengths = [len(sequence) for sequence in self.chain_sequences]
+        return np.repeat(np.arange(len(lengths)), lengths)
+
+    @cached_property
+    def chain_ids(self) -> tuple[str, ...]:
+        """Name of each chain as the file gives it, in file order."""
+        of_residue = self.atoms.chain_id[self.residue_starts[:-1]]
+        firsts = np.flatnonzero(np.diff(self.chain_index, prepend=-1))
+        return tuple(str(of_residue[i]) for i in firsts)
+
+    def atom_coordinates(self, atom_name: str) -> NDArray[np.float64]:
+        """Coordinates in angstrom of one atom per residue, shape (L, 3); NaN where a residue lacks it."""
+        coordinates = np.full((len(self), 3), np.nan)
+        found = np.flatnonzero(self.atoms.atom_name == atom_name)
+        residues = np.searchsorted(self.residue_starts, found, side="right") - 1
+        coordinates[residues] = self.atoms.coord[found]
+        return coordinates
+
+    @cached_property
+    def ca(self) -> NDArray[np.float64]:
+        """C-alpha coordinates in angstrom, shape (L, 3); NaN where missing."""
+        return self.atom_coordinates("CA")
+
+    @cached_property
+    def backbone(self) -> NDArray[np.float64]:
+        """N, CA and C coordinates in angstrom, shape (L, 3 atoms, 3); NaN where missing."""
+        return np.stack([self.atom_coordinates("N"), self.ca, self.atom_coordinates("C")], axis=1)
+
+    @cached_property
+    def cb(self) -> NDArray[np.float64]:
+        """C-beta coordinates in angstrom, shape (L, 3); NaN where missing.
+
+        A residue without the atom (glycine, or a side chain that was not resolved) gets the ideal position that
+        its N, CA and C imply.
+        """
+        observed = self.atom_coordinates("CB")
+        n, ca, c = self.backbone[:, 0], self.backbone[:, 1], self.backbone[:, 2]
+        b, d = ca - n, c - ca
+        cross, along_n, along_c = VIRTUAL_CB
+        ideal = cross * np.cross(b, d) + along_n * b + along_c * d + ca
+        return np.where(np.isnan(observed), ideal, observed)
+
+
+def reference_from_atoms(atoms: AtomArray, name: str = "structure", source: str = "memory") -> Reference:
+    """Clean a biotite array to its protein and wrap it.
+
+    Parameters
+    ----------
+    atoms : AtomArray
+        Any structure; waters, ligands, nucleic acids and hydrogens are dropped, modified residues become
+        their parents (see `keep_protein`).
+    name, source : str
+        See `Reference`.
+
+    Raises
+    ------
+    ProtquantError
+        If there is no protein residue in it.
+    """
+    protein = keep_protein(atoms, source)
+    starts = np.asarray(get_residue_starts(protein))
+    letters = [one_letter(residue) for residue in protein.res_name[starts]]
+    chains = protein.chain_id[starts]
+    first_of_chain = chains[1:] != chains[:-1]
+    for i in reversed(np.flatnonzero(first_of_chain) + 1):
+        letters.insert(int(i), CHAIN_SEPARATOR)
+    return Reference(name=name, sequence="".join(letters), atoms=protein, source=source)

@@ -1,0 +1,72 @@
+"""Reference models of others with small random weights, shared by the tests of models and of checkpoints."""
+
+import pytest
+import torch
+from esm.model import esm2 as fair_esm
+from torch import nn
+from transformers import EsmConfig, EsmForMaskedLM, EsmForProteinFolding
+
+from protquant.models.alphabet import TOKENS
+
+
+def randomize(model: nn.Module, seed: int) -> None:
+    """Give every parameter a value that matters: the references start many at zero or one."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        noise = torch.randn(parameter.shape, generator=generator)
+        module = model.get_submodule(name.rpartition(".")[0])
+        is_norm = "norm" in type(module).__name__.lower()
+        with torch.no_grad():
+            if is_norm:
+                parameter.copy_(0.2 * noise + (1.0 if name.endswith("weight") else 0.0))
+            elif parameter.ndim == 2 and not isinstance(module, nn.Embedding):
+                parameter.copy_(1.5 * noise / parameter.shape[1] ** 0.5)
+            else:
+                parameter.copy_(0.3 * noise)
+
+
+def hugging_face_config(folding: bool) -> EsmConfig:
+    structure_module = {"sequence_dim": 24, "pairwise_dim": 12, "ipa_dim": 8, "resnet_dim": 16, "num_heads_ipa": 3}
+    structure_module |= {"num_qk_points": 2, "num_v_points": 5, "num_blocks": 3, "num_transition_layers": 2}
+    trunk = {"num_blocks": 2, "sequence_state_dim": 32, "pairwise_state_dim": 16, "sequence_head_width": 8}
+    trunk |= {"pairwise_head_width": 4, "position_bins": 6, "structure_module": structure_module}
+    return EsmConfig(
+        vocab_size=len(TOKENS),
+        mask_token_id=TOKENS.index("<mask>"),
+        pad_token_id=TOKENS.index("<pad>"),
+        hidden_size=40,
+        num_hidden_layers=3,
+        num_attention_heads=5,
+        intermediate_size=160,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        layer_norm_eps=1e-5,
+        position_embedding_type="rotary",
+        emb_layer_norm_before=False,
+        token_dropout=True,
+        is_folding_model=folding,
+        esmfold_config={"fp16_esm": False, "lddt_head_hid_dim": 20, "trunk": trunk} if folding else None,
+        vocab_list=TOKENS if folding else None,
+        attn_implementation="eager",  # the others return no attentions
+    )
+
+
+@pytest.fixture(scope="session")
+def hugging_face_esm2() -> EsmForMaskedLM:
+    model = EsmForMaskedLM(hugging_face_config(folding=False)).eval()
+    randomize(model, seed=0)
+    return model
+
+
+@pytest.fixture(scope="session")
+def hugging_face_esmfold() -> EsmForProteinFolding:
+    model = EsmForProteinFolding(hugging_face_config(folding=True)).eval()
+    randomize(model, seed=1)
+    return model
+
+
+@pytest.fixture(scope="session")
+def fair_esm2() -> fair_esm.ESM2:
+    model = fair_esm.ESM2(num_layers=3, embed_dim=40, attention_heads=5).eval()
+    randomize(model, seed=2)
+    return model

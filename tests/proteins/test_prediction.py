@@ -1,0 +1,45 @@
+"""The result of folding one target."""
+
+import re
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from protquant.errors import ProtquantError
+from protquant.proteins import Prediction
+
+
+def test_the_row_tells_lengths_and_confidence(predict: Callable[..., Prediction]) -> None:
+    prediction = predict("MKW:GA", header="pair two chains")
+    row = prediction.row()
+    assert row["name"] == "pair"
+    assert row["header"] == "pair two chains"
+    assert row["length"] == 5
+    assert row["chains"] == 2
+    assert row["mean_plddt"] == pytest.approx(prediction.plddt.mean())
+    assert row["ptm"] == 0.87
+
+
+def test_the_repr_is_one_short_line(predict: Callable[..., Prediction]) -> None:
+    assert re.fullmatch(r"Prediction\('ubq': 76 residues, pLDDT \d\d\.\d, pTM 0\.870, 0 recycles\)", repr(predict()))
+
+
+def test_a_plddt_on_the_scale_from_0_to_1_is_refused(predict: Callable[..., Prediction]) -> None:
+    prediction = predict("MKW")
+    with pytest.raises(ValueError, match="expected the scale from 0 to 100"):
+        Prediction("x", "x", "MKW", prediction.atoms, prediction.plddt / 100)
+
+
+def test_arrays_of_another_length_are_refused(predict: Callable[..., Prediction]) -> None:
+    prediction = predict("MKW")
+    with pytest.raises(ValueError, match="plddt has shape"):
+        Prediction("x", "x", "MKW:GA", prediction.atoms, prediction.plddt)
+    with pytest.raises(ValueError, match="pae has shape"):
+        Prediction("x", "x", "MKW", prediction.atoms, prediction.plddt, np.zeros((2, 2)))
+
+
+def test_an_overflow_is_told_as_such(predict: Callable[..., Prediction]) -> None:
+    prediction = predict("MKW")
+    with pytest.raises(ProtquantError, match="not finite"):
+        Prediction("x", "x", "MKW", prediction.atoms, np.array([50, np.nan, 50]))
