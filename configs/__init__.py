@@ -1,0 +1,28 @@
+"""Hydra configuration of sweeps: `sweep.yaml` and the groups `model`, `quant`, `data`, `task`.
+
+Importing the package gives Hydra the schemas that the YAML files are checked against.
+"""
+
+from protquant.configs.schema import (
+    ContactsTask,
+    DataConfig,
+    Dtype,
+    ModelConfig,
+    StructureTask,
+    SweepConfig,
+    TaskConfig,
+    register_schemas,
+)
+
+__all__ = [
+    "ContactsTask",
+    "DataConfig",
+    "Dtype",
+    "ModelConfig",
+    "StructureTask",
+    "SweepConfig",
+    "TaskConfig",
+    "register_schemas",
+]
+
+register_schemas()

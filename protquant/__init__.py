@@ -1,0 +1,46 @@
+"""protquant: post-training quantization of protein language and structure models.
+
+The public verbs, for scripts and notebooks; every command calls one of them:
+
+>>> import protquant as pq
+>>> model = pq.load("demo")  # doctest: +SKIP
+>>> quantized, report = pq.quantize(model, "w8a8-pwlq")  # doctest: +SKIP
+>>> pq.fold(quantized, "MKTAYIAKQRQISFVKSHFSRQ")  # doctest: +SKIP
+"""
+
+from protquant.checkpoints import import_checkpoint, load
+from protquant.errors import ProtquantError
+from protquant.pipelines import (
+    contact_figure,
+    contacts_fasta,
+    evaluate,
+    fold,
+    fold_fasta,
+    inspect_model,
+    predict_contacts,
+    prediction_figure,
+    quantize,
+    score,
+)
+from protquant.quant import available_recipes, load_recipe
+from protquant.structures import load_references, load_structure
+
+__all__ = [
+    "ProtquantError",
+    "available_recipes",
+    "contact_figure",
+    "contacts_fasta",
+    "evaluate",
+    "fold",
+    "fold_fasta",
+    "import_checkpoint",
+    "inspect_model",
+    "load",
+    "load_recipe",
+    "load_references",
+    "load_structure",
+    "predict_contacts",
+    "prediction_figure",
+    "quantize",
+    "score",
+]

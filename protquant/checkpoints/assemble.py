@@ -44,7 +44,7 @@ def assemble(
     Raises
     ------
     ProtquantError
-        If tensors are missing, surplus or of another shape or kind; names them as the checkpoint does.
+        If tensors are missing, surplus, of another shape or kind, or not finite; names them as the checkpoint does.
     """
     with torch.device("meta"):
         model = make()
@@ -52,6 +52,13 @@ def assemble(
     their_name = {name: (table and table.to_theirs(name)) or name for name in places}
     our_name = {theirs: ours for ours, theirs in their_name.items()}
     _check({their_name[name]: place for name, place in places.items()}, state, source)
+    # The extremes tell of any NaN or infinity, without a mask as large as the tensor.
+    unreal = [name for name, tensor in state.items() if not torch.stack(tensor.aminmax()).isfinite().all()]
+    if unreal:
+        raise ProtquantError(
+            f"{source}: {len(unreal)} tensors hold NaN or infinity: {_listed(unreal)}. The file is damaged or was"
+            " saved from a failed training run; fetch it again."
+        )
     for name in list(state):
         # One by one, so that a half-precision checkpoint is never held twice.
         places[our_name[name]] = state.pop(name).to(torch.float32).contiguous()

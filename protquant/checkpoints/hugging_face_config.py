@@ -27,7 +27,9 @@ def read_config(path: Path) -> Any:
         If the file is missing or damaged, of another architecture, or has a setting that is not supported.
     """
     if not path.is_file():
-        raise ProtquantError(f"{path}: no such file; a Hugging Face checkpoint is config.json and weights in one folder.")
+        raise ProtquantError(
+            f"{path}: no such file; a Hugging Face checkpoint is config.json and weights in one folder."
+        )
     try:
         values = EsmConfig.get_config_dict(path.parent)[0]
         if (found := values.get("model_type")) != "esm":

@@ -5,11 +5,10 @@ the libraries nor trust in the file are needed.
 """
 
 import collections
-import pickle
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 
@@ -22,7 +21,7 @@ __all__ = ["Record", "read_inert", "setting"]
 class Record:
     """What is left of an object of a pickle: the state it was saved with, or the arguments it was made of."""
 
-    def __new__(cls, *args: object) -> "Record":
+    def __new__(cls, *args: object) -> Self:
         record = super().__new__(cls)
         record.__dict__["args"] = args
         return record
@@ -43,7 +42,7 @@ def read_inert(path: Path) -> Any:
     if path.is_file() and zipfile.is_zipfile(path):
         try:
             names |= set(torch.serialization.get_unsafe_globals_in_checkpoint(str(path)))
-        except (RuntimeError, ValueError, EOFError, OSError, pickle.UnpicklingError) as error:
+        except Exception as error:  # what a damaged pickle raises depends on where the damage is
             raise ProtquantError(f"{path}: cannot be read, it is truncated or damaged; fetch it again.") from error
     # A dictionary is filled while it is read, which only real ones are allowed.
     allowed: list[Any] = [(Record, name) for name in sorted(names - {"collections.defaultdict"})]

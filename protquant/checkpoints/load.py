@@ -20,6 +20,7 @@ __all__ = ["DEMO", "import_checkpoint", "load"]
 DEMO = "demo"
 """The name of the model that is shipped with the package."""
 
+
 def load(
     name_or_path: str | os.PathLike[str],
     *,

@@ -63,7 +63,9 @@ def save_model(
         raise ProtquantError(f"{folder}: already exists and is not empty; name another folder or ask to overwrite it.")
     state = {name: tensor.detach().cpu().to(dtype).contiguous() for name, tensor in model.state_dict().items()}
     if lost := [name for name, tensor in state.items() if not tensor.isfinite().all()]:
-        raise ProtquantError(f"{folder}: not saved, {lost[0]} has values that are not finite in {dtype}; save the model in another type.")
+        raise ProtquantError(
+            f"{folder}: not saved, {lost[0]} has values that are not finite in {dtype}; save the model in another type."
+        )
     token = secrets.token_hex(8)
     temporary, replaced = folder.parent / f".protquant-{token}.tmp", folder.parent / f".protquant-{token}.old"
     try:
@@ -152,15 +154,14 @@ def load_native(folder: str | os.PathLike[str]) -> ESM2 | ESMFold:
 def _from_json(kind: type[_Config], values: Mapping[str, Any]) -> _Config:
     """A configuration from the plain values that `asdict` and JSON made of it."""
     hints = typing.get_type_hints(kind)
-    arguments: dict[str, Any] = {}
-    for name, value in values.items():
+
+    def plain_to_typed(name: str, value: Any) -> Any:
         hint = hints.get(name)
         if isinstance(hint, type) and is_dataclass(hint):
-            value = _from_json(hint, value)
-        elif isinstance(value, list):
-            value = tuple(value)
-        arguments[name] = value
-    return kind(**arguments)
+            return _from_json(hint, value)
+        return tuple(value) if isinstance(value, list) else value
+
+    return kind(**{name: plain_to_typed(name, value) for name, value in values.items()})
 
 
 def _content_hash(content: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ Nothing of a file is ever executed: pickles go through `torch.load(weights_only=
 """
 
 import json
-import pickle
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +18,11 @@ from torch import Tensor
 from protquant.errors import ProtquantError
 
 __all__ = ["read_pickle", "read_safetensors", "read_shards", "read_torch_weights"]
+
+# torch's words, on one line of a long message, for a pickle that asks for more than tensors and plain containers.
+_REFUSED = re.compile(
+    r"(Unsupported \w+: GLOBAL|Trying to (load unsupported|call reduce)|Can only \w+) [^\n]*?(?=\. |\n|$)"
+)
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -48,7 +53,12 @@ def read_pickle(path: Path) -> Any:
     try:
         # Mapping keeps one copy in memory where the tensors need no conversion; the older format cannot be mapped.
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # what a damaged pickle raises depends on where the damage is
+        if refused := _REFUSED.search(str(error)):
+            raise ProtquantError(
+                f"{path}: holds more than tensors ({refused[0]}), which is not loaded because it could run code;"
+                " where you trust the file, convert it to safetensors."
+            ) from error
         raise _damaged(path, error) from error
 
 
@@ -97,5 +107,6 @@ def _check_exists(path: Path) -> None:
 
 
 def _damaged(path: Path, error: Exception) -> ProtquantError:
-    reason = (str(error).splitlines() or [""])[0].strip() or type(error).__name__
+    sentence = " ".join(str(error).split()).partition(". ")[0]
+    reason = sentence if " " in sentence else type(error).__name__
     return ProtquantError(f"{path}: cannot be read, it is truncated or damaged ({reason}); fetch it again.")

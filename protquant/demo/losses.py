@@ -10,7 +10,7 @@ from protquant.demo.targets import TargetBatch
 from protquant.models.confidence import PLDDT_BINS
 from protquant.models.esmfold import DISTOGRAM_BINS, ESMFoldOutput
 
-__all__ = ["confidence_loss", "distogram_loss", "frame_aligned_point_error", "lddt_ca", "structure_loss"]
+__all__ = ["confidence_loss", "distogram_loss", "frame_aligned_point_error", "lddt_ca", "pose_loss", "structure_loss"]
 
 _EPSILON = 1e-4
 _SAMPLED_ROWS = 24
@@ -64,6 +64,22 @@ def structure_loss(output: ESMFoldOutput, batch: TargetBatch, clamp: float) -> F
     )
     norm = output.unnormalized_angles.norm(dim=-1)
     return 0.5 * torch.stack(layers).mean() + 0.5 * layers[-1] + 0.5 * atoms + 0.02 * (norm - 1).abs().mean()
+
+
+def pose_loss(output: ESMFoldOutput, batch: TargetBatch) -> Float[Tensor, ""]:
+    """How far frames are from those of the target in the pose it is stored in, over all layers.
+
+    FAPE does not care for the pose, and so has a plateau around the start, where all frames sit at the origin. Chains
+    that are to be known by heart may be known in one pose: this loss has a slope everywhere.
+    """
+    mask = batch.mask
+    rotation = batch.frames.get_rots().get_rot_mats()
+    per_layer = []
+    for frames in output.frames:
+        distance = ((frames.get_trans() - batch.ca).square().sum(-1) + _EPSILON).sqrt() / 10
+        turn = (frames.get_rots().get_rot_mats() - rotation).square().sum((-1, -2)) / 8
+        per_layer.append(((distance + turn) * mask).sum() / mask.sum())
+    return torch.stack(per_layer).mean()
 
 
 def distogram_loss(output: ESMFoldOutput, batch: TargetBatch) -> Float[Tensor, ""]:

@@ -44,11 +44,12 @@ class Target:
 
 
 def make_target(reference: Reference) -> Target:
-    """The target of a single-chain reference structure."""
+    """The target of a single-chain reference structure, centered."""
     atoms = reference.atoms
     starts = get_residue_starts(atoms, add_exclusive_stop=True)
     length = len(starts) - 1
-    positions, mask = torch.zeros(length, 14, 3), torch.zeros(length, 14, dtype=torch.bool)
+    positions = torch.zeros(length, 14, 3)
+    present, mask = torch.zeros(2, length, 14, dtype=torch.bool)
     for row, (first, stop) in enumerate(zip(starts[:-1], starts[1:], strict=True)):
         residue = residue_constants.restype_1to3.get(reference.sequence[row], "UNK")
         names = residue_constants.restype_name_to_atom14_names[residue]
@@ -56,8 +57,10 @@ def make_target(reference: Reference) -> Target:
             if atom.atom_name in names:
                 column = names.index(atom.atom_name)
                 positions[row, column] = torch.from_numpy(atom.coord)
+                present[row, column] = True
                 mask[row, column] = (residue, atom.atom_name) not in _AMBIGUOUS
     unknown = residue_constants.restype_order_with_x["X"]
+    positions[present] -= positions[:, 1].mean(0)
     aatype = torch.tensor([residue_constants.restype_order_with_x.get(a, unknown) for a in reference.sequence])
     return Target(reference.name, aatype, positions, mask)
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from protquant.demo.checkpoint import load_training_state, save_training_state
-from protquant.demo.losses import confidence_loss, distogram_loss, lddt_ca, structure_loss
+from protquant.demo.losses import confidence_loss, distogram_loss, lddt_ca, pose_loss, structure_loss
 from protquant.demo.sizes import FOLDING_MODEL
 from protquant.demo.targets import Target, collate, make_target
 from protquant.models.esmfold import ESMFold
@@ -42,49 +42,70 @@ class Stage:
 
     Attributes
     ----------
-    triangles : float
+    updates : float
         Probability that a step runs the triangle updates and the pair transition.
     recycles : float
         Probability that a step runs the trunk once before, without gradient.
+    structure, pose : float
+        Weights of FAPE and of the pose loss.
     clamp : float
         Angstrom, of FAPE. While all frames sit at the origin, 10 leaves no gradient.
     """
 
     steps: int
     batch: int
-    triangles: float
+    updates: float
     recycles: float
+    structure: float
+    pose: float
     clamp: float
 
 
 STAGES = (
-    Stage(steps=1000, batch=4, triangles=0.0, recycles=0.0, clamp=30.0),
-    Stage(steps=5000, batch=4, triangles=0.0, recycles=0.1, clamp=20.0),
-    Stage(steps=600, batch=2, triangles=0.5, recycles=0.5, clamp=10.0),
-    Stage(steps=600, batch=2, triangles=1.0, recycles=0.5, clamp=10.0),
+    Stage(steps=600, batch=4, updates=0.0, recycles=0.0, structure=0.1, pose=1.0, clamp=30.0),
+    Stage(steps=4000, batch=4, updates=0.0, recycles=0.1, structure=0.5, pose=0.5, clamp=20.0),
+    Stage(steps=500, batch=2, updates=0.5, recycles=0.5, structure=1.0, pose=0.2, clamp=10.0),
+    Stage(steps=500, batch=2, updates=1.0, recycles=0.5, structure=1.0, pose=0.1, clamp=10.0),
 )
 
 
 def initialize(model: ESMFold) -> None:
-    """LeCun-normal weights; the outputs of residual branches start at zero, gates open (Jumper et al. 2021, 1.11.4)."""
+    """LeCun-normal weights with open gates; residual branches of the pair start at zero (Jumper et al. 2021, 1.11.4).
+
+    The branches of the single do not: biases drawn from relative positions make every head of the first blocks look
+    at neighbors of its own, so that a residue is told from its like by what surrounds it, from the first step on.
+    """
     for name, module in model.named_modules():
         if name.startswith("lm."):
             continue
         if isinstance(module, nn.Linear):
-            nn.init.normal_(module.weight, std=module.in_features**-0.5)
+            nn.init.normal_(module.weight, std=_GAINS.get(_ending(name), 1.0) * module.in_features**-0.5)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-            last = name.rsplit(".", 1)[-1]
-            if last in {"down_proj", "linear_3", "backbone_update"} or (last == "out_proj" and "trunk" in name):
-                nn.init.zeros_(module.weight)
-            if last.endswith("gate") or last == "gate_proj":
+            if name.endswith(("_gate", "gate_proj")):
                 nn.init.zeros_(module.weight)
                 nn.init.ones_(module.bias)
-            if name.endswith(("pair_to_bias.proj", "angle_resnet.layers.0.linear_2", "angle_resnet.layers.1.linear_2")):
-                nn.init.zeros_(module.weight)
+            if name.startswith("trunk.blocks") and ("tri_" in name or "pair_transition" in name or "to_pair" in name):
+                if name.endswith(("out_proj", "down_proj")):
+                    nn.init.zeros_(module.weight)
         elif isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight, std=1.0 if "relative_position" in name else 0.1)
-    nn.init.normal_(model.plddt_head.linear_3.weight, std=0.02)
+
+
+# Gain on the LeCun-normal standard deviation, by the last two parts of a module's name.
+_GAINS = {
+    "pair_to_bias.proj": 2.0,
+    "single_attn.out_proj": 0.7,
+    "single_transition.down_proj": 0.7,
+    "ipa.out_proj": 0.3,
+    "0.linear_3": 0.3,
+    "structure_module.backbone_update": 0.0,
+    "plddt_head.linear_3": 0.1,
+}
+
+
+def _ending(name: str) -> str:
+    return ".".join(name.rsplit(".", 2)[-2:])
 
 
 @contextmanager
@@ -121,6 +142,27 @@ def evaluate(model: ESMFold, targets: Sequence[Target], hidden: Sequence[Tensor]
     return scores
 
 
+def make_optimizers(model: ESMFold, peak_rate: float) -> list[torch.optim.Optimizer]:
+    """Muon (Jordan et al. 2024) for matrices, AdamW for embeddings, heads, gains and biases."""
+    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    matrices = [
+        parameter
+        for name, parameter in named
+        if parameter.ndim == 2 and not any(word in name for word in ("embedding", "head", "recycle"))
+    ]
+    chosen = {id(parameter) for parameter in matrices}
+    others = [parameter for _, parameter in named if id(parameter) not in chosen]
+    return [
+        torch.optim.Muon(matrices, lr=peak_rate, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=peak_rate / 4, betas=(0.9, 0.99), weight_decay=0.0),
+    ]
+
+
+def rate_factor(step: int, total: int) -> float:
+    """Warm-up of 100 steps, then a cosine down to a fiftieth."""
+    return min(1.0, (step + 1) / 100) * (0.02 + 0.49 * (1 + math.cos(math.pi * min(1.0, step / total))))
+
+
 def _mean(values: Sequence[float]) -> float:
     return round(sum(values) / len(values), 4)
 
@@ -129,7 +171,7 @@ def train(
     lm_state: dict[str, Tensor],
     output: Path,
     stages: Sequence[Stage] = STAGES,
-    peak_rate: float = 1e-3,
+    peak_rate: float = 5e-3,
     seed: int = 0,
     evaluate_every: int = 500,
 ) -> ESMFold:
@@ -156,11 +198,9 @@ def train(
 
     total = sum(stage.steps for stage in stages)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=peak_rate, betas=(0.9, 0.99), weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min(1.0, (step + 1) / 200) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, step / total))))
-    )
-    start = load_training_state(output, model, optimizer, schedule)
+    optimizers = make_optimizers(model, peak_rate)
+    peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
+    start = load_training_state(output, model, optimizers)
     plan = [stage for stage in stages for _ in range(stage.steps)]
     began = time.monotonic()
     model.train()
@@ -175,7 +215,7 @@ def train(
         batch = collate([targets[i] for i in chosen])
         states = pad_sequence([hidden[i] for i in chosen], batch_first=True)
         num_recycles = int(draw.random() < stage.recycles)
-        if draw.random() < stage.triangles:
+        if draw.random() < stage.updates:
             prediction = model(batch.input, num_recycles=num_recycles, hidden=states)
         else:
             with without_pair_updates(model):
@@ -185,22 +225,25 @@ def train(
         distogram = distogram_loss(prediction, batch)
         confidence = confidence_loss(prediction, batch)
         residue = F.cross_entropy(prediction.lm_logits[batch.mask], batch.input.aatype[batch.mask] + 1)
-        loss = structure + 0.1 * distogram + 0.02 * confidence + 0.01 * residue
-        optimizer.zero_grad(set_to_none=True)
+        pose = pose_loss(prediction, batch)
+        loss = stage.structure * structure + stage.pose * pose + 0.1 * distogram + 0.02 * confidence + 0.01 * residue
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(trained, 1.0)
-        optimizer.step()
-        schedule.step()
-        values = {"structure": structure, "distogram": distogram, "confidence": confidence, "norm": norm}
+        for optimizer, peak in zip(optimizers, peaks, strict=True):
+            for group, rate in zip(optimizer.param_groups, peak, strict=True):
+                group["lr"] = rate * rate_factor(step, total)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        values = {"structure": structure, "pose": pose, "distogram": distogram, "confidence": confidence, "norm": norm}
         for name, value in values.items():
             running[name] = 0.97 * running.get(name, value.item()) + 0.03 * value.item()
         if (step + 1) % 50 == 0:
             row: dict[str, object] = {"step": step + 1, **{name: round(value, 4) for name, value in running.items()}}
             row["seconds"] = round(time.monotonic() - began, 1)
             if (step + 1) % evaluate_every == 0 or step + 1 == total:
-                save_training_state(output, step + 1, model, optimizer, schedule)
+                save_training_state(output, step + 1, model, optimizers)
                 model.eval()
-                if stage.triangles:
+                if stage.updates:
                     scores = evaluate(model, targets, hidden, num_recycles=1)
                 else:
                     with without_pair_updates(model):

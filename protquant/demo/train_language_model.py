@@ -74,12 +74,11 @@ def train(
             torch.nn.init.normal_(parameter, std=0.02 if "embedding" in name else parameter.shape[1] ** -0.5)
     optimizer = torch.optim.AdamW(model.parameters(), lr=peak_rate, betas=(0.9, 0.98), weight_decay=0.01)
     warmup = max(1, steps // 20)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / warmup, max(0.0, (steps - step) / (steps - warmup)))
-    )
-    start = load_training_state(output, model, optimizer, schedule)
+    start = load_training_state(output, model, [optimizer])
     began = time.monotonic()
     for step in range(start, steps):
+        for group in optimizer.param_groups:
+            group["lr"] = peak_rate * min((step + 1) / warmup, (steps - step) / (steps - warmup))
         draw = random.Random(seed * 1_000_003 + step)
         generator = torch.Generator().manual_seed(draw.getrandbits(40))
         crops = []
@@ -96,7 +95,6 @@ def train(
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        schedule.step()
         if (step + 1) % 20 == 0:
             row = {"step": step + 1, "loss": round(loss.item(), 4), "perplexity": round(math.exp(loss.item()), 3)}
             row["accuracy"] = round((logits.argmax(-1) == tokens[chosen]).float().mean().item(), 4)
@@ -105,7 +103,7 @@ def train(
             with (output / "log.jsonl").open("a") as file:
                 file.write(json.dumps(row) + "\n")
         if (step + 1) % save_every == 0 or step + 1 == steps:
-            save_training_state(output, step + 1, model, optimizer, schedule)
+            save_training_state(output, step + 1, model, [optimizer])
     return model
 
 

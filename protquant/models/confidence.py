@@ -43,7 +43,10 @@ def predicted_aligned_error(logits: Float[Tensor, "b l l 64"]) -> Float[Tensor, 
 
 
 def predicted_tm(logits: Float[Tensor, "b l l 64"], mask: Bool[Tensor, "b l"]) -> Float[Tensor, " b"]:
-    """pTM over the residues of `mask` (Jumper et al. 2021, eq. 38-40); as in `esm-fold`, linkers count, padding not."""
+    """Predicted TM-score (pTM) over the residues of `mask` (Jumper et al. 2021, eq. 38-40).
+
+    As in `esm-fold`, linkers count and padding does not.
+    """
     bins = logits.shape[-1]
     boundaries = torch.linspace(0, _MAX_BIN, bins - 1, device=logits.device)
     step = boundaries[1]

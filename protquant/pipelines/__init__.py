@@ -1,0 +1,31 @@
+"""What the commands call: models, recipes, files and scores put together."""
+
+from protquant.pipelines.calibration import calibration_sequences, gather_statistics, quantize
+from protquant.pipelines.contacts import contacts_fasta, predict_contacts
+from protquant.pipelines.evaluate import Evaluation, evaluate
+from protquant.pipelines.fold_fasta import FoldRun, fold_fasta
+from protquant.pipelines.folding import fold, fold_batch
+from protquant.pipelines.inspect import inspect_model
+from protquant.pipelines.memory import MemoryPlan, plan_memory
+from protquant.pipelines.plots import contact_figure, prediction_figure
+from protquant.pipelines.score import score
+
+__all__ = [
+    "Evaluation",
+    "FoldRun",
+    "MemoryPlan",
+    "calibration_sequences",
+    "contact_figure",
+    "contacts_fasta",
+    "evaluate",
+    "fold",
+    "fold_batch",
+    "fold_fasta",
+    "gather_statistics",
+    "inspect_model",
+    "plan_memory",
+    "predict_contacts",
+    "prediction_figure",
+    "quantize",
+    "score",
+]

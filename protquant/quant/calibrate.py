@@ -17,6 +17,7 @@ __all__ = ["ACTIVATION_KINDS", "WEIGHT_KINDS", "calibrate"]
 WEIGHT_KINDS: tuple[Kind, ...] = ("linear_weight", "norm_gain")
 ACTIVATION_KINDS: tuple[Kind, ...] = ("linear_input", "norm_input", "softmax_input", "softmax_output", "matmul_operand")
 
+_Model = TypeVar("_Model", bound=nn.Module)
 _Sequence = TypeVar("_Sequence")
 
 
@@ -25,9 +26,9 @@ def _call(model: nn.Module, sequence: object) -> object:
 
 
 def calibrate(
-    model: nn.Module,
+    model: _Model,
     sequences: Iterable[_Sequence],
-    forward: Callable[[nn.Module, _Sequence], object] = _call,
+    forward: Callable[[_Model, _Sequence], object] = _call,
     *,
     sites: Collection[str] | None = None,
     depth: int = 64,
@@ -115,7 +116,7 @@ class _Watcher:
     def _digest(self, x: Tensor) -> Digest | None:
         if x.numel() == 0:
             return None
-        # The version counts changes in place.
-        if self._last is None or self._last[0] is not x or self._last[1] != x._version:
-            self._last = (x, x._version, Digest.of(x, self.depth))
+        version = x._version  # noqa: SLF001 (counts changes in place; documented, and has no public name)
+        if self._last is None or self._last[0] is not x or self._last[1] != version:
+            self._last = (x, version, Digest.of(x, self.depth))
         return self._last[2]

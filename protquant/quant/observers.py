@@ -131,18 +131,19 @@ class Digest(NamedTuple):
         rows = x.detach().float().reshape(-1, x.shape[-1])
         return cls(
             _Sums.of(rows),
-            -_largest(-rows, depth).cpu(),
-            _largest(rows, depth).cpu(),
+            _most_extreme(rows, depth, largest=False).cpu(),
+            _most_extreme(rows, depth, largest=True).cpu(),
             rows.amin(0).cpu(),
             rows.amax(0).cpu(),
         )
 
 
-def _largest(x: Tensor, depth: int) -> Tensor:
-    """The `depth` largest of (n, c), descending; they sit in the `depth` rows of the largest maxima."""
-    if x.shape[0] > depth:
-        x = x[x.amax(-1).topk(depth).indices]
-    return x.flatten().topk(min(depth, x.numel())).values
+def _most_extreme(x: Tensor, depth: int, largest: bool) -> Tensor:
+    """The `depth` most extreme values of (n, c), the most extreme first."""
+    if x.shape[0] > depth:  # They sit in the `depth` rows of the most extreme extremes.
+        extremes = x.amax(-1) if largest else x.amin(-1)
+        x = x[extremes.topk(depth, largest=largest).indices]
+    return x.flatten().topk(min(depth, x.numel()), largest=largest).values
 
 
 class Observer:

@@ -3,6 +3,8 @@
 import copy
 import math
 from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -20,8 +22,10 @@ from protquant.sites import find_sites
 
 __all__ = ["plan", "quantize"]
 
+_Model = TypeVar("_Model", bound=nn.Module)
 
-def plan(model: nn.Module, recipe: Recipe | str) -> list[Assignment]:
+
+def plan(model: nn.Module, recipe: Recipe | str | Path) -> list[Assignment]:
     """Return what `recipe` makes of each site of `model`; changes nothing.
 
     Raises
@@ -39,17 +43,17 @@ def plan(model: nn.Module, recipe: Recipe | str) -> list[Assignment]:
 
 
 def quantize(
-    model: nn.Module,
-    recipe: Recipe | str,
+    model: _Model,
+    recipe: Recipe | str | Path,
     statistics: Mapping[str, Statistics] | None = None,
     *,
     inplace: bool = False,
-) -> tuple[nn.Module, Report]:
+) -> tuple[_Model, Report]:
     """Quantize `model` by `recipe`.
 
     Parameters
     ----------
-    recipe : Recipe or str
+    recipe : Recipe, str or Path
         A recipe, or the name or path of one.
     statistics : mapping, optional
         Of `calibrate`; needed where the recipe freezes ranges of activations.
@@ -59,7 +63,7 @@ def quantize(
     Returns
     -------
     nn.Module
-        Of the same class, its sites quantized.
+        Of the same class, its sites quantized; weights that were are no longer trained.
     Report
         On every site.
 
@@ -128,7 +132,17 @@ def _fit_weight(model: nn.Module, assignment: Assignment) -> tuple[Quantizer | N
     bits, count = 8 * weight.element_size(), weight.numel()
     if form is None:
         nbytes = _tensor_bytes(weight)
-        return None, SiteReport(site.name, site.kind, "float", assignment.reason, bits, bits, count, nbytes)
+        return None, SiteReport(
+            site.name,
+            site.kind,
+            "float",
+            assignment.reason,
+            bits,
+            bits,
+            elements=count,
+            bytes=nbytes,
+            excluded=assignment.excluded,
+        )
     if not torch.isfinite(weight).all():
         raise ProtquantError("the weight has a value that is not finite; the checkpoint may be damaged")
     quantizer = form.for_weight(weight).to(weight.device)
@@ -155,14 +169,21 @@ class _ActivationFitter:
         self.parameter = next(model.parameters(), torch.empty(0))
         self._known: dict[tuple[int, Format], Quantizer] = {}
 
-    def __call__(
-        self, assignment: Assignment, statistics: Statistics | None
-    ) -> tuple[Quantizer | None, SiteReport]:
+    def __call__(self, assignment: Assignment, statistics: Statistics | None) -> tuple[Quantizer | None, SiteReport]:
         site, form = assignment.site, assignment.format
         count = None if statistics is None else statistics.count
         if form is None:
             bits = 8 * self.parameter.element_size()
-            return None, SiteReport(site.name, site.kind, "float", assignment.reason, bits, bits, count)
+            return None, SiteReport(
+                site.name,
+                site.kind,
+                "float",
+                assignment.reason,
+                bits,
+                bits,
+                elements=count,
+                excluded=assignment.excluded,
+            )
         quantizer = self._fit(form, statistics)
         effective: float = quantizer.code_bits
         snr = snr_after_norm = clipped = None

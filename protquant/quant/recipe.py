@@ -25,7 +25,7 @@ _REGEX = "re:"
 
 @dataclass
 class Recipe:
-    """What becomes of every site of a model.
+    r"""What becomes of every site of a model.
 
     The format of a site is, in falling order: that of its exact name in `sites`; that of the last pattern in `sites`
     that matches it; float, if a pattern in `exclude` matches it; that of its kind in `kinds`; float.
@@ -38,7 +38,7 @@ class Recipe:
         Format per kind of site (`protquant.sites`), such as `{"format": "uniform", "bits": 8}`; None leaves it in
         float.
     sites : dict
-        Format per name, glob (`lm.layers.0.*`) or regular expression (`re:lm\\.layers\\.[01]\\..*`, which matches
+        Format per name, glob (`lm.layers.0.*`) or regular expression (`re:lm\.layers\.[01]\..*`, which matches
         the whole name). A pattern that matches no site is an error.
     exclude : list of str
         Globs or regular expressions of what stays in float whatever its kind; may match nothing. By default the
@@ -116,7 +116,7 @@ class Recipe:
                 return Assignment(site, format_from_config(self.sites[pattern]), f"by pattern {pattern}")
         for pattern, regex in excluded:
             if regex.fullmatch(site.name):
-                return Assignment(site, None, f"excluded by {pattern}")
+                return Assignment(site, None, f"excluded by {pattern}", excluded=True)
         if site.kind in self.kinds:
             return Assignment(site, format_from_config(self.kinds[site.kind]), "by kind")
         return Assignment(site, None, "kind not in recipe")
@@ -130,11 +130,12 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Assignment:
-    """A site, its format (None: float), and what in the recipe decided it."""
+    """A site, its format (None: float), what in the recipe decided it, and whether that was `exclude`."""
 
     site: Site
     format: Format | None
     reason: str
+    excluded: bool = False
 
 
 def _suggest(word: str, known: Iterable[str]) -> str:

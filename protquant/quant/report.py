@@ -37,6 +37,8 @@ class SiteReport:
         Of inputs of LayerNorm: the same after normalizing, which is what the model is given.
     clipped : float or None
         Share of values outside the grid.
+    excluded : bool
+        Whether the recipe excludes the site, as it does heads.
     """
 
     site: str
@@ -50,6 +52,7 @@ class SiteReport:
     snr_db: float | None = None
     snr_after_norm_db: float | None = None
     clipped: float | None = None
+    excluded: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,16 +72,16 @@ class Report:
 
     @property
     def weight_bits(self) -> float | None:
-        """Effective bits of an element of the weights and gains that are sites, heads included."""
-        return _weighted([site for site in self.sites if site.kind in WEIGHT_KINDS])
+        """Effective bits of an element of the weights and gains that are sites and not excluded."""
+        return _weighted([site for site in self.sites if site.kind in WEIGHT_KINDS and not site.excluded])
 
     @property
     def activation_bits(self) -> float | None:
-        """Effective bits of an activation, each site counted by the elements that calibration saw of it.
+        """Effective bits of an activation, each site that is not excluded counted by what calibration saw of it.
 
         None where there was no calibration, and sites differ.
         """
-        return _weighted([site for site in self.sites if site.kind not in WEIGHT_KINDS])
+        return _weighted([site for site in self.sites if site.kind not in WEIGHT_KINDS and not site.excluded])
 
     def to_frame(self) -> pd.DataFrame:
         """One row per site, columns as the fields of `SiteReport`."""

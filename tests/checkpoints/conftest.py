@@ -25,7 +25,7 @@ def esmfold_folder(hugging_face_esmfold: EsmForProteinFolding, tmp_path: Path) -
     return tmp_path / "esmfold"
 
 
-def write_fair_esm2(path: Path, state: dict[str, Tensor], *, contacts: bool = True) -> None:
+def write_fair_esm2(path: Path, state: dict[str, Tensor]) -> None:
     """Write as fair-esm's releases are: names with the prefixes of training, the contact regression beside."""
     settings = Namespace(encoder_layers=3, encoder_embed_dim=40, encoder_attention_heads=5, token_dropout=True)
     model, regression = {}, {}
@@ -36,8 +36,7 @@ def write_fair_esm2(path: Path, state: dict[str, Tensor], *, contacts: bool = Tr
             prefix = "encoder." if name.startswith("lm_head.") else "encoder.sentence_encoder."
             model[prefix + name] = tensor
     torch.save({"cfg": {"model": settings}, "model": model}, path)
-    if contacts:
-        torch.save({"model": regression}, path.with_name(f"{path.stem}-contact-regression.pt"))
+    torch.save({"model": regression}, path.with_name(f"{path.stem}-contact-regression.pt"))
 
 
 def as_fair_esm2(hugging_face: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -60,10 +59,19 @@ def fair_esm2_file(fair_esm2: fair_esm.ESM2, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def same_esm2_twice(hugging_face_esm2: EsmForMaskedLM, esm2_folder: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """One set of weights, as a file of fair-esm and as a folder of transformers."""
+    path = tmp_path / "esm2_t3_same.pt"
+    write_fair_esm2(path, as_fair_esm2(hugging_face_esm2.state_dict()))
+    return path, esm2_folder
+
+
+@pytest.fixture
 def fair_esmfold_file(hugging_face_esmfold: EsmForProteinFolding, tmp_path: Path) -> Path:
     """fair-esm's ESMFold cannot be built here (it needs openfold); its folding part is named as in transformers."""
     state = hugging_face_esmfold.state_dict()
-    stem = as_fair_esm2(state)
+    # ESMFold's own `lm_head`, over residue types, is not the language model's.
+    stem = as_fair_esm2({name: tensor for name, tensor in state.items() if name.startswith("esm.")})
     folding = {name: tensor for name, tensor in state.items() if not name.startswith("esm.")}
     trunk = hugging_face_esmfold.config.esmfold_config.trunk
     structure_module = Namespace(no_blocks=trunk.structure_module.num_blocks, trans_scale_factor=10)

@@ -38,6 +38,10 @@ def edit_config(folder: Path, **changes: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
+def leave(folder: Path) -> None:
+    """Keep what transformers wrote."""
+
+
 def to_pytorch_bin(folder: Path) -> None:
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
@@ -125,9 +129,7 @@ def test_checkpoint_without_contact_head_cannot_be_asked_for_contacts(esm2_folde
 
 
 @torch.no_grad()
-def test_half_rounded_rotary_frequencies_are_kept(
-    hugging_face_esm2: EsmForMaskedLM, esm2_folder: Path
-) -> None:
+def test_half_rounded_rotary_frequencies_are_kept(hugging_face_esm2: EsmForMaskedLM, esm2_folder: Path) -> None:
     """Released ESM-2 was trained in half precision, and its files may carry rounded frequencies."""
 
     def round_frequencies(state: dict[str, Tensor]) -> None:
@@ -187,8 +189,9 @@ def assert_folds_alike(folder: Path, reference: EsmForProteinFolding) -> None:
             lambda state: state.update({"lm_head.bias": torch.ones(33, dtype=torch.int8)}),
             r"not of a floating-point type: lm_head\.bias",
         ),
+        (lambda state: state["lm_head.bias"].fill_(torch.nan), r"NaN or infinity: lm_head\.bias"),
     ],
-    ids=["missing", "many_missing", "surplus", "surplus_with_our_name", "misshapen", "untied", "integers"],
+    ids=["missing", "many_missing", "surplus", "surplus_with_our_name", "misshapen", "untied", "integers", "nan"],
 )
 def test_tensors_that_do_not_fit_are_named(
     esm2_folder: Path, change: Callable[[dict[str, Tensor]], object], message: str
@@ -212,15 +215,13 @@ def test_tensors_that_do_not_fit_are_named(
         ({"hidden_size": "wide"}, "cannot be read as the configuration"),
     ],
 )
-def test_unsupported_or_wrong_settings_are_refused(
-    esm2_folder: Path, changes: dict[str, object], message: str
-) -> None:
+def test_unsupported_or_wrong_settings_are_refused(esm2_folder: Path, changes: dict[str, object], message: str) -> None:
     edit_config(esm2_folder, **changes)
     with pytest.raises(ProtquantError, match=message):
         load_hugging_face(esm2_folder)
 
 
-@pytest.mark.parametrize("repack", [lambda folder: None, to_pytorch_bin], ids=["safetensors", "bin"])
+@pytest.mark.parametrize("repack", [leave, to_pytorch_bin], ids=["safetensors", "bin"])
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
 def test_truncated_file_is_named(esm2_folder: Path, repack: Callable[[Path], None], share: float) -> None:
     repack(esm2_folder)
@@ -246,7 +247,7 @@ def test_folder_without_weights_says_what_was_expected(esm2_folder: Path) -> Non
 def test_pickle_with_code_is_refused(esm2_folder: Path) -> None:
     (esm2_folder / "model.safetensors").unlink()
     torch.save({"weight": Path("x")}, esm2_folder / "pytorch_model.bin")
-    with pytest.raises(ProtquantError, match=r"pytorch_model\.bin: cannot be read"):
+    with pytest.raises(ProtquantError, match=r"pytorch_model\.bin: holds more than tensors .*pathlib"):
         load_hugging_face(esm2_folder)
 
 
@@ -265,14 +266,15 @@ def test_hub_name_loads_from_the_cache_without_network(
     shutil.copytree(esm2_folder, repository / "snapshots" / ("0" * 40))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr("huggingface_hub._snapshot_download.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     model = load_hugging_face("someone/small")
     assert model.source == "someone/small"
     assert model.fingerprint == load_hugging_face(esm2_folder).fingerprint
 
 
 @torch.no_grad()
-@pytest.mark.skipif(not (SHARED / "esm2_8m_finetuned").is_dir(), reason="the trained ESM-2 8M is not beside the project")
+@pytest.mark.skipif(
+    not (SHARED / "esm2_8m_finetuned").is_dir(), reason="the trained ESM-2 8M is not beside the project"
+)
 def test_trained_esm2_equals_transformers() -> None:
     folder = SHARED / "esm2_8m_finetuned"
     reference = EsmForMaskedLM.from_pretrained(folder, attn_implementation="eager").eval()
@@ -280,13 +282,20 @@ def test_trained_esm2_equals_transformers() -> None:
     tokens = tokenize(SEQUENCES)
     valid = tokens != 1
     expected = reference(tokens, attention_mask=valid).logits
-    torch.testing.assert_close(model.logits(tokens)[valid], expected[valid], atol=1e-4, rtol=0)
+    # Logits of tokens that are no residue reach -38, where float32 itself is 1e-4 apart from float64.
+    torch.testing.assert_close(model.logits(tokens)[valid], expected[valid], atol=1e-4, rtol=1e-5)
+    residues = slice(4, 24)
+    torch.testing.assert_close(
+        model.logits(tokens)[valid][:, residues], expected[valid][:, residues], atol=1e-4, rtol=0
+    )
     contacts = reference.predict_contacts(tokens, valid.long())
     for length, ours, theirs in zip(map(len, SEQUENCES), model.contacts(tokens), contacts, strict=True):
         torch.testing.assert_close(ours[:length, :length], theirs[:length, :length], atol=1e-4, rtol=0)
 
 
-@pytest.mark.skipif(not (SHARED / "esmfold_8m_ts50").is_dir(), reason="the small trained ESMFold is not beside the project")
+@pytest.mark.skipif(
+    not (SHARED / "esmfold_8m_ts50").is_dir(), reason="the small trained ESMFold is not beside the project"
+)
 def test_trained_esmfold_equals_transformers() -> None:
     folder = SHARED / "esmfold_8m_ts50"
     assert_folds_alike(folder, EsmForProteinFolding.from_pretrained(folder).eval())

@@ -17,7 +17,8 @@ from protquant.quant.formats.breakpoint import (
     search_ratio,
 )
 from protquant.quant.formats.piecewise import LivePiecewiseQuantizer, PiecewiseLinear
-from protquant.quant.formats.piecewise_quantizers import TailedQuantizer, TwoScaleQuantizer
+from protquant.quant.formats.tailed import TailedGrid, TailedQuantizer
+from protquant.quant.formats.two_scale import TwoScaleQuantizer
 from protquant.quant.formats.uniform import DynamicUniformQuantizer, Uniform, UniformQuantizer
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "PiecewiseLinear",
     "Quantizer",
     "StaticQuantizer",
+    "TailedGrid",
     "TailedQuantizer",
     "TwoScaleQuantizer",
     "Uniform",

@@ -123,7 +123,7 @@ def _suggest(word: str, known: list[str]) -> str:
     return f"did you mean {' or '.join(close)}?" if close else f"known are {', '.join(known)}"
 
 
-def format_from_config(config: Mapping[str, Any] | Format | None) -> Format | None:
+def format_from_config(config: object) -> Format | None:
     """Format of a config such as `{"format": "uniform", "bits": 8}`; None, which leaves a site in float, stays None.
 
     Raises
@@ -141,9 +141,9 @@ def format_from_config(config: Mapping[str, Any] | Format | None) -> Format | No
         raise ProtquantError(f"unknown format {name!r}; {_suggest(name, sorted(FORMATS))}")
     cls = FORMATS[name]
     known = [field.name for field in fields(cls)]  # type: ignore[arg-type]
-    for key in settings:
+    for key, value in settings.items():
         if key not in known:
             raise ProtquantError(f"format {name!r} has no setting {key!r}; {_suggest(key, known)}")
-        if isinstance(getattr(cls, key), bool) and not isinstance(settings[key], bool):
-            raise ProtquantError(f"format {name!r}: {key} is true or false, not {settings[key]!r}")
+        if isinstance(getattr(cls, key), bool) and not isinstance(value, bool):
+            raise ProtquantError(f"format {name!r}: {key} is true or false, not {value!r}")
     return cls(**settings)

@@ -90,7 +90,7 @@ def search_ratio(error: Callable[[float], float], start: float | None = None) ->
         best = (error(start), start)
     candidates = [i / 10 for i in range(1, 11)]
     for step in (0.01, 0.001, None):
-        best = min(best, min((error(ratio), ratio) for ratio in candidates))
+        best = min([best, *((error(ratio), ratio) for ratio in candidates)])
         if step is not None:
             around = (best[1] + i * step for i in range(-10, 11))
             candidates = [ratio for ratio in around if 0 < ratio <= 1]

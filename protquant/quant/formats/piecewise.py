@@ -10,7 +10,8 @@ from torch import Tensor
 from protquant.errors import ProtquantError
 from protquant.quant.formats.base import Format, Quantizer, StaticQuantizer, register_format
 from protquant.quant.formats.breakpoint import closed_form_breakpoint, optimal_breakpoint, search_ratio
-from protquant.quant.formats.piecewise_quantizers import TailedQuantizer, TwoScaleQuantizer
+from protquant.quant.formats.tailed import TailedGrid, TailedQuantizer
+from protquant.quant.formats.two_scale import TwoScaleQuantizer
 from protquant.quant.formats.uniform import check_bits
 from protquant.quant.observers import Moments, Statistics
 from protquant.quant.ranges import Calibration, calibrated_range
@@ -92,7 +93,7 @@ class PiecewiseLinear(Format):
             right = self._reckon(high, moments.positive_rms, moments.maximum)
             if searched is not None:
                 left, right = self._search_sides(low, high, left, right, searched)
-            return TailedQuantizer.asymmetric(self.bits, (low, high), (-left, right))
+            return TailedQuantizer(self.bits, TailedGrid.asymmetric(self.bits, (low, high), (-left, right)))
         magnitude, unsigned = max(-low, high), low >= 0
         spread = moments.std if self.mode == "ptq4protein" else moments.rms
         p = self._reckon(magnitude, spread, max(-moments.minimum, moments.maximum))
@@ -125,9 +126,9 @@ class PiecewiseLinear(Format):
 
     def _symmetric(self, magnitude: float, unsigned: bool) -> Callable[[float], StaticQuantizer]:
         if self.mode == "non_overlapping":
-            return lambda p: TailedQuantizer.symmetric(self.bits, magnitude, p, unsigned)
+            return lambda p: TailedQuantizer(self.bits, TailedGrid.symmetric(self.bits, magnitude, p, unsigned))
         full_range = self.mode == "ptq4protein"
-        return lambda p: TwoScaleQuantizer.fit(self.bits, magnitude, p, unsigned, full_range)
+        return lambda p: TwoScaleQuantizer(self.bits, magnitude, p, unsigned, full_range)
 
     def _reckon(self, end: float, spread: float, extreme: float) -> float:
         """Breakpoint from the spread, at most `end`: the end of the range, which may differ from the extreme seen."""
@@ -149,7 +150,7 @@ class PiecewiseLinear(Format):
         """Breakpoints of least error. The sides share the middle's step, so they take turns until none moves."""
 
         def error(left: float, right: float) -> float:
-            return _error(TailedQuantizer.asymmetric(self.bits, (low, high), (-left, right)), sample)
+            return _error(TailedGrid.asymmetric(self.bits, (low, high), (-left, right)).simulate, sample)
 
         def error_of_right(left: float) -> Callable[[float], float]:
             return lambda ratio: error(left, high * ratio)
@@ -193,6 +194,6 @@ class LivePiecewiseQuantizer(Quantizer):
         return y
 
 
-def _error(quantizer: Quantizer, sample: Tensor) -> float:
-    difference: Tensor = quantizer(sample) - sample
+def _error(quantizer: Callable[[Tensor], Tensor], sample: Tensor) -> float:
+    difference = quantizer(sample).sub_(sample)
     return difference.square_().mean().item()

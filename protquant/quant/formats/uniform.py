@@ -19,7 +19,7 @@ _GRANULARITIES = ("tensor", "channel", "token", "group")
 _SCALE_BITS = 32
 
 
-def check_bits(bits: int) -> None:
+def check_bits(bits: object) -> None:
     """Raise `ProtquantError` unless `bits` is an integer from 2 to 16."""
     if isinstance(bits, bool) or not isinstance(bits, int) or not 2 <= bits <= 16:
         raise ProtquantError(f"bits {bits!r} is not an integer from 2 to 16")
@@ -66,6 +66,7 @@ class UniformQuantizer(StaticQuantizer):
 
     scale: Tensor
     zero_point: Tensor | None
+    codes: Tensor
 
     def __init__(
         self,
@@ -80,7 +81,7 @@ class UniformQuantizer(StaticQuantizer):
         super().__init__()
         self.register_buffer("scale", scale)
         self.register_buffer("zero_point", zero_point)
-        self.low, self.high = low, high
+        self.register_buffer("codes", torch.tensor([low, high], dtype=torch.int32))
         self.code_bits = code_bits
         self.group_size = group_size
 
@@ -89,21 +90,21 @@ class UniformQuantizer(StaticQuantizer):
             return x
         if x.shape[-1] % self.group_size:
             raise ProtquantError(f"groups of {self.group_size} do not divide a last axis of {x.shape[-1]}")
-        return x.view(*x.shape[:-1], -1, self.group_size)
+        return x.reshape(*x.shape[:-1], -1, self.group_size)
 
     def encode(self, x: Tensor) -> Codes:
-        codes = encode_uniform(self._grouped(x), self.scale, self.zero_point, self.low, self.high)
-        return Codes(codes.view(x.shape))
+        codes = encode_uniform(self._grouped(x), self.scale, self.zero_point, *self.codes.tolist())
+        return Codes(codes.reshape(x.shape))
 
     def decode(self, encoded: Codes) -> Tensor:
         values = decode_uniform(self._grouped(encoded.codes), self.scale, self.zero_point)
-        return values.view(encoded.codes.shape)
+        return values.reshape(encoded.codes.shape)
 
     def bounds(self) -> tuple[Tensor, Tensor] | None:
         if self.group_size is not None:
             return None
-        zero = 0 if self.zero_point is None else self.zero_point
-        return (self.low - zero) * self.scale, (self.high - zero) * self.scale
+        low, high = self.codes if self.zero_point is None else (code - self.zero_point for code in self.codes)
+        return low * self.scale, high * self.scale
 
     def scale_bits(self) -> int:
         zero_bits = 0 if self.zero_point is None else self.zero_point.numel() * self.code_bits
@@ -112,18 +113,19 @@ class UniformQuantizer(StaticQuantizer):
     def forward(self, x: Tensor) -> Tensor:
         # In place on what the first product allocates. The codes are kept relative to the zero point, which spares
         # the adding and the taking away; torch.fake_quantize_* does the same five times slower, and hides a NaN.
+        low, high = self.codes.tolist()
         y = self._grouped(x).float().mul(self.scale.reciprocal()).round_()
         if self.zero_point is None:
-            y.clamp_(self.low, self.high)
+            y.clamp_(low, high)
         elif self.zero_point.numel() == 1:
             zero = int(self.zero_point)
-            y.clamp_(self.low - zero, self.high - zero)
+            y.clamp_(low - zero, high - zero)
         else:
-            y.clamp_(self.low - self.zero_point, self.high - self.zero_point)
-        return y.mul_(self.scale).to(x.dtype).view(x.shape)
+            y.clamp_(low - self.zero_point, high - self.zero_point)
+        return y.mul_(self.scale).to(x.dtype).reshape(x.shape)
 
     def extra_repr(self) -> str:
-        return f"codes {self.low}..{self.high}, scale {tuple(self.scale.shape)}"
+        return f"codes {self.codes.tolist()}, scale {tuple(self.scale.shape)}"
 
 
 class DynamicUniformQuantizer(Quantizer):
@@ -213,7 +215,7 @@ class Uniform(Format):
         if self.group_size is not None:
             if values.shape[-1] % self.group_size:
                 raise ProtquantError(f"groups of {self.group_size} do not divide rows of {values.shape[-1]}")
-            return self.fit(*values.view(len(values), -1, self.group_size).aminmax(dim=-1, keepdim=True))
+            return self.fit(*values.reshape(len(values), -1, self.group_size).aminmax(dim=-1, keepdim=True))
         low, high = values.flatten(1).aminmax(dim=1)
         shape = (-1, *[1] * (values.ndim - 1))
         return self.fit(low.view(shape), high.view(shape))

@@ -1,0 +1,126 @@
+"""What the YAML files of the groups may hold: a wrong key or type in them is an error that Hydra names.
+
+The group `quant` holds recipes, whose schema is `protquant.quant.Recipe`: the same files serve `--quant` and
+`load_recipe`.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+from protquant.quant import Recipe
+
+__all__ = [
+    "ContactsTask",
+    "DataConfig",
+    "Dtype",
+    "ModelConfig",
+    "StructureTask",
+    "SweepConfig",
+    "TaskConfig",
+    "register_schemas",
+]
+
+
+class Dtype(StrEnum):
+    """What the float parts of a model compute in; the names are torch's."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+@dataclass
+class ModelConfig:
+    """The float model that a recipe starts from.
+
+    Attributes
+    ----------
+    name_or_path : str
+        As `protquant.load` takes it: `demo`, the name of a released model, a folder, a `.pt` file or a name on the
+        hub.
+    dtype : Dtype
+    """
+
+    name_or_path: str = MISSING
+    dtype: Dtype = Dtype.float32
+
+
+@dataclass
+class DataConfig:
+    """Reference structures to compare with, and sequences to calibrate on.
+
+    Attributes
+    ----------
+    structures : str or None
+        Folder of PDB or mmCIF files; None for the 50 chains that ship with protquant.
+    limit : int, optional
+        Only the first so many structures.
+    calibration : str, optional
+        FASTA file; by default the UniProt proteins that ship with protquant.
+    calibration_limit : int, optional
+        Only the first so many sequences.
+    """
+
+    structures: str | None = MISSING  # no default, or the ??? of folder.yaml would not stand against it
+    limit: int | None = None
+    calibration: str | None = None
+    calibration_limit: int | None = None
+
+
+@dataclass
+class TaskConfig:
+    """What is predicted and scored.
+
+    Attributes
+    ----------
+    name : str
+        `structure` or `contacts`, as `protquant evaluate --task` has it.
+    """
+
+    name: str = MISSING
+
+
+@dataclass
+class StructureTask(TaskConfig):
+    """Fold, and compare atoms.
+
+    Attributes
+    ----------
+    num_recycles : int, optional
+        How often the output goes through the trunk again; by default as the model was trained.
+    chunk_size : int, optional
+        Rows that triangle attention works on at a time: less memory, the same result.
+    """
+
+    name: str = "structure"
+    num_recycles: int | None = None
+    chunk_size: int | None = None
+
+
+@dataclass
+class ContactsTask(TaskConfig):
+    """Predict contacts with a language model, and compare them with those of the structure."""
+
+    name: str = "contacts"
+
+
+@dataclass
+class SweepConfig:
+    """One job of a sweep: a model, quantized by a recipe, on structures, for a task."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    quant: Recipe = field(default_factory=Recipe)
+    data: DataConfig = field(default_factory=DataConfig)
+    task: TaskConfig = field(default_factory=TaskConfig)
+
+
+def register_schemas() -> None:
+    """Give Hydra the schemas: of the whole, and of each task; may be called again."""
+    store = ConfigStore.instance()
+    store.store(name="sweep_schema", node=SweepConfig, provider="protquant")
+    # In a group of their own, so that task=glob(*) sweeps over tasks alone.
+    store.store(group="schema/task", name="structure", node=StructureTask, provider="protquant")
+    store.store(group="schema/task", name="contacts", node=ContactsTask, provider="protquant")

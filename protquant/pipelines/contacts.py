@@ -1,0 +1,109 @@
+"""A FASTA file to contact maps."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from protquant.checkpoints import load
+from protquant.errors import ProtquantError
+from protquant.models import ESM2, ESMFold, tokenize
+from protquant.pipelines.calibration import calibration_sequences, quantize
+from protquant.pipelines.devices import parse_dtype, pick_device
+from protquant.pipelines.plots import plot_contacts
+from protquant.proteins import clean_sequence, prepare_folder, read_fasta, write_table
+
+__all__ = ["contacts_fasta", "predict_contacts"]
+
+_MIN_SEPARATION = 6
+TABLE = "contacts.csv"
+
+
+def predict_contacts(model: ESM2 | ESMFold, sequence: str) -> NDArray[np.float64]:
+    """Contact probabilities (C-beta closer than 8 angstrom) of one chain, shape (l, l).
+
+    Raises
+    ------
+    ProtquantError
+        If the sequence has several chains or letters that are no residues, or the model has no contact head.
+    """
+    cleaned, _ = clean_sequence(sequence)
+    if ":" in cleaned:
+        raise ProtquantError("contacts are predicted for single chains; give each chain as a record of its own")
+    language_model = model.lm if isinstance(model, ESMFold) else model
+    with torch.inference_mode():
+        probabilities = language_model.contacts(tokenize([cleaned], language_model.embedding.weight.device))
+    return np.asarray(probabilities[0].double().cpu().numpy())
+
+
+def contacts_fasta(
+    fasta: Path,
+    output: Path,
+    model: str = "demo",
+    quant: str = "fp32",
+    *,
+    top: float = 1.0,
+    cpu_only: bool = False,
+    dtype: str = "float32",
+    calibration: Path | None = None,
+    plots: bool = True,
+) -> dict[str, Any]:
+    """Predict the contacts of every record with ESM-2; of a folding model its language model is taken.
+
+    Writes `contacts.csv` (the L most probable pairs at least 6 apart of each target, L its length), and for each
+    target `<name>_contacts.npy` (all probabilities, float32) and `<name>_contacts.png`.
+
+    Parameters
+    ----------
+    fasta, output, model, quant, cpu_only, dtype, calibration, plots
+        As for `fold_fasta`.
+    top : float
+        How many pairs go to the table, in lengths of the sequence.
+
+    Returns
+    -------
+    dict
+        `output`, `table`, `targets` (one row each) and `failures`.
+    """
+    records = read_fasta(fasta)
+    prepare_folder(output)
+    network: ESM2 | ESMFold = load(model, dtype=parse_dtype(dtype), device=pick_device(cpu_only))
+    language_model = network.lm if isinstance(network, ESMFold) else network
+    quantized, report = quantize(language_model, quant, calibration_sequences(calibration), progress=sys.stderr.isatty())
+    tqdm.write(str(report), file=sys.stderr)
+    failures: list[dict[str, Any]] = [
+        {"name": None, "header": r.header, "line": r.line, "error": f"{r.reason}; {r.remedy}"} for r in records.rejected
+    ]
+    pairs: list[dict[str, Any]] = []
+    targets: list[dict[str, Any]] = []
+    for record in tqdm(records.records, desc="contacts", unit="protein", disable=not sys.stderr.isatty()):
+        try:
+            probabilities = predict_contacts(quantized, record.sequence)
+        except ProtquantError as error:
+            failures.append({"name": record.name, "header": record.header, "line": record.line, "error": str(error)})
+            continue
+        np.save(output / f"{record.name}_contacts.npy", probabilities.astype(np.float32))
+        if plots:
+            plot_contacts(probabilities, record.name, output / f"{record.name}_contacts.png")
+        best = _most_probable(probabilities, round(top * record.length))
+        pairs += [{"name": record.name, **pair} for pair in best]
+        targets.append({"name": record.name, "header": record.header, "length": record.length, "recipe": quant})
+    for failure in failures:
+        tqdm.write(f"{records.path}, line {failure['line']}: {failure['header']!r}: {failure['error']}", file=sys.stderr)
+    columns = ["name", "i", "j", "probability"]
+    table = write_table(pairs, output / TABLE, columns=columns)
+    return {"output": str(output), "table": str(table), "targets": targets, "failures": failures}
+
+
+def _most_probable(probabilities: NDArray[np.float64], count: int) -> list[dict[str, Any]]:
+    """Pairs in falling probability; residues count from 1."""
+    first, second = np.triu_indices(len(probabilities), _MIN_SEPARATION)
+    order = np.argsort(-probabilities[first, second], kind="stable")[:count]
+    return [
+        {"i": int(first[k]) + 1, "j": int(second[k]) + 1, "probability": round(float(probabilities[first[k], second[k]]), 4)}
+        for k in order
+    ]

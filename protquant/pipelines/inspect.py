@@ -1,0 +1,54 @@
+"""What a recipe does to a model: sites, formats, effective bits, memory."""
+
+from pathlib import Path
+from typing import Any
+
+from protquant.checkpoints import load
+from protquant.models import ESMFold
+from protquant.pipelines.calibration import calibration_sequences, needs_statistics, quantize
+from protquant.pipelines.memory import plan_memory
+from protquant.quant import Report, load_recipe, plan
+
+__all__ = ["inspect_model"]
+
+_NO_LIMIT = 2**62
+
+
+def inspect_model(
+    model: str = "demo", quant: str = "fp32", *, calibration: Path | None = None, lengths: tuple[int, ...] = (128, 256, 512, 1024)
+) -> tuple[Report, dict[str, Any]]:
+    """Quantize a model and report on every site.
+
+    Parameters
+    ----------
+    model, quant, calibration
+        As for `fold_fasta`.
+    lengths : tuple of int
+        For which the peak memory of folding is predicted.
+
+    Returns
+    -------
+    report : Report
+    document : dict
+        The same as one JSON document: `model recipe weight_bits activation_bits weight_bytes float_weight_bytes
+        parameters memory sites`.
+    """
+    network = load(model)
+    recipe = load_recipe(quant)
+    sequences = calibration_sequences(calibration) if needs_statistics(plan(network, recipe)) else []
+    _, report = quantize(network, recipe, sequences)
+    memory = {}
+    if isinstance(network, ESMFold):
+        memory = {length: plan_memory(network, length, available=_NO_LIMIT).total for length in lengths}
+    document = {
+        "model": model,
+        "recipe": recipe.to_dict(),
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "weight_bits": report.weight_bits,
+        "activation_bits": report.activation_bits,
+        "weight_bytes": report.weight_bytes,
+        "float_weight_bytes": report.float_weight_bytes,
+        "memory": memory,
+        "sites": report.to_frame().astype(object).where(lambda f: f.notna(), None).to_dict("records"),
+    }
+    return report, document

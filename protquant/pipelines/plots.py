@@ -1,0 +1,91 @@
+"""Pictures of predictions: pLDDT along the chain, PAE, contact maps, and what recipes cost."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from protquant.proteins import Prediction, atomic_write
+
+__all__ = ["contact_figure", "plot_contacts", "plot_prediction", "prediction_figure"]
+
+# AlphaFold DB's confidence colors, from very low (below 50) to very high (above 90).
+_CONFIDENCE = ((50, "#ff7d45"), (70, "#ffdb13"), (90, "#65cbf3"), (100, "#0053d6"))
+_CONTACTS = ListedColormap(["white", "#b0b0b0"])
+
+
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Write a figure as PNG, whole or not at all; needs no display."""
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(buffer)
+    return atomic_write(path, buffer.getvalue())
+
+
+def _chain_ends(sequence: str) -> list[int]:
+    return list(np.cumsum([len(chain) for chain in sequence.split(":")])[:-1])
+
+
+def prediction_figure(prediction: Prediction) -> Figure:
+    """PLDDT along the sequence, over AlphaFold DB's confidence bands, and the predicted aligned error."""
+    figure = Figure(figsize=(10, 3.6), layout="constrained")
+    line, matrix = figure.subplots(1, 2, width_ratios=(1.6, 1))
+    bottom = 0
+    for top, color in _CONFIDENCE:
+        line.axhspan(bottom, top, color=color, alpha=0.25, lw=0)
+        bottom = top
+    residues = np.arange(1, prediction.length + 1)
+    line.plot(residues, prediction.plddt, color="black", lw=1.2)
+    line.set(xlabel="residue", ylabel="pLDDT", ylim=(0, 100), xlim=(1, max(2, prediction.length)))
+    line.set_title(f"{prediction.name}: mean pLDDT {prediction.mean_plddt:.1f}, pTM {prediction.ptm:.2f}", fontsize=10)
+    if prediction.pae is not None:
+        image = matrix.imshow(prediction.pae, cmap="Greens_r", vmin=0, vmax=prediction.max_pae)
+        figure.colorbar(image, ax=matrix, label="expected error (angstrom)")
+        matrix.set(xlabel="scored residue", ylabel="aligned residue")
+    for end in _chain_ends(prediction.sequence):
+        line.axvline(end + 0.5, color="black", lw=0.8, ls=":")
+        matrix.axvline(end - 0.5, color="black", lw=0.8)
+        matrix.axhline(end - 0.5, color="black", lw=0.8)
+    return figure
+
+
+def plot_prediction(prediction: Prediction, path: Path) -> Path:
+    """Write `prediction_figure` as PNG."""
+    return save_figure(prediction_figure(prediction), path)
+
+
+def contact_figure(
+    maps: Sequence[tuple[str, NDArray[np.floating[Any]]]], distances: NDArray[np.floating[Any]] | None = None
+) -> Figure:
+    """Contact probabilities side by side; the true contacts, if known, in gray below the diagonal.
+
+    Parameters
+    ----------
+    maps : sequence of (title, ndarray of shape (l, l))
+        Probabilities, 0-1.
+    distances : ndarray, shape=(l, l), optional
+        Distances between C-betas in angstrom.
+    """
+    figure = Figure(figsize=(4.2 * len(maps) + 0.6, 4), layout="constrained")
+    axes = np.atleast_1d(figure.subplots(1, len(maps)))
+    for axis, (title, probabilities) in zip(axes, maps, strict=True):
+        shown = np.array(probabilities, dtype=float)
+        if distances is not None:
+            shown[np.tril_indices_from(shown)] = np.nan
+            true = np.tril(np.nan_to_num(distances, nan=np.inf) < 8)
+            axis.imshow(true, cmap=_CONTACTS)
+        image = axis.imshow(shown, cmap="Blues", vmin=0, vmax=1)
+        axis.set_title(title, fontsize=10)
+        axis.set(xlabel="residue", ylabel="residue")
+    figure.colorbar(image, ax=list(axes), label="contact probability", shrink=0.8)
+    return figure
+
+
+def plot_contacts(probabilities: NDArray[np.floating[Any]], title: str, path: Path) -> Path:
+    """Write one contact map as PNG."""
+    return save_figure(contact_figure([(title, probabilities)]), path)
