@@ -60,14 +60,11 @@ class DataConfig:
         Only the first so many structures.
     calibration : str, optional
         FASTA file; by default the UniProt proteins that ship with protquant.
-    calibration_limit : int, optional
-        Only the first so many sequences.
     """
 
     structures: str | None = MISSING  # no default, or the ??? of folder.yaml would not stand against it
     limit: int | None = None
     calibration: str | None = None
-    calibration_limit: int | None = None
 
 
 @dataclass

@@ -15,9 +15,9 @@ from rich.table import Table
 
 from protquant.checkpoints import import_checkpoint
 from protquant.errors import ProtquantError
-from protquant.pipelines import contacts_fasta, evaluate, fold_fasta, inspect_model, score
+from protquant.pipelines import Evaluation, contacts_fasta, evaluate, fold_fasta, inspect_model, score
 from protquant.pipelines.example import EXAMPLE_RECIPES, example_fasta
-from protquant.proteins import json_value, write_table
+from protquant.proteins import json_value, prepare_folder, write_table
 from protquant.quant import available_recipes, load_recipe
 
 __all__ = ["app", "main"]
@@ -37,7 +37,10 @@ console = Console()
 
 JSON = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 Model = Annotated[
-    str, typer.Option("-m", "--model", help="`demo`, a released name such as `esmfold_v1`, a folder, a `.pt` file, or a hub name.")
+    str,
+    typer.Option(
+        "-m", "--model", help="`demo`, a released name such as `esmfold_v1`, a folder, a `.pt` file, or a hub name."
+    ),
 ]
 Quant = Annotated[str, typer.Option("-q", "--quant", help="Recipe: a name of `protquant recipes`, or a YAML file.")]
 CpuOnly = Annotated[bool, typer.Option("--cpu-only", help="Do not use a GPU.")]
@@ -68,18 +71,41 @@ def _print_json(document: Any) -> None:
 
 
 def _print_table(rows: list[dict[str, Any]], columns: list[str], title: str = "") -> None:
-    table = Table(title=title or None)
+    """A table as wide as it must be: rich would cut columns at the 80 characters it assumes of a pipe."""
+    table = Table(title=title or None, title_justify="left")
     for column in columns:
-        table.add_column(column, justify="left" if rows and isinstance(rows[0].get(column), str) else "right")
+        text = rows and isinstance(rows[0].get(column), str)
+        table.add_column(_HEADINGS.get(column, column), justify="left" if text else "right", no_wrap=True)
     for row in rows:
         table.add_row(*(_cell(row.get(column)) for column in columns))
-    console.print(table)
+    width = max(console.width, console.measure(table, options=console.options.update_width(500)).maximum)
+    console.print(table, width=width, soft_wrap=True, crop=False)
+
+
+_HEADINGS = {
+    "tm_score": "TM",
+    "gdt_ts": "GDT-TS",
+    "lddt_ca": "lDDT-CA",
+    "rmsd_ca": "RMSD",
+    "plddt": "pLDDT",
+    "mean_plddt": "pLDDT",
+    "ptm": "pTM",
+    "plddt_error": "pLDDT error",
+    "tm_to_float": "TM to float",
+    "weight_bits": "W bits",
+    "activation_bits": "A bits",
+    "weight_bytes": "weight MB",
+    "contact_drift": "drift",
+    "snr_db": "SNR (dB)",
+}
 
 
 def _cell(value: Any) -> str:
     if value is None or (isinstance(value, float) and pd.isna(value)):
         return "-"
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.2f}" if abs(value) >= 10 else f"{value:.4f}"
+    return str(value)
 
 
 @app.command()
@@ -89,7 +115,9 @@ def fold(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.")],
     model: Model = "demo",
     quant: Quant = "fp32",
-    num_recycles: Annotated[int | None, typer.Option(help="Times the output is fed back.  [default: as trained]")] = None,
+    num_recycles: Annotated[
+        int | None, typer.Option(help="Times the output is fed back.  [default: as trained]")
+    ] = None,
     max_tokens_per_batch: Annotated[int, typer.Option(help="Residues folded together; 0 is one by one.")] = 1024,
     chunk_size: Annotated[int | None, typer.Option(help="Rows of triangle attention.  [default: what fits]")] = None,
     cpu_only: CpuOnly = False,
@@ -175,19 +203,42 @@ _CONTACT_COLUMNS = [
 ]
 
 
+def _check_table(output: Path) -> None:
+    """Refuse before the work what would be refused after it."""
+    if not output.name.lower().endswith((".csv", ".csv.gz", ".parquet")):
+        raise ProtquantError(f"{output}: a table ends in .csv, .csv.gz or .parquet")
+    if output.is_dir():
+        raise ProtquantError(f"{output}: this is a folder; name a file in it, such as {output / 'table.csv'}")
+    prepare_folder(output.parent)
+
+
+def _print_evaluation(result: Evaluation) -> None:
+    columns = _STRUCTURE_COLUMNS if result.task == "structure" else _CONTACT_COLUMNS
+    for name in dict.fromkeys(record["model"] for record in result.records):
+        rows = [r | {"weight_bytes": r["weight_bytes"] / 1e6} for r in result.records if r["model"] == name]
+        _print_table(rows, columns, name)
+    for note in result.notes:
+        typer.echo(note)
+
+
 @app.command(name="evaluate")
 @speaks_to_people
 def evaluate_command(
-    model: Annotated[list[str] | None, typer.Option("-m", "--model", help="Repeat for several.  [default: demo]")] = None,
+    model: Annotated[
+        list[str] | None, typer.Option("-m", "--model", help="Repeat for several.  [default: demo]")
+    ] = None,
     quant: Annotated[
         list[str] | None, typer.Option("-q", "--quant", help="Repeat for several.  [default: all shipped recipes]")
     ] = None,
     task: Annotated[str, typer.Option(help="structure or contacts.")] = "structure",
     structures: Structures = None,
     limit: Annotated[int | None, typer.Option(help="Only the first so many structures.")] = None,
-    num_recycles: Annotated[int | None, typer.Option(help="Times the output is fed back.  [default: as trained]")] = None,
+    num_recycles: Annotated[
+        int | None, typer.Option(help="Times the output is fed back.  [default: as trained]")
+    ] = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Table, .csv or .parquet; a second one, `_targets`, beside it.")
+        Path | None,
+        typer.Option("-o", "--output", help="Table, .csv or .parquet; a second one, `_targets`, beside it."),
     ] = None,
     calibration: CalibrationFile = None,
     cpu_only: CpuOnly = False,
@@ -198,6 +249,8 @@ def evaluate_command(
 
     Example: `protquant evaluate -m demo -q w8a8-uniform -q w8a8-pwlq --limit 10`
     """
+    if output is not None:
+        _check_table(output)
     task_: Literal["structure", "contacts"] = task  # type: ignore[assignment]  # evaluate() checks it
     result = evaluate(
         model or ["demo"],
@@ -210,18 +263,15 @@ def evaluate_command(
         cpu_only=cpu_only,
         dtype=dtype,
     )
-    if output is not None:
-        write_table(result.records, output)
-        stem, suffix = output.name.split(".", 1)
-        write_table(result.targets, output.with_name(f"{stem}_targets.{suffix}"))
+    # First to the screen, so that a disk that is full by now loses nothing.
     if as_json:
         _print_json(result.to_dict())
-        return
-    for name in model or ["demo"]:
-        rows = [record for record in result.records if record["model"] == name]
-        _print_table(rows, _STRUCTURE_COLUMNS if task == "structure" else _CONTACT_COLUMNS, name)
-    for note in result.notes:
-        console.print(note, style="dim")
+    else:
+        _print_evaluation(result)
+    if output is not None:
+        write_table(result.records, output)
+        suffix = "".join(output.suffixes[-2 if output.suffix == ".gz" else -1 :])
+        write_table(result.targets, output.with_name(f"{output.name.removesuffix(suffix)}_targets{suffix}"))
 
 
 @app.command(name="score")
@@ -317,9 +367,7 @@ def demo(
         _print_json({"fold": run.to_dict(), "evaluation": result.to_dict()})
         return
     _print_table(run.rows, ["name", "length", "chains", "mean_plddt", "ptm", "recipe"], f"folded into {output}")
-    _print_table(result.records, _STRUCTURE_COLUMNS, "what quantization costs")
-    for note in result.notes:
-        console.print(note, style="dim")
+    _print_evaluation(result)
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """A FASTA file to contact maps."""
 
+import io
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ from protquant.errors import ProtquantError
 from protquant.models import ESM2, ESMFold, tokenize
 from protquant.pipelines.calibration import calibration_sequences, quantize
 from protquant.pipelines.devices import parse_dtype, pick_device
+from protquant.pipelines.memory import is_out_of_memory
 from protquant.pipelines.plots import plot_contacts
-from protquant.proteins import clean_sequence, prepare_folder, read_fasta, write_table
+from protquant.proteins import atomic_write, clean_sequence, prepare_folder, read_fasta, write_table
+from protquant.quant import load_recipe
 
 __all__ = ["contacts_fasta", "predict_contacts"]
 
@@ -29,15 +32,24 @@ def predict_contacts(model: ESM2 | ESMFold, sequence: str) -> NDArray[np.float64
     Raises
     ------
     ProtquantError
-        If the sequence has several chains or letters that are no residues, or the model has no contact head.
+        If the sequence has several chains or letters that are no residues, does not fit in memory or overflows the
+        model's number type, or the model has no contact head.
     """
     cleaned, _ = clean_sequence(sequence)
     if ":" in cleaned:
         raise ProtquantError("contacts are predicted for single chains; give each chain as a record of its own")
     language_model = model.lm if isinstance(model, ESMFold) else model
-    with torch.inference_mode():
-        probabilities = language_model.contacts(tokenize([cleaned], language_model.embedding.weight.device))
-    return np.asarray(probabilities[0].double().cpu().numpy())
+    try:
+        with torch.inference_mode():
+            predicted = language_model.contacts(tokenize([cleaned], language_model.embedding.weight.device))
+            probabilities = np.asarray(predicted[0].double().cpu().numpy())
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ProtquantError(f"{len(cleaned)} residues ran out of memory; use a machine with more") from error
+    if not np.isfinite(probabilities).all():
+        raise ProtquantError("the contact probabilities are not finite; predict them with --dtype float32")
+    return probabilities
 
 
 def contacts_fasta(
@@ -59,8 +71,10 @@ def contacts_fasta(
 
     Parameters
     ----------
-    fasta, output, model, quant, cpu_only, dtype, calibration, plots
+    fasta, output, quant, cpu_only, dtype, calibration, plots
         As for `fold_fasta`.
+    model : str
+        As for `fold_fasta`, or a language model.
     top : float
         How many pairs go to the table, in lengths of the sequence.
 
@@ -68,12 +82,21 @@ def contacts_fasta(
     -------
     dict
         `output`, `table`, `targets` (one row each) and `failures`.
+
+    Raises
+    ------
+    ProtquantError
+        If the input, the model, the recipe or the folder cannot be used at all.
     """
+    if not top >= 0:
+        raise ProtquantError(f"the number of pairs is {top} lengths; give 0 or more")
+    recipe = load_recipe(quant)
+    sequences = calibration_sequences(calibration)
     records = read_fasta(fasta)
     prepare_folder(output)
     network: ESM2 | ESMFold = load(model, dtype=parse_dtype(dtype), device=pick_device(cpu_only))
     language_model = network.lm if isinstance(network, ESMFold) else network
-    quantized, report = quantize(language_model, quant, calibration_sequences(calibration), progress=sys.stderr.isatty())
+    quantized, report = quantize(language_model, recipe, sequences, progress=sys.stderr.isatty())
     tqdm.write(str(report), file=sys.stderr)
     failures: list[dict[str, Any]] = [
         {"name": None, "header": r.header, "line": r.line, "error": f"{r.reason}; {r.remedy}"} for r in records.rejected
@@ -83,27 +106,41 @@ def contacts_fasta(
     for record in tqdm(records.records, desc="contacts", unit="protein", disable=not sys.stderr.isatty()):
         try:
             probabilities = predict_contacts(quantized, record.sequence)
+            _save_array(probabilities.astype(np.float32), output / f"{record.name}_contacts.npy")
+            if plots:
+                plot_contacts(probabilities, record.name, output / f"{record.name}_contacts.png")
         except ProtquantError as error:
             failures.append({"name": record.name, "header": record.header, "line": record.line, "error": str(error)})
             continue
-        np.save(output / f"{record.name}_contacts.npy", probabilities.astype(np.float32))
-        if plots:
-            plot_contacts(probabilities, record.name, output / f"{record.name}_contacts.png")
         best = _most_probable(probabilities, round(top * record.length))
         pairs += [{"name": record.name, **pair} for pair in best]
-        targets.append({"name": record.name, "header": record.header, "length": record.length, "recipe": quant})
+        targets.append(
+            {
+                "name": record.name,
+                "header": record.header,
+                "length": record.length,
+                "recipe": recipe.name,
+                "substitutions": "; ".join(record.substitutions),
+            }
+        )
     for failure in failures:
-        tqdm.write(f"{records.path}, line {failure['line']}: {failure['header']!r}: {failure['error']}", file=sys.stderr)
+        where = f"{records.path}, line {failure['line']}: {failure['header']!r}"
+        tqdm.write(f"{where}: {failure['error']}", file=sys.stderr)
     columns = ["name", "i", "j", "probability"]
     table = write_table(pairs, output / TABLE, columns=columns)
     return {"output": str(output), "table": str(table), "targets": targets, "failures": failures}
+
+
+def _save_array(array: NDArray[np.float32], path: Path) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    atomic_write(path, buffer.getvalue())
 
 
 def _most_probable(probabilities: NDArray[np.float64], count: int) -> list[dict[str, Any]]:
     """Pairs in falling probability; residues count from 1."""
     first, second = np.triu_indices(len(probabilities), _MIN_SEPARATION)
     order = np.argsort(-probabilities[first, second], kind="stable")[:count]
-    return [
-        {"i": int(first[k]) + 1, "j": int(second[k]) + 1, "probability": round(float(probabilities[first[k], second[k]]), 4)}
-        for k in order
-    ]
+    i, j = first[order], second[order]
+    columns = (i + 1).tolist(), (j + 1).tolist(), probabilities[i, j].round(4).tolist()
+    return [dict(zip(("i", "j", "probability"), pair, strict=True)) for pair in zip(*columns, strict=True)]

@@ -18,7 +18,7 @@ from protquant.errors import ProtquantError
 from protquant.models import ESM2, ESMFold, tokenize
 from protquant.pipelines.calibration import calibration_sequences, gather_statistics, needs_statistics, quantize
 from protquant.pipelines.devices import parse_dtype, pick_device
-from protquant.pipelines.folding import fold_batch
+from protquant.pipelines.folding import check_folding_options, fold_within_memory
 from protquant.proteins import Prediction
 from protquant.quant import Recipe, Report, Statistics, load_recipe, plan
 from protquant.scores import (
@@ -38,6 +38,7 @@ __all__ = ["Evaluation", "evaluate"]
 
 Task = Literal["structure", "contacts"]
 FLOAT = "fp32"
+_SCORES = ("tm_score", "gdt_ts", "lddt_ca", "rmsd_ca")
 
 
 @dataclass
@@ -80,6 +81,7 @@ def evaluate(
     structures: Path | None = None,
     limit: int | None = None,
     num_recycles: int | None = None,
+    chunk_size: int | None = None,
     calibration: Path | None = None,
     cpu_only: bool = False,
     dtype: str = "float32",
@@ -111,6 +113,7 @@ def evaluate(
     """
     if task not in ("structure", "contacts"):
         raise ProtquantError(f"unknown task {task!r}; choose structure or contacts")
+    check_folding_options(num_recycles, chunk_size)
     loaded = [load_recipe(recipe) for recipe in recipes]
     if not any(recipe.name == FLOAT for recipe in loaded):
         loaded.insert(0, load_recipe(FLOAT))
@@ -132,7 +135,11 @@ def evaluate(
                 statistics = gather_statistics(model, sequences, progress=sys.stderr.isatty())
             quantized, report = quantize(model, recipe, statistics=statistics or {})
             started = time.perf_counter()
-            targets = run(quantized, references, baseline, f"{name} {recipe.name}", num_recycles)
+            label = f"{name}, {recipe.name}"
+            try:
+                targets = run(quantized, references, baseline, label, num_recycles, chunk_size)
+            except ProtquantError as error:
+                raise ProtquantError(f"{label}: {error}") from error
             seconds = time.perf_counter() - started
             evaluation.targets += [{"model": name, "recipe": recipe.name, **target} for target in targets]
             evaluation.records.append({"model": name, "recipe": recipe.name, **_summary(targets, report, seconds)})
@@ -178,23 +185,26 @@ def _evaluate_structure(
     baseline: dict[str, NDArray[np.float64]],
     label: str,
     num_recycles: int | None,
+    chunk_size: int | None,
 ) -> list[dict[str, Any]]:
     """Fold and score; `baseline` holds the C-alphas of the first call, that of the float model."""
     assert isinstance(model, ESMFold)
     targets = []
     for reference in _bar(references, label):
-        prediction = fold_batch(model, [reference.sequence], [reference.name], num_recycles=num_recycles)[0]
+        prediction = fold_within_memory(
+            model, [reference.sequence], [reference.name], num_recycles=num_recycles, chunk_size=chunk_size
+        )[0]
         folded = reference_from_atoms(prediction.atoms, prediction.name)
         float_ca = baseline.setdefault(reference.name, folded.ca)
-        drift = tm_score(folded.ca, float_ca)
+        scores = score_structures(folded, reference).to_dict()
         targets.append(
             {
                 "target": reference.name,
                 "length": len(reference),
-                **{k: v for k, v in score_structures(folded, reference).to_dict().items() if "_" in k and "n_" not in k},
+                **{name: scores[name] for name in _SCORES},
                 **_plddt_scores(prediction, folded, reference),
                 "ptm": prediction.ptm,
-                "tm_to_float": drift.score,
+                "tm_to_float": tm_score(folded.ca, float_ca).score,
                 "rmsd_to_float": rmsd_ca(folded.ca, float_ca),
             }
         )
@@ -213,6 +223,7 @@ def _evaluate_contacts(
     baseline: dict[str, NDArray[np.float64]],
     label: str,
     _num_recycles: int | None,
+    _chunk_size: int | None,
 ) -> list[dict[str, Any]]:
     """Predict and score contacts; `baseline` holds the probabilities of the float model."""
     assert isinstance(model, ESM2)
@@ -228,11 +239,7 @@ def _evaluate_contacts(
                 "target": reference.name,
                 "length": len(reference),
                 **contact_precision(probabilities, cb_distances(reference.cb)),
-                "contact_drift": probability_drift(
-                    probabilities, baseline.setdefault(reference.name, probabilities)
-                ),
+                "contact_drift": probability_drift(probabilities, baseline.setdefault(reference.name, probabilities)),
             }
         )
     return targets
-
-

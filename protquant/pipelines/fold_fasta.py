@@ -6,23 +6,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 from tqdm import tqdm
 
 from protquant.checkpoints import load
 from protquant.errors import ProtquantError
 from protquant.models import ESMFold
-from protquant.pipelines.batches import length_batches, model_length
-from protquant.pipelines.calibration import calibration_sequences, quantize
+from protquant.pipelines.batches import length_batches
+from protquant.pipelines.calibration import calibration_sequences, needs_statistics, quantize
 from protquant.pipelines.devices import parse_dtype, pick_device
-from protquant.pipelines.folding import fold_batch
-from protquant.pipelines.memory import plan_memory
+from protquant.pipelines.folding import check_folding_options, fold_within_memory
 from protquant.pipelines.plots import plot_prediction
 from protquant.proteins import (
     Fasta,
     Manifest,
     Prediction,
     Record,
+    Rejected,
     fingerprint,
     prepare_folder,
     read_fasta,
@@ -31,12 +31,12 @@ from protquant.proteins import (
     write_pdb,
     write_table,
 )
-from protquant.quant import load_recipe
+from protquant.quant import load_recipe, plan
 
 __all__ = ["FoldRun", "fold_fasta"]
 
-TABLE = "predictions.csv"
-_MAX_PDB_CHAINS, _MAX_PDB_ATOMS = 62, 99_999
+TABLE, FAILURES = "predictions.csv", "failures.csv"
+_MAX_PDB_CHAINS, _MAX_PDB_ATOMS, _MAX_PDB_RESIDUES, _MAX_PDB_COORDINATE = 62, 99_999, 9_999, 999.0
 
 
 @dataclass
@@ -47,13 +47,13 @@ class FoldRun:
     ----------
     output : Path
     rows : list of dict
-        One per target that is done, of this run or an earlier one; also in `predictions.csv`.
+        One per record of the file that is done, in this run or an earlier one.
     skipped : list of str
         Targets that were done before, with the same settings.
     failures : list of dict
         `name`, `header`, `line`, `error` of every record that was not folded.
     settings : dict
-        Model, recipe and so on, as they went into the fingerprint.
+        What the predictions depend on: model, recipe and so on. A target done with others is folded again.
     """
 
     output: Path
@@ -91,8 +91,9 @@ def fold_fasta(
     """Fold every record of a FASTA file.
 
     For each target `<name>.pdb`, `<name>.cif` (pLDDT, 0-100, in the B-factor column), `<name>_pae.json` (as the
-    AlphaFold database has it) and `<name>.png` are written, and a row of `predictions.csv`. A run that is repeated
-    skips the targets that are done with the same settings. Notes go to standard error.
+    AlphaFold database has it) and `<name>.png` are written, and a row of `predictions.csv`, which lists all targets of
+    the folder. A run that is repeated skips the targets that are done with the same settings. Notes go to standard
+    error.
 
     Parameters
     ----------
@@ -127,13 +128,12 @@ def fold_fasta(
         If the input, the model, the recipe or the folder cannot be used at all. A record that cannot be folded is
         no such error: it is among the failures.
     """
-    records = read_fasta(fasta)
-    if num_recycles is not None and num_recycles < 0:
-        raise ProtquantError(f"the number of recycles must not be negative, got {num_recycles}")
-    if chunk_size is not None and chunk_size < 1:
-        raise ProtquantError(f"the chunk size must be at least 1, got {chunk_size}")
-    prepare_folder(output)
+    check_folding_options(num_recycles, chunk_size)
+    parse_dtype(dtype)
     recipe = load_recipe(quant)
+    sequences = calibration_sequences(calibration)
+    records = read_fasta(fasta)
+    prepare_folder(output)
     run = FoldRun(output, failures=[_rejected(record) for record in records.rejected])
     for failure in run.failures:
         _note(f"{records.path}, line {failure['line']}: {failure['header']!r}: {failure['error']}")
@@ -149,41 +149,46 @@ def fold_fasta(
         "recipe": recipe.to_dict(),
         "num_recycles": network.config.trunk.max_recycles - 1 if num_recycles is None else num_recycles,
         "dtype": dtype,
-        "calibration": None if calibration is None else calibration_sequences(calibration),
+        "calibration": fingerprint({"sequences": sequences}) if needs_statistics(plan(network, recipe)) else None,
     }
-    prints = {record.name: fingerprint({**run.settings, "sequence": record.sequence}) for record in records.records}
+    # By its weights: the model may be called by several names.
+    decisive = {name: value for name, value in run.settings.items() if name != "model"}
+    prints = {
+        record.name: fingerprint({**decisive, "header": record.header, "sequence": record.sequence})
+        for record in records.records
+    }
+    known = {} if overwrite else manifest.entries
     pending = []
     for record in records.records:
-        if not overwrite and manifest.is_done(record.name, prints[record.name]):
+        drawn = not plots or (record.name in known and f"{record.name}.png" in known[record.name].files)
+        if record.name in known and drawn and manifest.is_done(record.name, prints[record.name]):
             run.skipped.append(record.name)
         else:
             pending.append(record)
     if run.skipped:
         _note(f"{len(run.skipped)} of {len(records.records)} targets are done already with these settings")
     if pending:
-        network, report = quantize(network, recipe, run.settings["calibration"], progress=sys.stderr.isatty())
+        network, report = quantize(network, recipe, sequences, progress=sys.stderr.isatty())
         _note(str(report))
         with tqdm(total=len(pending), desc="fold", unit="protein", disable=not sys.stderr.isatty()) as bar:
             for record, outcome in _fold_all(network, pending, num_recycles, max_tokens_per_batch, chunk_size):
+                error = outcome if isinstance(outcome, str) else None
                 if isinstance(outcome, Prediction):
                     try:
                         files, row = _write(outcome, output, plots), _row(record, outcome, model, recipe.name, dtype)
                         manifest.record(record.name, record.header, prints[record.name], files, row)
-                    except ProtquantError as error:
-                        outcome = str(error)
-                if isinstance(outcome, str):
-                    _note(f"{record.name}: {outcome}")
+                    except ProtquantError as problem:
+                        error = str(problem)
+                if error is not None:
+                    _note(f"{records.path}, line {record.line}: {record.header!r}: {error}")
                     run.failures.append(
-                        {"name": record.name, "header": record.header, "line": record.line, "error": outcome}
+                        {"name": record.name, "header": record.header, "line": record.line, "error": error}
                     )
-                    manifest.record_failure(record.name, record.header, prints[record.name], outcome)
+                    manifest.record_failure(record.name, record.header, prints[record.name], error)
                 bar.update()
-    run.rows = [
-        dict(manifest.entries[record.name].row)
-        for record in records.records
-        if manifest.is_done(record.name, prints[record.name])
-    ]
-    _finish(run, records)
+    entries, failed = manifest.entries, {failure["name"] for failure in run.failures}
+    run.rows = [dict(entries[record.name].row) for record in records.records if record.name not in failed]
+    _finish(run, records, manifest)
     return run
 
 
@@ -200,52 +205,46 @@ def _fold_all(
     """Every record with its prediction, or with the reason why there is none."""
     for indices in length_batches([record.sequence for record in records], max_tokens):
         batch = [records[i] for i in indices]
+        outcomes: list[Prediction] | list[str]
         try:
-            predictions = _fold_within_memory(model, batch, num_recycles, chunk_size)
-        except ProtquantError as error:
-            if len(batch) == 1:
-                yield batch[0], str(error)
-            else:  # one bad apple must not take the others along
-                for record in batch:
-                    yield from _fold_all(model, [record], num_recycles, 0, chunk_size)
-            continue
-        yield from zip(batch, predictions, strict=True)
-
-
-def _fold_within_memory(
-    model: ESMFold, batch: list[Record], num_recycles: int | None, chunk_size: int | None
-) -> list[Prediction]:
-    plan = plan_memory(model, max(model_length(record.sequence) for record in batch), len(batch), chunk_size)
-    while True:
-        try:
-            return fold_batch(
+            outcomes = fold_within_memory(
                 model,
                 [record.sequence for record in batch],
                 [record.name for record in batch],
                 [record.header for record in batch],
                 num_recycles=num_recycles,
-                chunk_size=plan.chunk_size,
+                chunk_size=chunk_size,
             )
-        except torch.OutOfMemoryError as error:
-            rows = plan.chunk_size or plan.length
-            if rows == 1 or chunk_size is not None:
-                raise ProtquantError(f"out of memory at {plan}; leave --chunk-size out, or use a larger machine") from error
-            _note(f"out of memory at {plan}; trying chunks of {rows // 2}")
-            plan = plan_memory(model, plan.length, plan.batch, rows // 2)
+        except ProtquantError as error:
+            outcomes = [str(error)]
+        # After the except clause, where the error would keep the tensors of the failed attempt alive.
+        if len(outcomes) == len(batch):
+            yield from zip(batch, outcomes, strict=True)
+        else:  # what is wrong with one must not take the others along
+            for record in batch:
+                yield from _fold_all(model, [record], num_recycles, 0, chunk_size)
 
 
 def _write(prediction: Prediction, output: Path, plots: bool) -> list[Path]:
     stem = output / prediction.name
     files = [write_mmcif(prediction, stem.with_name(f"{stem.name}.cif"))]
-    chains, atoms = len(prediction.chains), len(prediction.atoms)
-    if chains <= _MAX_PDB_CHAINS and atoms <= _MAX_PDB_ATOMS and max(map(len, prediction.chains)) <= 9999:
+    if _fits_pdb(prediction):
         files.append(write_pdb(prediction.atoms, stem.with_name(f"{stem.name}.pdb")))
     else:
-        _note(f"{prediction.name}: {chains} chains and {atoms} atoms do not fit the PDB format; see the .cif")
+        _note(f"{prediction.name}: too large for the fixed columns of the PDB format; see the .cif")
     files.append(write_pae(prediction, stem.with_name(f"{stem.name}_pae.json")))
     if plots:
         files.append(plot_prediction(prediction, stem.with_name(f"{stem.name}.png")))
     return files
+
+
+def _fits_pdb(prediction: Prediction) -> bool:
+    return (
+        len(prediction.chains) <= _MAX_PDB_CHAINS
+        and len(prediction.atoms) <= _MAX_PDB_ATOMS
+        and max(map(len, prediction.chains)) <= _MAX_PDB_RESIDUES
+        and float(np.abs(prediction.atoms.coord).max()) <= _MAX_PDB_COORDINATE
+    )
 
 
 def _row(record: Record, prediction: Prediction, model: str, recipe: str, dtype: str) -> dict[str, Any]:
@@ -259,14 +258,14 @@ def _row(record: Record, prediction: Prediction, model: str, recipe: str, dtype:
     }
 
 
-def _rejected(record: Any) -> dict[str, Any]:
+def _rejected(record: Rejected) -> dict[str, Any]:
     return {"name": None, "header": record.header, "line": record.line, "error": f"{record.reason}; {record.remedy}"}
 
 
-def _finish(run: FoldRun, records: Fasta) -> None:
-    if run.rows:
-        write_table(run.rows, run.output / TABLE)
-    failures = run.output / "failures.csv"
+def _finish(run: FoldRun, records: Fasta, manifest: Manifest) -> None:
+    if rows := manifest.rows():
+        write_table(rows, run.output / TABLE)
+    failures = run.output / FAILURES
     if run.failures:
         write_table(run.failures, failures)
         _note(f"{len(run.failures)} of {len(records.records) + len(records.rejected)} records failed: see {failures}")

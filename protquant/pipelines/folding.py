@@ -1,5 +1,6 @@
 """Sequences to predictions."""
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -7,15 +8,24 @@ import torch
 
 from protquant.errors import ProtquantError
 from protquant.models import ESMFold, encode_complexes
+from protquant.pipelines.batches import model_length
+from protquant.pipelines.memory import is_out_of_memory, plan_memory
 from protquant.proteins import Prediction, atoms_from_atom37, clean_sequence
 
-__all__ = ["fold", "fold_batch"]
+__all__ = ["check_folding_options", "fold", "fold_batch", "fold_within_memory"]
+
+log = logging.getLogger(__name__)
 
 _CA = 1  # of the 37 atoms
 
 
 def fold(
-    model: ESMFold, sequence: str, *, name: str = "protein", num_recycles: int | None = None, chunk_size: int | None = None
+    model: ESMFold,
+    sequence: str,
+    *,
+    name: str = "protein",
+    num_recycles: int | None = None,
+    chunk_size: int | None = None,
 ) -> Prediction:
     """Fold one sequence; chains of a complex are joined by ':'.
 
@@ -26,19 +36,69 @@ def fold(
     num_recycles : int, optional
         How often the output goes through the trunk again; by default as the model was trained.
     chunk_size : int, optional
-        Rows that triangle attention works on at a time: less memory, the same result.
+        Rows that triangle attention works on at a time, by default the most that fit: less memory, the same result.
 
     Raises
     ------
     ProtquantError
-        If the sequence holds letters that are no residues, or the model is no folding model.
+        If the sequence holds letters that are no residues or does not fit in memory, or the model is no folding model.
 
     Examples
     --------
     >>> fold(load("demo"), "MKTAYIAKQRQISFVK").mean_plddt  # doctest: +SKIP
     """
     cleaned, _ = clean_sequence(sequence)
-    return fold_batch(model, [cleaned], [name], num_recycles=num_recycles, chunk_size=chunk_size)[0]
+    return fold_within_memory(model, [cleaned], [name], num_recycles=num_recycles, chunk_size=chunk_size)[0]
+
+
+def check_folding_options(num_recycles: int | None, chunk_size: int | None) -> None:
+    """Refuse numbers that make no sense, before anything is loaded or computed.
+
+    Raises
+    ------
+    ProtquantError
+        If there are fewer than 0 recycles, or less than 1 row in a chunk.
+    """
+    if num_recycles is not None and num_recycles < 0:
+        raise ProtquantError(f"the number of recycles is {num_recycles}; give 0 or more")
+    if chunk_size is not None and chunk_size < 1:
+        raise ProtquantError(f"the chunk size is {chunk_size}; give 1 or more, or leave it out to have it chosen")
+
+
+def fold_within_memory(
+    model: ESMFold,
+    sequences: Sequence[str],
+    names: Sequence[str],
+    headers: Sequence[str] | None = None,
+    *,
+    num_recycles: int | None = None,
+    chunk_size: int | None = None,
+) -> list[Prediction]:
+    """`fold_batch` in chunks that fit: planned before, and halved where memory runs out all the same.
+
+    Raises
+    ------
+    ProtquantError
+        If it does not fit, and for the reasons of `fold_batch`.
+    """
+    _check_folding_model(model)
+    plan = plan_memory(model, max(map(model_length, sequences)), len(sequences), chunk_size)
+    rows = plan.chunk_size
+    while True:
+        try:
+            return fold_batch(model, sequences, names, headers, num_recycles=num_recycles, chunk_size=rows)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            tried = rows or plan.length
+            if tried == 1 or chunk_size is not None:
+                remedy = "use a machine with more" if chunk_size is None else "leave --chunk-size out"
+                raise ProtquantError(
+                    f"{plan.batch} x {plan.length} residues ran out of memory in chunks of {tried}; {remedy}"
+                ) from error
+        # Not in the except clause, where the error keeps the tensors of the failed attempt alive.
+        rows = tried // 2
+        log.warning("%d x %d residues ran out of memory; trying chunks of %d", plan.batch, plan.length, rows)
 
 
 def fold_batch(
@@ -57,8 +117,8 @@ def fold_batch(
     ProtquantError
         If the model is no folding model, or what it predicts is not finite.
     """
-    if not isinstance(model, ESMFold):
-        raise ProtquantError(f"{getattr(model, 'source', 'this model')} is a language model; folding needs an ESMFold")
+    _check_folding_model(model)
+    check_folding_options(num_recycles, chunk_size)
     if num_recycles is None:
         num_recycles = model.config.trunk.max_recycles - 1
     batch = encode_complexes(sequences).to(model.device)
@@ -85,3 +145,8 @@ def fold_batch(
             )
         )
     return predictions
+
+
+def _check_folding_model(model: object) -> None:
+    if not isinstance(model, ESMFold):
+        raise ProtquantError(f"{getattr(model, 'source', '') or 'this'} is a language model; folding needs an ESMFold")

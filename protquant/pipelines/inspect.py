@@ -15,7 +15,11 @@ _NO_LIMIT = 2**62
 
 
 def inspect_model(
-    model: str = "demo", quant: str = "fp32", *, calibration: Path | None = None, lengths: tuple[int, ...] = (128, 256, 512, 1024)
+    model: str = "demo",
+    quant: str = "fp32",
+    *,
+    calibration: Path | None = None,
+    lengths: tuple[int, ...] = (128, 256, 512, 1024),
 ) -> tuple[Report, dict[str, Any]]:
     """Quantize a model and report on every site.
 
@@ -31,7 +35,7 @@ def inspect_model(
     report : Report
     document : dict
         The same as one JSON document: `model recipe weight_bits activation_bits weight_bytes float_weight_bytes
-        parameters memory sites`.
+        parameters memory sites`; memory is the peak in bytes by length, empty for a language model.
     """
     network = load(model)
     recipe = load_recipe(quant)
@@ -39,7 +43,7 @@ def inspect_model(
     _, report = quantize(network, recipe, sequences)
     memory = {}
     if isinstance(network, ESMFold):
-        memory = {length: plan_memory(network, length, available=_NO_LIMIT).total for length in lengths}
+        memory = {str(length): plan_memory(network, length, available=_NO_LIMIT).total for length in lengths}
     document = {
         "model": model,
         "recipe": recipe.to_dict(),

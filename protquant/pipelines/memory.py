@@ -1,5 +1,6 @@
 """Memory is planned before it is used: what folding a sequence needs, and the chunk size that fits."""
 
+import re
 from dataclasses import dataclass
 
 import psutil
@@ -11,7 +12,7 @@ from protquant.models import ESMFold
 from protquant.models.esmfold import DISTOGRAM_BINS
 from protquant.models.triangle import MAX_ATTENTION_ELEMENTS
 
-__all__ = ["MemoryPlan", "available_bytes", "plan_memory"]
+__all__ = ["MemoryPlan", "available_bytes", "is_out_of_memory", "plan_memory"]
 
 # Tensors of the pair's size that live at once in the widest step of a block, the pair transition: the pair, its
 # normalized copy, and four times its width before and after the ReLU.
@@ -20,6 +21,7 @@ _PAIR_COPIES = 10
 _ATTENTION_COPIES = 3
 # Logits of the distogram, symmetrized, and of the aligned error, with its softmax.
 _HEAD_COPIES = 5
+_CPU_ALLOCATION_FAILED = re.compile(r"DefaultCPUAllocator: (can't allocate|not enough) memory")
 _CHUNKS = (256, 128, 64, 32, 16, 8, 4, 2, 1)
 
 
@@ -60,6 +62,14 @@ def available_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return int(psutil.virtual_memory().available)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: that of a GPU, of torch on the CPU, or of numpy."""
+    # torch has a type of its own for GPUs only; on the CPU its allocator's words must do (they differ by system).
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and _CPU_ALLOCATION_FAILED.search(str(error)) is not None
+    )
 
 
 def _bytes(module: nn.Module) -> int:

@@ -98,7 +98,7 @@ class QuantizedLayerNorm(nn.Module):
     ) -> None:
         super().__init__()
         self.normalized_shape, self.eps = norm.normalized_shape, norm.eps
-        self.weight = None if norm.weight is None else _decoded(norm.weight, weight_quantizer)
+        self.weight = _decoded(norm.weight, weight_quantizer) if norm.elementwise_affine else None
         self.bias = norm.bias
         self.weight_quantizer = weight_quantizer
         self.input_quantizer = input_quantizer

@@ -58,7 +58,7 @@ def test_every_released_model_has_a_config() -> None:
 
 @pytest.mark.parametrize("name", names("data"))
 def test_data_composes(name: str) -> None:
-    config = sweep(f"data={name}", "data.limit=3", "data.calibration_limit=2")
+    config = sweep(f"data={name}", "data.limit=3")
     assert config.data.limit == 3
     assert OmegaConf.is_missing(config.data, "structures") == (name == "folder")
 
@@ -116,7 +116,7 @@ import hydra, logging
 
 @hydra.main(config_path="pkg://protquant.configs", config_name="sweep", version_base="1.3")
 def main(config):
-    logging.getLogger("protquant").info("quiet")
+    logging.getLogger("protquant").info("not on standard output")
     print(config.model.name_or_path, config.quant.name)
 
 main()

@@ -25,6 +25,8 @@ _MODES = ("overlapping", "non_overlapping", "ptq4protein", "asymmetric")
 _BREAKPOINT_RULES = ("numeric", "closed_form_gaussian", "closed_form_laplace", "search")
 _SAMPLE_SIZE = 2**14
 _MAX_ROUNDS = 3
+# A round of the search that leaves more than this share of the error is the last.
+_WORTHWHILE = 0.98
 
 
 @register_format("piecewise_linear")
@@ -147,7 +149,7 @@ class PiecewiseLinear(Format):
         return min(p * spread, end)
 
     def _search_sides(self, low: float, high: float, left: float, right: float, sample: Tensor) -> tuple[float, float]:
-        """Breakpoints of least error. The sides share the middle's step, so they take turns until none moves."""
+        """Breakpoints of least error. The sides share the middle's step, so they take turns until that gains little."""
 
         def error(left: float, right: float) -> float:
             return _error(TailedGrid.asymmetric(self.bits, (low, high), (-left, right)).simulate, sample)
@@ -158,13 +160,14 @@ class PiecewiseLinear(Format):
         def error_of_left(right: float) -> Callable[[float], float]:
             return lambda ratio: error(-low * ratio, right)
 
+        least = error(left, right)
         for _ in range(_MAX_ROUNDS):
-            before = left, right
             if high > 0:
                 right = high * search_ratio(error_of_right(left), right / high)
             if low < 0:
                 left = -low * search_ratio(error_of_left(right), left / -low)
-            if (left, right) == before or low == 0 or high == 0:
+            before, least = least, error(left, right)
+            if least > before * _WORTHWHILE or low == 0 or high == 0:
                 break
         return left, right
 

@@ -1,0 +1,85 @@
+"""`protquant-sweep`: the same evaluation as `protquant evaluate`, composed by Hydra, for multiruns.
+
+    protquant-sweep -m model=demo quant=fp32,w8a8-uniform,w8a8-pwlq
+    protquant-sweep -m 'quant=glob(*)' data.limit=10
+
+Every job writes `result.json` to its own folder; jobs of a sweep also share one table, `table.csv`, in the sweep's
+folder, to which each job adds its row. A sweep that is repeated into the same folder skips the jobs that are done.
+"""
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from protquant.configs.schema import register_schemas
+from protquant.errors import ProtquantError
+from protquant.pipelines.evaluate import evaluate
+from protquant.proteins import atomic_write, fingerprint, json_value, write_table
+from protquant.quant import load_recipe
+
+__all__ = ["main", "run_job"]
+
+log = logging.getLogger(__name__)
+RESULT, TABLE = "result.json", "table.csv"
+
+
+def run_job(config: DictConfig, folder: Path) -> dict[str, Any]:
+    """Evaluate one model under one recipe and return its record; skipped if `folder` holds the result already."""
+    print_ = fingerprint({str(key): value for key, value in OmegaConf.to_container(config, resolve=True).items()})  # type: ignore[union-attr]
+    path = folder / RESULT
+    if path.exists() and json.loads(path.read_text(encoding="utf-8"))["fingerprint"] == print_:
+        log.info("done already: %s", path)
+        return dict(json.loads(path.read_text(encoding="utf-8"))["record"])
+    recipe = load_recipe(OmegaConf.to_container(config.quant, resolve=True))
+    result = evaluate(
+        [config.model.name_or_path],
+        [recipe],
+        config.task.name,
+        structures=None if config.data.structures is None else Path(config.data.structures),
+        limit=config.data.limit,
+        calibration=None if config.data.calibration is None else Path(config.data.calibration),
+        num_recycles=config.task.get("num_recycles"),
+        chunk_size=config.task.get("chunk_size"),
+        dtype=config.model.dtype.value,
+    )
+    # evaluate() always runs the float model as well, which the drift is measured against.
+    record = next(record for record in result.records if record["recipe"] == recipe.name)
+    document = {"fingerprint": print_, "record": record, **result.to_dict()}
+    atomic_write(path, json.dumps(json_value(document), indent=1))
+    return record
+
+
+def _add_to_table(folder: Path) -> Path:
+    """One row per job of the sweep, from what the jobs wrote."""
+    documents = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob(f"*/{RESULT}"))]
+    return write_table([document["record"] for document in documents], folder / TABLE)
+
+
+@hydra.main(version_base="1.3", config_path="pkg://protquant.configs", config_name="sweep")
+def _hydra_main(config: DictConfig) -> float | None:
+    settings = HydraConfig.get()
+    folder = Path(settings.runtime.output_dir)
+    try:
+        record = run_job(config, folder)
+    except ProtquantError as error:
+        log.error("protquant-sweep: %s", error)
+        sys.exit(2)
+    for name, value in record.items():
+        log.info("%s: %s", name, value)
+    if settings.mode == RunMode.MULTIRUN:
+        log.info("table: %s", _add_to_table(Path(settings.sweep.dir)))
+    # What a Hydra sweeper maximizes.
+    return record.get("tm_score", record.get("long P@L"))
+
+
+def main() -> None:
+    """Run the sweep command."""
+    register_schemas()
+    _hydra_main()
