@@ -1,4 +1,6 @@
-"""Reference models of others with small random weights, shared by the tests of models and of checkpoints."""
+"""Models of others and of our own with small random weights, shared by the tests of several folders."""
+
+from pathlib import Path
 
 import pytest
 import torch
@@ -6,7 +8,11 @@ from esm.model import esm2 as fair_esm
 from torch import nn
 from transformers import EsmConfig, EsmForMaskedLM, EsmForProteinFolding
 
+from protquant.checkpoints import load, save_model
+from protquant.models import ESM2Config, ESMFold, ESMFoldConfig, StructureModuleConfig, TrunkConfig
 from protquant.models.alphabet import TOKENS
+from protquant.pipelines import fold
+from protquant.proteins import write_pdb
 
 
 def randomize(model: nn.Module, seed: int) -> None:
@@ -70,3 +76,55 @@ def fair_esm2() -> fair_esm.ESM2:
     model = fair_esm.ESM2(num_layers=3, embed_dim=40, attention_heads=5).eval()
     randomize(model, seed=2)
     return model
+
+
+def small_esmfold() -> ESMFold:
+    """A folding model of our own with random weights: folds nothing, quickly."""
+    structure_module = StructureModuleConfig(
+        single_dim=32, pair_dim=16, ipa_dim=8, num_heads=2, resnet_dim=16, num_layers=2
+    )
+    trunk = TrunkConfig(
+        num_blocks=2,
+        single_dim=32,
+        pair_dim=16,
+        single_head_dim=8,
+        pair_head_dim=8,
+        position_bins=8,
+        max_recycles=2,
+        structure_module=structure_module,
+    )
+    lm = ESM2Config(num_layers=2, dim=32, num_heads=4, ffn_dim=64)
+    model = ESMFold(ESMFoldConfig(lm=lm, trunk=trunk, plddt_hidden_dim=16)).eval()
+    randomize(model, seed=3)
+    return model
+
+
+@pytest.fixture(scope="session")
+def esmfold_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that `-m` takes."""
+    return save_model(small_esmfold(), tmp_path_factory.mktemp("checkpoints") / "small_esmfold")
+
+
+@pytest.fixture(scope="session")
+def esm2_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The language model of `esmfold_checkpoint` alone."""
+    return save_model(small_esmfold().lm, tmp_path_factory.mktemp("checkpoints") / "small_esm2")
+
+
+@pytest.fixture(scope="session")
+def calibration_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two short proteins: enough to freeze ranges of a small model."""
+    path = tmp_path_factory.mktemp("calibration") / "calibration.fasta"
+    path.write_text(">insulin A\nGIVEQCCTSICSLYQLENYCN\n>insulin B\nFVNQHLCGSHLVEALYLVCGERGFFYTPKT\n")
+    return path
+
+
+@pytest.fixture(scope="session")
+def structures_folder(esmfold_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the float model folds, as the truth to score against: a score of 1 is due."""
+    folder = tmp_path_factory.mktemp("structures")
+    model = load(esmfold_checkpoint)
+    assert isinstance(model, ESMFold)
+    for name, sequence in {"one": "MKTAYIAKQRQISFVKSHFSRQLEERLG", "two": "GSHMLEDPVDAFKQWWTRLNEAYCPIHA"}.items():
+        write_pdb(fold(model, sequence, name=name).atoms, folder / f"{name}.pdb")
+    return folder
