@@ -46,7 +46,7 @@ Quant = Annotated[str, typer.Option("-q", "--quant", help="Recipe: a name of `pr
 CpuOnly = Annotated[bool, typer.Option("--cpu-only", help="Do not use a GPU.")]
 Dtype = Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16.")]
 CalibrationFile = Annotated[
-    Path | None, typer.Option("--calibration", help="FASTA to calibrate on.  [default: 24 shipped UniProt proteins]")
+    Path | None, typer.Option("--calibration", help="FASTA to calibrate on.  [default: 12 shipped UniProt proteins]")
 ]
 Structures = Annotated[Path | None, typer.Option(help="Folder of PDB/mmCIF files.  [default: the 50 shipped chains]")]
 Plots = Annotated[bool, typer.Option(help="Draw pictures.")]

@@ -63,9 +63,9 @@ class Stage:
 
 STAGES = (
     Stage(steps=600, batch=4, updates=0.0, recycles=0.0, structure=0.1, pose=1.0, clamp=30.0),
-    Stage(steps=1400, batch=4, updates=0.0, recycles=0.0, structure=0.5, pose=0.5, clamp=20.0),
+    Stage(steps=900, batch=4, updates=0.0, recycles=0.0, structure=0.5, pose=0.5, clamp=20.0),
     Stage(steps=300, batch=2, updates=0.5, recycles=0.3, structure=1.0, pose=0.2, clamp=10.0),
-    Stage(steps=400, batch=2, updates=1.0, recycles=0.5, structure=1.0, pose=0.1, clamp=10.0),
+    Stage(steps=250, batch=2, updates=1.0, recycles=0.5, structure=1.0, pose=0.1, clamp=10.0),
 )
 
 

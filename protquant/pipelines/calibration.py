@@ -19,7 +19,7 @@ Model = TypeVar("Model", ESM2, ESMFold)
 
 
 def calibration_sequences(fasta: str | Path | None = None, limit: int | None = None) -> list[str]:
-    """Sequences of a FASTA file, by default the 24 UniProt proteins that ship with protquant.
+    """Sequences of a FASTA file, by default the 12 UniProt proteins that ship with protquant.
 
     Raises
     ------

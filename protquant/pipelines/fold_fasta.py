@@ -116,7 +116,7 @@ def fold_fasta(
     dtype : str
         "float32", "bfloat16" or "float16": what the model computes in.
     calibration : Path, optional
-        FASTA of sequences to calibrate on; by default 24 UniProt proteins that ship with protquant.
+        FASTA of sequences to calibrate on; by default 12 UniProt proteins that ship with protquant.
     plots : bool
         Whether to draw pLDDT and PAE.
     overwrite : bool

@@ -82,6 +82,7 @@ def fold_within_memory(
         If it does not fit, and for the reasons of `fold_batch`.
     """
     _check_folding_model(model)
+    check_folding_options(num_recycles, chunk_size)
     plan = plan_memory(model, max(map(model_length, sequences)), len(sequences), chunk_size)
     rows = plan.chunk_size
     while True:

@@ -1,0 +1,230 @@
+"""What a run writes, and what becomes of records and settings that cannot be used."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from biotite.structure.io.pdb import PDBFile
+from biotite.structure.io.pdbx import CIFFile, get_structure
+
+from protquant.errors import ProtquantError
+from protquant.models import ESMFold
+from protquant.models.complexes import encode_complexes
+from protquant.pipelines import FoldRun, fold_fasta, memory
+
+Fold = Callable[..., FoldRun]
+
+
+@pytest.fixture
+def fold_text(esmfold_checkpoint: Path, tmp_path: Path) -> Fold:
+    """Fold a FASTA file of this text into `out`."""
+
+    def run(text: str, **settings) -> FoldRun:
+        fasta = tmp_path / "in.fasta"
+        fasta.write_text(text)
+        return fold_fasta(fasta, tmp_path / "out", str(esmfold_checkpoint), **({"plots": False} | settings))
+
+    return run
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_every_target_gets_its_files_and_a_row(fold_text, tmp_path: Path):
+    run = fold_text(">sp|P1|ONE first, of two\nMKTAYIAKQR\n>two\nGAVLIDEGAVLIDE\n", plots=True)
+    stems = ["sp_P1_ONE", "two"]
+    suffixes = (".cif", ".pdb", ".png", "_pae.json")
+    expected = {stem + suffix for stem in stems for suffix in suffixes} | {"manifest.jsonl", "predictions.csv"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == expected
+    rows = table(tmp_path / "out" / "predictions.csv")
+    assert [row["name"] for row in rows] == stems
+    assert rows[0]["header"] == "sp|P1|ONE first, of two"
+    assert [row["length"] for row in rows] == ["10", "14"]
+    assert run.failures == []
+
+
+def test_b_factors_are_plddt_from_0_to_100_in_both_formats(fold_text, tmp_path: Path):
+    run = fold_text(">a\nMKTAYIAKQR\n")
+    atoms = PDBFile.read(tmp_path / "out" / "a.pdb").get_structure(model=1, extra_fields=["b_factor"])
+    in_cif = get_structure(CIFFile.read(tmp_path / "out" / "a.cif"), model=1, extra_fields=["b_factor"])
+    ca = atoms.b_factor[atoms.atom_name == "CA"]
+    assert ca.max() > 1
+    assert 0 <= ca.min() <= ca.max() <= 100
+    assert ca.mean() == pytest.approx(run.rows[0]["mean_plddt"], abs=0.01)
+    np.testing.assert_allclose(atoms.b_factor, in_cif.b_factor, atol=0.01)
+    np.testing.assert_allclose(atoms.coord, in_cif.coord, atol=2e-3)
+
+
+def test_the_aligned_error_is_laid_out_as_in_alphafold_db(fold_text, tmp_path: Path):
+    fold_text(">a\nMKTAYIAKQR\n")
+    (document,) = json.loads((tmp_path / "out" / "a_pae.json").read_text())
+    assert set(document) == {"predicted_aligned_error", "max_predicted_aligned_error"}
+    errors = np.array(document["predicted_aligned_error"])
+    assert errors.shape == (10, 10)
+    assert errors.dtype.kind == "i"
+    assert 0 <= errors.min() <= errors.max() <= document["max_predicted_aligned_error"] == 31.75
+
+
+def test_a_complex_is_written_as_chains_numbered_from_one(fold_text, tmp_path: Path):
+    fold_text(">pair\nMKTAYIAKQR:GAVLIDE\n")
+    for atoms in (
+        PDBFile.read(tmp_path / "out" / "pair.pdb").get_structure(model=1),
+        get_structure(CIFFile.read(tmp_path / "out" / "pair.cif"), model=1),
+    ):
+        ca = atoms[atoms.atom_name == "CA"]
+        assert list(zip(ca.chain_id.tolist(), ca.res_id.tolist(), strict=True)) == [
+            *(("A", number) for number in range(1, 11)),
+            *(("B", number) for number in range(1, 8)),
+        ]
+
+
+BAD_RECORDS = """>good one
+MKTAYIAKQR
+>inner
+MKT*AYI
+>gap
+MK-TAY
+>digits
+MKT
+A1Y
+>lower
+mktayiakqr
+>rare
+MUOBZXJK
+>../../etc/passwd of a host
+GAVLIGAVLI
+>nothing
+>good again
+MKTAYIAKQR
+"""
+
+
+def test_records_that_cannot_be_folded_are_named_and_the_others_are_folded(fold_text, tmp_path: Path, capsys):
+    run = fold_text(BAD_RECORDS)
+    assert [row["name"] for row in run.rows] == ["good", "lower", "rare", "etc_passwd", "good_2"]
+    assert [row["header"] for row in run.rows][3:] == ["../../etc/passwd of a host", "good again"]
+    substituted = {row["name"]: row["substitutions"] for row in run.rows}
+    assert substituted["lower"] == "lower case -> upper case"
+    assert substituted["rare"] == "1 x U -> C; 1 x O -> K; 1 x B -> D; 1 x Z -> E; 1 x J -> L"
+    failures = table(tmp_path / "out" / "failures.csv")
+    expected = {"inner": "stop codon", "gap": "gap", "digits": "(line 9)", "nothing": "the sequence is empty"}
+    assert {row["header"]: row["line"] for row in failures} == {"inner": "3", "gap": "5", "digits": "7", "nothing": "16"}
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    for row in failures:
+        assert expected[row["header"]] in row["error"]
+        assert f"in.fasta, line {row['line']}: '{row['header']}': {row['error']}" in shown.err
+    assert {path.name for path in tmp_path.iterdir()} == {"in.fasta", "out"}
+
+
+def test_a_file_with_no_usable_record_folds_nothing_and_names_each(fold_text, tmp_path: Path):
+    run = fold_text(">a\nM-K\n>b\n")
+    assert run.rows == []
+    assert [row["header"] for row in table(tmp_path / "out" / "failures.csv")] == ["a", "b"]
+
+
+def test_failures_of_an_earlier_run_are_forgotten_when_they_are_mended(fold_text, tmp_path: Path):
+    fold_text(">a\nM-K\n>b\nMKT\n")
+    assert fold_text(">a\nMK\n>b\nMKT\n").failures == []
+    assert not (tmp_path / "out" / "failures.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_recycles": -1}, "recycles is -1"),
+        ({"chunk_size": 0}, "chunk size is 0"),
+        ({"dtype": "int8"}, "unknown dtype 'int8'; choose one of float32"),
+        ({"quant": "w8a8-pwlqq"}, "did you mean w8a8-pwlq"),
+        ({"quant": "missing.yaml"}, "missing.yaml does not exist"),
+        ({"calibration": Path("missing.fasta")}, "missing.fasta: there is no such file"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_refused_before_anything_is_made(fold_text, tmp_path, settings, message):
+    with pytest.raises(ProtquantError, match=message):
+        fold_text(">a\nMKT\n", **settings)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_folder_that_is_a_file_is_named_and_left_as_it_was(esmfold_checkpoint, tmp_path: Path):
+    (tmp_path / "in.fasta").write_text(">a\nMKT\n")
+    (tmp_path / "out").write_text("mine")
+    for output in (tmp_path / "out", tmp_path / "out" / "below"):
+        with pytest.raises(ProtquantError, match=f"{output}: the output folder cannot be created"):
+            fold_fasta(tmp_path / "in.fasta", output, str(esmfold_checkpoint))
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_a_language_model_is_told_to_predict_contacts(esm2_checkpoint, tmp_path: Path):
+    (tmp_path / "in.fasta").write_text(">a\nMKT\n")
+    with pytest.raises(ProtquantError, match="is a language model and cannot fold; see `protquant contacts`"):
+        fold_fasta(tmp_path / "in.fasta", tmp_path / "out", str(esm2_checkpoint))
+
+
+def overflow_in(monkeypatch: pytest.MonkeyPatch, sequence: str) -> None:
+    """Make the coordinates of one sequence NaN, whatever batch it is in."""
+    forward, poisoned = ESMFold.forward, encode_complexes([sequence]).aatype[0]
+
+    def overflowing(self, batch, *args, **settings):
+        output = forward(self, batch, *args, **settings)
+        for row, (aatype, mask) in enumerate(zip(batch.aatype, batch.mask, strict=True)):
+            if torch.equal(aatype[mask], poisoned):
+                output.positions[row] = torch.nan
+        return output
+
+    monkeypatch.setattr(ESMFold, "forward", overflowing)
+
+
+def test_a_record_that_overflows_does_not_take_its_batch_along(fold_text, tmp_path: Path, monkeypatch):
+    overflow_in(monkeypatch, "GAVLI")
+    run = fold_text(">a\nMKTAY\n>b\nGAVLI\n>c\nRNDCQ\n")
+    assert [row["name"] for row in run.rows] == ["a", "c"]
+    (failure,) = table(tmp_path / "out" / "failures.csv")
+    assert (failure["name"], failure["line"]) == ("b", "3")
+    assert "not finite; fold it with --dtype float32" in failure["error"]
+    assert not (tmp_path / "out" / "b.pdb").exists()
+
+
+def test_a_record_too_long_for_the_memory_does_not_take_the_others_along(fold_text, monkeypatch, esmfold):
+    enough_for_40 = memory.plan_memory(esmfold, 40, chunk_size=1, available=2**60).activations
+    monkeypatch.setattr(memory, "available_bytes", lambda _device: enough_for_40)
+    run = fold_text(f">short\nMKTAY\n>long\n{'MKTAY' * 20}\n>fits\n{'MKTAY' * 8}\n")
+    assert [row["name"] for row in run.rows] == ["short", "fits"]
+    (failure,) = run.failures
+    assert failure["name"] == "long"
+    assert "1 x 100 residues would need" in failure["error"]
+    assert "a single sequence of 40 residues would fit" in failure["error"]
+
+
+def test_a_target_whose_file_cannot_be_written_does_not_take_the_others_along(fold_text, tmp_path: Path):
+    (tmp_path / "out" / "a.pdb").mkdir(parents=True)
+    run = fold_text(">a\nMKTAY\n>b\nGAVLI\n")
+    assert [row["name"] for row in run.rows] == ["b"]
+    assert "a.pdb: the file cannot be written" in run.failures[0]["error"]
+
+
+def test_a_structure_too_wide_for_the_pdb_format_is_written_as_mmcif(fold_text, tmp_path: Path, monkeypatch, capsys):
+    forward = ESMFold.forward
+
+    def far_away(self, *args, **settings):
+        output = forward(self, *args, **settings)
+        output.positions += 20_000
+        return output
+
+    monkeypatch.setattr(ESMFold, "forward", far_away)
+    assert fold_text(">a\nMKTAY\n").failures == []
+    assert (tmp_path / "out" / "a.cif").exists()
+    assert not (tmp_path / "out" / "a.pdb").exists()
+    assert "a: too large for the fixed columns of the PDB format; see the .cif" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("quant", ["w8", "w8a8-uniform", "w8a8-pwlq"])
+def test_quantized_folding_says_so_in_its_row(fold_text, calibration_file, quant: str):
+    run = fold_text(">a\nMKTAYIAKQR\n", quant=quant, calibration=calibration_file)
+    assert (run.rows[0]["recipe"], run.rows[0]["execution"]) == (quant, "simulated")

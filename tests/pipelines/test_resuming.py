@@ -1,0 +1,146 @@
+"""A run that is repeated does what is not done, and nothing else."""
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from protquant.pipelines import FoldRun, fold_batch, fold_fasta, folding
+from protquant.proteins import Manifest
+
+TEXT = ">a\nMKTAYIAK\n>b\nGAVLIDEGAV\n>c\nRNDCQEGHILKM\n"
+Fold = Callable[..., FoldRun]
+# The package exports a function of the module's name.
+MODULE = importlib.import_module("protquant.pipelines.fold_fasta")
+
+
+@pytest.fixture
+def folded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names that really went through the model since the test last cleared it."""
+    names: list[str] = []
+
+    def remembering(model, sequences, names_, *args, **settings):
+        names.extend(names_)
+        return fold_batch(model, sequences, names_, *args, **settings)
+
+    monkeypatch.setattr(folding, "fold_batch", remembering)
+    return names
+
+
+@pytest.fixture
+def fold_again(esmfold_checkpoint: Path, tmp_path: Path, folded: list[str]) -> Fold:
+    def run(text: str = TEXT, model: str = str(esmfold_checkpoint), **settings) -> FoldRun:
+        (tmp_path / "in.fasta").write_text(text)
+        folded.clear()
+        return fold_fasta(tmp_path / "in.fasta", tmp_path / "out", model, **({"plots": False} | settings))
+
+    return run
+
+
+def content(folder: Path) -> dict[str, tuple[bytes, int]]:
+    return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.glob("[a-c]*")}
+
+
+def test_a_repeated_run_skips_what_is_done_and_returns_the_same_rows(fold_again, folded, tmp_path: Path):
+    first = fold_again()
+    before = content(tmp_path / "out")
+    second = fold_again()
+    assert folded == []
+    assert second.skipped == ["a", "b", "c"]
+    assert second.rows == first.rows
+    assert content(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"num_recycles": 0}, {"dtype": "bfloat16"}, {"quant": "w8"}, {"overwrite": True}],
+    ids=lambda changed: next(iter(changed)),
+)
+def test_other_settings_fold_again(fold_again, folded, changed: dict[str, object]):
+    fold_again()
+    fold_again(**changed)
+    assert sorted(folded) == ["a", "b", "c"]
+
+
+def test_settings_that_change_no_result_fold_nothing(fold_again, folded, esmfold_checkpoint, calibration_file):
+    fold_again()
+    elsewhere = str(esmfold_checkpoint.parent / "." / ".." / esmfold_checkpoint.parent.name / esmfold_checkpoint.name)
+    fold_again(model=elsewhere, max_tokens_per_batch=0, chunk_size=3, calibration=calibration_file)
+    assert folded == []
+
+
+def test_other_calibration_sequences_fold_again_where_ranges_are_frozen(fold_again, folded, calibration_file, tmp_path):
+    fold_again(quant="w8a8-uniform", calibration=calibration_file)
+    copied = tmp_path / "copied.fasta"
+    copied.write_bytes(calibration_file.read_bytes())
+    fold_again(quant="w8a8-uniform", calibration=copied)
+    assert folded == []
+    copied.write_text(">x\nGIVEQCCTSICSLYQ\n")
+    fold_again(quant="w8a8-uniform", calibration=copied)
+    assert sorted(folded) == ["a", "b", "c"]
+
+
+def test_a_record_that_changed_is_folded_again_alone(fold_again, folded):
+    fold_again()
+    run = fold_again(TEXT.replace("GAVLIDEGAV", "GAVLIDEGAW").replace(">c", ">c with a description"))
+    assert sorted(folded) == ["b", "c"]
+    assert run.skipped == ["a"]
+    assert run.rows[2]["header"] == "c with a description"
+
+
+@pytest.mark.parametrize("name", ["b.pdb", "b.cif", "b_pae.json"])
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_text(path.read_text().replace("1", "2"))])
+def test_an_output_that_was_deleted_or_edited_is_made_again(fold_again, folded, tmp_path, name: str, damage):
+    fold_again()
+    before = {name: data for name, (data, _) in content(tmp_path / "out").items()}
+    damage(tmp_path / "out" / name)
+    fold_again(max_tokens_per_batch=0)
+    assert folded == ["b"]
+    after = {name: data for name, (data, _) in content(tmp_path / "out").items()}
+    assert set(after) == set(before)
+    assert after["a.pdb"] == before["a.pdb"]
+
+
+def test_pictures_asked_for_later_are_drawn(fold_again, folded, tmp_path: Path):
+    fold_again(TEXT[:12])
+    fold_again(TEXT[:12], plots=True)
+    assert folded == ["a"]
+    assert (tmp_path / "out" / "a.png").exists()
+    fold_again(TEXT[:12], plots=True)
+    fold_again(TEXT[:12])
+    assert folded == []
+
+
+@pytest.mark.parametrize("step", ["write_mmcif", "write_pdb", "write_pae"])
+def test_an_interrupted_run_keeps_what_is_complete_and_goes_on_from_there(
+    fold_again, folded, tmp_path: Path, monkeypatch, step: str
+):
+    write, calls = getattr(MODULE, step), []
+
+    def interrupted(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return write(*arguments)
+
+    monkeypatch.setattr(MODULE, step, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fold_again()
+    assert list(Manifest.load(tmp_path / "out").entries) == ["a"]
+    assert list((tmp_path / "out").glob(".*")) == []
+    complete = {name: data for name, data in content(tmp_path / "out").items() if name.startswith("a")}
+
+    run = fold_again()
+    assert run.skipped == ["a"]
+    assert sorted(folded) == ["b", "c"]
+    assert [row["name"] for row in run.rows] == ["a", "b", "c"]
+    assert complete.items() <= content(tmp_path / "out").items()
+
+
+def test_another_file_into_the_same_folder_adds_to_the_table(fold_again, tmp_path: Path):
+    fold_again(">a\nMKTAYIAK\n")
+    run = fold_again(">b\nGAVLIDEGAV\n")
+    assert [row["name"] for row in run.rows] == ["b"]
+    lines = (tmp_path / "out" / "predictions.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["name", "a", "b"]
