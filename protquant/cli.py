@@ -3,8 +3,9 @@
 import json
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -33,7 +34,9 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-console = Console()
+# Never narrower than a table: rich would cut its columns at the 80 characters it assumes of a pipe. And a path may hold
+# brackets and colons, which are no markup.
+console = Console(width=10_000, markup=False, emoji=False)
 
 JSON = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 Model = Annotated[
@@ -70,16 +73,14 @@ def _print_json(document: Any) -> None:
     typer.echo(json.dumps(json_value(document), indent=1))
 
 
-def _print_table(rows: list[dict[str, Any]], columns: list[str], title: str = "") -> None:
-    """A table as wide as it must be: rich would cut columns at the 80 characters it assumes of a pipe."""
+def _print_table(rows: Sequence[Mapping[Any, Any]], columns: list[str], title: str = "") -> None:
     table = Table(title=title or None, title_justify="left")
     for column in columns:
         text = rows and isinstance(rows[0].get(column), str)
         table.add_column(_HEADINGS.get(column, column), justify="left" if text else "right", no_wrap=True)
     for row in rows:
         table.add_row(*(_cell(row.get(column)) for column in columns))
-    width = max(console.width, console.measure(table, options=console.options.update_width(500)).maximum)
-    console.print(table, width=width, soft_wrap=True, crop=False)
+    console.print(table)
 
 
 _HEADINGS = {
@@ -207,6 +208,8 @@ def _check_table(output: Path) -> None:
     """Refuse before the work what would be refused after it."""
     if not output.name.lower().endswith((".csv", ".csv.gz", ".parquet")):
         raise ProtquantError(f"{output}: a table ends in .csv, .csv.gz or .parquet")
+    if output.suffix.lower() == ".parquet" and find_spec("pyarrow") is None:
+        raise ProtquantError(f"{output}: Parquet needs pyarrow; pip install 'protquant[parquet]', or name a .csv file")
     if output.is_dir():
         raise ProtquantError(f"{output}: this is a folder; name a file in it, such as {output / 'table.csv'}")
     prepare_folder(output.parent)

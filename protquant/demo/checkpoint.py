@@ -1,6 +1,5 @@
 """Resumable training state: model and optimizers after a step."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,7 +21,7 @@ def save_training_state(folder: Path, step: int, model: nn.Module, optimizers: S
     }
     temporary = folder / (_FILE + ".tmp")
     torch.save(state, temporary)
-    os.replace(temporary, folder / _FILE)
+    temporary.replace(folder / _FILE)
 
 
 def load_training_state(folder: Path, model: nn.Module, optimizers: Sequence[Optimizer]) -> int:

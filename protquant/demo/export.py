@@ -1,6 +1,6 @@
 """Put the trained demo together: fit the contact head, store the weights in half precision, keep the log.
 
-    python -m protquant.demo.export --language-model runs/lm --folding runs/fold --output protquant/demo
+python -m protquant.demo.export --language-model runs/lm --folding runs/fold --output protquant/demo
 """
 
 import argparse
@@ -47,13 +47,15 @@ def fit_contact_head(model: ESM2, references: Sequence[Reference], steps: int = 
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
         loss = F.binary_cross_entropy_with_logits(x / scale @ weight + bias, y) + _PENALTY * weight.square().sum()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return loss
 
-    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    optimizer.step(closure)
     with torch.no_grad():
-        model.contact_head.regression.weight.copy_(weight / scale)
-        model.contact_head.regression.bias.copy_(bias)
+        assert isinstance(model.contact_head, ContactHead)
+        regression = model.contact_head.regression
+        regression.weight.copy_(weight / scale)
+        regression.bias.copy_(bias)
     return float(closure())
 
 
@@ -68,7 +70,8 @@ def export(language_model: Path, folding: Path, output: Path) -> Path:
     for part, folder in (("language model", language_model), ("folding", folding)):
         rows = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
         # Every tenth row says how it went; rows with scores are all kept.
-        lines += [{"part": part, **row} for i, row in enumerate(rows) if i % 10 == 9 or "tm" in row or i + 1 == len(rows)]
+        kept = [row for i, row in enumerate(rows) if i % 10 == 9 or "tm" in row or i + 1 == len(rows)]
+        lines += [{"part": part, **row} for row in kept]
     (output / "training_log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     return output / "weights"
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from biotite.structure import get_residue_starts
@@ -50,7 +51,7 @@ def make_target(reference: Reference) -> Target:
     length = len(starts) - 1
     positions = torch.zeros(length, 14, 3)
     present, mask = torch.zeros(2, length, 14, dtype=torch.bool)
-    for row, (first, stop) in enumerate(zip(starts[:-1], starts[1:], strict=True)):
+    for row, (first, stop) in enumerate(pairwise(starts)):
         residue = residue_constants.restype_1to3.get(reference.sequence[row], "UNK")
         names = residue_constants.restype_name_to_atom14_names[residue]
         for atom in atoms[first:stop]:

@@ -3,8 +3,9 @@
     python -m protquant.demo.train_folding --language-model runs/lm --output runs/fold
 
 The result has memorized these chains: it is for trying and measuring quantization, not for science.
-Most of the cost of a step is in the updates of the pair (triangles, transition). So training starts with them switched off, on whole chains,
-when a step is cheap, and switches them on in a growing share of steps (stochastic depth, Huang et al. 2016).
+Most of the cost of a step is in the updates of the pair (triangles, transition). So training starts with them switched
+off, on whole chains, when a step is cheap, and switches them on in a growing share of steps (stochastic depth, Huang et
+al. 2016).
 """
 
 import argparse
@@ -64,8 +65,8 @@ class Stage:
 STAGES = (
     Stage(steps=600, batch=4, updates=0.0, recycles=0.0, structure=0.1, pose=1.0, clamp=30.0),
     Stage(steps=900, batch=4, updates=0.0, recycles=0.0, structure=0.5, pose=0.5, clamp=20.0),
-    Stage(steps=300, batch=2, updates=0.5, recycles=0.3, structure=1.0, pose=0.2, clamp=10.0),
-    Stage(steps=250, batch=2, updates=1.0, recycles=0.5, structure=1.0, pose=0.1, clamp=10.0),
+    Stage(steps=200, batch=2, updates=0.5, recycles=0.3, structure=1.0, pose=0.2, clamp=10.0),
+    Stage(steps=160, batch=2, updates=1.0, recycles=0.5, structure=1.0, pose=0.1, clamp=10.0),
 )
 
 
@@ -85,9 +86,11 @@ def initialize(model: ESMFold) -> None:
             if name.endswith(("_gate", "gate_proj")):
                 nn.init.zeros_(module.weight)
                 nn.init.ones_(module.bias)
-            if name.startswith("trunk.blocks") and ("tri_" in name or "pair_transition" in name or "to_pair" in name):
-                if name.endswith(("out_proj", "down_proj")):
-                    nn.init.zeros_(module.weight)
+            updates_pair = name.startswith("trunk.blocks") and any(
+                word in name for word in ("tri_", "pair_tr", "to_pair")
+            )
+            if updates_pair and name.endswith(("out_proj", "down_proj")):
+                nn.init.zeros_(module.weight)
         elif isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight, std=1.0 if "relative_position" in name else 0.1)
 
@@ -108,28 +111,26 @@ def _ending(name: str) -> str:
     return ".".join(name.rsplit(".", 2)[-2:])
 
 
+_PAIR_UPDATES = ("tri_mul_out", "tri_mul_in", "tri_attn_start", "tri_attn_end", "pair_transition")
+
+
 @contextmanager
 def without_pair_updates(model: ESMFold) -> Iterator[None]:
     """The triangle updates and the pair transition of every block add nothing."""
-    skipped = [
-        module
-        for block in model.trunk.blocks
-        for module in (
-            *(block.tri_mul_out, block.tri_mul_in, block.tri_attn_start, block.tri_attn_end),
-            block.pair_transition,
-        )
-    ]
+    skipped = [block.get_submodule(name) for block in model.trunk.blocks for name in _PAIR_UPDATES]
     for module in skipped:
         module.forward = lambda *_: 0.0
     try:
         yield
     finally:
         for module in skipped:
-            del module.forward
+            del module.forward  # the instance's; that of the class shows again
 
 
 @torch.no_grad()
-def evaluate(model: ESMFold, targets: Sequence[Target], hidden: Sequence[Tensor], num_recycles: int) -> dict[str, list[float]]:
+def evaluate(
+    model: ESMFold, targets: Sequence[Target], hidden: Sequence[Tensor], num_recycles: int
+) -> dict[str, list[float]]:
     """TM-score, lDDT (0-1) and mean pLDDT (0-100) per target."""
     scores: dict[str, list[float]] = {"tm": [], "lddt": [], "plddt": []}
     for target, states in zip(targets, hidden, strict=True):
@@ -191,10 +192,8 @@ def train(
     model.lm.requires_grad_(False)
     targets = sorted((make_target(reference) for reference in load_references()), key=lambda t: len(t.aatype))
     with torch.no_grad():
-        hidden = []
-        for target in targets:
-            batch = collate([target]).input
-            hidden.append(model.language_model_hidden(batch.aatype, batch.mask)[0])
+        inputs = [collate([target]).input for target in targets]
+        hidden = [model.language_model_hidden(x.aatype, x.mask)[0] for x in inputs]
 
     total = sum(stage.steps for stage in stages)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -249,7 +248,8 @@ def train(
                     with without_pair_updates(model):
                         scores = evaluate(model, targets, hidden, num_recycles=0)
                 model.train()
-                row |= {name: _mean(value) for name, value in scores.items()} | {"worst_tm": round(min(scores["tm"]), 4)}
+                row |= {name: _mean(value) for name, value in scores.items()}
+                row["worst_tm"] = round(min(scores["tm"]), 4)
             log.info("%s", row)
             with (output / "log.jsonl").open("a") as file:
                 file.write(json.dumps(row) + "\n")

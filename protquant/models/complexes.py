@@ -72,7 +72,7 @@ def encode_complexes(
             aatype.extend(residue_constants.restype_order_with_x.get(letter, _UNKNOWN) for letter in chain)
             chain_index.extend([number] * len(chain))
         rows.append((torch.tensor(aatype), torch.tensor(residue_index), torch.tensor(chain_index)))
-    aatypes, residue_indices, chain_indices = zip(*rows, strict=True)
+    aatypes, residue_indices, chain_indices = (list(column) for column in zip(*rows, strict=True))
     return FoldingInput(
         aatype=pad_sequence(aatypes, batch_first=True),
         mask=pad_sequence([torch.ones_like(row, dtype=torch.bool) for row in aatypes], batch_first=True),

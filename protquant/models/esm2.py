@@ -96,7 +96,7 @@ class RotaryEmbedding(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         # A model cast to half precision keeps its frequencies: rounded, they turn far residues the wrong way.
         exact = self.inverse_frequency
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.inverse_frequency = exact.to(self.inverse_frequency.device)
         return self
 

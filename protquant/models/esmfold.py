@@ -170,7 +170,6 @@ class ESMFold(nn.Module):
     def embed(
         self,
         aatype: Int[Tensor, "b l"],
-        mask: Bool[Tensor, "b l"],
         hidden: Float[Tensor, "b l layers c"],
     ) -> Float[Tensor, "b l s"]:
         """The trunk's input: the layer mix through a perceptron, plus an embedding of the residue type."""
@@ -205,7 +204,7 @@ class ESMFold(nn.Module):
         if hidden is None:
             hidden = self.language_model_hidden(aatype, mask)
         single, pair, structure = self.trunk(
-            self.embed(aatype, mask, hidden), aatype, batch.residue_index, mask, num_recycles, chunk_size
+            self.embed(aatype, hidden), aatype, batch.residue_index, mask, num_recycles, chunk_size
         )
         distogram = self.distogram_head(pair)
         pae_logits = self.pae_head(pair).float()

@@ -71,9 +71,7 @@ class Structure:
     single: Float[Tensor, "b l s"]
 
 
-def _summed_squared_distance(
-    q: Float[Tensor, "b i h p 3"], k: Float[Tensor, "b j h p 3"]
-) -> Float[Tensor, "b h i j"]:
+def _summed_squared_distance(q: Float[Tensor, "b i h p 3"], k: Float[Tensor, "b j h p 3"]) -> Float[Tensor, "b h i j"]:
     """Sum over a head's points of |q - k|^2, expanded so that no (i, j, p) tensor is ever made."""
     q, k = q.flatten(-2).transpose(1, 2), k.flatten(-2).transpose(1, 2)  # (b, h, residues, 3 p)
     return q.square().sum(-1)[..., :, None] + k.square().sum(-1)[..., None, :] - 2 * q @ k.transpose(-1, -2)
@@ -213,9 +211,7 @@ class StructureModule(nn.Module):
         single = initial = self.single_norm(single.float())
         pair = self.pair_norm(pair.float())
         single = self.linear_in(single)
-        rigids = Rigid.identity(
-            single.shape[:-1], single.dtype, single.device, requires_grad=self.training, fmt="quat"
-        )
+        rigids = Rigid.identity(single.shape[:-1], single.dtype, single.device, requires_grad=self.training, fmt="quat")
         frames = []
         for _ in range(self.config.num_layers):
             single = self.ipa_norm(single + self.ipa(single, pair, rigids, mask))

@@ -105,6 +105,8 @@ class PairToBias(nn.Module):
 
 
 class FoldingBlock(nn.Module):
+    """One round of updates: the single from itself and the pair, then the pair from the single and itself."""
+
     def __init__(self, config: TrunkConfig) -> None:
         super().__init__()
         single, pair = config.single_dim, config.pair_dim

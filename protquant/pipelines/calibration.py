@@ -15,7 +15,7 @@ from protquant.quant import quantize as quantize_model
 
 __all__ = ["calibration_sequences", "gather_statistics", "needs_statistics", "quantize"]
 
-Model = TypeVar("Model", ESM2, ESMFold)
+Model = TypeVar("Model", bound=ESM2 | ESMFold)
 
 
 def calibration_sequences(fasta: str | Path | None = None, limit: int | None = None) -> list[str]:

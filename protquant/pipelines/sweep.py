@@ -37,7 +37,7 @@ def run_job(config: DictConfig, folder: Path) -> dict[str, Any]:
     if path.exists() and json.loads(path.read_text(encoding="utf-8"))["fingerprint"] == print_:
         log.info("done already: %s", path)
         return dict(json.loads(path.read_text(encoding="utf-8"))["record"])
-    recipe = load_recipe(OmegaConf.to_container(config.quant, resolve=True))
+    recipe = load_recipe(config.quant)
     result = evaluate(
         [config.model.name_or_path],
         [recipe],
@@ -56,9 +56,17 @@ def run_job(config: DictConfig, folder: Path) -> dict[str, Any]:
     return record
 
 
+def _job_number(path: Path) -> tuple[int, str]:
+    """Job folders start with the number of the job: 10 comes after 2."""
+    number = path.parent.name.split("_", 1)[0]
+    return int(number) if number.isdigit() else sys.maxsize, path.parent.name
+
+
 def _add_to_table(folder: Path) -> Path:
     """One row per job of the sweep, from what the jobs wrote."""
-    documents = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob(f"*/{RESULT}"))]
+    documents = [
+        json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob(f"*/{RESULT}"), key=_job_number)
+    ]
     return write_table([document["record"] for document in documents], folder / TABLE)
 
 

@@ -36,6 +36,8 @@ def predict(atom37: Callable[[str], Arrays]) -> Callable[..., Prediction]:
         positions, mask, plddt = atom37(sequence)
         pae = np.random.default_rng(1).uniform(0, 31.75, size=(len(mask), len(mask)))
         atoms = atoms_from_atom37(positions, mask, sequence, plddt)
-        return Prediction(header.split()[0] if header.split() else "x", header, sequence, atoms, plddt[:, 1], pae, ptm)
+        return Prediction(
+            header.split(maxsplit=1)[0] if header.split() else "x", header, sequence, atoms, plddt[:, 1], pae, ptm
+        )
 
     return make

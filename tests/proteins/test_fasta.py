@@ -14,7 +14,7 @@ from protquant.errors import ProtquantError
 from protquant.proteins import AMINO_ACIDS, Record, read_fasta, write_fasta
 
 
-def read(tmp_path: Path, content: str | bytes, name: str = "in.fasta", **options: int):  # noqa: ANN201
+def read(tmp_path: Path, content: str | bytes, name: str = "in.fasta", **options: int):
     path = tmp_path / name
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     return read_fasta(path, **options)
