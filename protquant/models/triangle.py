@@ -18,7 +18,7 @@ __all__ = ["MAX_ATTENTION_ELEMENTS", "TriangleAttention", "TriangleMultiplicatio
 # released ESMFold (4 heads) pass it at 813 residues and wrap around silently at 1,024.
 MAX_ATTENTION_ELEMENTS = 2**31
 
-# Added to logits of padded keys; finite, so that a row without any valid key stays finite.
+# Added to logits of padded keys; finite (in half precision too), so that a row without any valid key stays finite.
 _MASKED = -1e9
 
 
@@ -100,6 +100,7 @@ class TriangleAttention(nn.Module):
         v = self.v(self._split_heads(self.v_proj(z)))
         logits = self.logits(q @ k.transpose(-1, -2) + bias)
         if not mask.all():
-            logits = logits + torch.where(mask, 0.0, _MASKED)[:, :, None, None, :].to(logits.dtype)
+            penalty = torch.where(mask, 0.0, max(_MASKED, torch.finfo(logits.dtype).min / 2))
+            logits = logits + penalty[:, :, None, None, :].to(logits.dtype)
         out = (self.probs(logits.softmax(dim=-1)) @ v).transpose(-2, -3).flatten(-2)
         return self.out_proj(self.gate_proj(z).sigmoid() * out)

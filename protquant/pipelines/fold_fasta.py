@@ -263,7 +263,8 @@ def _rejected(record: Rejected) -> dict[str, Any]:
 
 
 def _finish(run: FoldRun, records: Fasta, manifest: Manifest) -> None:
-    if rows := manifest.rows():
+    names = {row["name"] for row in run.rows}
+    if rows := run.rows + [row for row in manifest.rows() if row["name"] not in names]:
         write_table(rows, run.output / TABLE)
     failures = run.output / FAILURES
     if run.failures:

@@ -38,7 +38,7 @@ def table(path: Path) -> list[dict[str, str]]:
 
 
 def test_every_target_gets_its_files_and_a_row(fold_text, tmp_path: Path):
-    run = fold_text(">sp|P1|ONE first, of two\nMKTAYIAKQR\n>two\nGAVLIDEGAVLIDE\n", plots=True)
+    run = fold_text(">sp|P1|ONE first, of two\nMKTAYIAKQR\n>two\nGAVLIDE\n", plots=True)
     stems = ["sp_P1_ONE", "two"]
     suffixes = (".cif", ".pdb", ".png", "_pae.json")
     expected = {stem + suffix for stem in stems for suffix in suffixes} | {"manifest.jsonl", "predictions.csv"}
@@ -46,7 +46,7 @@ def test_every_target_gets_its_files_and_a_row(fold_text, tmp_path: Path):
     rows = table(tmp_path / "out" / "predictions.csv")
     assert [row["name"] for row in rows] == stems
     assert rows[0]["header"] == "sp|P1|ONE first, of two"
-    assert [row["length"] for row in rows] == ["10", "14"]
+    assert [row["length"] for row in rows] == ["10", "7"]  # as in the file, though the shorter is folded first
     assert run.failures == []
 
 
@@ -228,6 +228,12 @@ def test_a_structure_too_wide_for_the_pdb_format_is_written_as_mmcif(fold_text, 
     assert (tmp_path / "out" / "a.cif").exists()
     assert not (tmp_path / "out" / "a.pdb").exists()
     assert "a: too large for the fixed columns of the PDB format; see the .cif" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_folds_every_record(fold_text, dtype: str):
+    run = fold_text(">a\nMKTAYIAKQR\n>b\nGAVLIDE\n>c\nMKT:GAV\n", dtype=dtype)
+    assert [(row["name"], row["dtype"]) for row in run.rows] == [("a", dtype), ("b", dtype), ("c", dtype)]
 
 
 @pytest.mark.parametrize("quant", ["w8", "w8a8-uniform"])

@@ -143,4 +143,4 @@ def test_another_file_into_the_same_folder_adds_to_the_table(fold_again, tmp_pat
     run = fold_again(">b\nGAVLIDEGAV\n")
     assert [row["name"] for row in run.rows] == ["b"]
     lines = (tmp_path / "out" / "predictions.csv").read_text().splitlines()
-    assert [line.split(",")[0] for line in lines] == ["name", "a", "b"]
+    assert [line.split(",")[0] for line in lines] == ["name", "b", "a"]
