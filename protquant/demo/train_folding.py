@@ -30,7 +30,7 @@ from protquant.demo.sizes import FOLDING_MODEL
 from protquant.demo.targets import Target, collate, make_target
 from protquant.models.esmfold import ESMFold
 from protquant.scores import tm_score
-from protquant.structures import load_references
+from protquant.structures import Reference, load_references
 
 __all__ = ["STAGES", "Stage", "evaluate", "initialize", "train"]
 
@@ -171,6 +171,7 @@ def _mean(values: Sequence[float]) -> float:
 def train(
     lm_state: dict[str, Tensor],
     output: Path,
+    references: Sequence[Reference] | None = None,
     stages: Sequence[Stage] = STAGES,
     peak_rate: float = 5e-3,
     seed: int = 0,
@@ -182,6 +183,8 @@ def train(
     ----------
     lm_state : dict
         State of the trained language model; it stays frozen.
+    references : sequence of Reference, optional
+        What is learned; by default the 50 chains.
     """
     output.mkdir(parents=True, exist_ok=True)
     torch.set_float32_matmul_precision("medium")  # bfloat16 products where the CPU has them: faster, good enough here
@@ -190,7 +193,8 @@ def train(
     initialize(model)
     model.lm.load_state_dict(lm_state)
     model.lm.requires_grad_(False)
-    targets = sorted((make_target(reference) for reference in load_references()), key=lambda t: len(t.aatype))
+    chains = load_references() if references is None else references
+    targets = sorted((make_target(chain) for chain in chains), key=lambda target: len(target.aatype))
     with torch.no_grad():
         inputs = [collate([target]).input for target in targets]
         hidden = [model.language_model_hidden(x.aatype, x.mask)[0] for x in inputs]
@@ -236,10 +240,11 @@ def train(
         values = {"structure": structure, "pose": pose, "distogram": distogram, "confidence": confidence, "norm": norm}
         for name, value in values.items():
             running[name] = 0.97 * running.get(name, value.item()) + 0.03 * value.item()
-        if (step + 1) % 50 == 0:
+        to_evaluate = (step + 1) % evaluate_every == 0 or step + 1 == total
+        if to_evaluate or (step + 1) % 50 == 0:
             row: dict[str, object] = {"step": step + 1, **{name: round(value, 4) for name, value in running.items()}}
             row["seconds"] = round(time.monotonic() - began, 1)
-            if (step + 1) % evaluate_every == 0 or step + 1 == total:
+            if to_evaluate:
                 save_training_state(output, step + 1, model, optimizers)
                 model.eval()
                 if stage.updates:

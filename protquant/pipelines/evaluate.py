@@ -151,7 +151,8 @@ def _notes(
 ) -> list[str]:
     where = "the 50 chains that ship with protquant" if structures is None else str(structures)
     notes = [
-        f"{len(references)} reference structures from {where}; calibrated on {len(sequences)} sequences.",
+        f"{len(references)} reference structures from {where}.",
+        f"Where a recipe freezes ranges, they were calibrated on {len(sequences)} sequences.",
         "Execution is simulated (quantize-dequantize in float): seconds say nothing about integer kernels.",
     ]
     if "demo" in models and structures is None:
