@@ -300,7 +300,7 @@ def score_command(
 def import_command(
     source: Annotated[str, typer.Argument(help="Hugging Face folder or hub name, fair-esm `.pt`, or released name.")],
     output: Annotated[Path, typer.Argument(help="Folder to make.")],
-    overwrite: Annotated[bool, typer.Option(help="Replace a folder that holds something.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace the checkpoint that is there.")] = False,
     as_json: JSON = False,
 ) -> None:
     """Convert a checkpoint to protquant's own layout (safetensors, no pickle), checked key by key.
@@ -343,8 +343,12 @@ def inspect(
 
 
 @app.command()
+@speaks_to_people
 def recipes(as_json: JSON = False) -> None:
-    """List the recipes that ship with protquant."""
+    """List the recipes that ship with protquant.
+
+    Example: `protquant recipes`
+    """
     rows = [{"recipe": name, "description": load_recipe(name).description} for name in available_recipes()]
     if as_json:
         _print_json(rows)
@@ -368,9 +372,11 @@ def demo(
     write_table(result.records, output / "comparison.csv")
     if as_json:
         _print_json({"fold": run.to_dict(), "evaluation": result.to_dict()})
-        return
-    _print_table(run.rows, ["name", "length", "chains", "mean_plddt", "ptm", "recipe"], f"folded into {output}")
-    _print_evaluation(result)
+    else:
+        _print_table(run.rows, ["name", "length", "chains", "mean_plddt", "ptm", "recipe"], f"folded into {output}")
+        _print_evaluation(result)
+    if run.failures:
+        raise typer.Exit(SOME_FAILED)
 
 
 def main() -> None:

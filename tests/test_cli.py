@@ -241,6 +241,12 @@ def test_import_does_not_overwrite_unasked(esm2_checkpoint: Path, tmp_path: Path
     (tmp_path / "mine" / "notes.txt").write_text("mine")
     assert_refused(run("import", esm2_checkpoint, tmp_path / "mine"), "already exists and is not empty")
     assert (tmp_path / "mine" / "notes.txt").read_text() == "mine"
+    assert_refused(
+        run("import", esm2_checkpoint, tmp_path / "mine", "--overwrite"), "no part of a checkpoint (notes.txt)"
+    )
+    assert (tmp_path / "mine" / "notes.txt").read_text() == "mine"
+    (tmp_path / "mine" / "notes.txt").unlink()
+    assert run("import", esm2_checkpoint, tmp_path / "mine").exit_code == 0
     assert run("import", esm2_checkpoint, tmp_path / "mine", "--overwrite").exit_code == 0
 
 

@@ -76,7 +76,7 @@ def import_checkpoint(
     output_folder : str or PathLike
         New, or empty, unless `overwrite`.
     overwrite : bool
-        Replace a folder that holds something.
+        Replace the checkpoint that is in the folder; never one that holds anything else.
     dtype : torch.dtype
         What the weights are stored as.
 

@@ -46,7 +46,7 @@ def save_model(
     dtype : torch.dtype
         What the weights are stored as: float32, float16 or bfloat16. They are loaded as float32.
     overwrite : bool
-        Replace a folder that holds something.
+        Replace the checkpoint that is in the folder; never one that holds anything else.
 
     Returns
     -------
@@ -61,6 +61,11 @@ def save_model(
     folder = Path(folder)
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not overwrite):
         raise ProtquantError(f"{folder}: already exists and is not empty; name another folder or ask to overwrite it.")
+    if folder.is_dir() and (strangers := sorted({path.name for path in folder.iterdir()} - {_CONFIG, _WEIGHTS})):
+        raise ProtquantError(
+            f"{folder}: not overwritten, for it holds what is no part of a checkpoint ({', '.join(strangers[:3])});"
+            " name another folder."
+        )
     state = {name: tensor.detach().cpu().to(dtype).contiguous() for name, tensor in model.state_dict().items()}
     if lost := [name for name, tensor in state.items() if not tensor.isfinite().all()]:
         raise ProtquantError(
@@ -82,6 +87,8 @@ def save_model(
         }
         content["sha256"] = _content_hash(content)
         (temporary / _CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        # safetensors makes files that their owner alone may read, whatever the umask says.
+        (temporary / _WEIGHTS).chmod((temporary / _CONFIG).stat().st_mode)
         for path in temporary.iterdir():
             _flush(path)
         if folder.exists():

@@ -56,7 +56,7 @@ def fit_contact_head(model: ESM2, references: Sequence[Reference], steps: int = 
         regression = model.contact_head.regression
         regression.weight.copy_(weight / scale)
         regression.bias.copy_(bias)
-    return float(closure())
+    return closure().item()
 
 
 def export(language_model: Path, folding: Path, output: Path) -> Path:

@@ -15,7 +15,7 @@ from protquant.models.complexes import FoldingInput
 from protquant.models.trunk import virtual_cb
 from protquant.structures import Reference
 
-__all__ = ["Target", "collate", "make_target"]
+__all__ = ["Target", "TargetBatch", "collate", "make_target"]
 
 # Atoms whose names may be exchanged without changing the structure (Jumper et al. 2021, 1.8.5): no loss is taken.
 _AMBIGUOUS = {

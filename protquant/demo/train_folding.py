@@ -15,7 +15,7 @@ import math
 import random
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from torch.nn.utils.rnn import pad_sequence
 from protquant.demo.checkpoint import load_training_state, save_training_state
 from protquant.demo.losses import confidence_loss, distogram_loss, lddt_ca, pose_loss, structure_loss
 from protquant.demo.sizes import FOLDING_MODEL
-from protquant.demo.targets import Target, collate, make_target
+from protquant.demo.targets import Target, TargetBatch, collate, make_target
 from protquant.models.esmfold import ESMFold
 from protquant.scores import tm_score
 from protquant.structures import Reference, load_references
@@ -168,6 +168,23 @@ def _mean(values: Sequence[float]) -> float:
     return round(sum(values) / len(values), 4)
 
 
+def _losses(
+    model: ESMFold, batch: TargetBatch, states: Tensor, stage: Stage, draw: random.Random
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss of one step, and its parts by name."""
+    num_recycles = int(draw.random() < stage.recycles)
+    with nullcontext() if draw.random() < stage.updates else without_pair_updates(model):
+        prediction = model(batch.input, num_recycles=num_recycles, hidden=states)
+    # One step in ten is not clamped, so that distant parts feel each other.
+    structure = structure_loss(prediction, batch, 1000.0 if draw.random() < 0.1 else stage.clamp)
+    pose = pose_loss(prediction, batch)
+    distogram = distogram_loss(prediction, batch)
+    confidence = confidence_loss(prediction, batch)
+    residue = F.cross_entropy(prediction.lm_logits[batch.mask], batch.input.aatype[batch.mask] + 1)
+    loss = stage.structure * structure + stage.pose * pose + 0.1 * distogram + 0.02 * confidence + 0.01 * residue
+    return loss, {"structure": structure, "pose": pose, "distogram": distogram, "confidence": confidence}
+
+
 def train(
     lm_state: dict[str, Tensor],
     output: Path,
@@ -217,19 +234,7 @@ def train(
         chosen = range(max(0, first), min(len(targets), first + stage.batch))
         batch = collate([targets[i] for i in chosen])
         states = pad_sequence([hidden[i] for i in chosen], batch_first=True)
-        num_recycles = int(draw.random() < stage.recycles)
-        if draw.random() < stage.updates:
-            prediction = model(batch.input, num_recycles=num_recycles, hidden=states)
-        else:
-            with without_pair_updates(model):
-                prediction = model(batch.input, num_recycles=num_recycles, hidden=states)
-        # One step in ten is not clamped, so that distant parts feel each other.
-        structure = structure_loss(prediction, batch, 1000.0 if draw.random() < 0.1 else stage.clamp)
-        distogram = distogram_loss(prediction, batch)
-        confidence = confidence_loss(prediction, batch)
-        residue = F.cross_entropy(prediction.lm_logits[batch.mask], batch.input.aatype[batch.mask] + 1)
-        pose = pose_loss(prediction, batch)
-        loss = stage.structure * structure + stage.pose * pose + 0.1 * distogram + 0.02 * confidence + 0.01 * residue
+        loss, values = _losses(model, batch, states, stage, draw)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(trained, 1.0)
         for optimizer, peak in zip(optimizers, peaks, strict=True):
@@ -237,7 +242,7 @@ def train(
                 group["lr"] = rate * rate_factor(step, total)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        values = {"structure": structure, "pose": pose, "distogram": distogram, "confidence": confidence, "norm": norm}
+        values["norm"] = norm
         for name, value in values.items():
             running[name] = 0.97 * running.get(name, value.item()) + 0.03 * value.item()
         to_evaluate = (step + 1) % evaluate_every == 0 or step + 1 == total

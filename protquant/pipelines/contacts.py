@@ -23,7 +23,7 @@ from protquant.quant import load_recipe
 __all__ = ["contacts_fasta", "predict_contacts"]
 
 _MIN_SEPARATION = 6
-TABLE = "contacts.csv"
+TABLE, TARGETS, FAILURES = "contacts.csv", "targets.csv", "failures.csv"
 
 
 def predict_contacts(model: ESM2 | ESMFold, sequence: str) -> NDArray[np.float64]:
@@ -66,8 +66,9 @@ def contacts_fasta(
 ) -> dict[str, Any]:
     """Predict the contacts of every record with ESM-2; of a folding model its language model is taken.
 
-    Writes `contacts.csv` (the L most probable pairs at least 6 apart of each target, L its length), and for each
-    target `<name>_contacts.npy` (all probabilities, float32) and `<name>_contacts.png`.
+    Writes `contacts.csv` (the L most probable pairs at least 6 apart of each target, L its length), `targets.csv` (a
+    row each, with the raw header), `failures.csv` where records failed, and for each target `<name>_contacts.npy` (all
+    probabilities, float32) and `<name>_contacts.png`.
 
     Parameters
     ----------
@@ -101,6 +102,9 @@ def contacts_fasta(
     failures: list[dict[str, Any]] = [
         {"name": None, "header": r.header, "line": r.line, "error": f"{r.reason}; {r.remedy}"} for r in records.rejected
     ]
+    for record in records.records:
+        for note in record.substitutions:
+            tqdm.write(f"{records.path}, line {record.line}: {record.header!r}: {note}", file=sys.stderr)
     pairs: list[dict[str, Any]] = []
     targets: list[dict[str, Any]] = []
     for record in tqdm(records.records, desc="contacts", unit="protein", disable=not sys.stderr.isatty()):
@@ -126,8 +130,12 @@ def contacts_fasta(
     for failure in failures:
         where = f"{records.path}, line {failure['line']}: {failure['header']!r}"
         tqdm.write(f"{where}: {failure['error']}", file=sys.stderr)
-    columns = ["name", "i", "j", "probability"]
-    table = write_table(pairs, output / TABLE, columns=columns)
+    table = write_table(pairs, output / TABLE, columns=["name", "i", "j", "probability"])
+    write_table(targets, output / TARGETS, columns=["name", "header", "length", "recipe", "substitutions"])
+    if failures:
+        write_table(failures, output / FAILURES)
+    else:
+        (output / FAILURES).unlink(missing_ok=True)
     return {"output": str(output), "table": str(table), "targets": targets, "failures": failures}
 
 

@@ -37,9 +37,9 @@ class Calibration:
     def __post_init__(self) -> None:
         if self.range not in RANGE_RULES:
             raise ProtquantError(f"calibration range {self.range!r} is none of {', '.join(RANGE_RULES)}")
-        if self.top_k < 1:
-            raise ProtquantError(f"calibration top_k {self.top_k} is not positive")
-        if not 50 < self.percentile <= 100:
+        if not isinstance(self.top_k, int) or self.top_k < 1:
+            raise ProtquantError(f"calibration top_k {self.top_k!r} is not a positive integer")
+        if not isinstance(self.percentile, int | float) or not 50 < self.percentile <= 100:
             raise ProtquantError(f"calibration percentile {self.percentile} is not in (50, 100]")
 
 

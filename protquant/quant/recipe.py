@@ -75,12 +75,18 @@ class Recipe:
         settings = dict(data)
         _check_keys(f"recipe {name}", settings, cls)
         calibration = settings.get("calibration")
+        if calibration is not None and not isinstance(calibration, Mapping | Calibration):
+            raise ProtquantError(f"recipe {name}: calibration is a mapping, such as range: minmax, not {calibration!r}")
         if isinstance(calibration, Mapping):
             _check_keys(f"recipe {name}: calibration", calibration, Calibration)
             settings["calibration"] = Calibration(**calibration)
         for key in ("kinds", "sites"):
             if not isinstance(settings.get(key) or {}, Mapping):
                 raise ProtquantError(f"recipe {name}: {key} is a mapping to formats, not {settings[key]!r}")
+        exclude = settings.get("exclude")
+        # A string would be taken for its letters, and "*" among them leaves everything in float.
+        if exclude is not None and (isinstance(exclude, str) or not all(isinstance(each, str) for each in exclude)):
+            raise ProtquantError(f"recipe {name}: exclude is a list of patterns, not {exclude!r}")
         return cls(**{key: value for key, value in settings.items() if value is not None})
 
     def to_dict(self) -> dict[str, Any]:
@@ -184,7 +190,10 @@ def load_recipe(source: "str | Path | Mapping[str, Any] | DictConfig | Recipe") 
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
             raise ProtquantError(f"recipe file {path} does not exist")
-        text = path.read_text(encoding="utf-8")
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ProtquantError(f"recipe file {path} cannot be read as text ({error})") from error
         name = path.stem
     else:
         name = str(source)

@@ -51,9 +51,10 @@ def assert_same_weights(one: nn.Module, other: nn.Module) -> None:
 def test_language_model_training_resumes_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     settings = {"steps": 4, "batch": 2, "crop": 24, "save_every": 2}
     whole = train_language_model(SEQUENCES, tmp_path / "whole", **settings)
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched:
         interrupted_after_the_first_save(patched, "train_language_model")
-        train_language_model(SEQUENCES, tmp_path / "parts", **settings)
+        with pytest.raises(KeyboardInterrupt):
+            train_language_model(SEQUENCES, tmp_path / "parts", **settings)
     assert torch.load(tmp_path / "parts" / "state.pt", weights_only=True)["step"] == 2
     assert_same_weights(whole, train_language_model(SEQUENCES, tmp_path / "parts", **settings))
 
@@ -67,8 +68,9 @@ def test_folding_training_resumes_to_the_same_weights(tmp_path: Path, monkeypatc
     )
     settings = {"references": load_references(limit=2), "stages": stages, "evaluate_every": 1}
     whole = train(lm_state, tmp_path / "whole", **settings)
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched:
         interrupted_after_the_first_save(patched, "train_folding")
-        train(lm_state, tmp_path / "parts", **settings)
+        with pytest.raises(KeyboardInterrupt):
+            train(lm_state, tmp_path / "parts", **settings)
     assert torch.load(tmp_path / "parts" / "state.pt", weights_only=True)["step"] == 1
     assert_same_weights(whole, train(lm_state, tmp_path / "parts", **settings))

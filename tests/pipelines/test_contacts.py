@@ -32,8 +32,11 @@ def test_of_a_folding_model_the_language_model_is_asked(esmfold: ESMFold, esm2_c
 def test_each_target_gets_a_map_and_its_most_probable_pairs(fasta: Path, esm2_checkpoint: Path, tmp_path: Path):
     document = contacts_fasta(fasta, tmp_path / "out", str(esm2_checkpoint), top=0.5)
     assert [row["header"] for row in document["targets"]] == ["a first", "b"]
-    names = {"a_contacts.npy", "a_contacts.png", "b_contacts.npy", "b_contacts.png", "contacts.csv"}
-    assert {path.name for path in (tmp_path / "out").iterdir()} == names
+    names = {"a_contacts.npy", "a_contacts.png", "b_contacts.npy", "b_contacts.png"}
+    tables = {"contacts.csv", "targets.csv", "failures.csv"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == names | tables
+    assert pd.read_csv(tmp_path / "out" / "targets.csv").header.tolist() == ["a first", "b"]
+    assert pd.read_csv(tmp_path / "out" / "failures.csv").header.tolist() == ["gap", "pair"]
     saved = np.load(tmp_path / "out" / "a_contacts.npy")
     assert saved.dtype == np.float32
     pairs = pd.read_csv(tmp_path / "out" / "contacts.csv").query("name == 'a'")

@@ -86,7 +86,11 @@ def test_a_file_is_a_recipe_named_after_it(tmp_path):
         ({"sites": {"re:(": None}}, "regular expression"),
         ({"calibration": {"topk": 3}}, "did you mean top_k"),
         ({"calibration": {"range": "max"}}, "minmax"),
+        ({"calibration": {"top_k": "2"}}, "top_k '2' is not a positive integer"),
+        ({"calibration": "minmax"}, "calibration is a mapping"),
         ({"kinds": ["norm_input"]}, "mapping"),
+        ({"kinds": {"linear_weight": {**EIGHT, "granularity": "group", "group_size": "32"}}}, "group_size '32'"),
+        ({"exclude": "lm.*"}, "exclude is a list of patterns"),
     ],
 )
 def test_mistakes_are_named(data, message):
@@ -114,7 +118,7 @@ def test_an_unknown_name_suggests_a_known_one():
         load_recipe("nowhere.yaml")
 
 
-def test_the_shipped_recipes_are_those_that_the_readme_names():
+def test_the_recipes_of_the_paper_and_of_its_comparisons_ship():
     names = "bf16 fp32 w4 w4a8-pwlq w6a6-pwlq w8 w8a8-pwlq w8a8-uniform w8a8-uniform-noln"
     assert set(names.split()) <= set(available_recipes())
 

@@ -163,8 +163,9 @@ class Uniform(Format):
         range is [min, max] widened to hold 0, which is on the grid.
     granularity : str
         What shares a scale: the `tensor`; a `channel`, which of a weight is an output row and of an activation an
-        index of the last axis; a `token`, a vector along the last axis of an activation, with a scale of its own
-        making; a `group` of `group_size` neighbors in a row of a weight. A gain has one scale in any case.
+        index of the last axis (its range is all that was seen, whatever the calibration rule); a `token`, a vector
+        along the last axis of an activation, with a scale of its own making; a `group` of `group_size` neighbors in a
+        row of a weight. A gain has one scale in any case.
     full_range : bool
         Symmetric with 2^bits - 1 steps from -m to m, as PTQ4Protein has it: m itself is clipped by half a step.
     """
@@ -181,8 +182,8 @@ class Uniform(Format):
             raise ProtquantError(f"granularity {self.granularity!r} is none of {', '.join(_GRANULARITIES)}")
         if (self.granularity == "group") != (self.group_size is not None):
             raise ProtquantError("group_size goes with granularity 'group', and only with it")
-        if self.group_size is not None and self.group_size < 1:
-            raise ProtquantError(f"group_size {self.group_size} is not positive")
+        if self.group_size is not None and (not isinstance(self.group_size, int) or self.group_size < 1):
+            raise ProtquantError(f"group_size {self.group_size!r} is not a positive integer")
         if self.full_range and not self.symmetric:
             raise ProtquantError("full_range is a variant of symmetric formats")
 
