@@ -367,7 +367,8 @@ def demo(
 
     Example: `protquant demo`
     """
-    run = fold_fasta(example_fasta(), output, quant="w8a8-pwlq")
+    with example_fasta() as fasta:
+        run = fold_fasta(fasta, output, quant="w8a8-pwlq")
     result = evaluate(recipes=EXAMPLE_RECIPES, limit=limit)
     write_table(result.records, output / "comparison.csv")
     if as_json:

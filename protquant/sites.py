@@ -14,6 +14,8 @@ kind               name                                       the tensor
 `softmax_output`   `lm.layers.3.attn.probs`                   attention probabilities
 `matmul_operand`   `lm.layers.3.attn.q`                       an operand of a product of activations
 =================  =========================================  ====================================
+
+Frames, torsions and the points of invariant point attention are coordinates: they are no sites, and stay in float32.
 """
 
 from collections.abc import Iterator

@@ -2,21 +2,22 @@
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from protquant.checkpoints import load
 from protquant.errors import ProtquantError
-from protquant.models import ESM2, ESMFold, tokenize
+from protquant.models import ESM2, ESMFold
 from protquant.pipelines.calibration import calibration_sequences, gather_statistics, needs_statistics, quantize
+from protquant.pipelines.contacts import predict_contacts
 from protquant.pipelines.devices import parse_dtype, pick_device
 from protquant.pipelines.folding import check_folding_options, fold_within_memory
 from protquant.proteins import Prediction
@@ -52,6 +53,8 @@ class Evaluation:
         One per model and recipe: the means over the targets, effective bits, bytes.
     targets : list of dict
         One per model, recipe and target.
+    failures : list of dict
+        `model`, `recipe`, `target`, `error` of what could not be predicted: no part of the means.
     notes : list of str
         What a reader of the table must know.
     """
@@ -59,6 +62,7 @@ class Evaluation:
     task: Task
     records: list[dict[str, Any]]
     targets: list[dict[str, Any]]
+    failures: list[dict[str, Any]]
     notes: list[str]
 
     def to_frame(self) -> pd.DataFrame:
@@ -67,7 +71,13 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as one JSON document."""
-        return {"task": self.task, "records": self.records, "targets": self.targets, "notes": self.notes}
+        return {
+            "task": self.task,
+            "records": self.records,
+            "targets": self.targets,
+            "failures": self.failures,
+            "notes": self.notes,
+        }
 
     def _repr_html_(self) -> str:
         return self.to_frame().to_html(index=False, float_format=lambda value: f"{value:.4f}")
@@ -115,13 +125,15 @@ def evaluate(
         raise ProtquantError(f"unknown task {task!r}; choose structure or contacts")
     check_folding_options(num_recycles, chunk_size)
     loaded = [load_recipe(recipe) for recipe in recipes]
-    if not any(recipe.name == FLOAT for recipe in loaded):
+    if not any(_is_float(recipe) for recipe in loaded):
         loaded.insert(0, load_recipe(FLOAT))
-    loaded.sort(key=lambda recipe: recipe.name != FLOAT)  # stable: the float model first, the rest as given
+    loaded.sort(key=lambda recipe: not _is_float(recipe))  # stable: the float model first, the rest as given
     references = load_references(structures, limit)
     sequences = calibration_sequences(calibration)
-    evaluation = Evaluation(task, [], [], _notes(models, references, structures, sequences))
-    run = _evaluate_structure if task == "structure" else _evaluate_contacts
+    evaluation = Evaluation(task, [], [], [], _notes(models, references, structures, sequences))
+    score: Callable[..., dict[str, Any]] = _score_contacts
+    if task == "structure":
+        score = partial(_score_structure, num_recycles=num_recycles, chunk_size=chunk_size)
     for name in models:
         model = load(name, dtype=parse_dtype(dtype), device=pick_device(cpu_only))
         if task == "structure" and not isinstance(model, ESMFold):
@@ -129,21 +141,31 @@ def evaluate(
         if task == "contacts" and isinstance(model, ESMFold):
             model = model.lm
         statistics: dict[str, Statistics] | None = None
-        baseline: dict[str, Any] = {}
+        baseline: dict[str, NDArray[np.float64]] = {}
         for recipe in loaded:
             if statistics is None and needs_statistics(plan(model, recipe)):
                 statistics = gather_statistics(model, sequences, progress=sys.stderr.isatty())
             quantized, report = quantize(model, recipe, statistics=statistics or {})
+            labels = {"model": name, "recipe": recipe.name, "dtype": dtype}
+            targets: list[dict[str, Any]] = []
             started = time.perf_counter()
-            label = f"{name}, {recipe.name}"
-            try:
-                targets = run(quantized, references, baseline, label, num_recycles, chunk_size)
-            except ProtquantError as error:
-                raise ProtquantError(f"{label}: {error}") from error
+            for reference in _bar(references, f"{name}, {recipe.name}"):
+                try:
+                    targets.append({"target": reference.name, **score(quantized, reference, baseline)})
+                except ProtquantError as error:
+                    evaluation.failures.append({**labels, "target": reference.name, "error": str(error)})
             seconds = time.perf_counter() - started
-            evaluation.targets += [{"model": name, "recipe": recipe.name, **target} for target in targets]
-            evaluation.records.append({"model": name, "recipe": recipe.name, **_summary(targets, report, seconds)})
+            if not targets:
+                first = evaluation.failures[-len(references)]
+                raise ProtquantError(f"{name}, {recipe.name}: {first['target']}: {first['error']}")
+            evaluation.targets += [{**labels, **target} for target in targets]
+            evaluation.records.append({**labels, **_summary(targets, report, seconds)})
     return evaluation
+
+
+def _is_float(recipe: Recipe) -> bool:
+    """Whether a recipe leaves every site as it is."""
+    return not any([*recipe.kinds.values(), *recipe.sites.values()])
 
 
 def _notes(
@@ -155,6 +177,8 @@ def _notes(
         f"Where a recipe freezes ranges, they were calibrated on {len(sequences)} sequences.",
         "Execution is simulated (quantize-dequantize in float): seconds say nothing about integer kernels.",
     ]
+    if structures is not None:
+        notes.append("What is folded is the residues present in each file: gaps in a structure are closed up.")
     if "demo" in models and structures is None:
         notes.append(
             "The demo model has memorized these 50 chains: its scores say what quantization takes away, "
@@ -180,36 +204,28 @@ def _bar(references: Sequence[Reference], label: str) -> "tqdm[Reference]":
     return tqdm(references, desc=label, unit="protein", disable=not sys.stderr.isatty(), leave=False)
 
 
-def _evaluate_structure(
-    model: ESM2 | ESMFold,
-    references: Sequence[Reference],
+def _score_structure(
+    model: ESMFold,
+    reference: Reference,
     baseline: dict[str, NDArray[np.float64]],
-    label: str,
     num_recycles: int | None,
     chunk_size: int | None,
-) -> list[dict[str, Any]]:
+) -> dict[str, Any]:
     """Fold and score; `baseline` holds the C-alphas of the first call, that of the float model."""
-    assert isinstance(model, ESMFold)
-    targets = []
-    for reference in _bar(references, label):
-        prediction = fold_within_memory(
-            model, [reference.sequence], [reference.name], num_recycles=num_recycles, chunk_size=chunk_size
-        )[0]
-        folded = reference_from_atoms(prediction.atoms, prediction.name)
-        float_ca = baseline.setdefault(reference.name, folded.ca)
-        scores = score_structures(folded, reference).to_dict()
-        targets.append(
-            {
-                "target": reference.name,
-                "length": len(reference),
-                **{name: scores[name] for name in _SCORES},
-                **_plddt_scores(prediction, folded, reference),
-                "ptm": prediction.ptm,
-                "tm_to_float": tm_score(folded.ca, float_ca).score,
-                "rmsd_to_float": rmsd_ca(folded.ca, float_ca),
-            }
-        )
-    return targets
+    prediction = fold_within_memory(
+        model, [reference.sequence], [reference.name], num_recycles=num_recycles, chunk_size=chunk_size
+    )[0]
+    folded = reference_from_atoms(prediction.atoms, prediction.name)
+    float_ca = baseline.setdefault(reference.name, folded.ca)
+    scores = score_structures(folded, reference).to_dict()
+    return {
+        "length": len(reference),
+        **{name: scores[name] for name in _SCORES},
+        **_plddt_scores(prediction, folded, reference),
+        "ptm": prediction.ptm,
+        "tm_to_float": tm_score(folded.ca, float_ca).score,
+        "rmsd_to_float": rmsd_ca(folded.ca, float_ca),
+    }
 
 
 def _plddt_scores(prediction: Prediction, folded: Reference, reference: Reference) -> dict[str, float]:
@@ -218,29 +234,11 @@ def _plddt_scores(prediction: Prediction, folded: Reference, reference: Referenc
     return {"plddt": prediction.mean_plddt, "plddt_error": plddt_error(prediction.plddt[predicted], lddt)}
 
 
-def _evaluate_contacts(
-    model: ESM2 | ESMFold,
-    references: Sequence[Reference],
-    baseline: dict[str, NDArray[np.float64]],
-    label: str,
-    _num_recycles: int | None,
-    _chunk_size: int | None,
-) -> list[dict[str, Any]]:
+def _score_contacts(model: ESM2, reference: Reference, baseline: dict[str, NDArray[np.float64]]) -> dict[str, Any]:
     """Predict and score contacts; `baseline` holds the probabilities of the float model."""
-    assert isinstance(model, ESM2)
-    targets = []
-    for reference in _bar(references, label):
-        if ":" in reference.sequence:
-            raise ProtquantError(f"{reference.name} has several chains; contacts are predicted for single chains")
-        tokens = tokenize([reference.sequence], model.embedding.weight.device)
-        with torch.inference_mode():
-            probabilities = model.contacts(tokens)[0].double().cpu().numpy()
-        targets.append(
-            {
-                "target": reference.name,
-                "length": len(reference),
-                **contact_precision(probabilities, cb_distances(reference.cb)),
-                "contact_drift": probability_drift(probabilities, baseline.setdefault(reference.name, probabilities)),
-            }
-        )
-    return targets
+    probabilities = predict_contacts(model, reference.sequence)
+    return {
+        "length": len(reference),
+        **contact_precision(probabilities, cb_distances(reference.cb)),
+        "contact_drift": probability_drift(probabilities, baseline.setdefault(reference.name, probabilities)),
+    }

@@ -1,5 +1,6 @@
 """The example that `protquant demo` folds."""
 
+from contextlib import AbstractContextManager
 from importlib.resources import as_file, files
 from pathlib import Path
 
@@ -8,7 +9,6 @@ __all__ = ["EXAMPLE_RECIPES", "example_fasta"]
 EXAMPLE_RECIPES = ("fp32", "w8a8-uniform", "w8a8-uniform-noln", "w8a8-pwlq")
 
 
-def example_fasta() -> Path:
+def example_fasta() -> AbstractContextManager[Path]:
     """The example FASTA file: three of the chains that the demo model knows, and a complex of two."""
-    with as_file(files("protquant.demo") / "example.fasta") as path:
-        return path
+    return as_file(files("protquant.demo") / "example.fasta")

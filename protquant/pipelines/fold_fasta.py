@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from protquant.checkpoints import load
@@ -20,6 +19,7 @@ from protquant.pipelines.plots import plot_prediction
 from protquant.proteins import (
     Fasta,
     Manifest,
+    PDBLimitError,
     Prediction,
     Record,
     Rejected,
@@ -36,7 +36,6 @@ from protquant.quant import load_recipe, plan
 __all__ = ["FoldRun", "fold_fasta"]
 
 TABLE, FAILURES = "predictions.csv", "failures.csv"
-_MAX_PDB_CHAINS, _MAX_PDB_ATOMS, _MAX_PDB_RESIDUES, _MAX_PDB_COORDINATE = 62, 99_999, 9_999, 999.0
 
 
 @dataclass
@@ -228,23 +227,14 @@ def _fold_all(
 def _write(prediction: Prediction, output: Path, plots: bool) -> list[Path]:
     stem = output / prediction.name
     files = [write_mmcif(prediction, stem.with_name(f"{stem.name}.cif"))]
-    if _fits_pdb(prediction):
+    try:
         files.append(write_pdb(prediction.atoms, stem.with_name(f"{stem.name}.pdb")))
-    else:
-        _note(f"{prediction.name}: too large for the fixed columns of the PDB format; see the .cif")
+    except PDBLimitError as error:
+        _note(f"{prediction.name}: only the .cif is written: {error}")
     files.append(write_pae(prediction, stem.with_name(f"{stem.name}_pae.json")))
     if plots:
         files.append(plot_prediction(prediction, stem.with_name(f"{stem.name}.png")))
     return files
-
-
-def _fits_pdb(prediction: Prediction) -> bool:
-    return (
-        len(prediction.chains) <= _MAX_PDB_CHAINS
-        and len(prediction.atoms) <= _MAX_PDB_ATOMS
-        and max(map(len, prediction.chains)) <= _MAX_PDB_RESIDUES
-        and float(np.abs(prediction.atoms.coord).max()) <= _MAX_PDB_COORDINATE
-    )
 
 
 def _row(record: Record, prediction: Prediction, model: str, recipe: str, dtype: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@
     protquant-sweep -m 'quant=glob(*)' data.limit=10
 
 Every job writes `result.json` to its own folder; jobs of a sweep also share one table, `table.csv`, in the sweep's
-folder, to which each job adds its row. A sweep that is repeated into the same folder skips the jobs that are done.
+folder, to which each job adds its row. Each job also folds with the float model, which the drift is measured against.
 """
 
 import json
@@ -16,12 +16,12 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from protquant.configs.schema import register_schemas
 from protquant.errors import ProtquantError
 from protquant.pipelines.evaluate import evaluate
-from protquant.proteins import atomic_write, fingerprint, json_value, write_table
+from protquant.proteins import atomic_write, json_value, write_table
 from protquant.quant import load_recipe
 
 __all__ = ["main", "run_job"]
@@ -31,12 +31,7 @@ RESULT, TABLE = "result.json", "table.csv"
 
 
 def run_job(config: DictConfig, folder: Path) -> dict[str, Any]:
-    """Evaluate one model under one recipe and return its record; skipped if `folder` holds the result already."""
-    print_ = fingerprint({str(key): value for key, value in OmegaConf.to_container(config, resolve=True).items()})  # type: ignore[union-attr]
-    path = folder / RESULT
-    if path.exists() and json.loads(path.read_text(encoding="utf-8"))["fingerprint"] == print_:
-        log.info("done already: %s", path)
-        return dict(json.loads(path.read_text(encoding="utf-8"))["record"])
+    """Evaluate one model under one recipe, write `result.json` to `folder`, and return the record."""
     recipe = load_recipe(config.quant)
     result = evaluate(
         [config.model.name_or_path],
@@ -51,8 +46,8 @@ def run_job(config: DictConfig, folder: Path) -> dict[str, Any]:
     )
     # evaluate() always runs the float model as well, which the drift is measured against.
     record = next(record for record in result.records if record["recipe"] == recipe.name)
-    document = {"fingerprint": print_, "record": record, **result.to_dict()}
-    atomic_write(path, json.dumps(json_value(document), indent=1))
+    document = {"record": record, **result.to_dict()}
+    atomic_write(folder / RESULT, json.dumps(json_value(document), indent=1))
     return record
 
 

@@ -8,7 +8,7 @@ from protquant.proteins.mmcif import write_mmcif
 from protquant.proteins.names import MAX_NAME_LENGTH, safe_name, unique_names
 from protquant.proteins.outputs import atomic_write, prepare_folder
 from protquant.proteins.pae import write_pae
-from protquant.proteins.pdb import write_pdb
+from protquant.proteins.pdb import PDBLimitError, write_pdb
 from protquant.proteins.prediction import MAX_PAE, Prediction
 from protquant.proteins.sequence import AMINO_ACIDS, SUBSTITUTIONS, SequenceError, clean_sequence
 from protquant.proteins.table import write_table
@@ -23,6 +23,7 @@ __all__ = [
     "Manifest",
     "ManifestEntry",
     "OutputFile",
+    "PDBLimitError",
     "Prediction",
     "Record",
     "Rejected",

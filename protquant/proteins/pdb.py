@@ -11,12 +11,16 @@ from protquant.errors import ProtquantError
 from protquant.proteins.atoms import check_atoms
 from protquant.proteins.outputs import atomic_write
 
-__all__ = ["write_pdb"]
+__all__ = ["PDBLimitError", "write_pdb"]
 
 _MAX_ATOMS = 99_999
 _MAX_RESIDUE = 9_999
 _COORDINATE_RANGE = (-999.999, 9999.999)  # eight columns, three decimals
 _ONLY_MMCIF = "Write this target as mmCIF only."
+
+
+class PDBLimitError(ProtquantError):
+    """The structure does not fit the fixed columns of the PDB format; mmCIF has no such limits."""
 
 
 def write_pdb(atoms: AtomArray, path: str | os.PathLike[str]) -> Path:
@@ -36,10 +40,11 @@ def write_pdb(atoms: AtomArray, path: str | os.PathLike[str]) -> Path:
 
     Raises
     ------
+    PDBLimitError
+        If the structure is too large for the format: more than 62 chains, 99,999 atoms or 9,999 residues in a chain,
+        coordinates beyond four digits.
     ProtquantError
-        If there are no atoms, coordinates are not finite, the structure is too large for the format (more than 62
-        chains, 99,999 atoms or 9,999 residues in a chain, coordinates beyond four digits), or the file cannot be
-        written.
+        If there are no atoms, coordinates are not finite, or the file cannot be written.
     """
     check_atoms(atoms, path)
     _check_limits(atoms, path)
@@ -60,18 +65,18 @@ def write_pdb(atoms: AtomArray, path: str | os.PathLike[str]) -> Path:
 def _check_limits(atoms: AtomArray, path: str | os.PathLike[str]) -> None:
     # biotite wraps numbers around with no more than a warning, which makes two residues of one name.
     if (count := atoms.array_length()) > _MAX_ATOMS:
-        raise ProtquantError(f"{path}: {count} atoms, but the PDB format numbers {_MAX_ATOMS}. {_ONLY_MMCIF}")
+        raise PDBLimitError(f"{path}: {count} atoms, but the PDB format numbers {_MAX_ATOMS}. {_ONLY_MMCIF}")
     if (residue := int(atoms.res_id.max())) > _MAX_RESIDUE:
-        raise ProtquantError(
+        raise PDBLimitError(
             f"{path}: a chain of {residue} residues, but the PDB format numbers {_MAX_RESIDUE}. {_ONLY_MMCIF}"
         )
     if max(map(len, atoms.chain_id)) > 1:
-        raise ProtquantError(
+        raise PDBLimitError(
             f"{path}: {len(set(atoms.chain_id))} chains, but the PDB format has one-letter names for 62. {_ONLY_MMCIF}"
         )
     low, high = float(atoms.coord.min()), float(atoms.coord.max())
     if low < _COORDINATE_RANGE[0] or high > _COORDINATE_RANGE[1]:
-        raise ProtquantError(
+        raise PDBLimitError(
             f"{path}: coordinates run from {low:.0f} to {high:.0f} angstrom, but the PDB format has eight columns "
             f"for each. {_ONLY_MMCIF}"
         )

@@ -39,7 +39,8 @@ def test_a_chain_is_folded_as_in_the_crystal(model: ESMFold):
 
 def test_the_example_holds_chains_that_the_demo_knows():
     known = {reference.sequence for reference in load_references()}
-    records = read_fasta(example_fasta()).records
+    with example_fasta() as path:
+        records = read_fasta(path).records
     assert all(chain in known for record in records for chain in record.chains)
     assert any(len(record.chains) == 2 for record in records)
 

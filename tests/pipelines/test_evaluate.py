@@ -1,3 +1,4 @@
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from protquant.errors import ProtquantError
 from protquant.models import ESMFold
 from protquant.pipelines import Evaluation, evaluate, fold
+from protquant.pipelines.folding import fold_within_memory
 from protquant.proteins import write_pdb
 from protquant.structures import load_references
 
@@ -90,8 +92,27 @@ def test_contacts_of_a_folding_model_are_those_of_its_language_model(
 
 def test_several_chains_are_refused_where_contacts_are_asked_for(esmfold: ESMFold, esm2_checkpoint, tmp_path: Path):
     write_pdb(fold(esmfold, "MKTAYIAKQR:GAVLIDEGAV").atoms, tmp_path / "pair.pdb")
-    with pytest.raises(ProtquantError, match="fp32: pair has several chains; contacts are predicted for single chains"):
+    with pytest.raises(ProtquantError, match="fp32: pair: contacts are predicted for single chains"):
         evaluate([str(esm2_checkpoint)], ["fp32"], "contacts", structures=tmp_path)
+
+
+def test_a_target_that_fails_is_reported_and_no_part_of_the_means(
+    esmfold_checkpoint: Path, structures_folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    whole = evaluate([str(esmfold_checkpoint)], ["fp32"], structures=structures_folder)
+    spoiled = whole.targets[0]["target"]
+
+    def fail_on_one(model, sequences, names, **settings):
+        if names == [spoiled]:
+            raise ProtquantError("the coordinates are not finite")
+        return fold_within_memory(model, sequences, names, **settings)
+
+    # The package's function of that name hides the module.
+    monkeypatch.setattr(import_module("protquant.pipelines.evaluate"), "fold_within_memory", fail_on_one)
+    rest = evaluate([str(esmfold_checkpoint)], ["fp32"], structures=structures_folder)
+    assert [failure["target"] for failure in rest.failures] == [spoiled]
+    assert rest.records[0]["targets"] == whole.records[0]["targets"] - 1
+    assert rest.records[0]["tm_score"] == pytest.approx(pd.DataFrame(whole.targets[1:]).tm_score.mean(), abs=1e-6)
 
 
 def test_a_complex_is_folded_and_scored_as_a_whole(esmfold: ESMFold, esmfold_checkpoint, tmp_path: Path):
