@@ -275,6 +275,10 @@ def evaluate_command(
         write_table(result.records, output)
         suffix = "".join(output.suffixes[-2 if output.suffix == ".gz" else -1 :])
         write_table(result.targets, output.with_name(f"{output.name.removesuffix(suffix)}_targets{suffix}"))
+    for failure in result.failures:
+        typer.echo("{model}, {recipe}: {target} failed: {error}".format(**failure), err=True)
+    if result.failures:
+        raise typer.Exit(SOME_FAILED)
 
 
 @app.command(name="score")
