@@ -5,8 +5,6 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TypeVar
 
-import torch
-
 from protquant.errors import ProtquantError
 from protquant.models import ESM2, ESMFold, encode_complexes, tokenize
 from protquant.proteins import read_fasta
@@ -106,7 +104,6 @@ def quantize(
     recipe = load_recipe(recipe)
     if statistics is None and needs_statistics(plan(model, recipe)):
         statistics = gather_statistics(model, sequences, progress)
-    with torch.inference_mode(False):
-        quantized, report = quantize_model(model, recipe, statistics)
+    quantized, report = quantize_model(model, recipe, statistics)
     assert isinstance(quantized, type(model))
     return quantized, report

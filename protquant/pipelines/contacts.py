@@ -40,7 +40,7 @@ def predict_contacts(model: ESM2 | ESMFold, sequence: str) -> NDArray[np.float64
         raise ProtquantError("contacts are predicted for single chains; give each chain as a record of its own")
     language_model = model.lm if isinstance(model, ESMFold) else model
     try:
-        with torch.inference_mode():
+        with torch.no_grad():
             predicted = language_model.contacts(tokenize([cleaned], language_model.embedding.weight.device))
             probabilities = np.asarray(predicted[0].double().cpu().numpy())
     except (RuntimeError, MemoryError) as error:

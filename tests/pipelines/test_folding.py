@@ -1,4 +1,6 @@
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -125,3 +127,17 @@ def test_other_errors_of_torch_are_not_taken_for_lack_of_memory(esmfold, monkeyp
     with pytest.raises(RuntimeError, match="mat1"):
         fold_within_memory(esmfold, ["GSHMLED"], ["a"])
     assert stub.tried == [None]
+
+
+def test_folding_first_does_not_spoil_training_after():
+    code = (
+        "import torch; from protquant.models import *; from protquant.pipelines import fold;"
+        "lm = ESM2Config(num_layers=1, dim=8, num_heads=2, ffn_dim=8);"
+        "sm = StructureModuleConfig(single_dim=8, pair_dim=8, ipa_dim=4, num_heads=2, resnet_dim=8, num_layers=2);"
+        "trunk = TrunkConfig(1, 8, 8, 4, 4, structure_module=sm);"
+        "model = ESMFold(ESMFoldConfig(lm=lm, trunk=trunk)); fold(model.eval(), 'MKTAY');"
+        "model.train()(encode_complexes(['MKTAY']), num_recycles=0).positions.sum().backward()"
+    )
+    # A process of its own: the constants are cached at first use.
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
