@@ -204,7 +204,6 @@ def train(
         What is learned; by default the 50 chains.
     """
     output.mkdir(parents=True, exist_ok=True)
-    torch.set_float32_matmul_precision("medium")  # bfloat16 products where the CPU has them: faster, good enough here
     torch.manual_seed(seed)
     model = ESMFold(FOLDING_MODEL)
     initialize(model)
@@ -273,6 +272,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    # Bfloat16 products where the CPU has them: faster, good enough here. For the whole process, so not in train().
+    torch.set_float32_matmul_precision("medium")
     state = torch.load(arguments.language_model / "state.pt", weights_only=True)
     train(state["model"], arguments.output, seed=arguments.seed)
 

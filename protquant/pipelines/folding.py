@@ -123,7 +123,7 @@ def fold_batch(
     if num_recycles is None:
         num_recycles = model.config.trunk.max_recycles - 1
     batch = encode_complexes(sequences).to(model.device)
-    # Not inference_mode: transformers caches constants at first use, and those would be of no use to autograd ever after.
+    # Not inference_mode: transformers caches constants at first use, which autograd could then never use.
     with torch.no_grad():
         output = model(batch, num_recycles=num_recycles, chunk_size=chunk_size)
     predictions = []
