@@ -190,7 +190,7 @@ def test_some_failed_records_exit_with_1_and_only_failed_records_with_2(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["-m", "esmfold_v2"], "Did you mean esmfold_v1"),
+        (["-m", "esmfold_v2"], "did you mean esmfold_v1"),
         (["-q", "w8a8"], "no recipe 'w8a8'"),
         (["--dtype", "half"], "choose one of float32, bfloat16, float16"),
         (["--num-recycles", "-1"], "the number of recycles is -1; give 0 or more"),

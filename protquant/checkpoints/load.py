@@ -1,6 +1,5 @@
 """One verb for every checkpoint: the demo, released models by name, folders and files."""
 
-import difflib
 import os
 from collections.abc import Callable
 from importlib.resources import as_file, files
@@ -12,7 +11,7 @@ from protquant.checkpoints.fair_esm import load_fair_esm
 from protquant.checkpoints.hugging_face import is_hub_name, load_hugging_face
 from protquant.checkpoints.native import is_native, load_native, save_model
 from protquant.checkpoints.registry import KNOWN, find_known
-from protquant.errors import ProtquantError
+from protquant.errors import ProtquantError, suggestion
 from protquant.models import ESM2, ESMFold
 
 __all__ = ["DEMO", "import_checkpoint", "load"]
@@ -109,10 +108,8 @@ def _reader(name: str) -> Callable[[], ESM2 | ESMFold]:
         return lambda: load_fair_esm(path)
     if is_hub_name(name):
         return lambda: load_hugging_face(name)
-    names = [DEMO, *KNOWN]
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    hint = f"Did you mean {' or '.join(close)}?" if close else f"Known names: {', '.join(names)}."
-    raise ProtquantError(f"{name}: neither a known model nor an existing folder or file. {hint}")
+    hint = suggestion(name, [DEMO, *KNOWN])
+    raise ProtquantError(f"{name}: neither a known model nor an existing folder or file; {hint}")
 
 
 def _load_demo() -> ESM2 | ESMFold:

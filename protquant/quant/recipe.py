@@ -1,6 +1,5 @@
 """Recipes: which site is written in which format, as data."""
 
-import difflib
 import fnmatch
 import re
 from collections.abc import Iterable, Mapping
@@ -13,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from protquant.errors import ProtquantError
+from protquant.errors import ProtquantError, suggestion
 from protquant.quant.formats import Format, format_from_config
 from protquant.quant.ranges import Calibration
 from protquant.sites import KINDS, Site
@@ -55,7 +54,7 @@ class Recipe:
     def __post_init__(self) -> None:
         for kind, config in self.kinds.items():
             if kind not in KINDS:
-                raise ProtquantError(f"recipe {self.name}: unknown kind of site {kind!r}; {_suggest(kind, KINDS)}")
+                raise ProtquantError(f"recipe {self.name}: unknown kind of site {kind!r}; {suggestion(kind, KINDS)}")
             self._check_format(f"kinds.{kind}", config)
         for pattern, config in self.sites.items():
             self._check_format(f"sites.{pattern}", config)
@@ -107,7 +106,8 @@ class Recipe:
         for pattern, regex in patterns.items():
             if not any(regex.fullmatch(name) for name in names):
                 raise ProtquantError(
-                    f"recipe {self.name}: {pattern!r} in sites matches no site of the model; {_suggest(pattern, names)}"
+                    f"recipe {self.name}: {pattern!r} in sites matches no site of the model; "
+                    f"{suggestion(pattern, names)}"
                 )
         excluded = [(pattern, _compile(self.name, pattern)) for pattern in self.exclude]
         return [self._assign(site, patterns, excluded) for site in sites]
@@ -144,19 +144,11 @@ class Assignment:
     excluded: bool = False
 
 
-def _suggest(word: str, known: Iterable[str]) -> str:
-    known = list(known)
-    close = difflib.get_close_matches(word, known, n=3, cutoff=0.4)
-    if close:
-        return f"did you mean {' or '.join(close)}?"
-    return f"known are {', '.join(known[:8])}{', ...' if len(known) > 8 else ''}"
-
-
 def _check_keys(where: str, data: Mapping[str, Any], cls: type) -> None:
     known = [f.name for f in fields(cls)]
     for key in data:
         if key not in known:
-            raise ProtquantError(f"{where}: unknown key {key!r}; {_suggest(str(key), known)}")
+            raise ProtquantError(f"{where}: unknown key {key!r}; {suggestion(str(key), known)}")
 
 
 def _compile(recipe: str, pattern: str) -> re.Pattern[str]:
@@ -198,7 +190,7 @@ def load_recipe(source: "str | Path | Mapping[str, Any] | DictConfig | Recipe") 
     else:
         name = str(source)
         if name not in available_recipes():
-            raise ProtquantError(f"no recipe {name!r}, nor is it a .yaml file; {_suggest(name, available_recipes())}")
+            raise ProtquantError(f"no recipe {name!r}, nor is it a .yaml file; {suggestion(name, available_recipes())}")
         text = (resources.files("protquant.configs") / "quant" / f"{name}.yaml").read_text(encoding="utf-8")
     try:
         config = OmegaConf.create(text)

@@ -36,8 +36,8 @@ def match_residues(
 
     Chains are paired so that most residues are identical; among copies of one chain, a chain with the same name
     comes first, then the order in the files. Where the sequence leaves open which of several equal residues is
-    missing, the break in the chain decides; a residue or two alone between two missing stretches can still be taken
-    for the like beside them.
+    missing, the break in the chain decides; a piece of less than about six residues between two missing stretches can
+    still be taken for the like beside it.
 
     Parameters
     ----------

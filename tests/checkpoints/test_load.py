@@ -54,9 +54,9 @@ def test_import_writes_our_layout_once(esm2_folder: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("esmfold_v2", "Did you mean esmfold_v1"),
-        ("esm2_t6_8m", "Did you mean esm2_t6_8M"),
-        ("xyz", "Known names: demo, esmfold_v1"),
+        ("esmfold_v2", "did you mean esmfold_v1"),
+        ("esm2_t6_8m", "did you mean esm2_t6_8M"),
+        ("xyz", "known are demo, esmfold_v1"),
         ("./missing/folder", "neither a known model nor an existing folder or file"),
     ],
 )

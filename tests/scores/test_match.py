@@ -29,8 +29,10 @@ def moved(atoms: AtomArray, chain_id: str, shift: tuple[float, float, float], tu
 
 
 @settings(deadline=None, max_examples=40)
-@given(loops=st.lists(st.tuples(st.integers(3, 30), st.integers(1, 15)), min_size=1, max_size=5))
-def test_missing_stretches_are_found_exactly(chain: Reference, loops: list[tuple[int, int]]) -> None:
+@given(loops=st.lists(st.tuples(st.integers(6, 30), st.integers(1, 15)), min_size=1, max_size=5))
+def test_missing_stretches_between_pieces_of_six_residues_are_found_exactly(
+    chain: Reference, loops: list[tuple[int, int]]
+) -> None:
     missing, end = [], 0
     for present, absent in loops:
         missing += range(end + present, end + present + absent)

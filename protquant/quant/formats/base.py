@@ -1,6 +1,5 @@
 """Number formats: small values that say how a tensor is written, and the quantizers that they are fitted into."""
 
-import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
@@ -8,7 +7,7 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from torch import Tensor, nn
 
-from protquant.errors import ProtquantError
+from protquant.errors import ProtquantError, suggestion
 from protquant.quant.observers import Statistics
 from protquant.quant.ranges import Calibration
 
@@ -118,11 +117,6 @@ def register_format(name: str) -> Callable[[_FormatType], _FormatType]:
     return register
 
 
-def _suggest(word: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(close)}?" if close else f"known are {', '.join(known)}"
-
-
 def format_from_config(config: object) -> Format | None:
     """Format of a config such as `{"format": "uniform", "bits": 8}`; None, which leaves a site in float, stays None.
 
@@ -138,12 +132,12 @@ def format_from_config(config: object) -> Format | None:
     settings = {str(key): value for key, value in config.items() if key != "format"}
     name = str(config["format"])
     if name not in FORMATS:
-        raise ProtquantError(f"unknown format {name!r}; {_suggest(name, sorted(FORMATS))}")
+        raise ProtquantError(f"unknown format {name!r}; {suggestion(name, sorted(FORMATS))}")
     cls = FORMATS[name]
     known = [field.name for field in fields(cls)]  # type: ignore[arg-type]
     for key, value in settings.items():
         if key not in known:
-            raise ProtquantError(f"format {name!r} has no setting {key!r}; {_suggest(key, known)}")
+            raise ProtquantError(f"format {name!r} has no setting {key!r}; {suggestion(key, known)}")
         if isinstance(getattr(cls, key), bool) and not isinstance(value, bool):
             raise ProtquantError(f"format {name!r}: {key} is true or false, not {value!r}")
     return cls(**settings)
