@@ -24,12 +24,14 @@ from typing import Literal, get_args
 
 from torch import nn
 
-__all__ = ["KINDS", "Kind", "Site", "Tap", "find_sites"]
+__all__ = ["ACTIVATION_KINDS", "KINDS", "WEIGHT_KINDS", "Kind", "Site", "Tap", "find_sites"]
 
 Kind = Literal[
     "linear_weight", "linear_input", "norm_gain", "norm_input", "softmax_input", "softmax_output", "matmul_operand"
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+WEIGHT_KINDS: tuple[Kind, ...] = ("linear_weight", "norm_gain")
+ACTIVATION_KINDS: tuple[Kind, ...] = tuple(kind for kind in KINDS if kind not in WEIGHT_KINDS)
 
 
 class Tap(nn.Identity):
@@ -53,6 +55,11 @@ class Site:
     name: str
     kind: Kind
     module: str
+
+    @property
+    def is_weight(self) -> bool:
+        """Whether it is a parameter, not what passes when the model runs."""
+        return self.kind in WEIGHT_KINDS
 
 
 def find_sites(model: nn.Module) -> Iterator[Site]:

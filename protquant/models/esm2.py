@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from protquant.errors import ProtquantError
 from protquant.models.alphabet import EOS, MASK, PAD
 from protquant.sites import Tap
+from protquant.topology import Link, Product, Stream
 
 __all__ = ["ESM2", "ESM2Config", "ESM2Output"]
 
@@ -122,6 +123,13 @@ class SelfAttention(nn.Module):
         self.q, self.k, self.v = Tap("matmul_operand"), Tap("matmul_operand"), Tap("matmul_operand")
         self.logits, self.probs = Tap("softmax_input"), Tap("softmax_output")
 
+    def links(self) -> list[Link]:
+        return [Link(("out_proj",), "v_proj")]
+
+    def products(self) -> list[Product]:
+        rows = tuple(range(self.q_proj.out_features))
+        return [Product("q_proj", "k_proj", rows, rows, tied=len(rows) // self.num_heads // 2)]
+
     def _split_heads(self, x: Float[Tensor, "b l c"]) -> Float[Tensor, "b h l d"]:
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
@@ -146,6 +154,9 @@ class FeedForward(nn.Module):
         self.up_proj = nn.Linear(config.dim, config.ffn_dim)
         self.down_proj = nn.Linear(config.ffn_dim, config.dim)
 
+    def links(self) -> list[Link]:
+        return [Link(("down_proj",))]  # GELU lies between, and does not commute with a scale.
+
     def forward(self, x: Float[Tensor, "b l c"]) -> Float[Tensor, "b l c"]:
         return self.down_proj(F.gelu(self.up_proj(x)))
 
@@ -157,6 +168,17 @@ class EncoderLayer(nn.Module):
         self.attn = SelfAttention(config)
         self.ffn_norm = nn.LayerNorm(config.dim, eps=config.layer_norm_eps)
         self.ffn = FeedForward(config)
+
+    def links(self) -> list[Link]:
+        return [
+            Link(("attn.q_proj", "attn.k_proj", "attn.v_proj"), "attn_norm"),
+            Link(("ffn.up_proj",), "ffn_norm"),
+        ]
+
+    @staticmethod
+    def next_inputs(inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """What the next layer is called with."""
+        return outputs[0], *inputs[1:]
 
     def forward(self, x: Float[Tensor, "b l c"], padding: Bool[Tensor, "b l"]) -> tuple[Tensor, Tensor]:
         update, probs = self.attn(self.attn_norm(x), padding)
@@ -235,10 +257,24 @@ class ESM2(nn.Module):
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(config.vocab_size, config.dim, padding_idx=PAD)
+        # Identities at the ends of the residual stream, where a rotation of it begins and ends.
+        self.stream_entry, self.stream_exit = nn.Identity(), nn.Identity()
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_layers))
         self.final_norm = nn.LayerNorm(config.dim, eps=config.layer_norm_eps)
         self.lm_head = LanguageModelHead(config) if config.has_lm_head else AbsentHead("language-model head")
         self.contact_head = ContactHead(config) if config.has_contact_head else AbsentHead("contact head")
+
+    def streams(self) -> list[Stream]:
+        layers = [f"layers.{i}" for i in range(self.config.num_layers)]
+        return [
+            Stream(
+                self.config.dim,
+                norms=tuple(f"{layer}.{norm}" for layer in layers for norm in ("attn_norm", "ffn_norm")),
+                writers=tuple(f"{layer}.{writer}" for layer in layers for writer in ("attn.out_proj", "ffn.down_proj")),
+                entries=("stream_entry",),
+                exits=("stream_exit",),
+            )
+        ]
 
     def embed(self, tokens: Int[Tensor, "b l"]) -> Float[Tensor, "b l c"]:
         """Token embedding; `<mask>` is zero and the rest rescaled for the share of masks seen in training."""
@@ -256,17 +292,18 @@ class ESM2(nn.Module):
     ) -> ESM2Output:
         """Encode tokens as `alphabet.tokenize` makes them."""
         padding = tokens.eq(PAD)
-        x = self.embed(tokens)
-        hidden, attentions = [x], []
+        x = self.stream_entry(self.embed(tokens))
+        hidden, attentions = [], []
         for layer in self.layers:
+            if return_hidden:
+                hidden.append(self.stream_exit(x))
             x, probs = layer(x, padding)
-            hidden.append(x)
             if return_attentions:
                 attentions.append(probs)
-        last = self.final_norm(x)
+        last = self.final_norm(self.stream_exit(x))
         return ESM2Output(
             last_hidden=last,
-            hidden=torch.stack([*hidden[:-1], last], dim=2) if return_hidden else None,
+            hidden=torch.stack([*hidden, last], dim=2) if return_hidden else None,
             attentions=torch.stack(attentions, dim=1) if return_attentions else None,
         )
 

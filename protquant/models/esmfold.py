@@ -22,6 +22,7 @@ from protquant.models.complexes import FoldingInput
 from protquant.models.confidence import PLDDTHead, predicted_aligned_error, predicted_tm
 from protquant.models.esm2 import ESM2, ESM2Config
 from protquant.models.trunk import FoldingTrunk, TrunkConfig
+from protquant.topology import Link
 
 __all__ = ["DISTOGRAM_BINS", "ESMFold", "ESMFoldConfig", "ESMFoldOutput"]
 
@@ -99,6 +100,9 @@ class SingleEmbedding(nn.Module):
         self.norm = nn.LayerNorm(lm_dim)
         self.linear_1 = nn.Linear(lm_dim, single_dim)
         self.linear_2 = nn.Linear(single_dim, single_dim)
+
+    def links(self) -> list[Link]:
+        return [Link(("linear_1",), "norm"), Link(("linear_2",), "linear_1")]
 
     def forward(self, hidden: Float[Tensor, "b l c"]) -> Float[Tensor, "b l s"]:
         return self.linear_2(F.relu(self.linear_1(self.norm(hidden))))

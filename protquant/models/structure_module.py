@@ -20,6 +20,7 @@ from transformers.models.esm.openfold_utils import (
 )
 
 from protquant.sites import Tap
+from protquant.topology import Link
 
 __all__ = ["Structure", "StructureModule", "StructureModuleConfig"]
 
@@ -95,6 +96,11 @@ class InvariantPointAttention(nn.Module):
         self.pair_value = Tap("matmul_operand")
         self.logits, self.probs = Tap("softmax_input"), Tap("softmax_output")
 
+    def links(self) -> list[Link]:
+        return [
+            Link(("q_proj", "kv_proj", "q_point_proj", "kv_point_proj"))
+        ]  # A residual sum's norm has other readers.
+
     def _points(self, projected: Float[Tensor, "b l channels"], frames: Rigid) -> Float[Tensor, "b l h p 3"]:
         local = torch.stack(projected.chunk(3, dim=-1), dim=-1)  # x of all points, then y, then z
         return frames[..., None].apply(local).unflatten(-2, (self.config.num_heads, -1))
@@ -136,6 +142,9 @@ class TransitionLayer(nn.Module):
         super().__init__()
         self.linear_1, self.linear_2, self.linear_3 = (nn.Linear(dim, dim) for _ in range(3))
 
+    def links(self) -> list[Link]:
+        return [Link(("linear_2",), "linear_1"), Link(("linear_3",), "linear_2")]
+
     def forward(self, x: Float[Tensor, "b l s"]) -> Float[Tensor, "b l s"]:
         return x + self.linear_3(F.relu(self.linear_2(F.relu(self.linear_1(x)))))
 
@@ -144,6 +153,9 @@ class ResidualBlock(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.linear_1, self.linear_2 = nn.Linear(dim, dim), nn.Linear(dim, dim)
+
+    def links(self) -> list[Link]:
+        return [Link(("linear_2",), "linear_1")]
 
     def forward(self, x: Float[Tensor, "b l r"]) -> Float[Tensor, "b l r"]:
         return x + self.linear_2(F.relu(self.linear_1(F.relu(x))))

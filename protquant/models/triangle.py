@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from protquant.sites import Tap
+from protquant.topology import Link, Product
 
 __all__ = ["MAX_ATTENTION_ELEMENTS", "TriangleAttention", "TriangleMultiplication"]
 
@@ -34,6 +35,15 @@ class TriangleMultiplication(nn.Module):
         self.left, self.right = Tap("matmul_operand"), Tap("matmul_operand")
         self.out_norm = nn.LayerNorm(dim)
         self.out_proj, self.out_gate = nn.Linear(dim, dim), nn.Linear(dim, dim)
+        self.update = nn.Identity()  # Where a rotation of the residual stream begins.
+
+    def links(self) -> list[Link]:
+        readers = ("left_proj", "left_gate", "right_proj", "right_gate", "out_gate")
+        return [Link(readers, "norm"), Link(("out_proj",), "out_norm")]
+
+    def products(self) -> list[Product]:
+        rows = tuple(range(self.left_proj.out_features))
+        return [Product("left_proj", "right_proj", rows, rows)]
 
     def forward(self, pair: Float[Tensor, "b i j c"], mask: Bool[Tensor, "b i j"]) -> Float[Tensor, "b i j c"]:
         z = self.norm(pair)
@@ -47,7 +57,8 @@ class TriangleMultiplication(nn.Module):
         else:
             product = left.transpose(-1, -2) @ right  # sum over k of left[k, i] * right[k, j]
         update = self.out_proj(self.out_norm(product.permute(0, 2, 3, 1)))
-        return self.out_gate(z).sigmoid().mul(update)
+        gated: Tensor = self.update(self.out_gate(z).sigmoid().mul(update))
+        return gated
 
 
 class TriangleAttention(nn.Module):
@@ -67,6 +78,16 @@ class TriangleAttention(nn.Module):
         self.out_proj = nn.Linear(inner, dim)
         self.q, self.k, self.v = Tap("matmul_operand"), Tap("matmul_operand"), Tap("matmul_operand")
         self.logits, self.probs = Tap("softmax_input"), Tap("softmax_output")
+
+    def links(self) -> list[Link]:
+        return [
+            Link(("bias_proj", "q_proj", "k_proj", "v_proj", "gate_proj"), "norm"),
+            Link(("out_proj",), "v_proj"),
+        ]
+
+    def products(self) -> list[Product]:
+        rows = tuple(range(self.q_proj.out_features))
+        return [Product("q_proj", "k_proj", rows, rows)]
 
     def forward(
         self, pair: Float[Tensor, "b i j c"], mask: Bool[Tensor, "b i j"], chunk_size: int | None = None

@@ -4,6 +4,7 @@ Letters in shapes: b batch, i j l residues, s channels of the single, c channels
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from protquant.models.structure_module import Structure, StructureModule, StructureModuleConfig
 from protquant.models.triangle import TriangleAttention, TriangleMultiplication
 from protquant.sites import Tap
+from protquant.topology import Link, Product, Stream
 
 __all__ = ["FoldingBlock", "FoldingTrunk", "TrunkConfig", "virtual_cb"]
 
@@ -53,6 +55,17 @@ class SingleAttention(nn.Module):
         self.q, self.k, self.v = Tap("matmul_operand"), Tap("matmul_operand"), Tap("matmul_operand")
         self.logits, self.probs = Tap("softmax_input"), Tap("softmax_output")
 
+    def _rows(self, which: int) -> tuple[int, ...]:
+        """Outputs of `qkv_proj` that are queries (0), keys (1) or values (2)."""
+        rows = torch.arange(self.qkv_proj.out_features, device="cpu").view(self.num_heads, 3, -1)
+        return tuple(rows[:, which].flatten().tolist())
+
+    def links(self) -> list[Link]:
+        return [Link(("out_proj",), "qkv_proj", self._rows(2))]
+
+    def products(self) -> list[Product]:
+        return [Product("qkv_proj", "qkv_proj", self._rows(0), self._rows(1))]
+
     def forward(
         self, x: Float[Tensor, "b l s"], bias: Float[Tensor, "b h i j"], mask: Bool[Tensor, "b l"]
     ) -> Float[Tensor, "b l s"]:
@@ -73,6 +86,9 @@ class Transition(nn.Module):
         self.up_proj = nn.Linear(dim, 4 * dim)
         self.down_proj = nn.Linear(4 * dim, dim)
 
+    def links(self) -> list[Link]:
+        return [Link(("up_proj",), "norm"), Link(("down_proj",), "up_proj")]
+
     def forward(self, x: Float[Tensor, "*shape c"]) -> Float[Tensor, "*shape c"]:
         return self.down_proj(F.relu(self.up_proj(self.norm(x))))
 
@@ -85,6 +101,9 @@ class SingleToPair(nn.Module):
         self.norm = nn.LayerNorm(single_dim)
         self.proj = nn.Linear(single_dim, 2 * (pair_dim // 2))
         self.out_proj = nn.Linear(2 * (pair_dim // 2), pair_dim)
+
+    def links(self) -> list[Link]:
+        return [Link(("proj",), "norm"), Link(("out_proj",))]
 
     def forward(self, single: Float[Tensor, "b l s"]) -> Float[Tensor, "b i j c"]:
         q, k = self.proj(self.norm(single)).chunk(2, dim=-1)
@@ -99,6 +118,9 @@ class PairToBias(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(pair_dim)
         self.proj = nn.Linear(pair_dim, num_heads, bias=False)
+
+    def links(self) -> list[Link]:
+        return [Link(("proj",), "norm")]
 
     def forward(self, pair: Float[Tensor, "b i j c"]) -> Float[Tensor, "b h i j"]:
         return self.proj(self.norm(pair)).permute(0, 3, 1, 2)
@@ -121,6 +143,14 @@ class FoldingBlock(nn.Module):
         self.tri_attn_start = TriangleAttention(pair, config.pair_head_dim, heads, "starting")
         self.tri_attn_end = TriangleAttention(pair, config.pair_head_dim, heads, "ending")
         self.pair_transition = Transition(pair)
+
+    def links(self) -> list[Link]:
+        return [Link(("single_attn.qkv_proj", "single_attn.gate_proj"), "single_norm")]
+
+    @staticmethod
+    def next_inputs(inputs: tuple[Any, ...], outputs: tuple[Tensor, ...]) -> tuple[Any, ...]:
+        """What the next block is called with."""
+        return *outputs, *inputs[2:]
 
     def forward(
         self,
@@ -169,6 +199,9 @@ class FoldingTrunk(nn.Module):
         self.config = config
         structure = config.structure_module
         self.relative_position = RelativePosition(config.position_bins, config.pair_dim)
+        # Identities at the ends of the two residual streams, where a rotation of them begins and ends.
+        self.single_entry, self.single_exit = nn.Identity(), nn.Identity()
+        self.pair_entry, self.pair_exit = nn.Identity(), nn.Identity()
         self.blocks = nn.ModuleList(FoldingBlock(config) for _ in range(config.num_blocks))
         self.recycle_single_norm = nn.LayerNorm(config.single_dim)
         self.recycle_pair_norm = nn.LayerNorm(config.pair_dim)
@@ -176,6 +209,36 @@ class FoldingTrunk(nn.Module):
         self.to_structure_single = nn.Linear(config.single_dim, structure.single_dim)
         self.to_structure_pair = nn.Linear(config.pair_dim, structure.pair_dim)
         self.structure_module = StructureModule(structure)
+
+    def streams(self) -> list[Stream]:
+        blocks = [f"blocks.{i}" for i in range(self.config.num_blocks)]
+
+        def paths(*names: str) -> tuple[str, ...]:
+            return tuple(f"{block}.{name}" for block in blocks for name in names)
+
+        attention = ("tri_attn_start", "tri_attn_end")
+        multiplication = ("tri_mul_out", "tri_mul_in")
+        return [
+            Stream(
+                self.config.single_dim,
+                norms=paths("single_norm", "single_transition.norm", "single_to_pair.norm"),
+                writers=paths("single_attn.out_proj", "single_transition.down_proj"),
+                entries=("single_entry",),
+                exits=("single_exit",),
+            ),
+            Stream(
+                self.config.pair_dim,
+                norms=paths(
+                    "pair_to_bias.norm", "pair_transition.norm", *(f"{m}.norm" for m in (*attention, *multiplication))
+                ),
+                writers=paths(
+                    "single_to_pair.out_proj", "pair_transition.down_proj", *(f"{m}.out_proj" for m in attention)
+                ),
+                # A gate lies behind the output projection of triangle multiplication.
+                entries=("pair_entry", *paths(*(f"{m}.update" for m in multiplication))),
+                exits=("pair_exit",),
+            ),
+        ]
 
     def forward(
         self,
@@ -196,8 +259,10 @@ class FoldingTrunk(nn.Module):
                 single = single_input + self.recycle_single_norm(single)
                 pair = self.recycle_pair_norm(pair) + self.recycle_distogram(bins)
                 pair = pair + self.relative_position(residue_index, mask)
+                single, pair = self.single_entry(single), self.pair_entry(pair)
                 for block in self.blocks:
                     single, pair = block(single, pair, mask, chunk_size)
+                single, pair = self.single_exit(single), self.pair_exit(pair)
                 structure = self.structure_module(
                     self.to_structure_single(single), self.to_structure_pair(pair), aatype, mask
                 )

@@ -1,6 +1,6 @@
 """Statistics of a model's activations on sequences, and a quantized model from them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TypeVar
@@ -8,10 +8,10 @@ from typing import TypeVar
 from protquant.errors import ProtquantError
 from protquant.models import ESM2, ESMFold, encode_complexes, tokenize
 from protquant.proteins import read_fasta
-from protquant.quant import WEIGHT_KINDS, Assignment, Recipe, Report, Statistics, calibrate, load_recipe, plan
+from protquant.quant import Examples, Recipe, Report, Statistics, calibrate
 from protquant.quant import quantize as quantize_model
 
-__all__ = ["calibration_sequences", "gather_statistics", "needs_statistics", "quantize"]
+__all__ = ["calibration_sequences", "gather_statistics", "quantize"]
 
 Model = TypeVar("Model", bound=ESM2 | ESMFold)
 
@@ -64,22 +64,16 @@ def gather_statistics(
     return calibrate(model, sequences, _forward_esm2, progress=progress)
 
 
-def needs_statistics(assignments: Iterable[Assignment]) -> bool:
-    """Whether a plan freezes the range of any activation."""
-    return any(
-        a.format is not None and a.format.needs_statistics and a.site.kind not in WEIGHT_KINDS for a in assignments
-    )
-
-
 def quantize(
     model: Model,
     recipe: str | Path | Recipe,
     sequences: Sequence[str] | None = None,
     *,
     statistics: dict[str, Statistics] | None = None,
+    inplace: bool = False,
     progress: bool = False,
 ) -> tuple[Model, Report]:
-    """Quantize a copy of a float model by a recipe; calibrate first if the recipe needs it.
+    """Quantize a float model by a recipe; calibrate first if the recipe needs it.
 
     Parameters
     ----------
@@ -89,6 +83,8 @@ def quantize(
         To calibrate on; by default `calibration_sequences()`.
     statistics : dict, optional
         Of `gather_statistics` on this model, to spare another calibration.
+    inplace : bool
+        Whether to change `model` itself and not a copy, which spares the memory of one.
 
     Returns
     -------
@@ -101,9 +97,10 @@ def quantize(
     --------
     >>> model, report = quantize(load("demo"), "w8a8-pwlq")  # doctest: +SKIP
     """
-    recipe = load_recipe(recipe)
-    if statistics is None and needs_statistics(plan(model, recipe)):
-        statistics = gather_statistics(model, sequences, progress)
-    quantized, report = quantize_model(model, recipe, statistics)
+    if sequences is None:
+        sequences = calibration_sequences()
+    forward = _forward_esmfold if isinstance(model, ESMFold) else _forward_esm2
+    examples = Examples(tuple(sequences), forward)
+    quantized, report = quantize_model(model, recipe, statistics, examples=examples, inplace=inplace, progress=progress)
     assert isinstance(quantized, type(model))
     return quantized, report

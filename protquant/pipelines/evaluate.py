@@ -16,12 +16,12 @@ from tqdm import tqdm
 from protquant.checkpoints import load
 from protquant.errors import ProtquantError
 from protquant.models import ESM2, ESMFold
-from protquant.pipelines.calibration import calibration_sequences, gather_statistics, needs_statistics, quantize
+from protquant.pipelines.calibration import calibration_sequences, gather_statistics, quantize
 from protquant.pipelines.contacts import predict_contacts
 from protquant.pipelines.devices import parse_dtype, pick_device
 from protquant.pipelines.folding import check_folding_options, fold_within_memory
 from protquant.proteins import Prediction
-from protquant.quant import Recipe, Report, Statistics, load_recipe, plan
+from protquant.quant import Recipe, Report, Statistics, load_recipe, needs_statistics, plan
 from protquant.scores import (
     cb_distances,
     contact_precision,
@@ -143,9 +143,9 @@ def evaluate(
         statistics: dict[str, Statistics] | None = None
         baseline: dict[str, NDArray[np.float64]] = {}
         for recipe in loaded:
-            if statistics is None and needs_statistics(plan(model, recipe)):
+            if statistics is None and not recipe.steps and needs_statistics(plan(model, recipe)):
                 statistics = gather_statistics(model, sequences, progress=sys.stderr.isatty())
-            quantized, report = quantize(model, recipe, statistics=statistics or {})
+            quantized, report = quantize(model, recipe, sequences, statistics=statistics)
             labels = {"model": name, "recipe": recipe.name, "dtype": dtype}
             targets: list[dict[str, Any]] = []
             started = time.perf_counter()

@@ -12,7 +12,7 @@ from protquant.checkpoints import load
 from protquant.errors import ProtquantError
 from protquant.models import ESMFold
 from protquant.pipelines.batches import length_batches
-from protquant.pipelines.calibration import calibration_sequences, needs_statistics, quantize
+from protquant.pipelines.calibration import calibration_sequences, quantize
 from protquant.pipelines.devices import parse_dtype, pick_device
 from protquant.pipelines.folding import check_folding_options, fold_within_memory
 from protquant.pipelines.plots import plot_prediction
@@ -31,7 +31,7 @@ from protquant.proteins import (
     write_pdb,
     write_table,
 )
-from protquant.quant import load_recipe, plan
+from protquant.quant import load_recipe, needs_sequences
 
 __all__ = ["FoldRun", "fold_fasta"]
 
@@ -148,7 +148,7 @@ def fold_fasta(
         "recipe": recipe.to_dict(),
         "num_recycles": network.config.trunk.max_recycles - 1 if num_recycles is None else num_recycles,
         "dtype": dtype,
-        "calibration": fingerprint({"sequences": sequences}) if needs_statistics(plan(network, recipe)) else None,
+        "calibration": fingerprint({"sequences": sequences}) if needs_sequences(network, recipe) else None,
     }
     # By its weights: the model may be called by several names.
     decisive = {name: value for name, value in run.settings.items() if name != "model"}

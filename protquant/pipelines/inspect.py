@@ -5,9 +5,9 @@ from typing import Any
 
 from protquant.checkpoints import load
 from protquant.models import ESMFold
-from protquant.pipelines.calibration import calibration_sequences, needs_statistics, quantize
+from protquant.pipelines.calibration import calibration_sequences, quantize
 from protquant.pipelines.memory import plan_memory
-from protquant.quant import Report, load_recipe, plan
+from protquant.quant import Report, load_recipe, needs_sequences
 
 __all__ = ["inspect_model"]
 
@@ -39,7 +39,7 @@ def inspect_model(
     """
     network = load(model)
     recipe = load_recipe(quant)
-    sequences = calibration_sequences(calibration) if needs_statistics(plan(network, recipe)) else []
+    sequences = calibration_sequences(calibration) if needs_sequences(network, recipe) else []
     _, report = quantize(network, recipe, sequences)
     memory = {}
     if isinstance(network, ESMFold):

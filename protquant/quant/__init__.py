@@ -1,6 +1,8 @@
 """Post-training quantization: calibrate a float model, choose a recipe, get a quantized one and a report."""
 
-from protquant.quant.calibrate import ACTIVATION_KINDS, WEIGHT_KINDS, calibrate
+from protquant.quant.assignments import Assignment, Assignments
+from protquant.quant.calibrate import calibrate
+from protquant.quant.evidence import Evidence
 from protquant.quant.formats import (
     BFloat16,
     Codes,
@@ -14,10 +16,23 @@ from protquant.quant.formats import (
 )
 from protquant.quant.modules import ActivationQuantizer, QuantizedLayerNorm, QuantizedLinear
 from protquant.quant.observers import Moments, Observer, Statistics
-from protquant.quant.quantize import plan, quantize
+from protquant.quant.quantize import needs_sequences, needs_statistics, plan, quantize
 from protquant.quant.ranges import RANGE_RULES, Calibration, calibrated_range
-from protquant.quant.recipe import Assignment, Recipe, available_recipes, load_recipe
+from protquant.quant.recipe import Recipe, available_recipes, load_recipe
 from protquant.quant.report import Report, SiteReport
+from protquant.quant.steps import (
+    Correction,
+    Examples,
+    LinkTransform,
+    ModelTransform,
+    Rounding,
+    Step,
+    Tuning,
+    WeightFit,
+    register_step,
+)
+from protquant.quant.transforms import InputTransform, LinkLayers, TransformedLinear
+from protquant.sites import ACTIVATION_KINDS, WEIGHT_KINDS
 
 __all__ = [
     "ACTIVATION_KINDS",
@@ -25,10 +40,18 @@ __all__ = [
     "WEIGHT_KINDS",
     "ActivationQuantizer",
     "Assignment",
+    "Assignments",
     "BFloat16",
     "Calibration",
     "Codes",
+    "Correction",
+    "Evidence",
+    "Examples",
     "Format",
+    "InputTransform",
+    "LinkLayers",
+    "LinkTransform",
+    "ModelTransform",
     "Moments",
     "Observer",
     "PiecewiseLinear",
@@ -37,16 +60,24 @@ __all__ = [
     "Quantizer",
     "Recipe",
     "Report",
+    "Rounding",
     "SiteReport",
     "StaticQuantizer",
     "Statistics",
+    "Step",
+    "TransformedLinear",
+    "Tuning",
     "Uniform",
+    "WeightFit",
     "available_recipes",
     "calibrate",
     "calibrated_range",
     "format_from_config",
     "load_recipe",
+    "needs_sequences",
+    "needs_statistics",
     "plan",
     "quantize",
     "register_format",
+    "register_step",
 ]

@@ -10,12 +10,10 @@ from tqdm import tqdm
 
 from protquant.errors import ProtquantError
 from protquant.quant.observers import Digest, Observer, Statistics
-from protquant.sites import Kind, find_sites
+from protquant.quant.transforms import TransformedLinear
+from protquant.sites import ACTIVATION_KINDS, find_sites
 
-__all__ = ["ACTIVATION_KINDS", "WEIGHT_KINDS", "calibrate"]
-
-WEIGHT_KINDS: tuple[Kind, ...] = ("linear_weight", "norm_gain")
-ACTIVATION_KINDS: tuple[Kind, ...] = ("linear_input", "norm_input", "softmax_input", "softmax_output", "matmul_operand")
+__all__ = ["calibrate", "watch_input"]
 
 _Model = TypeVar("_Model", bound=nn.Module)
 _Sequence = TypeVar("_Sequence")
@@ -100,6 +98,20 @@ def _share(statistics: dict[str, Statistics]) -> dict[str, Statistics]:
     return shared
 
 
+def watch_input(module: nn.Module, see: Callable[[Tensor], object]) -> RemovableHandle:
+    """Show `see` the tensor that the input site of `module` is, at every call, until the handle is removed."""
+
+    def before(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        see(inputs[0])
+
+    def behind(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        see(output)
+
+    if isinstance(module, TransformedLinear):
+        return module.transforms.register_forward_hook(behind)
+    return module.register_forward_pre_hook(before)
+
+
 class _Watcher:
     """Shows observers what their modules are called with, and digests a tensor once where several read it in turn."""
 
@@ -108,10 +120,7 @@ class _Watcher:
         self._last: tuple[Tensor, int, Digest] | None = None
 
     def watch(self, module: nn.Module, observer: Observer) -> RemovableHandle:
-        def see(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            observer.update(inputs[0], self._digest(inputs[0]))
-
-        return module.register_forward_pre_hook(see)
+        return watch_input(module, lambda x: observer.update(x, self._digest(x)))
 
     def _digest(self, x: Tensor) -> Digest | None:
         if x.numel() == 0:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from protquant.errors import ProtquantError
 from protquant.quant.formats import Codes, Quantizer, StaticQuantizer
+from protquant.quant.transforms import TransformedLinear
 
 __all__ = ["ActivationQuantizer", "QuantizedLayerNorm", "QuantizedLinear"]
 
@@ -57,6 +58,8 @@ class QuantizedLinear(nn.Module):
     ----------
     weight : Parameter, shape=(out, in)
         The decoded weight.
+    transforms : nn.Sequential or None
+        What the input goes through before it is quantized, taken over from a `TransformedLinear`.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class QuantizedLinear(nn.Module):
         self.bias = linear.bias
         self.weight_quantizer = weight_quantizer
         self.input_quantizer = input_quantizer
+        self.transforms = linear.transforms if isinstance(linear, TransformedLinear) else None
 
     def weight_codes(self) -> Codes:
         """Integer codes of the weight, exact: the decoded weight lies on the grid."""
@@ -79,6 +83,8 @@ class QuantizedLinear(nn.Module):
         return self.weight_quantizer.encode(self.weight)
 
     def forward(self, x: Float[Tensor, "... i"]) -> Float[Tensor, "... o"]:
+        if self.transforms is not None:
+            x = self.transforms(x)
         if self.input_quantizer is not None:
             x = self.input_quantizer(x)
         return F.linear(x, self.weight, self.bias)

@@ -1,6 +1,5 @@
 """Recipes: which site is written in which format, as data."""
 
-import fnmatch
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -13,13 +12,14 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from protquant.errors import ProtquantError, suggestion
-from protquant.quant.formats import Format, format_from_config
+from protquant.quant.assignments import Assignment
+from protquant.quant.formats import format_from_config
+from protquant.quant.patterns import compile_pattern
 from protquant.quant.ranges import Calibration
+from protquant.quant.steps import Step, step_from_config
 from protquant.sites import KINDS, Site
 
-__all__ = ["Assignment", "Recipe", "available_recipes", "load_recipe"]
-
-_REGEX = "re:"
+__all__ = ["Recipe", "available_recipes", "load_recipe"]
 
 
 @dataclass
@@ -42,6 +42,11 @@ class Recipe:
     exclude : list of str
         Globs or regular expressions of what stays in float whatever its kind; may match nothing. By default the
         heads, as in Peng et al. 2023: no part of what is folded, and small.
+    steps : list of dict
+        What is done beside, such as `{"step": "smoothquant", "alpha": 0.5}` (`protquant.quant.steps`).
+    propagate : str
+        What steps that go through the model layer by layer feed the next layers with: the outputs of the `float` ones
+        or of those `quantized` before, as GPTQ does.
     """
 
     name: str = "custom"
@@ -50,6 +55,8 @@ class Recipe:
     kinds: dict[str, Any] = field(default_factory=dict)
     sites: dict[str, Any] = field(default_factory=dict)
     exclude: list[str] = field(default_factory=lambda: ["*_head.*"])
+    steps: list[dict[str, Any]] = field(default_factory=list)
+    propagate: str = "float"
 
     def __post_init__(self) -> None:
         for kind, config in self.kinds.items():
@@ -58,8 +65,11 @@ class Recipe:
             self._check_format(f"kinds.{kind}", config)
         for pattern, config in self.sites.items():
             self._check_format(f"sites.{pattern}", config)
+        if self.propagate not in ("float", "quantized"):
+            raise ProtquantError(f"recipe {self.name}: propagate is float or quantized, not {self.propagate!r}")
+        self.load_steps()
         for pattern in (*self.sites, *self.exclude):
-            _compile(self.name, pattern)
+            compile_pattern(f"recipe {self.name}", pattern)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Recipe":
@@ -86,13 +96,28 @@ class Recipe:
         # A string would be taken for its letters, and "*" among them leaves everything in float.
         if exclude is not None and (isinstance(exclude, str) or not all(isinstance(each, str) for each in exclude)):
             raise ProtquantError(f"recipe {name}: exclude is a list of patterns, not {exclude!r}")
+        if isinstance(settings.get("steps") or [], str | Mapping):
+            raise ProtquantError(f"recipe {name}: steps is a list of mappings, not {settings['steps']!r}")
         return cls(**{key: value for key, value in settings.items() if value is not None})
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, which `from_dict` takes."""
         return asdict(self)
 
-    def assign(self, sites: Iterable[Site]) -> list["Assignment"]:
+    def load_steps(self) -> list[Step]:
+        """The steps, ready to be called.
+
+        Raises
+        ------
+        ProtquantError
+            For a step or a setting that is not known.
+        """
+        try:
+            return [step_from_config(config) for config in self.steps]
+        except ProtquantError as error:
+            raise ProtquantError(f"recipe {self.name}: steps: {error}") from None
+
+    def assign(self, sites: Iterable[Site]) -> list[Assignment]:
         """Return the format of each site, in order, and what in the recipe decided it.
 
         Raises
@@ -102,19 +127,19 @@ class Recipe:
         """
         sites = list(sites)
         names = [site.name for site in sites]
-        patterns = {pattern: _compile(self.name, pattern) for pattern in self.sites}
+        patterns = {pattern: compile_pattern(f"recipe {self.name}", pattern) for pattern in self.sites}
         for pattern, regex in patterns.items():
             if not any(regex.fullmatch(name) for name in names):
                 raise ProtquantError(
                     f"recipe {self.name}: {pattern!r} in sites matches no site of the model; "
                     f"{suggestion(pattern, names)}"
                 )
-        excluded = [(pattern, _compile(self.name, pattern)) for pattern in self.exclude]
+        excluded = [(pattern, compile_pattern(f"recipe {self.name}", pattern)) for pattern in self.exclude]
         return [self._assign(site, patterns, excluded) for site in sites]
 
     def _assign(
         self, site: Site, patterns: Mapping[str, re.Pattern[str]], excluded: list[tuple[str, re.Pattern[str]]]
-    ) -> "Assignment":
+    ) -> Assignment:
         if site.name in self.sites:
             return Assignment(site, format_from_config(self.sites[site.name]), "by name")
         for pattern, regex in reversed(list(patterns.items())):
@@ -134,28 +159,11 @@ class Recipe:
             raise ProtquantError(f"recipe {self.name}: {where}: {error}") from None
 
 
-@dataclass(frozen=True)
-class Assignment:
-    """A site, its format (None: float), what in the recipe decided it, and whether that was `exclude`."""
-
-    site: Site
-    format: Format | None
-    reason: str
-    excluded: bool = False
-
-
 def _check_keys(where: str, data: Mapping[str, Any], cls: type) -> None:
     known = [f.name for f in fields(cls)]
     for key in data:
         if key not in known:
             raise ProtquantError(f"{where}: unknown key {key!r}; {suggestion(str(key), known)}")
-
-
-def _compile(recipe: str, pattern: str) -> re.Pattern[str]:
-    try:
-        return re.compile(pattern[len(_REGEX) :] if pattern.startswith(_REGEX) else fnmatch.translate(pattern))
-    except re.error as error:
-        raise ProtquantError(f"recipe {recipe}: {pattern!r} is no regular expression: {error}") from None
 
 
 def available_recipes() -> list[str]:

@@ -5,9 +5,8 @@ from dataclasses import asdict, dataclass
 
 import pandas as pd
 
-from protquant.quant.calibrate import WEIGHT_KINDS
 from protquant.quant.recipe import Recipe
-from protquant.sites import Kind
+from protquant.sites import WEIGHT_KINDS, Kind
 
 __all__ = ["Report", "SiteReport"]
 

@@ -5,7 +5,7 @@ import pytest
 from protquant.errors import ProtquantError
 from protquant.models import ESMFold
 from protquant.pipelines import calibration_sequences, fold, gather_statistics, quantize
-from protquant.pipelines.calibration import needs_statistics
+from protquant.quant import needs_statistics
 from protquant.proteins import AMINO_ACIDS
 from protquant.quant import plan
 

@@ -1,0 +1,236 @@
+"""The engine: takes the steps of a recipe on a model, and puts quantized twins in the places of its modules."""
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from protquant.errors import ProtquantError
+from protquant.quant.assignments import Assignment, Assignments
+from protquant.quant.calibrate import calibrate
+from protquant.quant.evidence import Evidence
+from protquant.quant.fit import ActivationFitter, tensor_bytes, weight_report
+from protquant.quant.formats import Quantizer, StaticQuantizer
+from protquant.quant.layerwise import Stage, sweep
+from protquant.quant.modules import QuantizedLinear
+from protquant.quant.observers import Statistics
+from protquant.quant.recipe import Recipe
+from protquant.quant.replace import replace_modules
+from protquant.quant.report import Report, SiteReport
+from protquant.quant.steps import (
+    Correction,
+    Examples,
+    LayerStep,
+    LinkTransform,
+    ModelTransform,
+    Rounding,
+    Step,
+    Tuning,
+    WeightFit,
+)
+from protquant.quant.transforms import InputTransform, LinkLayers
+from protquant.topology import Link, find_chains, find_links
+
+__all__ = ["Engine"]
+
+_StepType = TypeVar("_StepType", bound=Step)
+
+
+class Engine:
+    """Quantizes one model, in place, by one recipe.
+
+    Parameters
+    ----------
+    assignments : Assignments
+        What the recipe makes of each site; steps may change it.
+    examples : Examples or None
+        None will do for recipes without ranges to freeze and without steps that look at what passes.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        recipe: Recipe,
+        assignments: Assignments,
+        examples: Examples | None,
+        progress: bool = False,
+    ) -> None:
+        self.model, self.recipe, self.assignments = model, recipe, assignments
+        self.steps = recipe.load_steps()
+        self.progress = progress
+        self._examples = examples
+        self._float_bytes = sum(tensor_bytes(parameter) for parameter in model.parameters())
+        # Before any step adds channels: effective bits are those of an element of the model that was given.
+        self._elements = {a.site.name: self._weight(a).numel() for a in assignments if not a.is_activation}
+        self._reports: dict[str, SiteReport] = {}
+
+    def run(self, statistics: Mapping[str, Statistics] | None = None) -> Report:
+        """Take all steps, fit all formats; `statistics` are of the model as it is given."""
+        for step in self._steps(ModelTransform):
+            step.apply(self.model, self.assignments)
+        for step in self._steps(LinkTransform):
+            self._transform(step)
+        for step in self._steps(Tuning):
+            step.tune(self.model, self.assignments, self.examples)
+        self._fit(self._statistics(statistics))
+        return self._report()
+
+    @property
+    def examples(self) -> Examples:
+        """What was given.
+
+        Raises
+        ------
+        ProtquantError
+            If nothing was.
+        """
+        if self._examples is None or not self._examples.sequences:
+            raise ProtquantError(f"recipe {self.recipe.name} needs sequences to calibrate on, and none were given")
+        return self._examples
+
+    def _steps(self, kind: type[_StepType]) -> list[_StepType]:
+        return [step for step in self.steps if isinstance(step, kind)]
+
+    def _weight(self, assignment: Assignment) -> Tensor:
+        weight = self.model.get_submodule(assignment.site.module).weight
+        assert isinstance(weight, Tensor)
+        return weight.detach()
+
+    def _links(self) -> list[Link]:
+        """Every link that the model declares, and one of its own for every other linear layer."""
+        links = list(find_links(self.model))
+        known = {reader for link in links for reader in link.readers}
+        linears = [path for path, module in self.model.named_modules() if isinstance(module, nn.Linear)]
+        return links + [Link((path,)) for path in linears if path not in known]
+
+    def _is_for(self, step: LayerStep, link: Link) -> bool:
+        return any(
+            step.is_for(reader) and any((self.assignments.weight_format(reader), self.assignments.input_format(reader)))
+            for reader in link.readers
+        )
+
+    def _sweep(self, links: Collection[Link], label: str, quantized: bool = False) -> Iterator[Stage]:
+        groups = [link.readers for link in links]
+        examples = self.examples
+        return sweep(
+            self.model,
+            examples.sequences,
+            examples.forward,
+            groups,
+            quantized=quantized,
+            progress=self.progress,
+            label=label,
+        )
+
+    def _transform(self, step: LinkTransform) -> None:
+        links = [link for link in self._links() if self._is_for(step, link)]
+        if not links:
+            raise ProtquantError(f"recipe {self.recipe.name}: step {step.name} finds no layer to change")
+        for stage in self._sweep(links, step.name):
+            for link in links:
+                if link.readers[0] in stage.evidence:
+                    layers = LinkLayers(self.model, link)
+                    step.apply(layers, stage.evidence[link.readers[0]], self.assignments)
+
+    def _statistics(self, given: Mapping[str, Statistics] | None) -> Mapping[str, Statistics]:
+        """Of every activation whose range is to be frozen; gathered if none are given, or steps have changed them."""
+        changed = any(isinstance(step, ModelTransform | LinkTransform | Tuning) for step in self.steps)
+        frozen = [a.site.name for a in self.assignments if a.is_activation and a.format and a.format.needs_statistics]
+        if frozen and self._examples is not None and (given is None or changed):
+            examples = self.examples
+            given = calibrate(self.model, examples.sequences, examples.forward, progress=self.progress)
+        missing = [name for name in frozen if name not in (given or {}) and self.assignments[name].quantizer is None]
+        if missing:
+            raise ProtquantError(
+                f"recipe {self.recipe.name} freezes the ranges of {len(missing)} activations that were not calibrated, "
+                f"the first being {missing[0]}; give sequences, or the statistics of calibrate() on this model"
+            )
+        return given or {}
+
+    def _fit(self, statistics: Mapping[str, Statistics]) -> None:
+        fit_activation = ActivationFitter(self.model, self.recipe.calibration)
+        steps = [step for step in self.steps if isinstance(step, WeightFit | Rounding | Correction)]
+        left = {assignment.site.name: assignment for assignment in self.assignments}
+        if steps:
+            links = [link for link in self._links() if any(self._is_for(step, link) for step in steps)]
+            blocks = [block for chain in find_chains(self.model) for block in chain]
+            for stage in self._sweep(links, "quantize", self.recipe.propagate == "quantized"):
+                here = [a for a in left.values() if _lies_in(a.site.module, stage.path, blocks)]
+                self._quantize(here, statistics, fit_activation, stage.evidence)
+                for assignment in here:
+                    del left[assignment.site.name]
+        self._quantize(left.values(), statistics, fit_activation, {})
+
+    def _quantize(
+        self,
+        assignments: Collection[Assignment],
+        statistics: Mapping[str, Statistics],
+        fit_activation: ActivationFitter,
+        evidence: Mapping[str, Evidence],
+    ) -> None:
+        fitted: dict[str, Quantizer] = {}
+        floats: dict[str, Tensor] = {}
+        for assignment in assignments:
+            name, path = assignment.site.name, assignment.site.module
+            quantizer: Quantizer | None
+            try:
+                if assignment.is_activation:
+                    quantizer, report = fit_activation(assignment, statistics.get(name))
+                else:
+                    floats[path] = self._weight(assignment)
+                    quantizer, report = self._fit_weight(assignment, floats[path], evidence.get(path))
+            except ProtquantError as error:
+                raise ProtquantError(f"recipe {self.recipe.name}, site {name}: {error}") from None
+            self._reports[name] = report
+            if quantizer is not None:
+                fitted[name] = quantizer
+        replace_modules(self.model, fitted)
+        for step in self._steps(Correction):
+            for path, weight in floats.items():
+                layer = self.model.get_submodule(path)
+                if isinstance(layer, QuantizedLinear) and path in evidence and step.is_for(path):
+                    step.correct(layer, weight, evidence[path])
+
+    def _fit_weight(
+        self, assignment: Assignment, weight: Tensor, evidence: Evidence | None
+    ) -> tuple[StaticQuantizer | None, SiteReport]:
+        form, path = assignment.format, assignment.site.module
+        elements = self._elements[assignment.site.name]
+        if form is None:
+            return None, weight_report(assignment, weight, None, weight, elements)
+        if not torch.isfinite(weight).all():
+            raise ProtquantError("the weight has a value that is not finite; the checkpoint may be damaged")
+        quantizer = assignment.quantizer
+        assert quantizer is None or isinstance(quantizer, StaticQuantizer)
+        rounding = None
+        if evidence is not None:
+            for fit in self._steps(WeightFit):
+                if fit.is_for(path):
+                    quantizer = fit.fit(weight, form, evidence)
+            rounding = next((step for step in self._steps(Rounding) if step.is_for(path)), None)
+        quantizer = (quantizer or form.for_weight(weight)).to(weight.device)
+        if rounding is None or evidence is None:
+            decoded = quantizer(weight)
+        else:
+            decoded = rounding.round(weight, quantizer, evidence)
+            # The twin encodes what it finds: values on the grid, which stay what they are.
+            self.model.get_submodule(path).weight = nn.Parameter(decoded.to(weight.dtype))
+        return quantizer, weight_report(assignment, weight, quantizer, decoded, elements)
+
+    def _report(self) -> Report:
+        sites = [self._reports[assignment.site.name] for assignment in self.assignments]
+        # Twins hold decoded weights, in float: what counts is what their codes and scales take.
+        decoded = sum(tensor_bytes(self._weight(a)) for a in self.assignments if not a.is_activation)
+        kept = sum(tensor_bytes(parameter) for parameter in self.model.parameters()) - decoded
+        transforms = {id(m): m for m in self.model.modules() if isinstance(m, InputTransform)}
+        added = sum(tensor_bytes(buffer) for module in transforms.values() for buffer in module.buffers())
+        coded = sum(site.bytes or 0 for site in sites)
+        return Report(self.recipe, sites, kept + added + coded, self._float_bytes)
+
+
+def _lies_in(path: str, block: str | None, blocks: Collection[str]) -> bool:
+    """Whether the module at `path` is in `block`, or in none of `blocks` where that is None."""
+    if block is None:
+        return not any(_lies_in(path, each, blocks) for each in blocks)
+    return path.startswith(f"{block}.")

@@ -1,0 +1,40 @@
+"""Putting quantized twins in the places of a model's modules."""
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from protquant.quant.formats import Quantizer, StaticQuantizer
+from protquant.quant.modules import ActivationQuantizer, QuantizedLayerNorm, QuantizedLinear
+
+__all__ = ["replace_modules"]
+
+
+def replace_modules(model: nn.Module, fitted: Mapping[str, Quantizer]) -> None:
+    """Replace the modules that hold the sites `fitted` names by twins with those quantizers."""
+
+    def activation(name: str) -> ActivationQuantizer | None:
+        return ActivationQuantizer(name, fitted[name]) if name in fitted else None
+
+    def weight(name: str) -> StaticQuantizer | None:
+        quantizer = fitted.get(name)
+        assert quantizer is None or isinstance(quantizer, StaticQuantizer)
+        return quantizer
+
+    twins: dict[int, nn.Module] = {}
+    for path, module in model.named_modules():
+        twin: nn.Module | None = None
+        if path in fitted:
+            twin = activation(path)
+        elif f"{path}.weight" in fitted or f"{path}.input" in fitted:
+            if isinstance(module, nn.Linear):
+                twin = QuantizedLinear(module, weight(f"{path}.weight"), activation(f"{path}.input"))
+            elif isinstance(module, nn.LayerNorm):
+                twin = QuantizedLayerNorm(module, weight(f"{path}.weight"), activation(f"{path}.input"))
+        if twin is not None:
+            twins[id(module)] = twin.train(module.training)
+    # A module that hangs at several places has sites at the first only, and is replaced at all.
+    for path, module in list(model.named_modules(remove_duplicate=False)):
+        if id(module) in twins:
+            parent, _, name = path.rpartition(".")
+            setattr(model.get_submodule(parent), name, twins[id(module)])

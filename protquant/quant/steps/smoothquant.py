@@ -1,0 +1,44 @@
+"""SmoothQuant (Xiao et al. 2023): part of the spread of activation channels moves into the weights."""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from protquant.errors import ProtquantError
+from protquant.quant.assignments import Assignments
+from protquant.quant.evidence import Evidence
+from protquant.quant.steps.base import LinkTransform, register_step
+from protquant.quant.transforms import LinkLayers
+
+__all__ = ["SmoothQuant"]
+
+_SMALLEST = 1e-5
+
+
+@register_step("smoothquant")
+@dataclass(frozen=True, kw_only=True)
+class SmoothQuant(LinkTransform):
+    """Divide channel j by s_j = max|x_j|^alpha / max|w_j|^(1 - alpha), and multiply the weights by it.
+
+    Attributes
+    ----------
+    alpha : float
+        In [0, 1]: how much of the difficulty goes to the weights.
+    everywhere : bool
+        Whether layers that read no LayerNorm are changed too; the paper changes those that do.
+    """
+
+    alpha: float = 0.5
+    everywhere: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.alpha <= 1:
+            raise ProtquantError(f"smoothquant: alpha {self.alpha} is not in [0, 1]")
+
+    def apply(self, link: LinkLayers, evidence: Evidence, assignments: Assignments) -> None:  # noqa: ARG002
+        if not (self.everywhere or isinstance(link.writer, nn.LayerNorm)):
+            return
+        activation = evidence.absolute_maximum.clamp(min=_SMALLEST)
+        weight = link.absolute_weight_maximum().clamp(min=_SMALLEST)
+        link.scale((activation**self.alpha / weight ** (1 - self.alpha)).clamp(min=_SMALLEST))
