@@ -14,6 +14,7 @@ from transformers import EsmForProteinFolding
 from typer.testing import CliRunner, Result
 
 from protquant import cli
+from protquant.cli import measuring, tables
 from protquant.quant import available_recipes
 
 FASTA = ">a first\nMKTAYIAKQR\n>b\nGAVLIDEGAVLIDE\n"
@@ -262,8 +263,8 @@ def test_evaluate_refuses_a_table_that_it_could_not_write_before_it_starts(
     output: str, message: str, esmfold_checkpoint, structures_folder, tmp_path: Path, monkeypatch
 ):
     (tmp_path / "taken.csv").mkdir()
-    monkeypatch.setattr(cli, "find_spec", lambda _name: None)
-    monkeypatch.setattr(cli, "evaluate", lambda *_, **__: pytest.fail("evaluated"))
+    monkeypatch.setattr(tables, "find_spec", lambda _name: None)
+    monkeypatch.setattr(measuring, "evaluate", lambda *_, **__: pytest.fail("evaluated"))
     assert_refused(run("evaluate", "-m", esmfold_checkpoint, "-o", tmp_path / output), output, message)
 
 

@@ -5,9 +5,8 @@ import pytest
 from protquant.errors import ProtquantError
 from protquant.models import ESMFold
 from protquant.pipelines import calibration_sequences, fold, gather_statistics, quantize
-from protquant.quant import needs_statistics
 from protquant.proteins import AMINO_ACIDS
-from protquant.quant import plan
+from protquant.quant import needs_statistics, plan
 
 
 def test_the_shipped_proteins_are_the_default():

@@ -1,0 +1,107 @@
+"""Commands that predict: `fold` and `contacts`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from protquant.cli.app import (
+    BAD_INPUT,
+    JSON,
+    SOME_FAILED,
+    CalibrationFile,
+    CpuOnly,
+    Dtype,
+    Model,
+    Plots,
+    Quant,
+    app,
+    speaks_to_people,
+)
+from protquant.cli.tables import print_json, print_table
+from protquant.pipelines import contacts_fasta, fold_fasta
+
+
+@app.command()
+@speaks_to_people
+def fold(
+    fasta: Annotated[Path, typer.Option("-i", "--fasta", help="FASTA (plain or .gz) or CSV; `:` between chains.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.")],
+    model: Model = "demo",
+    quant: Quant = "fp32",
+    num_recycles: Annotated[
+        int | None, typer.Option(help="Times the output is fed back.  [default: as trained]")
+    ] = None,
+    max_tokens_per_batch: Annotated[int, typer.Option(help="Residues folded together; 0 is one by one.")] = 1024,
+    chunk_size: Annotated[int | None, typer.Option(help="Rows of triangle attention.  [default: what fits]")] = None,
+    cpu_only: CpuOnly = False,
+    dtype: Dtype = "float32",
+    calibration: CalibrationFile = None,
+    plots: Plots = True,
+    overwrite: Annotated[bool, typer.Option(help="Fold again what is done.")] = False,
+    as_json: JSON = False,
+) -> None:
+    """Fold the records of a FASTA file: PDB, mmCIF, PAE, a picture each, and a table.
+
+    Example: `protquant fold -i proteins.fasta -o out/ --quant w8a8-pwlq`
+
+    A repeated run skips what is done. Exit code 1: some records failed (`failures.csv` says why); 2: nothing could
+    be done.
+    """
+    run = fold_fasta(
+        fasta,
+        output,
+        model,
+        quant,
+        num_recycles=num_recycles,
+        max_tokens_per_batch=max_tokens_per_batch,
+        chunk_size=chunk_size,
+        cpu_only=cpu_only,
+        dtype=dtype,
+        calibration=calibration,
+        plots=plots,
+        overwrite=overwrite,
+    )
+    if as_json:
+        print_json(run.to_dict())
+    elif run.rows:
+        print_table(run.rows, ["name", "length", "chains", "mean_plddt", "ptm", "recycles", "recipe"], str(output))
+    if run.failures:
+        raise typer.Exit(SOME_FAILED if run.rows else BAD_INPUT)
+
+
+@app.command()
+@speaks_to_people
+def contacts(
+    fasta: Annotated[Path, typer.Option("-i", "--fasta", help="FASTA (plain or .gz) or CSV, single chains.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.")],
+    model: Model = "demo",
+    quant: Quant = "fp32",
+    top: Annotated[float, typer.Option(help="Pairs in the table, in lengths of the sequence.")] = 1.0,
+    cpu_only: CpuOnly = False,
+    dtype: Dtype = "float32",
+    calibration: CalibrationFile = None,
+    plots: Plots = True,
+    as_json: JSON = False,
+) -> None:
+    """Predict contact maps with ESM-2: a table of the most probable pairs, all probabilities, and a picture each.
+
+    Example: `protquant contacts -i proteins.fasta -o out/ -m esm2_t33_650M --quant w8`
+    """
+    document = contacts_fasta(
+        fasta,
+        output,
+        model,
+        quant,
+        top=top,
+        cpu_only=cpu_only,
+        dtype=dtype,
+        calibration=calibration,
+        plots=plots,
+    )
+    if as_json:
+        print_json(document)
+    else:
+        print_table(document["targets"], ["name", "length", "recipe"], document["table"])
+    if document["failures"]:
+        raise typer.Exit(SOME_FAILED if document["targets"] else BAD_INPUT)

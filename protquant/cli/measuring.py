@@ -1,0 +1,139 @@
+"""Commands that measure: `evaluate`, `score` and `demo`."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from protquant.cli.app import (
+    JSON,
+    SOME_FAILED,
+    CalibrationFile,
+    CpuOnly,
+    Dtype,
+    Structures,
+    app,
+    speaks_to_people,
+)
+from protquant.cli.tables import check_table, print_json, print_table
+from protquant.pipelines import Evaluation, evaluate, fold_fasta, score
+from protquant.pipelines.example import EXAMPLE_RECIPES, example_fasta
+from protquant.proteins import write_table
+from protquant.quant import available_recipes
+
+_STRUCTURE_COLUMNS = [
+    *("recipe", "targets", "tm_score", "lddt_ca", "rmsd_ca", "plddt", "plddt_error", "tm_to_float"),
+    *("weight_bits", "activation_bits", "weight_bytes"),
+]
+_CONTACT_COLUMNS = [
+    *("recipe", "targets", "long P@L", "long P@L/5", "medium P@L", "short P@L", "local P@L", "contact_drift"),
+    *("weight_bits", "activation_bits", "weight_bytes"),
+]
+
+
+def _print_evaluation(result: Evaluation) -> None:
+    columns = _STRUCTURE_COLUMNS if result.task == "structure" else _CONTACT_COLUMNS
+    for name in dict.fromkeys(record["model"] for record in result.records):
+        rows = [r | {"weight_bytes": r["weight_bytes"] / 1e6} for r in result.records if r["model"] == name]
+        print_table(rows, columns, name)
+    for note in result.notes:
+        typer.echo(note)
+
+
+@app.command(name="evaluate")
+@speaks_to_people
+def evaluate_command(
+    model: Annotated[
+        list[str] | None, typer.Option("-m", "--model", help="Repeat for several.  [default: demo]")
+    ] = None,
+    quant: Annotated[
+        list[str] | None, typer.Option("-q", "--quant", help="Repeat for several.  [default: all shipped recipes]")
+    ] = None,
+    task: Annotated[str, typer.Option(help="structure or contacts.")] = "structure",
+    structures: Structures = None,
+    limit: Annotated[int | None, typer.Option(help="Only the first so many structures.")] = None,
+    num_recycles: Annotated[
+        int | None, typer.Option(help="Times the output is fed back.  [default: as trained]")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Table, .csv or .parquet; a second one, `_targets`, beside it."),
+    ] = None,
+    calibration: CalibrationFile = None,
+    cpu_only: CpuOnly = False,
+    dtype: Dtype = "float32",
+    as_json: JSON = False,
+) -> None:
+    """Score models x recipes against reference structures; the float model is the first row.
+
+    Example: `protquant evaluate -m demo -q w8a8-uniform -q w8a8-pwlq --limit 10`
+    """
+    if output is not None:
+        check_table(output)
+    task_: Literal["structure", "contacts"] = task  # type: ignore[assignment]  # evaluate() checks it
+    result = evaluate(
+        model or ["demo"],
+        quant or available_recipes(),
+        task_,
+        structures=structures,
+        limit=limit,
+        num_recycles=num_recycles,
+        calibration=calibration,
+        cpu_only=cpu_only,
+        dtype=dtype,
+    )
+    # First to the screen, so that a disk that is full by now loses nothing.
+    if as_json:
+        print_json(result.to_dict())
+    else:
+        _print_evaluation(result)
+    if output is not None:
+        write_table(result.records, output)
+        suffix = "".join(output.suffixes[-2 if output.suffix == ".gz" else -1 :])
+        write_table(result.targets, output.with_name(f"{output.name.removesuffix(suffix)}_targets{suffix}"))
+    for failure in result.failures:
+        typer.echo("{model}, {recipe}: {target} failed: {error}".format(**failure), err=True)
+    if result.failures:
+        raise typer.Exit(SOME_FAILED)
+
+
+@app.command(name="score")
+@speaks_to_people
+def score_command(
+    prediction: Annotated[Path, typer.Argument(help="Predicted structure, PDB or mmCIF.")],
+    reference: Annotated[Path, typer.Argument(help="Reference structure, PDB or mmCIF.")],
+    as_json: JSON = False,
+) -> None:
+    """Score a predicted structure against a reference: TM-score, GDT-TS, lDDT-CA, CA-RMSD.
+
+    Example: `protquant score out/1ahsA.pdb 1ahs.cif`
+    """
+    scores = score(prediction, reference)
+    if as_json:
+        print_json(scores)
+    else:
+        print_table([{"score": name, "value": value} for name, value in scores.items()], ["score", "value"])
+
+
+@app.command()
+@speaks_to_people
+def demo(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.")] = Path("protquant-demo"),
+    limit: Annotated[int, typer.Option(help="How many of the 50 reference chains to compare on.")] = 8,
+    as_json: JSON = False,
+) -> None:
+    """Fold the example FASTA with the demo model, quantized, and print what quantization costs.
+
+    Example: `protquant demo`
+    """
+    with example_fasta() as fasta:
+        run = fold_fasta(fasta, output, quant="w8a8-pwlq")
+    result = evaluate(recipes=EXAMPLE_RECIPES, limit=limit)
+    write_table(result.records, output / "comparison.csv")
+    if as_json:
+        print_json({"fold": run.to_dict(), "evaluation": result.to_dict()})
+    else:
+        print_table(run.rows, ["name", "length", "chains", "mean_plddt", "ptm", "recipe"], f"folded into {output}")
+        _print_evaluation(result)
+    if run.failures:
+        raise typer.Exit(SOME_FAILED)

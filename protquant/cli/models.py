@@ -1,0 +1,73 @@
+"""Commands on models and recipes: `import`, `inspect` and `recipes`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from protquant.checkpoints import import_checkpoint
+from protquant.cli.app import JSON, CalibrationFile, Model, Quant, app, speaks_to_people
+from protquant.cli.tables import print_json, print_table
+from protquant.pipelines import inspect_model
+from protquant.quant import available_recipes, load_recipe
+
+
+@app.command(name="import")
+@speaks_to_people
+def import_command(
+    source: Annotated[str, typer.Argument(help="Hugging Face folder or hub name, fair-esm `.pt`, or released name.")],
+    output: Annotated[Path, typer.Argument(help="Folder to make.")],
+    overwrite: Annotated[bool, typer.Option(help="Replace the checkpoint that is there.")] = False,
+    as_json: JSON = False,
+) -> None:
+    """Convert a checkpoint to protquant's own layout (safetensors, no pickle), checked key by key.
+
+    Example: `protquant import esmfold_3B_v1.pt esmfold/`, then `protquant fold -m esmfold/ ...`
+    """
+    folder = import_checkpoint(source, output, overwrite)
+    if as_json:
+        print_json({"source": source, "output": str(folder)})
+    else:
+        typer.echo(f"{source} -> {folder}")
+
+
+@app.command()
+@speaks_to_people
+def inspect(
+    model: Model = "demo",
+    quant: Quant = "fp32",
+    calibration: CalibrationFile = None,
+    sites: Annotated[bool, typer.Option(help="List every site, not only each kind.")] = False,
+    as_json: JSON = False,
+) -> None:
+    """Show what a recipe does to a model: sites, formats, effective bits, memory.
+
+    Example: `protquant inspect -m demo --quant w8a8-pwlq --sites`
+    """
+    report, document = inspect_model(model, quant, calibration=calibration)
+    if as_json:
+        print_json(document)
+        return
+    frame = report.to_frame()
+    if sites:
+        columns = ["site", "format", "reason", "effective_bits", "snr_db", "clipped"]
+        print_table(frame[columns].to_dict("records"), columns, f"{model}, {quant}")
+    grouped = frame.groupby(["kind", "format"], sort=False).agg(sites=("site", "size"), snr_db=("snr_db", "median"))
+    print_table(grouped.reset_index().to_dict("records"), ["kind", "format", "sites", "snr_db"], "median SNR by kind")
+    typer.echo(str(report))
+    for length, total in document["memory"].items():
+        typer.echo(f"folding {length} residues: about {total / 2**30:.2f} GiB at the peak in float")
+
+
+@app.command()
+@speaks_to_people
+def recipes(as_json: JSON = False) -> None:
+    """List the recipes that ship with protquant.
+
+    Example: `protquant recipes`
+    """
+    rows = [{"recipe": name, "description": load_recipe(name).description} for name in available_recipes()]
+    if as_json:
+        print_json(rows)
+    else:
+        print_table(rows, ["recipe", "description"])
