@@ -106,6 +106,13 @@ def esmfold_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def esmfold(esmfold_checkpoint: Path) -> ESMFold:
+    model = load(esmfold_checkpoint)
+    assert isinstance(model, ESMFold)
+    return model
+
+
+@pytest.fixture(scope="session")
 def esm2_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The language model of `esmfold_checkpoint` alone."""
     return save_model(small_esmfold().lm, tmp_path_factory.mktemp("checkpoints") / "small_esm2")

@@ -143,7 +143,8 @@ class SelfAttention(nn.Module):
         logits = self.logits(self.q(q) @ self.k(k).transpose(-1, -2))
         # Masked after the tap: minus infinity is no value to calibrate on.
         logits = logits.masked_fill(padding[:, None, None, :], float("-inf"))
-        probs = self.probs(logits.softmax(dim=-1, dtype=torch.float32).to(v.dtype))
+        exact = torch.promote_types(logits.dtype, torch.float32)
+        probs = self.probs(logits.softmax(dim=-1, dtype=exact).to(v.dtype))
         out = (probs @ v).transpose(1, 2).flatten(-2)
         return self.out_proj(out), probs
 
@@ -212,7 +213,8 @@ class ContactHead(nn.Module):
     ) -> Float[Tensor, "b residues residues features"]:
         """Attention between residues only (no `<cls>`, `<eos>`, `<pad>`), symmetrized and corrected."""
         residue = tokens.ne(EOS) & tokens.ne(PAD)
-        attentions = attentions.float() * (residue[:, None, :] & residue[:, :, None])[:, None, None]
+        attentions = attentions.to(torch.promote_types(attentions.dtype, torch.float32))
+        attentions = attentions * (residue[:, None, :] & residue[:, :, None])[:, None, None]
         maps = attentions[..., 1:-1, 1:-1].flatten(1, 2)
         maps = maps + maps.transpose(-1, -2)
         row, column, total = maps.sum(-1, keepdim=True), maps.sum(-2, keepdim=True), maps.sum((-1, -2), keepdim=True)

@@ -219,9 +219,10 @@ class StructureModule(nn.Module):
         aatype: Int[Tensor, "b l"],
         mask: Bool[Tensor, "b l"],
     ) -> Structure:
-        """Works in float32 whatever the trunk's type: frames in half precision lose tenths of an angstrom."""
-        single = initial = self.single_norm(single.float())
-        pair = self.pair_norm(pair.float())
+        """Works in its own type whatever the trunk's: frames in half precision lose tenths of an angstrom."""
+        exact = self.ipa.head_weights.dtype
+        single = initial = self.single_norm(single.to(exact))
+        pair = self.pair_norm(pair.to(exact))
         single = self.linear_in(single)
         rigids = Rigid.identity(single.shape[:-1], single.dtype, single.device, requires_grad=self.training, fmt="quat")
         frames = []

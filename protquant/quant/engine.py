@@ -1,7 +1,6 @@
 """The engine: takes the steps of a recipe on a model, and puts quantized twins in the places of its modules."""
 
 from collections.abc import Collection, Iterator, Mapping
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +24,6 @@ from protquant.quant.steps import (
     LinkTransform,
     ModelTransform,
     Rounding,
-    Step,
     Tuning,
     WeightFit,
 )
@@ -33,9 +31,6 @@ from protquant.quant.transforms import InputTransform, LinkLayers
 from protquant.topology import Link, find_chains, find_links
 
 __all__ = ["Engine"]
-
-_StepType = TypeVar("_StepType", bound=Step)
-
 
 class Engine:
     """Quantizes one model, in place, by one recipe.
@@ -67,12 +62,12 @@ class Engine:
 
     def run(self, statistics: Mapping[str, Statistics] | None = None) -> Report:
         """Take all steps, fit all formats; `statistics` are of the model as it is given."""
-        for step in self._steps(ModelTransform):
-            step.apply(self.model, self.assignments)
-        for step in self._steps(LinkTransform):
-            self._transform(step)
-        for step in self._steps(Tuning):
-            step.tune(self.model, self.assignments, self.examples)
+        for rotation in (step for step in self.steps if isinstance(step, ModelTransform)):
+            rotation.apply(self.model, self.assignments)
+        for transform in (step for step in self.steps if isinstance(step, LinkTransform)):
+            self._transform(transform)
+        for tuning in (step for step in self.steps if isinstance(step, Tuning)):
+            tuning.tune(self.model, self.assignments, self.examples)
         self._fit(self._statistics(statistics))
         return self._report()
 
@@ -88,9 +83,6 @@ class Engine:
         if self._examples is None or not self._examples.sequences:
             raise ProtquantError(f"recipe {self.recipe.name} needs sequences to calibrate on, and none were given")
         return self._examples
-
-    def _steps(self, kind: type[_StepType]) -> list[_StepType]:
-        return [step for step in self.steps if isinstance(step, kind)]
 
     def _weight(self, assignment: Assignment) -> Tensor:
         weight = self.model.get_submodule(assignment.site.module).weight
@@ -186,7 +178,7 @@ class Engine:
             if quantizer is not None:
                 fitted[name] = quantizer
         replace_modules(self.model, fitted)
-        for step in self._steps(Correction):
+        for step in (each for each in self.steps if isinstance(each, Correction)):
             for path, weight in floats.items():
                 layer = self.model.get_submodule(path)
                 if isinstance(layer, QuantizedLinear) and path in evidence and step.is_for(path):
@@ -205,10 +197,10 @@ class Engine:
         assert quantizer is None or isinstance(quantizer, StaticQuantizer)
         rounding = None
         if evidence is not None:
-            for fit in self._steps(WeightFit):
+            for fit in (each for each in self.steps if isinstance(each, WeightFit)):
                 if fit.is_for(path):
                     quantizer = fit.fit(weight, form, evidence)
-            rounding = next((step for step in self._steps(Rounding) if step.is_for(path)), None)
+            rounding = next((each for each in self.steps if isinstance(each, Rounding) and each.is_for(path)), None)
         quantizer = (quantizer or form.for_weight(weight)).to(weight.device)
         if rounding is None or evidence is None:
             decoded = quantizer(weight)

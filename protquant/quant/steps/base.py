@@ -79,8 +79,8 @@ class LayerStep(Step):
     layers: tuple[str, ...] = ("*",)
 
     def __post_init__(self) -> None:
-        # From YAML it is a list.
-        patterns = (self.layers,) if isinstance(self.layers, str) else tuple(self.layers)
+        given: Any = self.layers  # from YAML a list, or one pattern
+        patterns = (given,) if isinstance(given, str) else tuple(given)
         for pattern in patterns:
             compile_pattern(f"step {self.name}: layers", pattern)
         object.__setattr__(self, "layers", patterns)
