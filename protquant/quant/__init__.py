@@ -21,6 +21,7 @@ from protquant.quant.ranges import RANGE_RULES, Calibration, calibrated_range
 from protquant.quant.recipe import Recipe, available_recipes, load_recipe
 from protquant.quant.report import Report, SiteReport
 from protquant.quant.steps import (
+    STEPS,
     Correction,
     Examples,
     LinkTransform,
@@ -37,6 +38,7 @@ from protquant.sites import ACTIVATION_KINDS, WEIGHT_KINDS
 __all__ = [
     "ACTIVATION_KINDS",
     "RANGE_RULES",
+    "STEPS",
     "WEIGHT_KINDS",
     "ActivationQuantizer",
     "Assignment",

@@ -1,0 +1,42 @@
+"""`protquant --plugin my_method.py ...`: steps and formats of the user's own."""
+
+import importlib.util
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from protquant.cli.app import app, speaks_to_people
+from protquant.errors import ProtquantError
+
+__all__ = ["import_plugin"]
+
+
+def import_plugin(path: Path) -> None:
+    """Run a Python file, so that the steps and formats it registers are known to recipes.
+
+    Raises
+    ------
+    ProtquantError
+        If there is no such file, or it fails.
+    """
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if not path.is_file() or spec is None or spec.loader is None:
+        raise ProtquantError(f"--plugin {path}: no such Python file")
+    try:
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    except Exception as error:
+        raise ProtquantError(f"--plugin {path}: {type(error).__name__}: {error}") from error
+
+
+@app.callback()
+@speaks_to_people
+def options(
+    plugin: Annotated[
+        list[Path] | None,
+        typer.Option(help="Python file that registers steps or formats of your own. Repeat for several."),
+    ] = None,
+) -> None:
+    """Fold proteins with a quantized ESMFold, and measure what quantization costs."""
+    for path in plugin or []:
+        import_plugin(path)
