@@ -16,6 +16,7 @@ __all__ = [
     "ContactsTask",
     "DataConfig",
     "Dtype",
+    "LanguageTask",
     "ModelConfig",
     "StructureTask",
     "SweepConfig",
@@ -60,11 +61,14 @@ class DataConfig:
         Only the first so many structures.
     calibration : str, optional
         FASTA file; by default the UniProt proteins that ship with protquant.
+    heldout : str, optional
+        FASTA file whose residues the task `language` hides; by default other UniProt proteins that ship.
     """
 
     structures: str | None = MISSING  # no default, or the ??? of folder.yaml would not stand against it
     limit: int | None = None
     calibration: str | None = None
+    heldout: str | None = None
 
 
 @dataclass
@@ -74,7 +78,7 @@ class TaskConfig:
     Attributes
     ----------
     name : str
-        `structure` or `contacts`, as `protquant evaluate --task` has it.
+        `structure`, `contacts` or `language`, as `protquant evaluate --task` has it.
     """
 
     name: str = MISSING
@@ -105,6 +109,20 @@ class ContactsTask(TaskConfig):
 
 
 @dataclass
+class LanguageTask(TaskConfig):
+    """Hide residues from a language model, and ask for them.
+
+    Attributes
+    ----------
+    mask_every : int, optional
+        How far apart the residues are that are hidden together; null hides one at a time, for as many passes.
+    """
+
+    name: str = "language"
+    mask_every: int | None = 8
+
+
+@dataclass
 class SweepConfig:
     """One job of a sweep: a model, quantized by a recipe, on structures, for a task."""
 
@@ -121,3 +139,4 @@ def register_schemas() -> None:
     # In a group of their own, so that task=glob(*) sweeps over tasks alone.
     store.store(group="schema/task", name="structure", node=StructureTask, provider="protquant")
     store.store(group="schema/task", name="contacts", node=ContactsTask, provider="protquant")
+    store.store(group="schema/task", name="language", node=LanguageTask, provider="protquant")

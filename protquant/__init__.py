@@ -8,7 +8,7 @@ The public verbs, for scripts and notebooks; every command calls one of them:
 >>> pq.fold(quantized, "MKTAYIAKQRQISFVKSHFSRQ")  # doctest: +SKIP
 """
 
-from protquant.checkpoints import import_checkpoint, load
+from protquant.checkpoints import import_checkpoint, load, save_quantized
 from protquant.errors import ProtquantError
 from protquant.pipelines import (
     contact_figure,
@@ -20,6 +20,7 @@ from protquant.pipelines import (
     predict_contacts,
     prediction_figure,
     quantize,
+    quantize_checkpoint,
     score,
 )
 from protquant.quant import available_recipes, load_recipe
@@ -42,5 +43,7 @@ __all__ = [
     "predict_contacts",
     "prediction_figure",
     "quantize",
+    "quantize_checkpoint",
+    "save_quantized",
     "score",
 ]

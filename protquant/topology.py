@@ -27,16 +27,20 @@ class Link:
         between, such as GELU.
     rows : tuple of int or None
         Of a writer that is an `nn.Linear`: which of its outputs the channels are, in order; None: all of them.
+    mixable : int
+        Where nothing but sums over other axes lies between: so many neighboring channels, those of a head, may be
+        mixed by any matrix. 0 where something else does.
     """
 
     readers: tuple[str, ...]
     writer: str | None = None
     rows: tuple[int, ...] | None = None
+    mixable: int = 0
 
     def under(self, path: str) -> "Link":
         """The same, seen from above."""
         writer = None if self.writer is None else _join(path, self.writer)
-        return Link(tuple(_join(path, reader) for reader in self.readers), writer, self.rows)
+        return Link(tuple(_join(path, reader) for reader in self.readers), writer, self.rows, self.mixable)
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,8 @@ class Stream:
         Paths of the `nn.Linear` whose outputs are added to it as they are.
     entries, exits : tuple of str
         Paths of the `nn.Identity` through which other vectors are added to it, and through which it is read by others.
+    mean_is_read : bool
+        Whether any of those others reads the mean over channels; False where all of them subtract it first.
     """
 
     dim: int
@@ -88,11 +94,13 @@ class Stream:
     writers: tuple[str, ...]
     entries: tuple[str, ...]
     exits: tuple[str, ...]
+    mean_is_read: bool = True
 
     def under(self, path: str) -> "Stream":
         """The same, seen from above."""
-        parts = (tuple(_join(path, p) for p in paths) for paths in (self.norms, self.writers, self.entries, self.exits))
-        return Stream(self.dim, *parts)
+        parts = (self.norms, self.writers, self.entries, self.exits)
+        norms, writers, entries, exits = (tuple(_join(path, part) for part in paths) for paths in parts)
+        return Stream(self.dim, norms, writers, entries, exits, self.mean_is_read)
 
 
 def _join(path: str, name: str) -> str:

@@ -1,5 +1,6 @@
 """Models of others and of our own with small random weights, shared by the tests of several folders."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,14 @@ from protquant.models import ESM2Config, ESMFold, ESMFoldConfig, StructureModule
 from protquant.models.alphabet import TOKENS
 from protquant.pipelines import fold
 from protquant.proteins import write_pdb
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests, and the programs they start, leave the user's cache of statistics alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PROTQUANT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 def randomize(model: nn.Module, seed: int) -> None:

@@ -271,7 +271,7 @@ def test_evaluate_refuses_a_table_that_it_could_not_write_before_it_starts(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["evaluate", "--task", "fold"], "unknown task 'fold'; choose structure or contacts"),
+        (["evaluate", "--task", "fold"], "unknown task 'fold'; choose structure, contacts or language"),
         (["evaluate", "--limit", "0", "-q", "fp32"], "give a number of structures of at least 1"),
         (["evaluate", "--structures", "nowhere", "-q", "fp32"], "nowhere: no such folder"),
         (["evaluate", "--num-recycles", "-1"], "the number of recycles is -1"),

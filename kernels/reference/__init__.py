@@ -1,5 +1,9 @@
 """Plain torch twins of every kernel: slow, obviously right, the ones that the fast ones are tested against."""
 
+from protquant.kernels.reference.awq_packing import pack_awq, unpack_awq
+from protquant.kernels.reference.dint import decode_dint, dint_levels, encode_dint
+from protquant.kernels.reference.float8 import decode_float8, encode_float8
+from protquant.kernels.reference.packing import pack_bits, packed_length, unpack_bits
 from protquant.kernels.reference.piecewise import (
     PiecewiseCodes,
     Tails,
@@ -8,16 +12,38 @@ from protquant.kernels.reference.piecewise import (
     encode_tailed,
     encode_two_scale,
 )
+from protquant.kernels.reference.token_outlier import (
+    OutlierCodes,
+    decode_token_outlier,
+    encode_token_outlier,
+    outlier_index_dtype,
+    token_scale,
+)
 from protquant.kernels.reference.uniform import code_dtype, decode_uniform, encode_uniform
 
 __all__ = [
+    "OutlierCodes",
     "PiecewiseCodes",
     "Tails",
     "code_dtype",
+    "decode_dint",
+    "decode_float8",
     "decode_tailed",
+    "decode_token_outlier",
     "decode_two_scale",
     "decode_uniform",
+    "dint_levels",
+    "encode_dint",
+    "encode_float8",
     "encode_tailed",
+    "encode_token_outlier",
     "encode_two_scale",
     "encode_uniform",
+    "outlier_index_dtype",
+    "pack_awq",
+    "pack_bits",
+    "packed_length",
+    "token_scale",
+    "unpack_awq",
+    "unpack_bits",
 ]

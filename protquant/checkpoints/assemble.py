@@ -13,9 +13,9 @@ from protquant.checkpoints.names import RenameTable
 from protquant.errors import ProtquantError
 from protquant.models import ESM2, ESM2Config, ESMFold, ESMFoldConfig
 
-__all__ = ["assemble", "fingerprint", "rotary_frequencies"]
+__all__ = ["assemble", "check_places", "fingerprint", "rotary_frequencies"]
 
-_Model = TypeVar("_Model", ESM2, ESMFold)
+_Model = TypeVar("_Model", bound=ESM2 | ESMFold)
 _LISTED = 10
 
 
@@ -51,7 +51,7 @@ def assemble(
     places = model.state_dict()
     their_name = {name: (table and table.to_theirs(name)) or name for name in places}
     our_name = {theirs: ours for ours, theirs in their_name.items()}
-    _check({their_name[name]: place for name, place in places.items()}, state, source)
+    check_places({their_name[name]: place for name, place in places.items()}, state, source)
     # The extremes tell of any NaN or infinity, without a mask as large as the tensor.
     unreal = [name for name, tensor in state.items() if not torch.stack(tensor.aminmax()).isfinite().all()]
     if unreal:
@@ -65,10 +65,18 @@ def assemble(
     model.load_state_dict(places, assign=True)
     model.source = source
     model.fingerprint = known_fingerprint or fingerprint(model.config, model.state_dict())
-    return model.eval()
+    model.eval()
+    return model
 
 
-def _check(places: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) -> None:
+def check_places(places: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) -> None:
+    """Check that every tensor has its place, and every place its tensor.
+
+    Raises
+    ------
+    ProtquantError
+        If tensors are missing, surplus, or of another shape or kind.
+    """
     complaints = []
     if missing := places.keys() - state.keys():
         complaints.append(f"{len(missing)} tensors are missing: {_listed(missing)}")

@@ -10,11 +10,13 @@ import torch
 from protquant.checkpoints.fair_esm import load_fair_esm
 from protquant.checkpoints.hugging_face import is_hub_name, load_hugging_face
 from protquant.checkpoints.native import is_native, load_native, save_model
+from protquant.checkpoints.quantized import is_quantized, load_quantized
 from protquant.checkpoints.registry import KNOWN, find_known
+from protquant.checkpoints.scheme import Scheme, read_scheme
 from protquant.errors import ProtquantError, suggestion
 from protquant.models import ESM2, ESMFold
 
-__all__ = ["DEMO", "import_checkpoint", "load"]
+__all__ = ["DEMO", "import_checkpoint", "load", "scheme_of"]
 
 DEMO = "demo"
 """The name of the model that is shipped with the package."""
@@ -26,16 +28,16 @@ def load(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> ESM2 | ESMFold:
-    """Load a float model.
+    """Load a float model, or one that was quantized and saved.
 
     Parameters
     ----------
     name_or_path : str or PathLike
-        `demo`; a released model of `KNOWN`, such as `esmfold_v1`; a folder, as `protquant import` or transformers
-        wrote it; a `.pt` file of fair-esm; or a name on the hub, `owner/name`. A name wins over a folder of that
-        name: write `./demo` for the latter.
+        `demo`; a released model of `KNOWN`, such as `esmfold_v1`; a folder, as `protquant import`,
+        `protquant quantize` or transformers wrote it; a `.pt` file of fair-esm; or a name on the hub, `owner/name`. A
+        name wins over a folder of that name: write `./demo` for the latter.
     dtype : torch.dtype
-        What it computes in. ESMFold's structure module and pLDDT head stay in float32.
+        What it computes in. ESMFold's structure module and pLDDT head stay in float32, and so do scales.
     device : torch.device or str
         Where it is put.
 
@@ -47,7 +49,8 @@ def load(
     Raises
     ------
     ProtquantError
-        If there is no such model, or it cannot be read; see `load_hugging_face`, `load_fair_esm`, `load_native`.
+        If there is no such model, or it cannot be read; see `load_hugging_face`, `load_fair_esm`, `load_native`,
+        `load_quantized`.
     """
     name = os.fspath(name_or_path)
     model = _reader(name)()
@@ -89,7 +92,23 @@ def import_checkpoint(
     ProtquantError
         If the source cannot be read, or the folder holds something or cannot be written.
     """
+    if scheme_of(source) is not None:
+        raise ProtquantError(f"{source}: is quantized already, and in protquant's own layout; copy the folder.")
     return save_model(load(source), output_folder, dtype=dtype, overwrite=overwrite)
+
+
+def scheme_of(name_or_path: str | os.PathLike[str]) -> Scheme | None:
+    """What is known of a quantized checkpoint without loading it; None if `load` would give a float model.
+
+    Raises
+    ------
+    ProtquantError
+        If the checkpoint's `scheme.json` is damaged or newer.
+    """
+    name = os.fspath(name_or_path)
+    if name == DEMO or find_known(name) or not is_quantized(name):
+        return None
+    return read_scheme(Path(name))
 
 
 def _reader(name: str) -> Callable[[], ESM2 | ESMFold]:
@@ -99,8 +118,10 @@ def _reader(name: str) -> Callable[[], ESM2 | ESMFold]:
         return lambda: load_hugging_face(known.repository)
     path = Path(name)
     if path.is_dir():
+        if is_quantized(path):
+            return lambda: load_quantized(path)
         if not (path / "config.json").is_file():
-            raise ProtquantError(f"{path}: not a checkpoint, this folder has no config.json.")
+            raise ProtquantError(f"{path}: not a checkpoint, this folder has no config.json and no scheme.json.")
         return lambda: load_native(path) if is_native(path) else load_hugging_face(path)
     if path.is_file():
         if path.suffix != ".pt":

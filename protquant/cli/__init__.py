@@ -3,7 +3,33 @@
 Every module here adds its commands to `app`, in the order in which `--help` lists them.
 """
 
-from protquant.cli import folding, measuring, models, plugins
+from protquant.cli import (
+    auto,
+    cache,
+    folding,
+    formats,
+    measuring,
+    methods,
+    models,
+    plugins,
+    quantizing,
+    ranges,
+    sensitivity,
+)
 from protquant.cli.app import app, main
 
-__all__ = ["app", "folding", "main", "measuring", "models", "plugins"]
+__all__ = [
+    "app",
+    "auto",
+    "cache",
+    "folding",
+    "formats",
+    "main",
+    "measuring",
+    "methods",
+    "models",
+    "plugins",
+    "quantizing",
+    "ranges",
+    "sensitivity",
+]

@@ -1,10 +1,11 @@
 """Commands that measure: `evaluate`, `score` and `demo`."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
+from protquant.checkpoints import scheme_of
 from protquant.cli.app import (
     JSON,
     SOME_FAILED,
@@ -18,21 +19,32 @@ from protquant.cli.app import (
 from protquant.cli.tables import check_table, print_json, print_table
 from protquant.pipelines import Evaluation, evaluate, fold_fasta, score
 from protquant.pipelines.example import EXAMPLE_RECIPES, example_fasta
+from protquant.pipelines.masking import MASK_EVERY
+from protquant.pipelines.tasks import TaskName, check_task
 from protquant.proteins import write_table
 from protquant.quant import available_recipes
 
 _STRUCTURE_COLUMNS = [
-    *("recipe", "targets", "tm_score", "lddt_ca", "rmsd_ca", "plddt", "plddt_error", "tm_to_float"),
+    *("recipe", "targets", "tm_score", "lddt_ca", "rmsd_ca", "plddt", "plddt_error", "tm_to_float", "lddt_drift"),
     *("weight_bits", "activation_bits", "weight_bytes"),
 ]
 _CONTACT_COLUMNS = [
     *("recipe", "targets", "long P@L", "long P@L/5", "medium P@L", "short P@L", "local P@L", "contact_drift"),
     *("weight_bits", "activation_bits", "weight_bytes"),
 ]
+_LANGUAGE_COLUMNS = [
+    *("recipe", "targets", "masked_accuracy", "pseudo_perplexity", "logit_kl"),
+    *("weight_bits", "activation_bits", "weight_bytes"),
+]
+_COLUMNS: dict[TaskName, list[str]] = {
+    "structure": _STRUCTURE_COLUMNS,
+    "contacts": _CONTACT_COLUMNS,
+    "language": _LANGUAGE_COLUMNS,
+}
 
 
 def _print_evaluation(result: Evaluation) -> None:
-    columns = _STRUCTURE_COLUMNS if result.task == "structure" else _CONTACT_COLUMNS
+    columns = _COLUMNS[result.task]
     for name in dict.fromkeys(record["model"] for record in result.records):
         rows = [r | {"weight_bytes": r["weight_bytes"] / 1e6} for r in result.records if r["model"] == name]
         print_table(rows, columns, name)
@@ -49,9 +61,16 @@ def evaluate_command(
     quant: Annotated[
         list[str] | None, typer.Option("-q", "--quant", help="Repeat for several.  [default: all shipped recipes]")
     ] = None,
-    task: Annotated[str, typer.Option(help="structure or contacts.")] = "structure",
+    task: Annotated[str, typer.Option(help="structure, contacts or language.")] = "structure",
     structures: Structures = None,
-    limit: Annotated[int | None, typer.Option(help="Only the first so many structures.")] = None,
+    heldout: Annotated[
+        Path | None,
+        typer.Option(help="FASTA whose residues are hidden, for language.  [default: 20 shipped UniProt proteins]"),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Only the first so many structures or sequences.")] = None,
+    mask_every: Annotated[
+        int, typer.Option(help="How far apart residues are that are hidden together; 0: one at a time.")
+    ] = MASK_EVERY,
     num_recycles: Annotated[
         int | None, typer.Option(help="Times the output is fed back.  [default: as trained]")
     ] = None,
@@ -64,19 +83,21 @@ def evaluate_command(
     dtype: Dtype = "float32",
     as_json: JSON = False,
 ) -> None:
-    """Score models x recipes against reference structures; the float model is the first row.
+    """Score models x recipes on structures, contacts or hidden residues; the float model is the first row.
 
     Example: `protquant evaluate -m demo -q w8a8-uniform -q w8a8-pwlq --limit 10`
     """
     if output is not None:
         check_table(output)
-    task_: Literal["structure", "contacts"] = task  # type: ignore[assignment]  # evaluate() checks it
+    models = model or ["demo"]
     result = evaluate(
-        model or ["demo"],
-        quant or available_recipes(),
-        task_,
+        models,
+        quant or (["fp32"] if all(map(scheme_of, models)) else available_recipes()),
+        check_task(task),
         structures=structures,
+        heldout=heldout,
         limit=limit,
+        mask_every=mask_every or None,
         num_recycles=num_recycles,
         calibration=calibration,
         cpu_only=cpu_only,

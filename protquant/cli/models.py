@@ -7,6 +7,7 @@ import typer
 
 from protquant.checkpoints import import_checkpoint
 from protquant.cli.app import JSON, CalibrationFile, Model, Quant, app, speaks_to_people
+from protquant.cli.reports import print_report
 from protquant.cli.tables import print_json, print_table
 from protquant.pipelines import inspect_model
 from protquant.quant import available_recipes, load_recipe
@@ -48,12 +49,7 @@ def inspect(
     if as_json:
         print_json(document)
         return
-    frame = report.to_frame()
-    if sites:
-        columns = ["site", "format", "reason", "effective_bits", "snr_db", "clipped"]
-        print_table(frame[columns].to_dict("records"), columns, f"{model}, {quant}")
-    grouped = frame.groupby(["kind", "format"], sort=False).agg(sites=("site", "size"), snr_db=("snr_db", "median"))
-    print_table(grouped.reset_index().to_dict("records"), ["kind", "format", "sites", "snr_db"], "median SNR by kind")
+    print_report(report, f"{model}, {report.recipe.name}", sites)
     typer.echo(str(report))
     for length, total in document["memory"].items():
         typer.echo(f"folding {length} residues: about {total / 2**30:.2f} GiB at the peak in float")

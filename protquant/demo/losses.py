@@ -4,44 +4,16 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
-from transformers.models.esm.openfold_utils import Rigid
 
 from protquant.demo.targets import TargetBatch
 from protquant.models.confidence import PLDDT_BINS
 from protquant.models.esmfold import DISTOGRAM_BINS, ESMFoldOutput
+from protquant.models.frame_alignment import aligned_error, frame_aligned_point_error
 
-__all__ = ["confidence_loss", "distogram_loss", "frame_aligned_point_error", "lddt_ca", "pose_loss", "structure_loss"]
+__all__ = ["confidence_loss", "distogram_loss", "lddt_ca", "pose_loss", "structure_loss"]
 
 _EPSILON = 1e-4
 _SAMPLED_ROWS = 24
-
-
-def _local(frames: Rigid, points: Float[Tensor, "b p 3"]) -> Float[Tensor, "b f p 3"]:
-    """Every point in every frame."""
-    rotation, origin = frames.get_rots().get_rot_mats(), frames.get_trans()
-    return (points[:, None] - origin[:, :, None]) @ rotation
-
-
-def _aligned_error(
-    frames: Rigid, points: Float[Tensor, "b p 3"], true_frames: Rigid, true_points: Float[Tensor, "b p 3"]
-) -> Float[Tensor, "b f p"]:
-    difference = _local(frames, points) - _local(true_frames, true_points)
-    return (difference.square().sum(-1) + _EPSILON).sqrt()
-
-
-def frame_aligned_point_error(
-    frames: Rigid,
-    points: Float[Tensor, "b p 3"],
-    true_frames: Rigid,
-    true_points: Float[Tensor, "b p 3"],
-    frame_mask: Bool[Tensor, "b f"],
-    point_mask: Bool[Tensor, "b p"],
-    clamp: float,
-) -> Float[Tensor, ""]:
-    """FAPE (Algorithm 28), in units of 10 angstrom, over valid pairs of frame and point; `clamp` in angstrom."""
-    error = _aligned_error(frames, points, true_frames, true_points).clamp(max=clamp)
-    valid = frame_mask[:, :, None] & point_mask[:, None, :]
-    return (error * valid).sum() / valid.sum() / 10
 
 
 def structure_loss(output: ESMFoldOutput, batch: TargetBatch, clamp: float) -> Float[Tensor, ""]:
@@ -111,7 +83,7 @@ def confidence_loss(output: ESMFoldOutput, batch: TargetBatch) -> Float[Tensor, 
     with torch.no_grad():
         predicted = output.positions14[:, :, 1]
         plddt_bins = (lddt_ca(predicted, batch.ca, mask) * PLDDT_BINS).long().clamp(max=PLDDT_BINS - 1)
-        error = _aligned_error(output.frames[-1][:, rows], predicted, batch.frames[:, rows], batch.ca)
+        error = aligned_error(output.frames[-1][:, rows], predicted, batch.frames[:, rows], batch.ca)
         error_bins = (error * 2).long().clamp(max=output.pae_logits.shape[-1] - 1)  # half an angstrom each
     logits = output.plddt_logits.log_softmax(-1).mean(2)  # every atom of a residue has the residue's target
     plddt = F.nll_loss(logits.permute(0, 2, 1), plddt_bins, reduction="none")

@@ -124,7 +124,7 @@ class SelfAttention(nn.Module):
         self.logits, self.probs = Tap("softmax_input"), Tap("softmax_output")
 
     def links(self) -> list[Link]:
-        return [Link(("out_proj",), "v_proj")]
+        return [Link(("out_proj",), "v_proj", mixable=self.v_proj.out_features // self.num_heads)]
 
     def products(self) -> list[Product]:
         rows = tuple(range(self.q_proj.out_features))
@@ -275,6 +275,8 @@ class ESM2(nn.Module):
                 writers=tuple(f"{layer}.{writer}" for layer in layers for writer in ("attn.out_proj", "ffn.down_proj")),
                 entries=("stream_entry",),
                 exits=("stream_exit",),
+                # The final LayerNorm subtracts it, and ESMFold's mix of all layers goes through another.
+                mean_is_read=False,
             )
         ]
 

@@ -5,9 +5,11 @@ from protquant.pipelines.contacts import contacts_fasta, predict_contacts
 from protquant.pipelines.evaluate import Evaluation, evaluate
 from protquant.pipelines.fold_fasta import FoldRun, fold_fasta
 from protquant.pipelines.folding import fold, fold_batch
+from protquant.pipelines.format_table import draw_levels, format_table
 from protquant.pipelines.inspect import inspect_model
 from protquant.pipelines.memory import MemoryPlan, plan_memory
 from protquant.pipelines.plots import contact_figure, prediction_figure
+from protquant.pipelines.quantize_model import quantize_checkpoint
 from protquant.pipelines.score import score
 
 __all__ = [
@@ -17,15 +19,18 @@ __all__ = [
     "calibration_sequences",
     "contact_figure",
     "contacts_fasta",
+    "draw_levels",
     "evaluate",
     "fold",
     "fold_batch",
     "fold_fasta",
+    "format_table",
     "gather_statistics",
     "inspect_model",
     "plan_memory",
     "predict_contacts",
     "prediction_figure",
     "quantize",
+    "quantize_checkpoint",
     "score",
 ]

@@ -1,14 +1,17 @@
 """Statistics of a model's activations on sequences, and a quantized model from them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from protquant.errors import ProtquantError
 from protquant.models import ESM2, ESMFold, encode_complexes, tokenize
+from protquant.pipelines.objectives import objective_of
+from protquant.pipelines.statistics_cache import statistics_cache
 from protquant.proteins import read_fasta
-from protquant.quant import Examples, Recipe, Report, Statistics, calibrate
+from protquant.quant import Examples, Recipe, Report, Statistics, calibrate_once
 from protquant.quant import quantize as quantize_model
 
 __all__ = ["calibration_sequences", "gather_statistics", "quantize"]
@@ -33,17 +36,25 @@ def calibration_sequences(fasta: str | Path | None = None, limit: int | None = N
     return [record.sequence for record in records.records[:limit]]
 
 
-def _forward_esmfold(model: ESMFold, sequence: str) -> object:
-    # One recycle: the trunk's input differs between its first pass and those on its own output.
-    return model(encode_complexes([sequence]).to(model.device), num_recycles=1)
+def _forward_esmfold(model: ESMFold, sequence: str, num_recycles: int) -> object:
+    return model(encode_complexes([sequence]).to(model.device), num_recycles=num_recycles)
 
 
 def _forward_esm2(model: ESM2, sequence: str) -> object:
     return model(tokenize([sequence.replace(":", "")], model.embedding.weight.device))
 
 
+def _residues(sequence: str) -> int:
+    return len(sequence.replace(":", ""))
+
+
+def _forward(model: ESM2 | ESMFold) -> Callable[[Any, str], object]:
+    # One recycle: the trunk's input differs between its first pass and those on its own output.
+    return partial(_forward_esmfold, num_recycles=1) if isinstance(model, ESMFold) else _forward_esm2
+
+
 def gather_statistics(
-    model: ESM2 | ESMFold, sequences: Sequence[str] | None = None, progress: bool = False
+    model: ESM2 | ESMFold, sequences: Sequence[str] | None = None, progress: bool = False, cache: bool = True
 ) -> dict[str, Statistics]:
     """Run a float model on sequences, one at a time, and remember what passes through its sites.
 
@@ -51,6 +62,8 @@ def gather_statistics(
     ----------
     sequences : sequence of str, optional
         By default `calibration_sequences()`.
+    cache : bool
+        Whether to take statistics that were gathered before, and to keep those that were not (`statistics_cache`).
 
     Returns
     -------
@@ -59,9 +72,7 @@ def gather_statistics(
     """
     if sequences is None:
         sequences = calibration_sequences()
-    if isinstance(model, ESMFold):
-        return calibrate(model, sequences, _forward_esmfold, progress=progress)
-    return calibrate(model, sequences, _forward_esm2, progress=progress)
+    return calibrate_once(model, sequences, _forward(model), statistics_cache() if cache else None, progress=progress)
 
 
 def quantize(
@@ -70,6 +81,9 @@ def quantize(
     sequences: Sequence[str] | None = None,
     *,
     statistics: dict[str, Statistics] | None = None,
+    checkpoint: str | Path | None = None,
+    seed: int = 0,
+    cache: bool = True,
     inplace: bool = False,
     progress: bool = False,
 ) -> tuple[Model, Report]:
@@ -83,6 +97,13 @@ def quantize(
         To calibrate on; by default `calibration_sequences()`.
     statistics : dict, optional
         Of `gather_statistics` on this model, to spare another calibration.
+    checkpoint : str or Path, optional
+        File to which a recipe that trains writes how far it came; where it is there, training goes on from it, and
+        ends as if it had not been stopped.
+    seed : int
+        Of what recipes that train draw at random.
+    cache : bool
+        As for `gather_statistics`.
     inplace : bool
         Whether to change `model` itself and not a copy, which spares the memory of one.
 
@@ -99,8 +120,23 @@ def quantize(
     """
     if sequences is None:
         sequences = calibration_sequences()
-    forward = _forward_esmfold if isinstance(model, ESMFold) else _forward_esm2
-    examples = Examples(tuple(sequences), forward)
-    quantized, report = quantize_model(model, recipe, statistics, examples=examples, inplace=inplace, progress=progress)
+    examples = Examples(
+        tuple(sequences),
+        _forward(model),
+        objective=objective_of(model),
+        length=_residues,
+        checkpoint=None if checkpoint is None else Path(checkpoint),
+        seed=seed,
+        progress=progress,
+    )
+    quantized, report = quantize_model(
+        model,
+        recipe,
+        statistics,
+        examples=examples,
+        cache=statistics_cache() if cache else None,
+        inplace=inplace,
+        progress=progress,
+    )
     assert isinstance(quantized, type(model))
     return quantized, report

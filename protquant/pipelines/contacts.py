@@ -17,8 +17,8 @@ from protquant.pipelines.calibration import calibration_sequences, quantize
 from protquant.pipelines.devices import parse_dtype, pick_device
 from protquant.pipelines.memory import is_out_of_memory
 from protquant.pipelines.plots import plot_contacts
+from protquant.pipelines.quantize_model import choose_recipe
 from protquant.proteins import atomic_write, clean_sequence, prepare_folder, read_fasta, write_table
-from protquant.quant import load_recipe
 
 __all__ = ["contacts_fasta", "predict_contacts"]
 
@@ -91,13 +91,15 @@ def contacts_fasta(
     """
     if not top >= 0:
         raise ProtquantError(f"the number of pairs is {top} lengths; give 0 or more")
-    recipe = load_recipe(quant)
+    recipe, saved = choose_recipe(model, quant)
     sequences = calibration_sequences(calibration)
     records = read_fasta(fasta)
     prepare_folder(output)
     network: ESM2 | ESMFold = load(model, dtype=parse_dtype(dtype), device=pick_device(cpu_only))
     language_model = network.lm if isinstance(network, ESMFold) else network
-    quantized, report = quantize(language_model, recipe, sequences, progress=sys.stderr.isatty())
+    quantized, report = language_model, saved.report if saved else None
+    if report is None:
+        quantized, report = quantize(language_model, recipe, sequences, progress=sys.stderr.isatty())
     tqdm.write(str(report), file=sys.stderr)
     failures: list[dict[str, Any]] = [
         {"name": None, "header": r.header, "line": r.line, "error": f"{r.reason}; {r.remedy}"} for r in records.rejected

@@ -1,45 +1,39 @@
 """Models x recipes x reference structures to one table: what quantization costs."""
 
 import sys
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
-from tqdm import tqdm
 
-from protquant.checkpoints import load
+from protquant.checkpoints import load, scheme_of
 from protquant.errors import ProtquantError
 from protquant.models import ESM2, ESMFold
 from protquant.pipelines.calibration import calibration_sequences, gather_statistics, quantize
-from protquant.pipelines.contacts import predict_contacts
 from protquant.pipelines.devices import parse_dtype, pick_device
-from protquant.pipelines.folding import check_folding_options, fold_within_memory
-from protquant.proteins import Prediction
-from protquant.quant import Recipe, Report, Statistics, load_recipe, needs_statistics, plan
-from protquant.scores import (
-    cb_distances,
-    contact_precision,
-    lddt_ca_per_residue,
-    match_residues,
-    plddt_error,
-    probability_drift,
-    rmsd_ca,
-    score_structures,
-    tm_score,
+from protquant.pipelines.float_runs import run_float
+from protquant.pipelines.folding import check_folding_options
+from protquant.pipelines.masking import MASK_EVERY
+from protquant.pipelines.quantize_model import already_quantized, is_float
+from protquant.pipelines.tasks import (
+    ContactTask,
+    LanguageTask,
+    Outcome,
+    StructureTask,
+    Task,
+    TaskName,
+    check_task,
+    heldout_records,
 )
-from protquant.structures import Reference, load_references, reference_from_atoms
+from protquant.proteins import Record
+from protquant.quant import Recipe, Report, Statistics, load_recipe, needs_statistics, plan
+from protquant.structures import Reference, load_references
 
-__all__ = ["Evaluation", "evaluate"]
+__all__ = ["Evaluation", "describe_heldout", "evaluate", "is_float", "model_identity", "undefined_notes"]
 
-Task = Literal["structure", "contacts"]
 FLOAT = "fp32"
-_SCORES = ("tm_score", "gdt_ts", "lddt_ca", "rmsd_ca")
 
 
 @dataclass
@@ -48,7 +42,7 @@ class Evaluation:
 
     Attributes
     ----------
-    task : {"structure", "contacts"}
+    task : {"structure", "contacts", "language"}
     records : list of dict
         One per model and recipe: the means over the targets, effective bits, bytes.
     targets : list of dict
@@ -57,13 +51,16 @@ class Evaluation:
         `model`, `recipe`, `target`, `error` of what could not be predicted: no part of the means.
     notes : list of str
         What a reader of the table must know.
+    weights : dict
+        Fingerprint of the weights of each model by its name.
     """
 
-    task: Task
+    task: TaskName
     records: list[dict[str, Any]]
     targets: list[dict[str, Any]]
     failures: list[dict[str, Any]]
     notes: list[str]
+    weights: dict[str, str] = field(default_factory=dict)
 
     def to_frame(self) -> pd.DataFrame:
         """The records as a table."""
@@ -77,6 +74,7 @@ class Evaluation:
             "targets": self.targets,
             "failures": self.failures,
             "notes": self.notes,
+            "weights": self.weights,
         }
 
     def _repr_html_(self) -> str:
@@ -86,97 +84,146 @@ class Evaluation:
 def evaluate(
     models: Sequence[str] = ("demo",),
     recipes: Sequence[str | Path | Recipe] = (FLOAT, "w8a8-uniform", "w8a8-pwlq"),
-    task: Task = "structure",
+    task: TaskName = "structure",
     *,
     structures: Path | None = None,
+    heldout: Path | None = None,
     limit: int | None = None,
+    mask_every: int | None = MASK_EVERY,
     num_recycles: int | None = None,
     chunk_size: int | None = None,
     calibration: Path | None = None,
     cpu_only: bool = False,
     dtype: str = "float32",
+    cache: Path | None = None,
 ) -> Evaluation:
-    """Score models under recipes against reference structures.
+    """Score models under recipes against reference structures, or on held-out sequences.
 
     The float model is always the first row, and what the drift is measured against.
 
     Parameters
     ----------
     models : sequence of str
-        As for `load`. Folding models for "structure"; for "contacts" also language models (of a folding model the
-        language model is taken).
+        As for `load`. Folding models for "structure"; for "contacts" and "language" also language models (of a folding
+        model the language model is taken).
     recipes : sequence
-        Shipped names, YAML files, or recipes.
-    task : {"structure", "contacts"}
-        TM-score, GDT-TS, lDDT, RMSD and pLDDT of predictions; or precision of predicted contacts.
+        Shipped names, YAML files, or recipes; for the float models. A checkpoint that is quantized has a row of its
+        own, behind them, and drifts from the float model that it came from where that is among `models`.
+    task : {"structure", "contacts", "language"}
+        TM-score, GDT-TS, lDDT, RMSD and pLDDT of predictions; precision of predicted contacts; or accuracy,
+        pseudo-perplexity and divergence from the float model at hidden residues.
     structures : Path, optional
         Folder of PDB or mmCIF files; by default the 50 chains that ship with protquant.
+    heldout : Path, optional
+        FASTA whose residues are hidden, for "language"; by default the 20 UniProt proteins that ship with protquant.
     limit : int, optional
-        Only the first so many structures.
+        Only the first so many structures or sequences.
+    mask_every : int, optional
+        How far apart the residues are that are hidden together; None hides one at a time, see `masked_logits`.
     calibration : Path, optional
         FASTA of sequences to calibrate on.
+    cache : Path, optional
+        Folder in which the float model's answers are kept for the next call.
 
     Raises
     ------
     ProtquantError
         If a model, recipe, folder or setting cannot be used.
     """
-    if task not in ("structure", "contacts"):
-        raise ProtquantError(f"unknown task {task!r}; choose structure or contacts")
+    check_task(task)
     check_folding_options(num_recycles, chunk_size)
     loaded = [load_recipe(recipe) for recipe in recipes]
-    if not any(_is_float(recipe) for recipe in loaded):
+    saved = {name: scheme for name in models if (scheme := scheme_of(name)) is not None}
+    if saved and len(saved) == len(set(models)) and not all(map(is_float, loaded)):
+        raise already_quantized(*next(iter(saved.items())))
+    if not any(is_float(recipe) for recipe in loaded):
         loaded.insert(0, load_recipe(FLOAT))
-    loaded.sort(key=lambda recipe: not _is_float(recipe))  # stable: the float model first, the rest as given
-    references = load_references(structures, limit)
+    loaded.sort(key=lambda recipe: not is_float(recipe))  # stable: the float model first, the rest as given
+    references = [] if task == "language" else load_references(structures, limit)
+    records = heldout_records(heldout, limit) if task == "language" else []
+    if task == "language":
+        notes = [describe_heldout(records, heldout, mask_every)]
+    else:
+        notes = _structure_notes(models, references, structures)
     sequences = calibration_sequences(calibration)
-    evaluation = Evaluation(task, [], [], [], _notes(models, references, structures, sequences))
-    score: Callable[..., dict[str, Any]] = _score_contacts
-    if task == "structure":
-        score = partial(_score_structure, num_recycles=num_recycles, chunk_size=chunk_size)
-    for name in models:
-        model = load(name, dtype=parse_dtype(dtype), device=pick_device(cpu_only))
-        if task == "structure" and not isinstance(model, ESMFold):
-            raise ProtquantError(f"{name} is a language model and cannot fold; use --task contacts")
-        if task == "contacts" and isinstance(model, ESMFold):
-            model = model.lm
-        statistics: dict[str, Statistics] | None = None
-        baseline: dict[str, NDArray[np.float64]] = {}
-        for recipe in loaded:
-            if statistics is None and not recipe.steps and needs_statistics(plan(model, recipe)):
-                statistics = gather_statistics(model, sequences, progress=sys.stderr.isatty())
-            quantized, report = quantize(model, recipe, sequences, statistics=statistics)
-            labels = {"model": name, "recipe": recipe.name, "dtype": dtype}
-            targets: list[dict[str, Any]] = []
-            started = time.perf_counter()
-            for reference in _bar(references, f"{name}, {recipe.name}"):
-                try:
-                    targets.append({"target": reference.name, **score(quantized, reference, baseline)})
-                except ProtquantError as error:
-                    evaluation.failures.append({**labels, "target": reference.name, "error": str(error)})
-            seconds = time.perf_counter() - started
-            if not targets:
-                first = evaluation.failures[-len(references)]
-                raise ProtquantError(f"{name}, {recipe.name}: {first['target']}: {first['error']}")
-            evaluation.targets += [{**labels, **target} for target in targets]
-            evaluation.records.append({**labels, **_summary(targets, report, seconds)})
-    return evaluation
-
-
-def _is_float(recipe: Recipe) -> bool:
-    """Whether a recipe leaves every site as it is."""
-    return not any([*recipe.kinds.values(), *recipe.sites.values()])
-
-
-def _notes(
-    models: Sequence[str], references: Sequence[Reference], structures: Path | None, sequences: Sequence[str]
-) -> list[str]:
-    where = "the 50 chains that ship with protquant" if structures is None else str(structures)
-    notes = [
-        f"{len(references)} reference structures from {where}.",
+    notes += [
         f"Where a recipe freezes ranges, they were calibrated on {len(sequences)} sequences.",
         "Execution is simulated (quantize-dequantize in float): seconds say nothing about integer kernels.",
     ]
+    evaluation = Evaluation(task, [], [], [], notes)
+    undefined: dict[tuple[str, ...], Outcome] = {}
+    baselines: dict[str, Any] = {}
+    for name in sorted(models, key=lambda name: name in saved):
+        scored = _make_task(task, references, records, mask_every, num_recycles, chunk_size)
+        network = load(name, dtype=parse_dtype(dtype), device=pick_device(cpu_only))
+        evaluation.weights[name] = network.fingerprint
+        model = scored.network(network, name)
+        statistics: dict[str, Statistics] | None = None
+        if name in saved:
+            scored.baseline = baselines.get(saved[name].float_fingerprint, {})
+        for recipe in [saved[name].report.recipe] if name in saved else loaded:
+            if name in saved:
+                quantized, report = model, saved[name].report
+            else:
+                if statistics is None and not recipe.steps and needs_statistics(plan(model, recipe)):
+                    statistics = gather_statistics(model, sequences, progress=sys.stderr.isatty())
+                quantized, report = quantize(model, recipe, sequences, statistics=statistics)
+            label = f"{name}, {recipe.name}"
+            if is_float(recipe):
+                outcome = run_float(scored, quantized, label, cache, model_identity(network))
+            else:
+                outcome = scored.run(quantized, label)
+            labels = {"model": name, "recipe": recipe.name, "dtype": dtype}
+            if not outcome.targets:
+                first = outcome.failures[0]
+                raise ProtquantError(f"{label}: {first['target']}: {first['error']}")
+            evaluation.failures += [{**labels, **failure} for failure in outcome.failures]
+            evaluation.targets += [{**labels, **target} for target in outcome.targets]
+            evaluation.records.append({**labels, **_summary(scored, outcome, report)})
+            undefined[name, recipe.name] = outcome
+        baselines.setdefault(network.fingerprint, scored.baseline)
+    evaluation.notes += undefined_notes(undefined)
+    return evaluation
+
+
+def model_identity(network: ESM2 | ESMFold) -> str:
+    """The weights, the number type and the kind of device of a float model, in words."""
+    parameter = next(network.parameters())
+    return f"{network.fingerprint} {parameter.dtype} {parameter.device.type}"
+
+
+def _make_task(
+    task: TaskName,
+    references: Sequence[Reference],
+    records: Sequence[Record],
+    mask_every: int | None,
+    num_recycles: int | None,
+    chunk_size: int | None,
+) -> Task:
+    if task == "structure":
+        return StructureTask(references, num_recycles, chunk_size)
+    if task == "contacts":
+        return ContactTask(references)
+    return LanguageTask(records, mask_every)
+
+
+def describe_heldout(records: Sequence[Record], heldout: Path | None, mask_every: int | None) -> str:
+    """What the scores of the language model are measured on, and how, in a sentence or two."""
+    where = "held-out UniProt sequences that ship with protquant" if heldout is None else f"sequences of {heldout}"
+    how = (
+        "one at a time"
+        if mask_every is None
+        else f"those {mask_every} apart together, which is not quite the pseudo-perplexity of one at a time"
+    )
+    return (
+        f"{len(records)} {where}, {sum(record.length for record in records)} residues, each hidden once, {how}. "
+        "KL is that of the float model's probabilities to these, in nats per hidden residue."
+    )
+
+
+def _structure_notes(models: Sequence[str], references: Sequence[Reference], structures: Path | None) -> list[str]:
+    where = "the 50 chains that ship with protquant" if structures is None else str(structures)
+    notes = [f"{len(references)} reference structures from {where}."]
     if structures is not None:
         notes.append("What is folded is the residues present in each file: gaps in a structure are closed up.")
     if "demo" in models and structures is None:
@@ -187,58 +234,33 @@ def _notes(
     return notes
 
 
-def _summary(targets: Sequence[dict[str, Any]], report: Report, seconds: float) -> dict[str, Any]:
-    frame = pd.DataFrame(targets)
-    means = frame.drop(columns=["target", "length"]).mean(numeric_only=True)
+def undefined_notes(outcomes: dict[tuple[str, ...], Outcome]) -> list[str]:
+    """A sentence for every set of scores that are NaN for a target, and so no part of a mean; none where all are."""
+    groups: dict[tuple[str, ...], dict[tuple[str, ...], list[str]]] = {}
+    for label, outcome in outcomes.items():
+        by_targets: dict[tuple[str, ...], list[str]] = {}
+        for score, targets in outcome.undefined().items():
+            by_targets.setdefault(tuple(targets), []).append(score)
+        for targets, scores in by_targets.items():
+            groups.setdefault((*scores,), {}).setdefault(targets, []).append(", ".join(label))
+    notes = []
+    for scores, by_target in groups.items():
+        for targets, labels in by_target.items():
+            shown = ", ".join(targets[:3]) + (" and others" if len(targets) > 3 else "")
+            of = labels[0] if len(labels) == 1 else f"{labels[0]} and {len(labels) - 1} more"
+            notes.append(
+                f"{', '.join(scores)}: no value for {len(targets)} targets ({shown}) of {of}; "
+                "means are over the targets that have one."
+            )
+    return notes
+
+
+def _summary(task: Task, outcome: Outcome, report: Report) -> dict[str, Any]:
     return {
-        "targets": len(targets),
-        **{str(name): float(value) for name, value in means.items()},
+        "targets": len(outcome.targets),
+        **task.means(outcome),
         "weight_bits": report.weight_bits,
         "activation_bits": report.activation_bits,
         "weight_bytes": report.weight_bytes,
-        "seconds": seconds,
-    }
-
-
-def _bar(references: Sequence[Reference], label: str) -> "tqdm[Reference]":
-    return tqdm(references, desc=label, unit="protein", disable=not sys.stderr.isatty(), leave=False)
-
-
-def _score_structure(
-    model: ESMFold,
-    reference: Reference,
-    baseline: dict[str, NDArray[np.float64]],
-    num_recycles: int | None,
-    chunk_size: int | None,
-) -> dict[str, Any]:
-    """Fold and score; `baseline` holds the C-alphas of the first call, that of the float model."""
-    prediction = fold_within_memory(
-        model, [reference.sequence], [reference.name], num_recycles=num_recycles, chunk_size=chunk_size
-    )[0]
-    folded = reference_from_atoms(prediction.atoms, prediction.name)
-    float_ca = baseline.setdefault(reference.name, folded.ca)
-    scores = score_structures(folded, reference).to_dict()
-    return {
-        "length": len(reference),
-        **{name: scores[name] for name in _SCORES},
-        **_plddt_scores(prediction, folded, reference),
-        "ptm": prediction.ptm,
-        "tm_to_float": tm_score(folded.ca, float_ca).score,
-        "rmsd_to_float": rmsd_ca(folded.ca, float_ca),
-    }
-
-
-def _plddt_scores(prediction: Prediction, folded: Reference, reference: Reference) -> dict[str, float]:
-    predicted, matched = match_residues(folded, reference)
-    lddt = lddt_ca_per_residue(folded.ca[predicted], reference.ca[matched])
-    return {"plddt": prediction.mean_plddt, "plddt_error": plddt_error(prediction.plddt[predicted], lddt)}
-
-
-def _score_contacts(model: ESM2, reference: Reference, baseline: dict[str, NDArray[np.float64]]) -> dict[str, Any]:
-    """Predict and score contacts; `baseline` holds the probabilities of the float model."""
-    probabilities = predict_contacts(model, reference.sequence)
-    return {
-        "length": len(reference),
-        **contact_precision(probabilities, cb_distances(reference.cb)),
-        "contact_drift": probability_drift(probabilities, baseline.setdefault(reference.name, probabilities)),
+        "seconds": outcome.seconds,
     }

@@ -16,6 +16,7 @@ from protquant.pipelines.calibration import calibration_sequences, quantize
 from protquant.pipelines.devices import parse_dtype, pick_device
 from protquant.pipelines.folding import check_folding_options, fold_within_memory
 from protquant.pipelines.plots import plot_prediction
+from protquant.pipelines.quantize_model import choose_recipe
 from protquant.proteins import (
     Fasta,
     Manifest,
@@ -31,7 +32,7 @@ from protquant.proteins import (
     write_pdb,
     write_table,
 )
-from protquant.quant import load_recipe, needs_sequences
+from protquant.quant import needs_sequences
 
 __all__ = ["FoldRun", "fold_fasta"]
 
@@ -103,7 +104,7 @@ def fold_fasta(
     model : str
         "demo", a released name such as "esmfold_v1", a folder, a file, or a name on the hub.
     quant : str
-        Recipe: a shipped name or a YAML file. "fp32" quantizes nothing.
+        Recipe: a shipped name or a YAML file. "fp32" quantizes nothing, and is the one for a quantized checkpoint.
     num_recycles : int, optional
         By default what the model was trained for.
     max_tokens_per_batch : int
@@ -129,7 +130,7 @@ def fold_fasta(
     """
     check_folding_options(num_recycles, chunk_size)
     parse_dtype(dtype)
-    recipe = load_recipe(quant)
+    recipe, saved = choose_recipe(model, quant)
     sequences = calibration_sequences(calibration)
     records = read_fasta(fasta)
     prepare_folder(output)
@@ -142,13 +143,15 @@ def fold_fasta(
     manifest = Manifest.load(output)
 
     network = _load(model, dtype, cpu_only)
+    # A checkpoint that is quantized brings its ranges along.
+    calibrates = saved is None and needs_sequences(network, recipe)
     run.settings = {
         "model": model,
         "model_fingerprint": network.fingerprint,
         "recipe": recipe.to_dict(),
         "num_recycles": network.config.trunk.max_recycles - 1 if num_recycles is None else num_recycles,
         "dtype": dtype,
-        "calibration": fingerprint({"sequences": sequences}) if needs_sequences(network, recipe) else None,
+        "calibration": fingerprint({"sequences": sequences}) if calibrates else None,
     }
     # By its weights: the model may be called by several names.
     decisive = {name: value for name, value in run.settings.items() if name != "model"}
@@ -167,7 +170,9 @@ def fold_fasta(
     if run.skipped:
         _note(f"{len(run.skipped)} of {len(records.records)} targets are done already with these settings")
     if pending:
-        network, report = quantize(network, recipe, sequences, progress=sys.stderr.isatty())
+        report = saved.report if saved else None
+        if report is None:
+            network, report = quantize(network, recipe, sequences, progress=sys.stderr.isatty())
         _note(str(report))
         with tqdm(total=len(pending), desc="fold", unit="protein", disable=not sys.stderr.isatty()) as bar:
             for record, outcome in _fold_all(network, pending, num_recycles, max_tokens_per_batch, chunk_size):

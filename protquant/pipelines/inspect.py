@@ -7,7 +7,8 @@ from protquant.checkpoints import load
 from protquant.models import ESMFold
 from protquant.pipelines.calibration import calibration_sequences, quantize
 from protquant.pipelines.memory import plan_memory
-from protquant.quant import Report, load_recipe, needs_sequences
+from protquant.pipelines.quantize_model import choose_recipe
+from protquant.quant import Report, needs_sequences
 
 __all__ = ["inspect_model"]
 
@@ -21,7 +22,7 @@ def inspect_model(
     calibration: Path | None = None,
     lengths: tuple[int, ...] = (128, 256, 512, 1024),
 ) -> tuple[Report, dict[str, Any]]:
-    """Quantize a model and report on every site.
+    """Quantize a model and report on every site; of a quantized checkpoint, the report that was saved with it.
 
     Parameters
     ----------
@@ -37,10 +38,13 @@ def inspect_model(
         The same as one JSON document: `model recipe weight_bits activation_bits weight_bytes float_weight_bytes
         parameters memory sites`; memory is the peak in bytes by length, empty for a language model.
     """
+    recipe, saved = choose_recipe(model, quant)
     network = load(model)
-    recipe = load_recipe(quant)
-    sequences = calibration_sequences(calibration) if needs_sequences(network, recipe) else []
-    _, report = quantize(network, recipe, sequences)
+    if saved is not None:
+        report = saved.report
+    else:
+        sequences = calibration_sequences(calibration) if needs_sequences(network, recipe) else []
+        _, report = quantize(network, recipe, sequences)
     memory = {}
     if isinstance(network, ESMFold):
         memory = {str(length): plan_memory(network, length, available=_NO_LIMIT).total for length in lengths}

@@ -4,20 +4,24 @@
     protquant-sweep -m 'quant=glob(*)' data.limit=10
 
 Every job writes `result.json` to its own folder; jobs of a sweep also share one table, `table.csv`, in the sweep's
-folder, to which each job adds its row. Each job also folds with the float model, which the drift is measured against.
+folder, to which each job adds its row, and what the float model answers, in the folder `float`. A sweep that is started
+again in the same folder (`hydra.sweep.dir=FOLDER`) takes the results of jobs that are done with the same settings,
+weights and version.
 """
 
 import json
 import logging
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from protquant.checkpoints import load
 from protquant.configs.schema import register_schemas
 from protquant.errors import ProtquantError
 from protquant.pipelines.evaluate import evaluate
@@ -27,28 +31,61 @@ from protquant.quant import load_recipe
 __all__ = ["main", "run_job"]
 
 log = logging.getLogger(__name__)
-RESULT, TABLE = "result.json", "table.csv"
+RESULT, TABLE, FLOAT = "result.json", "table.csv", "float"
 
 
-def run_job(config: DictConfig, folder: Path) -> dict[str, Any]:
-    """Evaluate one model under one recipe, write `result.json` to `folder`, and return the record."""
+def run_job(config: DictConfig, folder: Path, cache: Path | None = None) -> dict[str, Any]:
+    """Evaluate one model under one recipe, write `result.json` to `folder`, and return the record.
+
+    Parameters
+    ----------
+    cache : Path, optional
+        Folder for what the float model answers, which jobs share.
+    """
     recipe = load_recipe(config.quant)
+    settings = {
+        "config": OmegaConf.to_container(config, resolve=True, enum_to_str=True),
+        "version": version("protquant"),
+    }
+    known = _known_result(folder / RESULT, settings, config.model.name_or_path)
+    if known is not None:
+        log.info("%s: done already", folder / RESULT)
+        return known
     result = evaluate(
         [config.model.name_or_path],
         [recipe],
         config.task.name,
-        structures=None if config.data.structures is None else Path(config.data.structures),
+        structures=_path(config.data.structures),
+        heldout=_path(config.data.heldout),
         limit=config.data.limit,
-        calibration=None if config.data.calibration is None else Path(config.data.calibration),
+        mask_every=config.task.get("mask_every"),
+        calibration=_path(config.data.calibration),
         num_recycles=config.task.get("num_recycles"),
         chunk_size=config.task.get("chunk_size"),
         dtype=config.model.dtype.value,
+        cache=cache,
     )
-    # evaluate() always runs the float model as well, which the drift is measured against.
+    # evaluate() always has the float model as well, which the drift is measured against.
     record = next(record for record in result.records if record["recipe"] == recipe.name)
-    document = {"record": record, **result.to_dict()}
+    document = {"record": record, "settings": settings, **result.to_dict()}
     atomic_write(folder / RESULT, json.dumps(json_value(document), indent=1))
     return record
+
+
+def _path(given: str | None) -> Path | None:
+    return None if given is None else Path(given)
+
+
+def _known_result(path: Path, settings: dict[str, Any], model: str) -> dict[str, Any] | None:
+    """The record of a job that was done with these settings on these weights, every target of it."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        same = document["settings"] == json_value(settings) and not document["failures"]
+        record: dict[str, Any] = document["record"]
+        # The weights last: they are loaded only where all else says that the job is done.
+        return record if same and document["weights"] == {model: load(model).fingerprint} else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _job_number(path: Path) -> tuple[int, str]:
@@ -69,8 +106,9 @@ def _add_to_table(folder: Path) -> Path:
 def _hydra_main(config: DictConfig) -> float | None:
     settings = HydraConfig.get()
     folder = Path(settings.runtime.output_dir)
+    cache = Path(settings.sweep.dir) / FLOAT if settings.mode == RunMode.MULTIRUN else None
     try:
-        record = run_job(config, folder)
+        record = run_job(config, folder, cache)
     except ProtquantError as error:
         log.error("protquant-sweep: %s", error)
         sys.exit(2)
@@ -79,6 +117,8 @@ def _hydra_main(config: DictConfig) -> float | None:
     if settings.mode == RunMode.MULTIRUN:
         log.info("table: %s", _add_to_table(Path(settings.sweep.dir)))
     # What a Hydra sweeper maximizes.
+    if "pseudo_perplexity" in record:
+        return -float(record["pseudo_perplexity"])
     return record.get("tm_score", record.get("long P@L"))
 
 

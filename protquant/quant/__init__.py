@@ -1,15 +1,20 @@
 """Post-training quantization: calibrate a float model, choose a recipe, get a quantized one and a report."""
 
 from protquant.quant.assignments import Assignment, Assignments
+from protquant.quant.cache import MemoryCache, StatisticsCache, calibrate_once, calibration_key, model_hash
 from protquant.quant.calibrate import calibrate
 from protquant.quant.evidence import Evidence
 from protquant.quant.formats import (
+    FORMATS,
     BFloat16,
     Codes,
+    DInt,
+    Float8,
     Format,
     PiecewiseLinear,
     Quantizer,
     StaticQuantizer,
+    TokenOutlier,
     Uniform,
     format_from_config,
     register_format,
@@ -37,6 +42,7 @@ from protquant.sites import ACTIVATION_KINDS, WEIGHT_KINDS
 
 __all__ = [
     "ACTIVATION_KINDS",
+    "FORMATS",
     "RANGE_RULES",
     "STEPS",
     "WEIGHT_KINDS",
@@ -47,12 +53,15 @@ __all__ = [
     "Calibration",
     "Codes",
     "Correction",
+    "DInt",
     "Evidence",
     "Examples",
+    "Float8",
     "Format",
     "InputTransform",
     "LinkLayers",
     "LinkTransform",
+    "MemoryCache",
     "ModelTransform",
     "Moments",
     "Observer",
@@ -66,16 +75,21 @@ __all__ = [
     "SiteReport",
     "StaticQuantizer",
     "Statistics",
+    "StatisticsCache",
     "Step",
+    "TokenOutlier",
     "TransformedLinear",
     "Tuning",
     "Uniform",
     "WeightFit",
     "available_recipes",
     "calibrate",
+    "calibrate_once",
     "calibrated_range",
+    "calibration_key",
     "format_from_config",
     "load_recipe",
+    "model_hash",
     "needs_sequences",
     "needs_statistics",
     "plan",

@@ -1,17 +1,20 @@
 """The engine: takes the steps of a recipe on a model, and puts quantized twins in the places of its modules."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from protquant.errors import ProtquantError
 from protquant.quant.assignments import Assignment, Assignments
-from protquant.quant.calibrate import calibrate
+from protquant.quant.cache import StatisticsCache, calibrate_once
 from protquant.quant.evidence import Evidence
 from protquant.quant.fit import ActivationFitter, tensor_bytes, weight_report
 from protquant.quant.formats import Quantizer, StaticQuantizer
 from protquant.quant.layerwise import Stage, sweep
+from protquant.quant.lengths import BinnedStatistics, in_bin
 from protquant.quant.modules import QuantizedLinear
 from protquant.quant.observers import Statistics
 from protquant.quant.recipe import Recipe
@@ -32,6 +35,7 @@ from protquant.topology import Link, find_chains, find_links
 
 __all__ = ["Engine"]
 
+
 class Engine:
     """Quantizes one model, in place, by one recipe.
 
@@ -41,6 +45,8 @@ class Engine:
         What the recipe makes of each site; steps may change it.
     examples : Examples or None
         None will do for recipes without ranges to freeze and without steps that look at what passes.
+    cache : StatisticsCache or None
+        Where statistics are looked for before the model is run for them.
     """
 
     def __init__(
@@ -50,11 +56,15 @@ class Engine:
         assignments: Assignments,
         examples: Examples | None,
         progress: bool = False,
+        cache: StatisticsCache | None = None,
     ) -> None:
         self.model, self.recipe, self.assignments = model, recipe, assignments
         self.steps = recipe.load_steps()
         self.progress = progress
-        self._examples = examples
+        self._cache = cache
+        # What is calibrated on is as long as what the recipe is for.
+        self._bins = recipe.calibration.bins
+        self._examples = self._of_length(examples) if examples and examples.sequences and self._bins else examples
         self._float_bytes = sum(tensor_bytes(parameter) for parameter in model.parameters())
         # Before any step adds channels: effective bits are those of an element of the model that was given.
         self._elements = {a.site.name: self._weight(a).numel() for a in assignments if not a.is_activation}
@@ -84,10 +94,17 @@ class Engine:
             raise ProtquantError(f"recipe {self.recipe.name} needs sequences to calibrate on, and none were given")
         return self._examples
 
+    def _of_length(self, examples: Examples) -> Examples:
+        try:
+            chosen = [sequence for each in self._bins for sequence in in_bin(each, examples.sequences, examples.length)]
+        except ProtquantError as error:
+            raise ProtquantError(f"recipe {self.recipe.name}: {error}") from None
+        return replace(examples, sequences=tuple(chosen))
+
     def _weight(self, assignment: Assignment) -> Tensor:
         weight = self.model.get_submodule(assignment.site.module).weight
-        assert isinstance(weight, Tensor)
-        return weight.detach()
+        # A gain that a step has folded into other layers takes nothing.
+        return weight.detach() if isinstance(weight, Tensor) else torch.empty(0)
 
     def _links(self) -> list[Link]:
         """Every link that the model declares, and one of its own for every other linear layer."""
@@ -125,22 +142,36 @@ class Engine:
                     layers = LinkLayers(self.model, link)
                     step.apply(layers, stage.evidence[link.readers[0]], self.assignments)
 
-    def _statistics(self, given: Mapping[str, Statistics] | None) -> Mapping[str, Statistics]:
-        """Of every activation whose range is to be frozen; gathered if none are given, or steps have changed them."""
+    def _statistics(
+        self, given: Mapping[str, Statistics] | None
+    ) -> Mapping[str, Statistics] | Mapping[str, BinnedStatistics]:
+        """Of every activation whose range is to be frozen; gathered if none are given, or they are of other inputs."""
         changed = any(isinstance(step, ModelTransform | LinkTransform | Tuning) for step in self.steps)
         frozen = [a.site.name for a in self.assignments if a.is_activation and a.format and a.format.needs_statistics]
-        if frozen and self._examples is not None and (given is None or changed):
+        if frozen and self._bins:
             examples = self.examples
-            given = calibrate(self.model, examples.sequences, examples.forward, progress=self.progress)
-        missing = [name for name in frozen if name not in (given or {}) and self.assignments[name].quantizer is None]
+            parts = [self._calibrate(in_bin(each, examples.sequences, examples.length)) for each in self._bins]
+        elif frozen and self._examples is not None and (given is None or changed):
+            parts = [self._calibrate(self.examples.sequences)]
+        else:
+            parts = [dict(given or {})]
+        seen = [name for name in parts[0] if all(name in part for part in parts)]
+        missing = [name for name in frozen if name not in seen and self.assignments[name].quantizer is None]
         if missing:
             raise ProtquantError(
                 f"recipe {self.recipe.name} freezes the ranges of {len(missing)} activations that were not calibrated, "
                 f"the first being {missing[0]}; give sequences, or the statistics of calibrate() on this model"
             )
-        return given or {}
+        if len(parts) == 1:
+            return parts[0]
+        return {name: BinnedStatistics(self._bins, tuple(part[name] for part in parts)) for name in seen}
 
-    def _fit(self, statistics: Mapping[str, Statistics]) -> None:
+    def _calibrate(self, sequences: Sequence[Any]) -> dict[str, Statistics]:
+        steps = [s.to_config() for s in self.steps if isinstance(s, ModelTransform | LinkTransform | Tuning)]
+        forward = self.examples.forward
+        return calibrate_once(self.model, sequences, forward, self._cache, steps=steps, progress=self.progress)
+
+    def _fit(self, statistics: Mapping[str, Statistics] | Mapping[str, BinnedStatistics]) -> None:
         fit_activation = ActivationFitter(self.model, self.recipe.calibration)
         steps = [step for step in self.steps if isinstance(step, WeightFit | Rounding | Correction)]
         left = {assignment.site.name: assignment for assignment in self.assignments}
@@ -157,7 +188,7 @@ class Engine:
     def _quantize(
         self,
         assignments: Collection[Assignment],
-        statistics: Mapping[str, Statistics],
+        statistics: Mapping[str, Statistics] | Mapping[str, BinnedStatistics],
         fit_activation: ActivationFitter,
         evidence: Mapping[str, Evidence],
     ) -> None:
@@ -210,8 +241,16 @@ class Engine:
             self.model.get_submodule(path).weight = nn.Parameter(decoded.to(weight.dtype))
         return quantizer, weight_report(assignment, weight, quantizer, decoded, elements)
 
+    def _with_compute(self, site: SiteReport) -> SiteReport:
+        """Count what a linear layer does, where calibration has counted what it reads."""
+        path = site.site.removesuffix(".weight")
+        read = self._reports.get(f"{path}.input")
+        if site.kind != "linear_weight" or read is None or read.elements is None:
+            return site
+        return replace(site, macs=read.elements * len(self._weight(self.assignments[site.site])))
+
     def _report(self) -> Report:
-        sites = [self._reports[assignment.site.name] for assignment in self.assignments]
+        sites = [self._with_compute(self._reports[assignment.site.name]) for assignment in self.assignments]
         # Twins hold decoded weights, in float: what counts is what their codes and scales take.
         decoded = sum(tensor_bytes(self._weight(a)) for a in self.assignments if not a.is_activation)
         kept = sum(tensor_bytes(parameter) for parameter in self.model.parameters()) - decoded

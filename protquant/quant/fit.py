@@ -2,23 +2,31 @@
 
 import copy
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from protquant.quant.assignments import Assignment
-from protquant.quant.formats import Format, Quantizer, StaticQuantizer
+from protquant.quant.formats import Format, LengthBinnedQuantizer, Quantizer, StaticQuantizer
+from protquant.quant.lengths import BinnedStatistics
 from protquant.quant.observers import Statistics
 from protquant.quant.ranges import Calibration
 from protquant.quant.report import SiteReport
+from protquant.quant.rotations import RotatedNorm
 
-__all__ = ["ActivationFitter", "tensor_bytes", "weight_report"]
+__all__ = ["ActivationFitter", "coded_bytes", "tensor_bytes", "weight_report"]
 
 
 def tensor_bytes(tensor: Tensor | None) -> int:
     """Bytes of a tensor; 0 if there is none."""
     return 0 if tensor is None else tensor.numel() * tensor.element_size()
+
+
+def coded_bytes(quantizer: StaticQuantizer, elements: int) -> int:
+    """Bytes of a weight of so many elements: packed codes, scales, zero points."""
+    return math.ceil(quantizer.code_bits * elements / 8) + math.ceil(quantizer.scale_bits() / 8)
 
 
 def weight_report(
@@ -40,7 +48,7 @@ def weight_report(
             bytes=nbytes,
             excluded=assignment.excluded,
         )
-    nbytes = math.ceil(quantizer.code_bits * weight.numel() / 8) + math.ceil(quantizer.scale_bits() / 8)
+    nbytes = coded_bytes(quantizer, weight.numel())
     return SiteReport(
         site.name,
         site.kind,
@@ -51,7 +59,7 @@ def weight_report(
         elements=elements,
         bytes=nbytes,
         snr_db=_snr_db([weight], [decoded]),
-        clipped=_clipped([weight], quantizer),
+        clipped=_clipped([(weight, quantizer)]),
     )
 
 
@@ -60,12 +68,17 @@ class ActivationFitter:
 
     def __init__(self, model: nn.Module, calibration: Calibration) -> None:
         self.calibration = calibration
+        self.model = model
         self.parameter = next(model.parameters(), torch.empty(0))
         self._known: dict[tuple[int, Format], Quantizer] = {}
 
-    def __call__(self, assignment: Assignment, statistics: Statistics | None) -> tuple[Quantizer | None, SiteReport]:
+    def __call__(
+        self, assignment: Assignment, statistics: Statistics | BinnedStatistics | None
+    ) -> tuple[Quantizer | None, SiteReport]:
         site, form = assignment.site, assignment.format
-        count = None if statistics is None else statistics.count
+        parts = statistics.parts if isinstance(statistics, BinnedStatistics) else (statistics,)
+        seen = [part for part in parts if part is not None]
+        count = sum(part.count for part in seen) if seen else None
         if form is None:
             bits = 8 * self.parameter.element_size()
             return None, SiteReport(
@@ -78,21 +91,26 @@ class ActivationFitter:
                 elements=count,
                 excluded=assignment.excluded,
             )
-        quantizer = assignment.quantizer or self._fit(form, statistics)
+        fitted = [assignment.quantizer or self._fit(form, part) for part in parts]
+        quantizer, label = fitted[0], form.label
+        if isinstance(statistics, BinnedStatistics) and form.needs_statistics and assignment.quantizer is None:
+            quantizer = LengthBinnedQuantizer(statistics.bins, fitted)
+            label += f" by length {quantizer.label}"
         effective: float = quantizer.code_bits
         snr = snr_after_norm = clipped = None
-        if statistics is not None:
+        if seen:
             # Rows, not the sample of values: a scale per token and a LayerNorm need whole vectors.
-            rows = [row[None] for row in statistics.rows]
-            decoded = [quantizer(row) for row in rows]
-            snr, clipped = _snr_db(rows, decoded), _clipped(rows, quantizer)
+            met = [(row[None], each) for part, each in zip(seen, fitted, strict=True) for row in part.rows]
+            rows = [row for row, _ in met]
+            decoded = [each(row) for row, each in met]
+            snr, clipped = _snr_db(rows, decoded), _clipped(met)
             if site.kind == "norm_input":
-                snr_after_norm = _snr_db(*([F.layer_norm(x, x.shape[-1:]) for x in xs] for xs in (rows, decoded)))
-            effective += sum(quantizer.dynamic_bits(tuple(x.shape)) for x in rows) / sum(x.numel() for x in rows)
+                snr_after_norm = _snr_db(*([self._normalize(site.module, x) for x in xs] for xs in (rows, decoded)))
+            effective += sum(each.dynamic_bits(tuple(x.shape)) for x, each in met) / sum(x.numel() for x in rows)
         return quantizer.to(self.parameter.device), SiteReport(
             site.name,
             site.kind,
-            form.label,
+            label,
             assignment.reason,
             bits=quantizer.code_bits,
             effective_bits=effective,
@@ -101,6 +119,10 @@ class ActivationFitter:
             snr_after_norm_db=snr_after_norm,
             clipped=clipped,
         )
+
+    def _normalize(self, path: str, x: Tensor) -> Tensor:
+        norm = self.model.get_submodule(path)
+        return norm(x) if isinstance(norm, RotatedNorm) else F.layer_norm(x, x.shape[-1:])
 
     def _fit(self, form: Format, statistics: Statistics | None) -> Quantizer:
         if statistics is None:
@@ -119,9 +141,10 @@ def _snr_db(xs: list[Tensor], decoded: list[Tensor]) -> float:
     return math.inf if noise == 0 else 10 * math.log10(signal / noise) if signal else -math.inf
 
 
-def _clipped(xs: list[Tensor], quantizer: Quantizer) -> float:
+def _clipped(met: Sequence[tuple[Tensor, Quantizer]]) -> float:
+    """Share of values outside the grid of the quantizer that they meet."""
     outside = total = 0
-    for x in xs:
+    for x, quantizer in met:
         bounds = quantizer.freeze(x).bounds()
         total += x.numel()
         if bounds is not None:

@@ -17,9 +17,10 @@ from protquant.quant.calibrate import watch_input
 from protquant.quant.evidence import Evidence, Gatherer
 from protquant.topology import find_chains
 
-__all__ = ["Stage", "sweep"]
+__all__ = ["Call", "Stage", "record_calls", "run_block", "sweep"]
 
-_Call = tuple[Any, ...]
+Call = tuple[Any, ...]
+"""What a block is called with."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def sweep(
     model.eval()
     bar = tqdm(total=len(blocks) + 1, desc=label, unit="block", disable=not progress, leave=False)
     try:
-        with _gathering(model, outside) as evidence, _recording(model, [chain[0] for chain in chains]) as recorded:
+        with _gathering(model, outside) as evidence, record_calls(model, [chain[0] for chain in chains]) as recorded:
             for sequence in sequences:
                 for calls in recorded.values():
                     calls.append([])
@@ -91,10 +92,10 @@ def sweep(
             for path in chain:
                 inside = [group for group in groups if _inside(group, [path])]
                 with _gathering(model, inside) as evidence:
-                    following = _run(model, path, calls)
+                    following = run_block(model, path, calls)
                 yield Stage(path, evidence())
                 # What was changed may have been replaced, the block itself included.
-                calls = _run(model, path, calls) if quantized else following
+                calls = run_block(model, path, calls) if quantized else following
                 bar.update()
     finally:
         bar.close()
@@ -105,20 +106,20 @@ def _inside(group: Sequence[str], blocks: Collection[str]) -> bool:
     return any(group[0].startswith(f"{block}.") for block in blocks)
 
 
-def _run(model: nn.Module, path: str, calls: list[list[_Call]]) -> list[list[_Call]]:
-    """What the block after that at `path` is called with, sequence by sequence."""
+def run_block(model: nn.Module, path: str, calls: list[list[Call]]) -> list[list[Call]]:
+    """Run the block at `path`; return what the one after it is called with, sequence by sequence."""
     block: Any = model.get_submodule(path)
     with torch.no_grad():
         return [[block.next_inputs(inputs, block(*inputs)) for inputs in sequence] for sequence in calls]
 
 
 @contextmanager
-def _recording(model: nn.Module, paths: Sequence[str]) -> Iterator[dict[str, list[list[_Call]]]]:
-    """Record what the modules are called with, into the last list of each."""
-    recorded: dict[str, list[list[_Call]]] = {path: [] for path in paths}
+def record_calls(model: nn.Module, paths: Sequence[str]) -> Iterator[dict[str, list[list[Call]]]]:
+    """Record what the modules are called with, into the last list of each: append an empty one per sequence."""
+    recorded: dict[str, list[list[Call]]] = {path: [] for path in paths}
 
-    def recorder(path: str) -> Callable[[nn.Module, _Call], None]:
-        def record(_module: nn.Module, inputs: _Call) -> None:
+    def recorder(path: str) -> Callable[[nn.Module, Call], None]:
+        def record(_module: nn.Module, inputs: Call) -> None:
             recorded[path][-1].append(tuple(x.detach() if isinstance(x, Tensor) else x for x in inputs))
 
         return record

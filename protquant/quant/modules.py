@@ -7,12 +7,14 @@ from torch import Tensor, nn
 
 from protquant.errors import ProtquantError
 from protquant.quant.formats import Codes, Quantizer, StaticQuantizer
+from protquant.quant.rotations import RotatedNorm, normalize_rotated
+from protquant.quant.storable import Storable
 from protquant.quant.transforms import TransformedLinear
 
-__all__ = ["ActivationQuantizer", "QuantizedLayerNorm", "QuantizedLinear"]
+__all__ = ["ActivationQuantizer", "QuantizedLayerNorm", "QuantizedLinear", "QuantizedRotatedNorm"]
 
 
-class ActivationQuantizer(nn.Module):
+class ActivationQuantizer(Storable):
     """Quantizes and dequantizes what passes; also what a `Tap` becomes.
 
     Parameters
@@ -22,6 +24,8 @@ class ActivationQuantizer(nn.Module):
     quantizer : Quantizer
         With ranges frozen in its buffers, so that they are saved with the model.
     """
+
+    site: str
 
     def __init__(self, site: str, quantizer: Quantizer) -> None:
         super().__init__()
@@ -42,7 +46,7 @@ class ActivationQuantizer(nn.Module):
         return self.site
 
 
-class QuantizedLinear(nn.Module):
+class QuantizedLinear(Storable):
     """Twin of an `nn.Linear` with a quantized weight, input, or both.
 
     Parameters
@@ -62,6 +66,13 @@ class QuantizedLinear(nn.Module):
         What the input goes through before it is quantized, taken over from a `TransformedLinear`.
     """
 
+    in_features: int
+    out_features: int
+    bias: nn.Parameter | None
+    weight_quantizer: StaticQuantizer | None
+    input_quantizer: ActivationQuantizer | None
+    transforms: nn.Sequential | None
+
     def __init__(
         self,
         linear: nn.Linear,
@@ -80,7 +91,7 @@ class QuantizedLinear(nn.Module):
         """Integer codes of the weight, exact: the decoded weight lies on the grid."""
         if self.weight_quantizer is None:
             raise ProtquantError("this weight was left in float and has no codes")
-        return self.weight_quantizer.encode(self.weight)
+        return self.weight_quantizer.recode(self.weight)
 
     def forward(self, x: Float[Tensor, "... i"]) -> Float[Tensor, "... o"]:
         if self.transforms is not None:
@@ -93,8 +104,15 @@ class QuantizedLinear(nn.Module):
         return f"{self.in_features} -> {self.out_features}"
 
 
-class QuantizedLayerNorm(nn.Module):
+class QuantizedLayerNorm(Storable):
     """Twin of an `nn.LayerNorm` with a quantized gain, input, or both; the statistics are taken in float."""
+
+    normalized_shape: tuple[int, ...]
+    eps: float
+    weight: nn.Parameter | None
+    bias: nn.Parameter | None
+    weight_quantizer: StaticQuantizer | None
+    input_quantizer: ActivationQuantizer | None
 
     def __init__(
         self,
@@ -110,16 +128,37 @@ class QuantizedLayerNorm(nn.Module):
         self.input_quantizer = input_quantizer
 
     def forward(self, x: Float[Tensor, "... c"]) -> Float[Tensor, "... c"]:
-        if self.input_quantizer is not None:
-            x = self.input_quantizer(x)
+        return self.normalize(x if self.input_quantizer is None else self.input_quantizer(x))
+
+    def normalize(self, x: Float[Tensor, "... c"]) -> Float[Tensor, "... c"]:
+        """What the float module does."""
         return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
 
     def extra_repr(self) -> str:
         return f"{self.normalized_shape}, eps={self.eps}"
 
 
+class QuantizedRotatedNorm(QuantizedLayerNorm):
+    """Twin of a `RotatedNorm`."""
+
+    mean_direction: nn.Parameter | None
+
+    def __init__(self, norm: RotatedNorm, input_quantizer: ActivationQuantizer | None = None) -> None:
+        super().__init__(norm, None, input_quantizer)
+        self.mean_direction = norm.mean_direction
+
+    def normalize(self, x: Float[Tensor, "... c"]) -> Float[Tensor, "... c"]:
+        return normalize_rotated(x, self.mean_direction, self.eps)
+
+
 def _decoded(weight: Tensor, quantizer: StaticQuantizer | None) -> nn.Parameter:
     if quantizer is None:
         assert isinstance(weight, nn.Parameter)
         return weight
-    return nn.Parameter(quantizer(weight.detach()), requires_grad=False)
+    values = weight.detach()
+    # Decoded, not simulated: the two may differ in the last bit, and codes are what is saved. A weight that a step has
+    # rounded keeps the codes that it was given.
+    decoded = quantizer.decode(quantizer.recode(values)).to(values.dtype)
+    if not torch.equal(decoded, values):
+        decoded = quantizer.decode(quantizer.encode(values)).to(values.dtype)
+    return nn.Parameter(decoded, requires_grad=False)

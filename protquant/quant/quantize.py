@@ -9,6 +9,7 @@ from torch import nn
 
 from protquant.errors import ProtquantError
 from protquant.quant.assignments import Assignment, Assignments
+from protquant.quant.cache import StatisticsCache
 from protquant.quant.engine import Engine
 from protquant.quant.modules import ActivationQuantizer, QuantizedLayerNorm, QuantizedLinear
 from protquant.quant.observers import Statistics
@@ -61,6 +62,7 @@ def quantize(
     statistics: Mapping[str, Statistics] | None = None,
     *,
     examples: Examples | None = None,
+    cache: StatisticsCache | None = None,
     inplace: bool = False,
     progress: bool = False,
 ) -> tuple[_Model, Report]:
@@ -74,6 +76,8 @@ def quantize(
         Of `calibrate` on `model`, to spare another calibration; of no use where steps change what passes.
     examples : Examples, optional
         Sequences, and how the model is run on them; needed by the steps, and for statistics that are not given.
+    cache : StatisticsCache, optional
+        Has statistics of models and examples that were calibrated before, and is given those that are new.
     inplace : bool
         Whether to change `model` itself, which spares the memory of a copy.
     progress : bool
@@ -95,4 +99,4 @@ def quantize(
     assignments = plan(model, recipe)
     if not inplace:
         model = copy.deepcopy(model)
-    return model, Engine(model, recipe, assignments, examples, progress).run(statistics)
+    return model, Engine(model, recipe, assignments, examples, progress, cache).run(statistics)

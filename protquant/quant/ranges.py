@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from protquant.errors import ProtquantError
+from protquant.quant.lengths import LengthBin, parse_lengths
 from protquant.quant.observers import Statistics
 
 __all__ = ["RANGE_RULES", "Calibration", "calibrated_range"]
@@ -28,11 +29,17 @@ class Calibration:
         For `topk_median`.
     percentile : float
         For `percentile`, in (50, 100]: 99.9 leaves out 0.1 % on either side.
+    lengths : str or None
+        Which sequences are calibrated on, ranges and all else. `128-256`: those of 128 to 255 residues, as what the
+        model is for. `0-128,128-256,256-`, or `bins` for the bins of `protquant.quant.lengths`: those in any of them,
+        and every frozen range is one for each bin; what is quantized later takes that of the bin nearest to its length.
+        None: all.
     """
 
     range: str = "topk_median"
     top_k: int = 2
     percentile: float = 99.99
+    lengths: str | None = None
 
     def __post_init__(self) -> None:
         if self.range not in RANGE_RULES:
@@ -41,6 +48,12 @@ class Calibration:
             raise ProtquantError(f"calibration top_k {self.top_k!r} is not a positive integer")
         if not isinstance(self.percentile, int | float) or not 50 < self.percentile <= 100:
             raise ProtquantError(f"calibration percentile {self.percentile} is not in (50, 100]")
+        _ = self.bins
+
+    @property
+    def bins(self) -> tuple[LengthBin, ...]:
+        """Of `lengths`; none where all sequences count alike."""
+        return () if self.lengths is None else parse_lengths(self.lengths)
 
 
 def _topk_median(values: tuple[Tensor, ...], top_k: int) -> float:

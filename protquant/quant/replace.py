@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from torch import nn
 
 from protquant.quant.formats import Quantizer, StaticQuantizer
-from protquant.quant.modules import ActivationQuantizer, QuantizedLayerNorm, QuantizedLinear
+from protquant.quant.modules import ActivationQuantizer, QuantizedLayerNorm, QuantizedLinear, QuantizedRotatedNorm
+from protquant.quant.rotations import RotatedNorm
 
 __all__ = ["replace_modules"]
 
@@ -29,6 +30,8 @@ def replace_modules(model: nn.Module, fitted: Mapping[str, Quantizer]) -> None:
         elif f"{path}.weight" in fitted or f"{path}.input" in fitted:
             if isinstance(module, nn.Linear):
                 twin = QuantizedLinear(module, weight(f"{path}.weight"), activation(f"{path}.input"))
+            elif isinstance(module, RotatedNorm):
+                twin = QuantizedRotatedNorm(module, activation(f"{path}.input"))
             elif isinstance(module, nn.LayerNorm):
                 twin = QuantizedLayerNorm(module, weight(f"{path}.weight"), activation(f"{path}.input"))
         if twin is not None:

@@ -38,6 +38,9 @@ class SiteReport:
         Share of values outside the grid.
     excluded : bool
         Whether the recipe excludes the site, as it does heads.
+    macs : int or None
+        Of the weight of a linear layer: multiply-accumulates over all that calibration saw, with the channels that
+        steps have added; None where that is not known.
     """
 
     site: str
@@ -52,6 +55,7 @@ class SiteReport:
     snr_after_norm_db: float | None = None
     clipped: float | None = None
     excluded: bool = False
+    macs: int | None = None
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,28 @@ class Report:
         """
         return _weighted([site for site in self.sites if site.kind not in WEIGHT_KINDS and not site.excluded])
 
+    def compute_share(self, bits: int) -> float | None:
+        """Share of the multiply-accumulates of linear layers whose operands both have at most so many bits.
+
+        Layers that are excluded do not count. None where there was no calibration to count what layers read.
+        """
+        compute = self._compute()
+        if compute is None:
+            return None
+        return sum(macs for width, macs in compute.items() if width <= bits) / max(sum(compute.values()), 1)
+
+    def _compute(self) -> dict[int, int] | None:
+        """Multiply-accumulates by the bits of the wider operand; None where they are not known."""
+        inputs = {site.site.removesuffix(".input"): site for site in self.sites if site.kind == "linear_input"}
+        weights = [site for site in self.sites if site.kind == "linear_weight" and not site.excluded]
+        if not weights or any(site.macs is None for site in weights):
+            return None
+        compute: dict[int, int] = {}
+        for site in weights:
+            width = max(site.bits, inputs[site.site.removesuffix(".weight")].bits)
+            compute[width] = compute.get(width, 0) + (site.macs or 0)
+        return compute
+
     def to_frame(self) -> pd.DataFrame:
         """One row per site, columns as the fields of `SiteReport`."""
         return pd.DataFrame([asdict(site) for site in self.sites])
@@ -91,10 +117,14 @@ class Report:
         weight, activation = (
             "unknown" if bits is None else f"{bits:.2f}" for bits in (self.weight_bits, self.activation_bits)
         )
+        compute = self._compute() or {}
+        total = max(sum(compute.values()), 1)
+        shares = ", ".join(f"{macs / total:.1%} in {width}" for width, macs in sorted(compute.items()))
         return (
             f"{self.recipe.name}: {quantized} of {len(self.sites)} sites quantized, effective bits of weights {weight} "
             f"and of activations {activation}, {self.weight_bytes / 1e6:.2f} MB of weights "
             f"(float: {self.float_weight_bytes / 1e6:.2f} MB)"
+            + (f"; compute of linear layers {shares} bits" if len(compute) > 1 else "")
         )
 
 

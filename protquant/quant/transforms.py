@@ -9,13 +9,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from protquant.errors import ProtquantError
+from protquant.quant.storable import Storable
 from protquant.topology import Link
 
 __all__ = ["Divide", "InputTransform", "LinkLayers", "TransformedLinear"]
 
 
-class InputTransform(nn.Module, ABC):
-    """Changes what linear layers read, and their weights so that the outputs stay; its tensors are buffers."""
+class InputTransform(Storable, ABC):
+    """Changes what linear layers read, and their weights so that the outputs stay; its tensors are buffers.
+
+    Its state follows `protquant.quant.storable`, so that it can be saved.
+    """
 
     @abstractmethod
     def forward(self, x: Float[Tensor, "... c"]) -> Float[Tensor, "... d"]:
@@ -42,7 +46,7 @@ class Divide(InputTransform):
         return weight * self.scale
 
 
-class TransformedLinear(nn.Linear):
+class TransformedLinear(Storable, nn.Linear):
     """A linear layer whose input goes through `transforms` first; its input site is what comes out of them."""
 
     def __init__(self, linear: nn.Linear, transforms: list[InputTransform]) -> None:

@@ -9,6 +9,7 @@ from protquant.scores.contacts import (
     probability_drift,
 )
 from protquant.scores.gdt import gdt_ts
+from protquant.scores.language import logit_kl, masked_accuracy, negative_log_likelihood, pseudo_perplexity
 from protquant.scores.lddt import lddt_ca, lddt_ca_per_residue
 from protquant.scores.match import match_residues
 from protquant.scores.plddt import plddt_correlation, plddt_error
@@ -29,10 +30,14 @@ __all__ = [
     "gdt_ts",
     "lddt_ca",
     "lddt_ca_per_residue",
+    "logit_kl",
+    "masked_accuracy",
     "match_residues",
+    "negative_log_likelihood",
     "plddt_correlation",
     "plddt_error",
     "probability_drift",
+    "pseudo_perplexity",
     "rmsd_ca",
     "score_structures",
     "superimpose",

@@ -9,8 +9,12 @@ from esm.model import esm2 as fair_esm
 from torch import Tensor
 from transformers import EsmForMaskedLM, EsmForProteinFolding
 
+from protquant.checkpoints import save_quantized
 from protquant.checkpoints.fair_esm import STEM
 from protquant.checkpoints.names import FAIR_ESM_ESM2, HUGGING_FACE_ESM2
+from protquant.models import ESM2, ESM2Config
+from protquant.pipelines import quantize
+from protquant.quant import Recipe
 
 
 @pytest.fixture
@@ -80,3 +84,18 @@ def fair_esmfold_file(hugging_face_esmfold: EsmForProteinFolding, tmp_path: Path
     path = tmp_path / "esmfold_3B_v1.pt"
     torch.save({"cfg": {"model": settings}, "model": folding}, path)
     return path
+
+
+@pytest.fixture(scope="session")
+def quantized_esm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small encoder in several formats; 4-bit weights."""
+    torch.manual_seed(0)
+    model = ESM2(ESM2Config(num_layers=2, dim=64, num_heads=4, ffn_dim=128)).eval()
+    kinds = {
+        "linear_weight": {"format": "uniform", "bits": 4, "granularity": "channel", "symmetric": False},
+        "linear_input": {"format": "uniform", "bits": 8},
+        "norm_gain": {"format": "piecewise_linear", "bits": 4, "breakpoint": "numeric"},
+        "norm_input": {"format": "uniform", "bits": 8, "granularity": "token"},
+    }
+    quantized, report = quantize(model, Recipe("several", kinds=kinds), ["GIVEQCCTSICS"], cache=False)
+    return save_quantized(quantized, report, tmp_path_factory.mktemp("quantized") / "model")

@@ -12,7 +12,7 @@ from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, MissingMandatoryValue, OmegaConf
 
 from protquant.checkpoints.registry import KNOWN
-from protquant.configs import ContactsTask, Dtype, StructureTask
+from protquant.configs import ContactsTask, Dtype, LanguageTask, StructureTask
 from protquant.quant import available_recipes, load_recipe
 
 
@@ -63,7 +63,9 @@ def test_data_composes(name: str) -> None:
     assert OmegaConf.is_missing(config.data, "structures") == (name == "folder")
 
 
-@pytest.mark.parametrize(("name", "schema"), [("structure", StructureTask), ("contacts", ContactsTask)])
+@pytest.mark.parametrize(
+    ("name", "schema"), [("structure", StructureTask), ("contacts", ContactsTask), ("language", LanguageTask)]
+)
 def test_task_has_the_settings_of_its_schema(name: str, schema: type) -> None:
     task = sweep(f"task={name}").task
     assert OmegaConf.get_type(task) is schema
@@ -71,7 +73,7 @@ def test_task_has_the_settings_of_its_schema(name: str, schema: type) -> None:
 
 
 def test_schemas_do_not_hide_among_the_tasks() -> None:
-    assert names("task") == ["contacts", "structure"]
+    assert names("task") == ["contacts", "language", "structure"]
 
 
 def test_missing_path_is_an_error_that_names_the_key() -> None:

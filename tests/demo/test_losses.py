@@ -5,8 +5,9 @@ import pytest
 import torch
 from transformers.models.esm.openfold_utils import Rigid, Rotation
 
-from protquant.demo.losses import frame_aligned_point_error, lddt_ca
+from protquant.demo.losses import lddt_ca
 from protquant.demo.targets import TargetBatch, collate, make_target
+from protquant.models.frame_alignment import frame_aligned_point_error
 from protquant.scores import lddt_ca_per_residue
 from protquant.structures import load_references
 

@@ -108,7 +108,7 @@ def test_a_target_that_fails_is_reported_and_no_part_of_the_means(
         return fold_within_memory(model, sequences, names, **settings)
 
     # The package's function of that name hides the module.
-    monkeypatch.setattr(import_module("protquant.pipelines.evaluate"), "fold_within_memory", fail_on_one)
+    monkeypatch.setattr(import_module("protquant.pipelines.tasks"), "fold_within_memory", fail_on_one)
     rest = evaluate([str(esmfold_checkpoint)], ["fp32"], structures=structures_folder)
     assert [failure["target"] for failure in rest.failures] == [spoiled]
     assert rest.records[0]["targets"] == whole.records[0]["targets"] - 1
@@ -124,7 +124,7 @@ def test_a_complex_is_folded_and_scored_as_a_whole(esmfold: ESMFold, esmfold_che
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"task": "folding"}, "unknown task 'folding'; choose structure or contacts"),
+        ({"task": "folding"}, "unknown task 'folding'; choose structure, contacts or language"),
         ({"recipes": ["w99"]}, "no recipe 'w99'"),
         ({"num_recycles": -2}, "recycles is -2"),
         ({"limit": 0}, "limit is 0"),
@@ -140,5 +140,5 @@ def test_settings_that_cannot_be_used_are_refused(esmfold_checkpoint: Path, stru
 
 
 def test_a_language_model_cannot_be_scored_on_structures(esm2_checkpoint: Path, structures_folder: Path):
-    with pytest.raises(ProtquantError, match="is a language model and cannot fold; use --task contacts"):
+    with pytest.raises(ProtquantError, match="is a language model and cannot fold; use --task contacts or language"):
         evaluate([str(esm2_checkpoint)], ["fp32"], structures=structures_folder)

@@ -8,6 +8,7 @@ from protquant.errors import ProtquantError
 from protquant.models.esm2 import ESM2
 from protquant.quant import (
     ActivationQuantizer,
+    Examples,
     QuantizedLayerNorm,
     QuantizedLinear,
     Recipe,
@@ -41,7 +42,12 @@ def test_fp32_changes_nothing(encoder, tokens):
 @pytest.mark.parametrize("recipe", available_recipes())
 def test_every_shipped_recipe_runs_and_lists_every_site(encoder, statistics, tokens, recipe):
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
-    quantized, report = quantize(encoder, recipe, statistics)
+    examples = Examples(
+        tuple(tokens),
+        lambda model, each: model(each),
+        objective=lambda ours, theirs, *_: (ours.last_hidden - theirs.last_hidden).square().mean(),
+    )
+    quantized, report = quantize(encoder, recipe, statistics, examples=examples)
     assert isinstance(quantized, ESM2)
     assert torch.isfinite(quantized.logits(tokens[0])).all()
     assert quantized.contacts(tokens[0]).shape[-1] == tokens[0].shape[1] - 2
@@ -198,7 +204,7 @@ def test_a_weight_that_is_not_finite_names_the_site():
 
 
 def test_a_format_that_does_not_fit_names_the_site(encoder):
-    kinds = {"linear_weight": {"format": "uniform", "granularity": "group", "group_size": 24}}
+    kinds = {"linear_weight": {"format": "uniform", "granularity": "token"}}
     with pytest.raises(ProtquantError, match=r"site layers\.0\.attn\.q_proj\.weight"):
         quantize(encoder, Recipe(kinds=kinds))
 

@@ -16,8 +16,16 @@ from protquant.quant.formats.breakpoint import (
     optimal_breakpoint,
     search_ratio,
 )
+from protquant.quant.formats.dint import DInt, DIntQuantizer
+from protquant.quant.formats.float8 import DynamicFloat8Quantizer, Float8, Float8Quantizer
+from protquant.quant.formats.length_binned import LengthBinnedQuantizer
 from protquant.quant.formats.piecewise import LivePiecewiseQuantizer, PiecewiseLinear
 from protquant.quant.formats.tailed import TailedGrid, TailedQuantizer
+from protquant.quant.formats.token_outlier import (
+    FrozenTokenOutlierQuantizer,
+    TokenOutlier,
+    TokenOutlierQuantizer,
+)
 from protquant.quant.formats.two_scale import TwoScaleQuantizer
 from protquant.quant.formats.uniform import DynamicUniformQuantizer, Uniform, UniformQuantizer
 
@@ -26,14 +34,23 @@ __all__ = [
     "BFloat16",
     "BFloat16Quantizer",
     "Codes",
+    "DInt",
+    "DIntQuantizer",
+    "DynamicFloat8Quantizer",
     "DynamicUniformQuantizer",
+    "Float8",
+    "Float8Quantizer",
     "Format",
+    "FrozenTokenOutlierQuantizer",
+    "LengthBinnedQuantizer",
     "LivePiecewiseQuantizer",
     "PiecewiseLinear",
     "Quantizer",
     "StaticQuantizer",
     "TailedGrid",
     "TailedQuantizer",
+    "TokenOutlier",
+    "TokenOutlierQuantizer",
     "TwoScaleQuantizer",
     "Uniform",
     "UniformQuantizer",

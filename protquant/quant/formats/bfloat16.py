@@ -15,7 +15,7 @@ __all__ = ["BFloat16", "BFloat16Quantizer"]
 class BFloat16Quantizer(StaticQuantizer):
     """A cast there and back."""
 
-    code_bits = 16
+    code_bits: int = 16
 
     def encode(self, x: Tensor) -> Codes:
         return Codes(x.to(torch.bfloat16).view(torch.int16))
@@ -45,6 +45,11 @@ class BFloat16(Format):
     @property
     def code_bits(self) -> int:
         return 16
+
+    @property
+    def num_levels(self) -> int:
+        # Two zeros; the largest of 256 exponents, either sign, means infinity or NaN.
+        return 2**16 - 2 * 2**7 - 1
 
     @property
     def needs_statistics(self) -> bool:

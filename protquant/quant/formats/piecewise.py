@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from protquant.errors import ProtquantError
-from protquant.quant.formats.base import Format, Quantizer, StaticQuantizer, register_format
+from protquant.quant.formats.base import Codes, Format, Quantizer, StaticQuantizer, register_format
 from protquant.quant.formats.breakpoint import closed_form_breakpoint, optimal_breakpoint, search_ratio
 from protquant.quant.formats.tailed import TailedGrid, TailedQuantizer
 from protquant.quant.formats.two_scale import TwoScaleQuantizer
@@ -21,7 +21,7 @@ __all__ = ["LivePiecewiseQuantizer", "PiecewiseLinear"]
 Mode = Literal["overlapping", "non_overlapping", "ptq4protein", "asymmetric"]
 BreakpointRule = Literal["numeric", "closed_form_gaussian", "closed_form_laplace", "search"]
 
-_MODES = ("overlapping", "non_overlapping", "ptq4protein", "asymmetric")
+_MODES: tuple[Mode, ...] = ("overlapping", "non_overlapping", "ptq4protein", "asymmetric")
 _BREAKPOINT_RULES = ("numeric", "closed_form_gaussian", "closed_form_laplace", "search")
 _SAMPLE_SIZE = 2**14
 _MAX_ROUNDS = 3
@@ -76,6 +76,18 @@ class PiecewiseLinear(Format):
     def code_bits(self) -> int:
         return self.bits + 1
 
+    @property
+    def num_levels(self) -> int:
+        # A middle and two tails that share its ends; or two grids that share 0, not all of whose levels are met.
+        middle = 2**self.bits - int(self.mode != "asymmetric")
+        if self.mode in ("non_overlapping", "asymmetric"):
+            return int(middle + 2 * (2 ** (self.bits - 1) - 1))
+        return int(2 * (2**self.bits - int(self.mode == "overlapping")) - 1)
+
+    @classmethod
+    def variants(cls) -> tuple[Format, ...]:
+        return (*(cls(4, mode) for mode in _MODES), cls(8))
+
     def fit(self, low: float, high: float, moments: Moments, sample: Tensor | None = None) -> StaticQuantizer:
         """Return the quantizer for a range.
 
@@ -88,21 +100,38 @@ class PiecewiseLinear(Format):
         sample : Tensor, optional
             Values to search breakpoints on; without it a format that searches starts and stays at the numeric ones.
         """
+        return self.at(low, high, *self.breakpoints(low, high, moments, sample))
+
+    def at(self, low: float, high: float, left: float, right: float) -> StaticQuantizer:
+        """Return the quantizer for a range with breakpoints at -left and right, which symmetric modes have alike."""
+        low, high = min(low, 0.0), max(high, 0.0)
+        if self.mode == "asymmetric":
+            return TailedQuantizer(self.bits, TailedGrid.asymmetric(self.bits, (low, high), (-left, right)))
+        magnitude, unsigned = max(-low, high), low >= 0
+        if self.mode == "non_overlapping":
+            return TailedQuantizer(self.bits, TailedGrid.symmetric(self.bits, magnitude, right, unsigned))
+        return TwoScaleQuantizer(self.bits, magnitude, right, unsigned, full_range=self.mode == "ptq4protein")
+
+    def breakpoints(
+        self, low: float, high: float, moments: Moments, sample: Tensor | None = None
+    ) -> tuple[float, float]:
+        """Magnitudes of the left and the right breakpoint; parameters as those of `fit`."""
         low, high = min(low, 0.0), max(high, 0.0)
         searched = None if sample is None or self.breakpoint != "search" else sample[:_SAMPLE_SIZE]
         if self.mode == "asymmetric":
             left = self._reckon(-low, moments.negative_rms, -moments.minimum)
             right = self._reckon(high, moments.positive_rms, moments.maximum)
-            if searched is not None:
-                left, right = self._search_sides(low, high, left, right, searched)
-            return TailedQuantizer(self.bits, TailedGrid.asymmetric(self.bits, (low, high), (-left, right)))
-        magnitude, unsigned = max(-low, high), low >= 0
+            return (left, right) if searched is None else self._search_sides(low, high, left, right, searched)
+        magnitude = max(-low, high)
         spread = moments.std if self.mode == "ptq4protein" else moments.rms
         p = self._reckon(magnitude, spread, max(-moments.minimum, moments.maximum))
-        make = self._symmetric(magnitude, unsigned)
         if searched is not None and magnitude > 0:
-            p = magnitude * search_ratio(lambda ratio: _error(make(magnitude * ratio), searched), p / magnitude)
-        return make(p)
+
+            def error(ratio: float) -> float:
+                return _error(self.at(low, high, magnitude * ratio, magnitude * ratio), searched)
+
+            p = magnitude * search_ratio(error, p / magnitude)
+        return p, p
 
     def for_weight(self, weight: Tensor) -> StaticQuantizer:
         values = weight.detach().float().flatten()
@@ -125,12 +154,6 @@ class PiecewiseLinear(Format):
         if self.live:
             return LivePiecewiseQuantizer(self, low, high)
         return self.fit(low, high, moments, sample)
-
-    def _symmetric(self, magnitude: float, unsigned: bool) -> Callable[[float], StaticQuantizer]:
-        if self.mode == "non_overlapping":
-            return lambda p: TailedQuantizer(self.bits, TailedGrid.symmetric(self.bits, magnitude, p, unsigned))
-        full_range = self.mode == "ptq4protein"
-        return lambda p: TwoScaleQuantizer(self.bits, magnitude, p, unsigned, full_range)
 
     def _reckon(self, end: float, spread: float, extreme: float) -> float:
         """Breakpoint from the spread, at most `end`: the end of the range, which may differ from the extreme seen."""
@@ -176,6 +199,7 @@ class LivePiecewiseQuantizer(Quantizer):
     """A frozen range with a breakpoint that follows each input's spread and extremes."""
 
     bounds_of_range: Tensor
+    form: PiecewiseLinear
 
     def __init__(self, form: PiecewiseLinear, low: float, high: float) -> None:
         super().__init__()
@@ -184,8 +208,27 @@ class LivePiecewiseQuantizer(Quantizer):
         self.register_buffer("bounds_of_range", torch.tensor([low, high]))
 
     def freeze(self, x: Tensor) -> StaticQuantizer:
+        return self._at(self._breakpoints(x)).to(x.device)
+
+    def encode(self, x: Tensor) -> Codes:
+        breakpoints = self._breakpoints(x)
+        return self._at(breakpoints).to(x.device).encode(x)._replace(scales=breakpoints)
+
+    def decode(self, encoded: Codes) -> Tensor:
+        if encoded.scales is None:
+            raise ValueError("codes of a live piecewise linear format come with breakpoints")
+        return self._at(encoded.scales).to(encoded.codes.device).decode(encoded)
+
+    def _breakpoints(self, x: Tensor) -> Tensor:
+        """Of shape (2,), or (1,) where one is that of both sides, as float32 holds them."""
         low, high = self.bounds_of_range.tolist()
-        return self.form.fit(low, high, Moments.of(x)).to(x.device)
+        both = self.form.breakpoints(low, high, Moments.of(x)) if x.numel() else (0.0, 0.0)
+        return torch.tensor(both[: 2 if self.form.mode == "asymmetric" else 1])
+
+    def _at(self, breakpoints: Tensor) -> StaticQuantizer:
+        ends = breakpoints.tolist()
+        low, high = self.bounds_of_range.tolist()
+        return self.form.at(low, high, ends[0], ends[-1])
 
     def dynamic_bits(self, _shape: tuple[int, ...]) -> int:
         return 64 if self.form.mode == "asymmetric" else 32

@@ -127,6 +127,14 @@ class TailedQuantizer(StaticQuantizer):
         left, right = self.grid.ends
         return self.steps.new_tensor(left), self.steps.new_tensor(right)
 
+    def levels(self) -> Tensor:
+        grid = self.grid
+        middle = (torch.arange(grid.low, grid.high + 1, device=self.steps.device) - grid.zero_point) * grid.scale
+        tail = torch.arange(1, grid.tail_high + 1, device=self.steps.device)
+        left = grid.breakpoints[0] - tail.flip(0) * grid.left_scale if grid.left_scale else middle[:0]
+        right = grid.breakpoints[1] + tail * grid.right_scale if grid.right_scale else middle[:0]
+        return torch.cat((left, middle, right))
+
     def scale_bits(self) -> int:
         return 3 * 32 + self.code_bits - 1
 

@@ -3,12 +3,22 @@
 import torch
 from torch import Tensor
 
-from protquant.kernels.reference import PiecewiseCodes, decode_two_scale, encode_two_scale
+from protquant.kernels.reference import (
+    PiecewiseCodes,
+    decode_two_scale,
+    decode_uniform,
+    encode_two_scale,
+    encode_uniform,
+)
+from protquant.kernels.reference.piecewise import INNER, OUTER
 from protquant.quant.formats.base import Codes, StaticQuantizer
 from protquant.quant.formats.blockwise import blockwise
 from protquant.quant.formats.uniform import uniform_grid
 
 __all__ = ["TwoScaleQuantizer"]
+
+# Less what rounding may take: a level whose values would all be ties at the breakpoint is not met.
+_HALF = 0.499
 
 
 class TwoScaleQuantizer(StaticQuantizer):
@@ -53,9 +63,28 @@ class TwoScaleQuantizer(StaticQuantizer):
         codes = PiecewiseCodes(encoded.codes, encoded.regions)
         return decode_two_scale(codes, self.inner_scale, self.outer_scale)
 
+    def recode(self, values: Tensor) -> Codes:
+        # Not by the breakpoint: the grids overlap, and values of the one may decode to the other's side of it.
+        low, high = self.codes.tolist()
+        x = values.float()
+        inner = encode_uniform(x, self.inner_scale, None, low, high)
+        outer = encode_uniform(x, self.outer_scale, None, low, high)
+        fine = (decode_uniform(inner, self.inner_scale, None) - x).abs()
+        coarse = (decode_uniform(outer, self.outer_scale, None) - x).abs()
+        regions = torch.where(fine <= coarse, INNER, OUTER)
+        return Codes(torch.where(regions == INNER, inner, outer), regions.to(torch.uint8))
+
     def bounds(self) -> tuple[Tensor, Tensor]:
         low, high = self.codes.tolist()
         return low * self.outer_scale, high * self.outer_scale
+
+    def levels(self) -> Tensor:
+        low, high = self.codes.tolist()
+        codes = torch.arange(low, high + 1, device=self.inner_scale.device)
+        inner, outer = codes * self.inner_scale, codes * self.outer_scale
+        # A level draws from half a step around it: the coarse ones beside 0 from nothing outside the breakpoint.
+        inner = inner[inner.abs() < self.breakpoint + _HALF * self.inner_scale]
+        return torch.cat((inner, outer[outer.abs() > self.breakpoint - _HALF * self.outer_scale])).unique()
 
     def scale_bits(self) -> int:
         return 3 * 32

@@ -1,7 +1,6 @@
 """Uniform formats: equal steps, one scale per tensor, channel, token or group."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -9,20 +8,37 @@ from torch import Tensor
 from protquant.errors import ProtquantError
 from protquant.kernels.reference import decode_uniform, encode_uniform
 from protquant.quant.formats.base import Codes, Format, Quantizer, StaticQuantizer, register_format
+from protquant.quant.formats.frozen import fit_frozen
+from protquant.quant.formats.granularity import (
+    Granularity,
+    check_granularity,
+    grouped,
+    magnitude,
+    of_columns,
+    ungrouped,
+    vector_range,
+    weight_range,
+)
 from protquant.quant.observers import Statistics
-from protquant.quant.ranges import Calibration, calibrated_range
+from protquant.quant.ranges import Calibration
 
-__all__ = ["DynamicUniformQuantizer", "Uniform", "UniformQuantizer", "check_bits", "uniform_grid"]
+__all__ = [
+    "DynamicUniformQuantizer",
+    "Uniform",
+    "UniformQuantizer",
+    "affine_grid",
+    "check_bits",
+    "positive_scale",
+    "uniform_grid",
+]
 
-Granularity = Literal["tensor", "channel", "token", "group"]
-_GRANULARITIES = ("tensor", "channel", "token", "group")
 _SCALE_BITS = 32
 
 
-def check_bits(bits: object) -> None:
-    """Raise `ProtquantError` unless `bits` is an integer from 2 to 16."""
-    if isinstance(bits, bool) or not isinstance(bits, int) or not 2 <= bits <= 16:
-        raise ProtquantError(f"bits {bits!r} is not an integer from 2 to 16")
+def check_bits(bits: object, smallest: int = 2, largest: int = 16) -> None:
+    """Raise `ProtquantError` unless `bits` is an integer from `smallest` to `largest`."""
+    if isinstance(bits, bool) or not isinstance(bits, int) or not smallest <= bits <= largest:
+        raise ProtquantError(f"bits {bits!r} is not an integer from {smallest} to {largest}")
 
 
 def uniform_grid(
@@ -32,25 +48,31 @@ def uniform_grid(
 
     A symmetric grid of values that are never negative has no negative codes.
     """
-    low, high = low.double().clamp(max=0), high.double().clamp(min=0)
-    zero_point = None
     if not symmetric:
-        code_low, code_high = 0, 2**bits - 1
-        scale = (high - low) / code_high
-    elif bool((low >= 0).all()):
+        return *affine_grid(low, high, 2**bits), 0, 2**bits - 1
+    low, high = low.double().clamp(max=0), high.double().clamp(min=0)
+    if bool((low >= 0).all()):
         code_low, code_high = 0, 2**bits - 1
         scale = high / code_high
     elif full_range:
         code_low, code_high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
-        scale = 2 * torch.maximum(-low, high) / (2**bits - 1)
+        scale = 2 * magnitude(low, high) / (2**bits - 1)
     else:
         code_low, code_high = 1 - 2 ** (bits - 1), 2 ** (bits - 1) - 1
-        scale = torch.maximum(-low, high) / code_high
-    # Nothing but zeros (or what float32 flushes to zero): any step will do, and 1 divides well.
-    scale = torch.where(scale > torch.finfo(torch.float32).tiny, scale, 1.0)
-    if not symmetric:
-        zero_point = torch.round(-low / scale).int()
-    return scale.float(), zero_point, code_low, code_high
+        scale = magnitude(low, high) / code_high
+    return positive_scale(scale).float(), None, code_low, code_high
+
+
+def affine_grid(low: Tensor, high: Tensor, levels: int) -> tuple[Tensor, Tensor]:
+    """Scale and zero point of the grid of so many levels, of codes from 0, that covers 0 and [low, high]."""
+    low, high = low.double().clamp(max=0), high.double().clamp(min=0)
+    scale = positive_scale((high - low) / (levels - 1))
+    return scale.float(), torch.round(-low / scale).int()
+
+
+def positive_scale(scale: Tensor) -> Tensor:
+    """`scale`, but 1 for nothing but zeros (or what float32 flushes to zero): any step will do, and 1 divides well."""
+    return torch.where(scale > torch.finfo(torch.float32).tiny, scale, 1.0)
 
 
 class UniformQuantizer(StaticQuantizer):
@@ -67,6 +89,7 @@ class UniformQuantizer(StaticQuantizer):
     scale: Tensor
     zero_point: Tensor | None
     codes: Tensor
+    group_size: int | None
 
     def __init__(
         self,
@@ -85,26 +108,35 @@ class UniformQuantizer(StaticQuantizer):
         self.code_bits = code_bits
         self.group_size = group_size
 
-    def _grouped(self, x: Tensor) -> Tensor:
-        if self.group_size is None:
-            return x
-        if x.shape[-1] % self.group_size:
-            raise ProtquantError(f"groups of {self.group_size} do not divide a last axis of {x.shape[-1]}")
-        return x.reshape(*x.shape[:-1], -1, self.group_size)
-
     def encode(self, x: Tensor) -> Codes:
-        codes = encode_uniform(self._grouped(x), self.scale, self.zero_point, *self.codes.tolist())
-        return Codes(codes.reshape(x.shape))
+        codes = encode_uniform(grouped(x, self.group_size), self.scale, self.zero_point, *self.codes.tolist())
+        return Codes(ungrouped(codes, x.shape))
 
     def decode(self, encoded: Codes) -> Tensor:
-        values = decode_uniform(self._grouped(encoded.codes), self.scale, self.zero_point)
-        return values.reshape(encoded.codes.shape)
+        values = decode_uniform(grouped(encoded.codes, self.group_size), self.scale, self.zero_point)
+        return ungrouped(values, encoded.codes.shape)
+
+    def columns(self, index: Tensor) -> "UniformQuantizer":
+        if self.group_size is None:
+            return self
+        zero_point = None if self.zero_point is None else of_columns(self.zero_point, index, self.group_size)
+        scale = of_columns(self.scale, index, self.group_size)
+        low, high = self.codes.tolist()
+        return UniformQuantizer(scale, zero_point, low, high, code_bits=self.code_bits)
 
     def bounds(self) -> tuple[Tensor, Tensor] | None:
         if self.group_size is not None:
             return None
         low, high = self.codes if self.zero_point is None else (code - self.zero_point for code in self.codes)
         return low * self.scale, high * self.scale
+
+    def levels(self) -> Tensor | None:
+        if self.scale.numel() != 1:
+            return None
+        low, high = self.codes.tolist()
+        codes = torch.arange(low, high + 1, dtype=torch.int32, device=self.scale.device)
+        zero_point = None if self.zero_point is None else self.zero_point.flatten()
+        return decode_uniform(codes, self.scale.flatten(), zero_point)
 
     def scale_bits(self) -> int:
         zero_bits = 0 if self.zero_point is None else self.zero_point.numel() * self.code_bits
@@ -114,7 +146,7 @@ class UniformQuantizer(StaticQuantizer):
         # In place on what the first product allocates. The codes are kept relative to the zero point, which spares
         # the adding and the taking away; torch.fake_quantize_* does the same five times slower, and hides a NaN.
         low, high = self.codes.tolist()
-        y = self._grouped(x).float().mul(self.scale.reciprocal()).round_()
+        y = grouped(x, self.group_size).float().mul(self.scale.reciprocal()).round_()
         if self.zero_point is None:
             y.clamp_(low, high)
         elif self.zero_point.numel() == 1:
@@ -122,14 +154,16 @@ class UniformQuantizer(StaticQuantizer):
             y.clamp_(low - zero, high - zero)
         else:
             y.clamp_(low - self.zero_point, high - self.zero_point)
-        return y.mul_(self.scale).to(x.dtype).reshape(x.shape)
+        return ungrouped(y.mul_(self.scale).to(x.dtype), x.shape)
 
     def extra_repr(self) -> str:
         return f"codes {self.codes.tolist()}, scale {tuple(self.scale.shape)}"
 
 
 class DynamicUniformQuantizer(Quantizer):
-    """Equal steps with a scale per vector along the last axis, taken from the vector itself."""
+    """Equal steps with a scale per vector along the last axis, or per group in it, taken from the vector itself."""
+
+    form: "Uniform"
 
     def __init__(self, form: "Uniform") -> None:
         super().__init__()
@@ -137,11 +171,21 @@ class DynamicUniformQuantizer(Quantizer):
         self.code_bits = form.code_bits
 
     def freeze(self, x: Tensor) -> UniformQuantizer:
-        low, high = x.detach().float().aminmax(dim=-1, keepdim=True)
-        return self.form.fit(low, high)
+        return self.form.fit(*vector_range(x, self.form.group_size))
+
+    def encode(self, x: Tensor) -> Codes:
+        frozen = self.freeze(x)
+        return frozen.encode(x)._replace(scales=frozen.scale, zero_points=frozen.zero_point)
+
+    def decode(self, encoded: Codes) -> Tensor:
+        codes = encoded.codes
+        if encoded.scales is None:
+            raise ValueError("codes of a dynamic format come with scales")
+        values = decode_uniform(grouped(codes, self.form.group_size), encoded.scales, encoded.zero_points)
+        return ungrouped(values, codes.shape)
 
     def dynamic_bits(self, shape: tuple[int, ...]) -> int:
-        vectors = torch.Size(shape[:-1]).numel()
+        vectors = torch.Size(shape[:-1]).numel() * -(-shape[-1] // (self.form.group_size or shape[-1] or 1))
         return vectors * (_SCALE_BITS + (0 if self.form.symmetric else self.form.bits))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -165,7 +209,8 @@ class Uniform(Format):
         What shares a scale: the `tensor`; a `channel`, which of a weight is an output row and of an activation an
         index of the last axis (its range is all that was seen, whatever the calibration rule); a `token`, a vector
         along the last axis of an activation, with a scale of its own making; a `group` of `group_size` neighbors in a
-        row of a weight. A gain has one scale in any case.
+        row of a weight or in a token, which has scales of its own making then; the last of a row may be shorter. A
+        gain has one scale in any case.
     full_range : bool
         Symmetric with 2^bits - 1 steps from -m to m, as PTQ4Protein has it: m itself is clipped by half a step.
     """
@@ -178,12 +223,7 @@ class Uniform(Format):
 
     def __post_init__(self) -> None:
         check_bits(self.bits)
-        if self.granularity not in _GRANULARITIES:
-            raise ProtquantError(f"granularity {self.granularity!r} is none of {', '.join(_GRANULARITIES)}")
-        if (self.granularity == "group") != (self.group_size is not None):
-            raise ProtquantError("group_size goes with granularity 'group', and only with it")
-        if self.group_size is not None and (not isinstance(self.group_size, int) or self.group_size < 1):
-            raise ProtquantError(f"group_size {self.group_size!r} is not a positive integer")
+        check_granularity(self.granularity, self.group_size)
         if self.full_range and not self.symmetric:
             raise ProtquantError("full_range is a variant of symmetric formats")
 
@@ -198,8 +238,23 @@ class Uniform(Format):
         return self.bits
 
     @property
+    def num_levels(self) -> int:
+        return int(2**self.bits) - int(self.symmetric and not self.full_range)
+
+    @classmethod
+    def variants(cls) -> tuple[Format, ...]:
+        return (
+            *(cls(bits, granularity="channel") for bits in (2, 3, 4, 6, 8)),
+            cls(8, granularity="channel", full_range=True),
+            cls(4, symmetric=False, granularity="channel"),
+            cls(4, symmetric=False, granularity="group", group_size=32),
+            cls(4, granularity="token"),
+            cls(8, granularity="token"),
+        )
+
+    @property
     def needs_statistics(self) -> bool:
-        return self.granularity != "token"
+        return self.granularity not in ("token", "group")
 
     def fit(self, low: Tensor, high: Tensor) -> UniformQuantizer:
         """Return the quantizer that covers ranges, shape as scales are to have."""
@@ -207,37 +262,18 @@ class Uniform(Format):
         return UniformQuantizer(*grid, code_bits=self.bits, group_size=self.group_size)
 
     def for_weight(self, weight: Tensor) -> UniformQuantizer:
-        values = weight.detach().float()
-        if self.granularity == "token":
-            raise ProtquantError("granularity 'token' is for activations; for weights say 'channel'")
-        if values.ndim < 2 or self.granularity == "tensor":
-            form = Uniform(self.bits, self.symmetric, full_range=self.full_range)
-            return form.fit(*values.aminmax())
-        if self.group_size is not None:
-            if values.shape[-1] % self.group_size:
-                raise ProtquantError(f"groups of {self.group_size} do not divide rows of {values.shape[-1]}")
-            return self.fit(*values.reshape(len(values), -1, self.group_size).aminmax(dim=-1, keepdim=True))
-        low, high = values.flatten(1).aminmax(dim=1)
-        shape = (-1, *[1] * (values.ndim - 1))
-        return self.fit(low.view(shape), high.view(shape))
+        if weight.ndim < 2 and self.granularity != "token":
+            gain = replace(self, granularity="tensor", group_size=None)
+            return gain.fit(*weight_range(weight, "tensor"))
+        return self.fit(*weight_range(weight, self.granularity, self.group_size))
 
     def for_activation(self, statistics: Statistics | None, calibration: Calibration) -> Quantizer:
-        if self.granularity == "token":
+        if not self.needs_statistics:
             return DynamicUniformQuantizer(self)
-        if self.granularity == "group":
-            raise ProtquantError("granularity 'group' is for weights; for activations say 'token' or 'channel'")
+        if self.granularity == "tensor":
+            return fit_frozen(statistics, calibration, self.fit)
         if statistics is None:
-            raise ProtquantError("a frozen scale needs calibration")
-        if self.granularity == "channel":
-            if statistics.channel_minimum is None or statistics.channel_maximum is None:
-                raise ProtquantError("granularity 'channel' needs a last axis of one length; this one varies")
-            return self.fit(statistics.channel_minimum, statistics.channel_maximum)
-        sample = statistics.sample
-
-        def error(low: float, high: float) -> float:
-            quantizer = self.fit(torch.tensor(low), torch.tensor(high))
-            difference: Tensor = quantizer(sample) - sample
-            return difference.square().mean().item()
-
-        low, high = calibrated_range(statistics, calibration, error)
-        return self.fit(torch.tensor(low), torch.tensor(high))
+            raise ProtquantError("frozen scales need calibration")
+        if statistics.channel_minimum is None or statistics.channel_maximum is None:
+            raise ProtquantError("granularity 'channel' needs a last axis of one length; this one varies")
+        return self.fit(statistics.channel_minimum, statistics.channel_maximum)

@@ -109,19 +109,26 @@ class Examples:
         Inputs, one protein each.
     forward : callable
         Runs a model on one of them.
+    length : callable
+        Residues of one of them, for recipes that calibrate by length.
     objective : callable
-        The loss, a scalar, of a model's output against the float model's on the same input.
+        The loss, a scalar, of a model's output against the float model's on the same input; a third argument names one
+        of several (`protquant.pipelines.objectives`), and may be left out.
     checkpoint : Path or None
         File that a tuning writes its state to and goes on from.
+    seed : int
+        Of all that a tuning draws at random.
     progress : bool
         Whether to draw a progress bar on standard error.
     """
 
     sequences: tuple[Any, ...]
     forward: Callable[[nn.Module, Any], Any]
-    objective: Callable[[Any, Any], Tensor] | None = None
+    objective: Callable[..., Tensor] | None = None
     checkpoint: Path | None = None
+    seed: int = 0
     progress: bool = False
+    length: Callable[[Any], int] = len
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,16 @@ import pytest
 import torch
 
 from protquant.errors import ProtquantError
-from protquant.quant import BFloat16, Calibration, PiecewiseLinear, Uniform, format_from_config
+from protquant.quant import (
+    BFloat16,
+    Calibration,
+    DInt,
+    Float8,
+    PiecewiseLinear,
+    TokenOutlier,
+    Uniform,
+    format_from_config,
+)
 
 
 @pytest.mark.parametrize(
@@ -12,6 +21,9 @@ from protquant.quant import BFloat16, Calibration, PiecewiseLinear, Uniform, for
         Uniform(8, symmetric=False),
         PiecewiseLinear(6, "ptq4protein", "numeric", live=True),
         BFloat16(),
+        DInt(3, "group", 32, special=0.25),
+        TokenOutlier(4, 2),
+        Float8("e5m2", "token"),
     ],
 )
 def test_a_format_survives_the_way_through_its_config(form):

@@ -95,6 +95,14 @@ def test_a_token_is_scaled_by_itself_alone():
     assert quantizer.dynamic_bits((5, 7)) == 5 * 32
 
 
+def test_a_group_in_a_token_is_scaled_by_itself_alone():
+    x = torch.tensor([[1000.0, -3.0, 0.1, -0.05]])
+    quantizer = Uniform(8, granularity="group", group_size=2).for_activation(None, Calibration())
+    torch.testing.assert_close(quantizer(x)[:, 2:], x[:, 2:], rtol=0.01, atol=0)
+    assert quantizer.encode(x).scales.shape == (1, 2, 1)
+    assert quantizer.dynamic_bits((5, 4)) == 5 * 2 * 32
+
+
 def test_channels_of_an_activation_keep_their_own_scales():
     x = torch.randn(50, 3) * torch.tensor([1.0, 1000.0, 0.01])
     quantizer = Uniform(8, granularity="channel").for_activation(observe(x), Calibration("minmax"))
@@ -136,9 +144,26 @@ def test_settings_that_make_no_sense_are_refused(settings):
 def test_granularities_that_do_not_fit_the_tensor_are_refused():
     with pytest.raises(ProtquantError, match="channel"):
         Uniform(8, granularity="token").for_weight(torch.randn(2, 2))
-    with pytest.raises(ProtquantError, match="divide"):
-        Uniform(8, granularity="group", group_size=3).for_weight(torch.randn(2, 4))
-    with pytest.raises(ProtquantError, match="token"):
-        Uniform(8, granularity="group", group_size=3).for_activation(observe(torch.randn(2, 3)), Calibration())
     with pytest.raises(ProtquantError, match="calibration"):
         Uniform(8).for_activation(None, Calibration())
+
+
+@given(columns=st.integers(1, 9), group_size=st.integers(1, 12), symmetric=st.booleans(), seed=st.integers(0, 99))
+def test_a_shorter_last_group_is_a_group_like_the_others(columns: int, group_size: int, symmetric: bool, seed: int):
+    weight = torch.randn(3, columns, generator=torch.Generator().manual_seed(seed))
+    weight[0] = -weight[0].abs()  # where nothing is negative, a symmetric grid has no sign
+    quantizer = Uniform(4, symmetric, "group", group_size).for_weight(weight)
+    alone = Uniform(4, symmetric, "channel")
+    expected = torch.cat([alone.for_weight(part)(part) for part in weight.split(group_size, dim=1)], dim=1)
+    assert torch.equal(quantizer(weight), expected)
+    assert torch.equal(quantizer.decode(quantizer.encode(weight)), expected)
+    assert quantizer.scale.numel() == 3 * -(-columns // group_size)
+
+
+def test_tokens_too_may_end_in_a_shorter_group():
+    x = torch.randn(5, 10)
+    quantizer = Uniform(8, granularity="group", group_size=4).for_activation(None, Calibration())
+    alone = Uniform(8, granularity="token").for_activation(None, Calibration())
+    assert torch.equal(quantizer(x), torch.cat([alone(part) for part in x.split(4, dim=1)], dim=1))
+    assert torch.equal(quantizer.decode(quantizer.encode(x)), quantizer(x))
+    assert quantizer.dynamic_bits((5, 10)) == 5 * 3 * 32

@@ -1,0 +1,84 @@
+"""Checkpoint folders appear whole or not at all, and are what was saved or are refused."""
+
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from protquant.errors import ProtquantError
+
+__all__ = ["CONFIG", "SCHEME", "WEIGHTS", "check_new_folder", "file_hash", "new_folder"]
+
+CONFIG, SCHEME, WEIGHTS = "config.json", "scheme.json", "model.safetensors"
+_OURS = {CONFIG, SCHEME, WEIGHTS}
+
+
+@contextmanager
+def new_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
+    """Give a temporary folder to write a checkpoint into, which becomes `folder` when all is written.
+
+    Parameters
+    ----------
+    overwrite : bool
+        Replace the checkpoint that is in the folder; never one that holds anything else. Until the new one is written,
+        the old one stays.
+
+    Raises
+    ------
+    ProtquantError
+        If the folder holds something, or cannot be written.
+    """
+    check_new_folder(folder, overwrite)
+    token = secrets.token_hex(8)
+    temporary, replaced = folder.parent / f".protquant-{token}.tmp", folder.parent / f".protquant-{token}.old"
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        for path in temporary.iterdir():
+            # safetensors makes files that their owner alone may read, whatever the umask says.
+            path.chmod(temporary.stat().st_mode & 0o666)
+            _flush(path)
+        if folder.exists():
+            folder.rename(replaced)
+        temporary.rename(folder)
+    except OSError as error:
+        raise ProtquantError(
+            f"{folder}: the checkpoint cannot be written ({error.strerror or type(error).__name__}). Name another"
+            " folder, or check its permissions and the room on the disk."
+        ) from error
+    finally:
+        if replaced.exists() and not folder.exists():  # interrupted between the two renames
+            replaced.rename(folder)
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)
+
+
+def check_new_folder(folder: Path, overwrite: bool) -> None:
+    """Refuse, before the work that is to fill it, a folder that `new_folder` would refuse.
+
+    Raises
+    ------
+    ProtquantError
+        If the folder holds a checkpoint and is not to be overwritten, or anything else.
+    """
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not overwrite):
+        raise ProtquantError(f"{folder}: already exists and is not empty; name another folder or ask to overwrite it.")
+    if folder.is_dir() and (strangers := sorted({path.name for path in folder.iterdir()} - _OURS)):
+        raise ProtquantError(
+            f"{folder}: not overwritten, for it holds what is no part of a checkpoint ({', '.join(strangers[:3])});"
+            " name another folder."
+        )
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())

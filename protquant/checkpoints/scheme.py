@@ -1,0 +1,141 @@
+"""`scheme.json`: what a quantized checkpoint is made of, beside the tensors.
+
+JSON whose first line is the SHA-256 of all that follows, byte for byte, so that one that was damaged or edited is
+refused rather than run. It holds, in this order:
+
+============  =====================================================================================================
+`format`      `protquant-quantized`
+`version`     of this layout
+`versions`    of protquant and torch that wrote it
+`kind`        `esm2` or `esmfold`
+`config`      sizes of the model
+`float`       `source` and `fingerprint` of the float model
+`recipe`      as `protquant.quant.Recipe.to_dict` gives it
+`report`      on every site, see `protquant.checkpoints.stored_report`
+`weights`     name and SHA-256 of the tensors' file
+`frozen`      parameters that are not to be trained, but for the decoded weights, none of which is
+`modules`     one line for each module that quantization put into the model, by its path: class, settings, tensors and
+              children, see `protquant.checkpoints.stored_modules` and `protquant.checkpoints.stored_tensors`
+============  =====================================================================================================
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from protquant.checkpoints.folders import SCHEME, WEIGHTS
+from protquant.checkpoints.stored_report import report_from_json, report_to_json
+from protquant.errors import ProtquantError
+from protquant.quant import Recipe, Report
+
+__all__ = ["Scheme", "read_scheme", "write_scheme"]
+
+_FORMAT, _VERSION = "protquant-quantized", 1
+_HEAD = re.compile(rb'\{"sha256": "([0-9a-f]{64})",\n')
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """What `scheme.json` says.
+
+    Attributes
+    ----------
+    sizes : dict
+        `kind` and `config` of the model.
+    source, float_fingerprint : str
+        Where the float model came from, and which one it was.
+    report : Report
+        On every site, with the recipe.
+    modules : dict
+        By path in the model, see `protquant.checkpoints.stored_modules`.
+    weights_hash : str
+        SHA-256 of the tensors' file.
+    frozen : list of str
+        Parameters that are not to be trained. torch multiplies by these in another order, so that it makes a
+        difference in the last bit.
+    fingerprint : str
+        SHA-256 of all this.
+    """
+
+    sizes: dict[str, Any]
+    source: str
+    float_fingerprint: str
+    report: Report
+    modules: dict[str, dict[str, Any]]
+    weights_hash: str
+    frozen: list[str]
+    fingerprint: str = ""
+
+
+def write_scheme(scheme: Scheme, path: Path) -> None:
+    """Write `scheme.json`; its fingerprint is reckoned anew."""
+    content = {
+        "format": _FORMAT,
+        "version": _VERSION,
+        "versions": {"protquant": version("protquant"), "torch": torch.__version__},
+        **scheme.sizes,
+        "float": {"source": scheme.source, "fingerprint": scheme.float_fingerprint},
+        "recipe": scheme.report.recipe.to_dict(),
+        "report": report_to_json(scheme.report),
+        "weights": {"file": WEIGHTS, "sha256": scheme.weights_hash},
+        "frozen": scheme.frozen,
+    }
+    entries = [f"{_compact(name)}: {_compact(value)}" for name, value in content.items()]
+    modules = ",\n".join(f"{_compact(name)}: {_compact(node)}" for name, node in scheme.modules.items())
+    body = ",\n".join([*entries, f'"modules": {{\n{modules}\n}}']).encode() + b"\n}\n"
+    digest = hashlib.sha256(body).hexdigest()
+    path.write_bytes(f'{{"sha256": "{digest}",\n'.encode() + body)
+
+
+def read_scheme(folder: Path) -> Scheme:
+    """Read and check the `scheme.json` of a folder.
+
+    Raises
+    ------
+    ProtquantError
+        If it is missing, differs in a single byte from what was written, is of a newer layout, or speaks of formats,
+        steps or settings that are not known here.
+    """
+    path = folder / SCHEME
+    again = "Copy the checkpoint again, or quantize the float model again."
+    try:
+        raw = path.read_bytes()
+        content = json.loads(raw)
+    except (OSError, ValueError, RecursionError) as error:
+        raise ProtquantError(f"{path}: cannot be read ({error}). {again}") from error
+    if not isinstance(content, Mapping) or content.get("format") != _FORMAT:
+        raise ProtquantError(f"{path}: not the scheme of a quantized checkpoint of protquant. {again}")
+    if content.get("version") != _VERSION:
+        raise ProtquantError(
+            f"{path}: layout version {content.get('version')!r}; this protquant reads version {_VERSION}. Install a"
+            " newer one, or quantize the float model again."
+        )
+    head = _HEAD.match(raw)
+    if head is None or head[1].decode() != hashlib.sha256(raw[head.end() :]).hexdigest():
+        raise ProtquantError(f"{path}: differs from what was saved: damaged or edited. {again}")
+    try:
+        return Scheme(
+            {"kind": content["kind"], "config": content["config"]},
+            content["float"]["source"],
+            content["float"]["fingerprint"],
+            report_from_json(Recipe.from_dict(content["recipe"]), content["report"]),
+            dict(content["modules"]),
+            content["weights"]["sha256"],
+            list(content["frozen"]),
+            head[1].decode(),
+        )
+    except ProtquantError as error:
+        raise ProtquantError(f"{path}: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise ProtquantError(f"{path}: not as this protquant writes it ({type(error).__name__}: {error})") from error
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"), allow_nan=False)

@@ -1,0 +1,131 @@
+"""What modules are made of; their plain attributes as JSON, and back to the types that their class annotates."""
+
+import math
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple, Union
+
+from torch import Tensor, nn
+
+from protquant.quant.formats import Format, format_from_config
+
+__all__ = ["Parts", "parts_of", "read_settings", "settings_of"]
+
+_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+_known_hints: dict[type[nn.Module], dict[str, Any]] = {}
+
+
+class Parts(NamedTuple):
+    """What a module holds by itself, None where it has the name and nothing under it; buffers but the derived ones."""
+
+    parameters: dict[str, nn.Parameter | None]
+    buffers: dict[str, Tensor | None]
+    modules: dict[str, nn.Module | None]
+    attributes: dict[str, Any]
+    has_hooks: bool
+
+
+def parts_of(module: nn.Module) -> Parts:
+    """Take a module apart. torch's own iterators leave out what is None."""
+    state = vars(module)
+    derived = state["_non_persistent_buffers_set"]
+    return Parts(
+        dict(state["_parameters"]),
+        {name: buffer for name, buffer in state["_buffers"].items() if name not in derived},
+        dict(state["_modules"]),
+        {name: value for name, value in state.items() if name not in _OF_EVERY_MODULE and not name.startswith("_")},
+        bool(state["_forward_hooks"] or state["_forward_pre_hooks"]),
+    )
+
+
+def settings_of(module: nn.Module) -> dict[str, Any]:
+    """Plain attributes of a module, ready for JSON.
+
+    Raises
+    ------
+    ValueError
+        For an attribute that its class does not annotate, or whose value is not plain or not of that type.
+    """
+    hints = _hints(type(module))
+    settings = {}
+    for name, value in parts_of(module).attributes.items():
+        if name not in hints:
+            raise ValueError(
+                f"{type(module).__name__}.{name} is not annotated in the body of its class (protquant.quant.storable)"
+            )
+        settings[name] = _to_plain(value)
+        try:
+            same = _from_plain(settings[name], hints[name]) == value
+        except TypeError:
+            same = False
+        if not same:
+            raise ValueError(f"{type(module).__name__}.{name} is {value!r}, which cannot be saved as {hints[name]}")
+    return settings
+
+
+def read_settings(cls: type[nn.Module], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Typed values of what `settings_of` gave.
+
+    Raises
+    ------
+    ValueError
+        For a setting that the class does not have, or a value that is not of its type.
+    """
+    hints = _hints(cls)
+    values = {}
+    for name, value in settings.items():
+        if name not in hints or name.startswith("_") or name in _OF_EVERY_MODULE:
+            raise ValueError(f"{cls.__name__} has no setting {name!r}")
+        try:
+            values[name] = _from_plain(value, hints[name])
+        except TypeError:
+            raise ValueError(f"setting {name!r} of {cls.__name__} cannot be {value!r}") from None
+    return values
+
+
+def _hints(cls: type[nn.Module]) -> dict[str, Any]:
+    # Reckoned once: it takes a millisecond, and a model has a thousand modules.
+    if cls not in _known_hints:
+        _known_hints[cls] = typing.get_type_hints(cls)
+    return _known_hints[cls]
+
+
+def _to_plain(value: Any) -> Any:
+    if isinstance(value, Format):
+        return {key: _to_plain(each) for key, each in value.to_config().items()}
+    if isinstance(value, tuple):
+        return [_to_plain(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # JSON has no word for it
+    return value
+
+
+def _from_plain(value: Any, hint: Any) -> Any:
+    """`value` as of type `hint`, or TypeError."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (Union, types.UnionType):
+        return _first_that_fits(value, arguments)
+    if origin is tuple and isinstance(value, list):
+        kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else arguments
+        if len(value) == len(kinds):
+            return tuple(_from_plain(each, kind) for each, kind in zip(value, kinds, strict=True))
+    if isinstance(hint, type) and issubclass(hint, Format) and isinstance(value, Mapping):
+        form = format_from_config(value)
+        if isinstance(form, hint):
+            return form
+    if hint is float and (value in ("inf", "-inf") or type(value) is int):
+        return float(value)
+    is_plain = hint in (bool, int, float, str) and type(value) is hint
+    if is_plain or (hint is type(None) and value is None) or (origin is Literal and value in arguments):
+        return value
+    raise TypeError
+
+
+def _first_that_fits(value: Any, hints: tuple[Any, ...]) -> Any:
+    for hint in hints:
+        try:
+            return _from_plain(value, hint)
+        except TypeError:
+            continue
+    raise TypeError

@@ -1,0 +1,136 @@
+"""Modules of a quantized checkpoint: the name of a class, its settings, its tensors, its children.
+
+Which classes these may be, and what their state is, says `protquant.quant.storable`.
+"""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from protquant.checkpoints.settings import parts_of, read_settings, settings_of
+from protquant.checkpoints.stored_tensors import TensorReader, TensorWriter
+from protquant.quant.formats import StaticQuantizer
+from protquant.quant.modules import QuantizedLayerNorm, QuantizedLinear
+from protquant.quant.storable import STORABLE, Storable, storable_name
+
+__all__ = ["describe_module", "rebuild_module"]
+
+_KEYS = {"class", "settings", "buffers", "parameters", "modules"}
+
+
+def describe_module(module: nn.Module, path: str, writer: TensorWriter) -> dict[str, Any]:
+    """Plain data that `rebuild_module` makes the module of; its tensors go to `writer`.
+
+    Raises
+    ------
+    ValueError
+        If the class is none that a checkpoint may hold, or the module has something that cannot be saved.
+    """
+    name = storable_name(type(module))
+    if STORABLE.get(name) is not type(module):
+        raise ValueError(
+            f"a {name} cannot be saved: modules that steps put into a model inherit from"
+            " protquant.quant.storable.Storable"
+        )
+    parts = parts_of(module)
+    if parts.has_hooks:
+        raise ValueError(f"a hook hangs at this {name}, which cannot be saved")
+    coded = _coded_weight(module)
+
+    def parameter(key: str, tensor: nn.Parameter | None) -> dict[str, Any] | None:
+        if tensor is None:
+            return None
+        if key == "weight" and coded is not None:
+            return writer.put_weight(f"{path}.{key}", tensor.detach(), coded)
+        return writer.put(f"{path}.{key}", tensor.detach())
+
+    node = {
+        "class": name,
+        "settings": settings_of(module),
+        "parameters": {key: parameter(key, tensor) for key, tensor in parts.parameters.items()},
+        "buffers": {
+            key: None if buffer is None else writer.put(f"{path}.{key}", buffer)
+            for key, buffer in parts.buffers.items()
+        },
+        "modules": {
+            key: None if child is None else describe_module(child, f"{path}.{key}", writer)
+            for key, child in parts.modules.items()
+        },
+    }
+    return {key: value for key, value in node.items() if value}
+
+
+def rebuild_module(node: Mapping[str, Any], path: str, reader: TensorReader) -> nn.Module:
+    """The module that `describe_module` described.
+
+    Raises
+    ------
+    ValueError
+        For a class or setting that is not known, and tensors that are missing or do not fit.
+    """
+    if unknown := node.keys() - _KEYS:
+        raise ValueError(f"{path}: unknown entry {min(unknown)!r}")
+    cls = STORABLE.get(node["class"])
+    if cls is None or inspect.isabstract(cls):
+        raise ValueError(
+            f"{path}: unknown class {node['class']!r}; install a newer protquant, or import the package that defines it"
+        )
+    try:
+        module = cls.__new__(cls)
+        nn.Module.__init__(module)
+        for key, value in _settings(cls, node, path).items():
+            setattr(module, key, value)
+        for key, child in node.get("modules", {}).items():
+            module.register_module(key, None if child is None else rebuild_module(child, f"{path}.{key}", reader))
+        for key, entry in node.get("buffers", {}).items():
+            module.register_buffer(key, None if entry is None else reader.get(f"{path}.{key}", entry))
+        coded = _coded_weight(module)
+        for key, entry in node.get("parameters", {}).items():
+            module.register_parameter(key, _parameter(f"{path}.{key}", entry, reader, coded))
+        if isinstance(module, Storable):
+            module.restored()
+    except (KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
+        raise ValueError(f"{path}: this {node['class']} cannot be put together ({error})") from error
+    _check(module, path)
+    return module
+
+
+def _settings(cls: type[nn.Module], node: Mapping[str, Any], path: str) -> dict[str, Any]:
+    try:
+        return read_settings(cls, node.get("settings", {}))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _coded_weight(module: nn.Module) -> StaticQuantizer | None:
+    """The quantizer whose codes the weight of a module is saved as."""
+    return module.weight_quantizer if isinstance(module, QuantizedLinear | QuantizedLayerNorm) else None
+
+
+def _parameter(
+    name: str, entry: Mapping[str, Any] | None, reader: TensorReader, coded: StaticQuantizer | None
+) -> nn.Parameter | None:
+    if entry is None:
+        return None
+    if "pieces" in entry:
+        if coded is None:
+            raise ValueError(f"{name} has codes, and nothing that decodes them")
+        return nn.Parameter(reader.get_weight(name, entry, coded), requires_grad=False)
+    tensor = reader.get(name, entry)
+    return nn.Parameter(tensor, requires_grad=tensor.is_floating_point())
+
+
+def _check(module: nn.Module, path: str) -> None:
+    """Refuse weights whose shapes are not those that the module's settings say."""
+    expected: dict[str, tuple[int, ...]] = {}
+    if isinstance(module, nn.Linear | QuantizedLinear):
+        expected = {"weight": (module.out_features, module.in_features), "bias": (module.out_features,)}
+    elif isinstance(module, nn.LayerNorm | QuantizedLayerNorm):
+        expected = dict.fromkeys(("weight", "bias"), tuple(module.normalized_shape))
+    for name, shape in expected.items():
+        tensor = getattr(module, name)
+        if isinstance(tensor, Tensor) and tensor.shape != torch.Size(shape):
+            raise ValueError(f"{path}.{name} has shape {tuple(tensor.shape)} and should be {shape}")

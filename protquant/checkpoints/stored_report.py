@@ -1,0 +1,51 @@
+"""The report on a quantized model as plain data: a column per field, with what repeats given once."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from protquant.quant import Recipe, Report, SiteReport
+
+__all__ = ["report_from_json", "report_to_json"]
+
+_NUMBERS = ("bits", "effective_bits", "snr_db", "snr_after_norm_db", "clipped")
+
+
+def report_to_json(report: Report) -> dict[str, Any]:
+    """Plain data that `report_from_json` takes; the recipe is not among it."""
+    columns = {f.name: [_to_plain(getattr(site, f.name)) for site in report.sites] for f in fields(SiteReport)}
+    return {
+        "weight_bytes": report.weight_bytes,
+        "float_weight_bytes": report.float_weight_bytes,
+        "sites": {name: _shorten(values) for name, values in columns.items()},
+    }
+
+
+def report_from_json(recipe: Recipe, content: Mapping[str, Any]) -> Report:
+    """Return the report of what `report_to_json` gave."""
+    columns = {name: _lengthen(values) for name, values in content["sites"].items()}
+    for name in _NUMBERS:
+        columns[name] = [float(value) if isinstance(value, str) else value for value in columns[name]]
+    sites = [SiteReport(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)]
+    return Report(recipe, sites, content["weight_bytes"], content["float_weight_bytes"])
+
+
+def _to_plain(value: Any) -> Any:
+    # JSON has no word for infinity.
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _shorten(values: Sequence[Any]) -> Any:
+    # With the type: 1, 1.0 and True are equal, and are not the same.
+    distinct = list(dict.fromkeys((type(value), value) for value in values))
+    if 4 * len(distinct) > len(values):
+        return list(values)
+    index = {key: number for number, key in enumerate(distinct)}
+    return {"distinct": [value for _, value in distinct], "index": [index[type(value), value] for value in values]}
+
+
+def _lengthen(values: Any) -> list[Any]:
+    if isinstance(values, Mapping):
+        return [values["distinct"][number] for number in values["index"]]
+    return list(values)

@@ -1,0 +1,52 @@
+"""The command on what is kept between runs: `cache`."""
+
+from typing import Annotated, Any
+
+import typer
+
+from protquant.cli.app import JSON, app, speaks_to_people
+from protquant.cli.tables import print_json
+from protquant.pipelines.statistics_cache import DiskCache, cache_folder
+
+
+@app.command()
+@speaks_to_people
+def cache(
+    clear: Annotated[bool, typer.Option(help="Delete it.")] = False,
+    as_json: JSON = False,
+) -> None:
+    """Show, or delete, what calibration has seen: kept so that the next recipe on a model need not calibrate again.
+
+    It lies in `$PROTQUANT_CACHE`, or `~/.cache/protquant`; `PROTQUANT_CACHE=off` keeps nothing on disk. Where the files
+    pass 4 GiB, those that were used longest ago are deleted.
+
+    Example: `protquant cache --clear`
+    """
+    folder = cache_folder()
+    document: dict[str, Any]
+    if folder is None:
+        document = {"folder": None, "entries": 0, "bytes": 0, "limit": 0, "freed": 0}
+    else:
+        kept = DiskCache(folder)
+        freed = kept.clear() if clear else 0
+        entries = kept.entries()
+        total = sum(entry.bytes for entry in entries)
+        document = {
+            "folder": str(kept.folder),
+            "entries": len(entries),
+            "bytes": total,
+            "limit": kept.limit,
+            "freed": freed,
+        }
+    if as_json:
+        print_json(document)
+    elif folder is None:
+        typer.echo("PROTQUANT_CACHE is off: nothing is kept")
+    elif clear:
+        typer.echo("{folder}: {mb:.1f} MB deleted".format(mb=document["freed"] / 1e6, **document))
+    else:
+        typer.echo(
+            "{folder}: statistics of {entries} calibrations, {mb:.1f} MB of at most {gb:.1f} GB".format(
+                mb=document["bytes"] / 1e6, gb=document["limit"] / 1e9, **document
+            )
+        )

@@ -1,0 +1,37 @@
+"""The command `formats`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from protquant.cli.app import JSON, app, speaks_to_people
+from protquant.cli.tables import print_json, print_table
+from protquant.pipelines import draw_levels, format_table
+
+_COLUMNS = ["label", "bits", "levels", "weight_bits", "activation_bits", "SNR normal (dB)", "SNR heavy tail (dB)"]
+
+
+@app.command(name="formats")
+@speaks_to_people
+def formats_command(
+    plot: Annotated[Path | None, typer.Option(help="Draw the levels of each format into this .png file.")] = None,
+    as_json: JSON = False,
+) -> None:
+    """List the number formats: bits, bits with scales and outliers, levels, and what they lose.
+
+    Example: `protquant formats --plot levels.png`
+
+    Bits of weights are those of a matrix of 1,024 x 1,024, of activations those of tokens of 128 channels. The signal
+    to noise ratios are those of tokens from a normal and from a one-sided heavy-tailed distribution.
+    """
+    if plot is not None:
+        draw_levels(plot)
+    rows = format_table()
+    if as_json:
+        print_json(rows)
+    else:
+        snr = [(row["snr_gaussian_db"], row["snr_heavy_tailed_db"]) for row in rows]
+        print_table(
+            [row | dict(zip(_COLUMNS[-2:], each, strict=True)) for row, each in zip(rows, snr, strict=True)], _COLUMNS
+        )

@@ -1,0 +1,100 @@
+"""Bins of sequence length: for statistics of what is as long as what a model will be used on (SLAC, Lee et al. 2023).
+
+The paper found that the ranges of some language models grow with the length of the calibration sequences and those of
+others do not, and calibrates on the length of the task. `protquant ranges` tells which is the case for a model.
+"""
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TypeVar
+
+from protquant.errors import ProtquantError
+from protquant.quant.observers import Statistics
+
+__all__ = ["DEFAULT_BINS", "BinnedStatistics", "LengthBin", "bin_edges", "in_bin", "nearest_bin", "parse_lengths"]
+
+_Sequence = TypeVar("_Sequence")
+
+
+@dataclass(frozen=True)
+class LengthBin:
+    """Lengths from `low` to below `high`; no upper end where that is None."""
+
+    low: int
+    high: int | None = None
+
+    def __contains__(self, length: int) -> bool:
+        return self.low <= length and (self.high is None or length < self.high)
+
+    def __str__(self) -> str:
+        return f"{self.low}-{'' if self.high is None else self.high}"
+
+
+DEFAULT_BINS = (LengthBin(0, 128), LengthBin(128, 256), LengthBin(256, 512), LengthBin(512, 1024))
+
+
+def parse_lengths(text: str) -> tuple[LengthBin, ...]:
+    """Bins of a setting: `128-256`, several such as `0-128,128-256,256-`, or `bins` for `DEFAULT_BINS`.
+
+    Raises
+    ------
+    ProtquantError
+        If the text is no such thing, or bins are empty, overlap or do not ascend.
+    """
+    if text == "bins":
+        return DEFAULT_BINS
+    bins = []
+    for part in str(text).split(","):
+        low, dash, high = part.strip().partition("-")
+        if not dash or not low.isdecimal() or not (high.isdecimal() or not high):
+            raise ProtquantError(
+                f"lengths {text!r}: {part.strip()!r} is no range such as 128-256 or 512-; give one range, several with "
+                "commas between, or 'bins'"
+            )
+        bins.append(LengthBin(int(low), int(high) if high else None))
+    for each in bins:
+        if each.high is not None and each.high <= each.low:
+            raise ProtquantError(f"lengths {text!r}: no length is in {each}")
+    for left, right in pairwise(bins):
+        if left.high is None or right.low < left.high:
+            raise ProtquantError(f"lengths {text!r}: {right} does not come behind {left}")
+    return tuple(bins)
+
+
+def bin_edges(bins: Sequence[LengthBin]) -> tuple[int, ...]:
+    """Where, from one bin to the next, the nearest bin changes: the end of the one, or the middle of a gap."""
+    return tuple(((left.high or left.low) + right.low + 1) // 2 for left, right in pairwise(bins))
+
+
+def nearest_bin(edges: Sequence[int], length: int) -> int:
+    """Index of the bin that a length is in, or is nearest to; `edges` as of `bin_edges`."""
+    return bisect_right(edges, length)
+
+
+def in_bin(each: LengthBin, sequences: Sequence[_Sequence], length: Callable[[_Sequence], int]) -> list[_Sequence]:
+    """The sequences whose length is in a bin.
+
+    Raises
+    ------
+    ProtquantError
+        Where there are none.
+    """
+    chosen = [sequence for sequence in sequences if length(sequence) in each]
+    if not chosen:
+        lengths = [length(sequence) for sequence in sequences]
+        known = f"they have {min(lengths)} to {max(lengths)}" if lengths else "there are none"
+        raise ProtquantError(
+            f"none of the {len(lengths)} calibration sequences has {each} residues ({known}); calibrate on a FASTA "
+            "file that has such sequences, or leave these lengths out of the recipe's calibration.lengths"
+        )
+    return chosen
+
+
+@dataclass(frozen=True)
+class BinnedStatistics:
+    """Statistics of one site, for sequences of every bin."""
+
+    bins: tuple[LengthBin, ...]
+    parts: tuple[Statistics, ...]

@@ -1,0 +1,216 @@
+"""What quantizing one part of a model alone does to its output, for every part and several formats.
+
+The parts are sites or groups of them; weights and activations are never in one group, since their formats differ.
+"""
+
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from protquant.errors import ProtquantError, suggestion
+from protquant.quant.assignments import Assignment
+from protquant.quant.fit import ActivationFitter, coded_bytes
+from protquant.quant.formats import Format, Quantizer, StaticQuantizer
+from protquant.quant.in_place import quantized_in_place
+from protquant.quant.observers import Statistics
+from protquant.quant.ranges import Calibration
+from protquant.quant.replay import Replay
+from protquant.sites import Site
+from protquant.topology import find_chains
+
+__all__ = ["GROUPINGS", "Grouping", "SiteGroup", "Trial", "fitting_format", "group_sites", "try_formats"]
+
+Grouping = Literal["site", "module", "kind", "block"]
+GROUPINGS: tuple[str, ...] = get_args(Grouping)
+_SMALLEST_GROUP = 16
+
+
+@dataclass(frozen=True)
+class SiteGroup:
+    """Sites that are given formats together.
+
+    Attributes
+    ----------
+    name : str
+        Of the only site, or the path of the block or module and what of it: `layers.3.attn weights`.
+    block : str
+        Path of the block; of what lies in none, the first part of its path.
+    part : str
+        What of the block, alike for all blocks of a chain.
+    """
+
+    name: str
+    block: str
+    part: str
+    sites: tuple[Site, ...]
+
+    @property
+    def is_weight(self) -> bool:
+        """Whether the sites are weights; otherwise all are activations."""
+        return self.sites[0].is_weight
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One group in one format, all else in float.
+
+    Attributes
+    ----------
+    elements : int
+        Of the weights, or the activations as often as calibration saw them.
+    bits : float
+        Effective bits of an element: of weights, scales included.
+    drift : dict
+        Means over the sequences.
+    """
+
+    group: SiteGroup
+    format: Format
+    elements: int
+    bits: float
+    drift: dict[str, float]
+
+
+def group_sites(model: nn.Module, sites: Collection[Site], by: str) -> list[SiteGroup]:
+    """Groups of `sites`, in the order of the model.
+
+    Parameters
+    ----------
+    by : {"site", "module", "kind", "block"}
+        `site`: each of its own. `module`: a part of a block, such as its attention or one triangle update. `kind`: a
+        kind of site (`protquant.sites`) in a block. `block`: all weights, or all activations, of a block.
+
+    Raises
+    ------
+    ProtquantError
+        If `by` is none of them.
+    """
+    if by not in GROUPINGS:
+        raise ProtquantError(f"sites are grouped by {', '.join(GROUPINGS)}, not {by!r}; {suggestion(by, GROUPINGS)}")
+    blocks = [block for chain in find_chains(model) for block in chain]
+    groups: dict[str, SiteGroup] = {}
+    for site in sites:
+        block = next((each for each in blocks if site.name.startswith(f"{each}.")), None)
+        inside = site.name if block is None else site.name[len(block) + 1 :]
+        where = inside.split(".", maxsplit=1)[0] if block is None else block
+        role = "weights" if site.is_weight else "activations"
+        module = inside.split(".", maxsplit=1)[0]
+        part = {"site": inside, "module": f"{module} {role}", "kind": site.kind, "block": role}[by]
+        name = site.name if by == "site" else f"{where} {part}"
+        if by == "module":
+            name = f"{where} {role}" if block is None else f"{block}.{module} {role}"
+        known = groups.get(name)
+        groups[name] = SiteGroup(name, where, part, (*known.sites, site) if known else (site,))
+    return list(groups.values())
+
+
+def fitting_format(form: Format, weight: Tensor) -> Format:
+    """The same format with groups that divide the rows of `weight`: the largest that do, or whole rows."""
+    size = getattr(form, "group_size", None)
+    if size is None or weight.ndim < 2 or weight.shape[-1] % size == 0:
+        return form
+    common = math.gcd(size, weight.shape[-1])
+    if common >= _SMALLEST_GROUP:
+        return replace(form, group_size=common)  # type: ignore[type-var]
+    return replace(form, group_size=None, granularity="channel")  # type: ignore[type-var]
+
+
+def try_formats(
+    model: nn.Module,
+    groups: Sequence[SiteGroup],
+    formats: Callable[[SiteGroup], Sequence[Format]],
+    sequences: Sequence[Any],
+    forward: Callable[[Any, Any], Any],
+    drift: Callable[[Any, Any], Mapping[str, float]],
+    *,
+    statistics: Mapping[str, Statistics] | None = None,
+    calibration: Calibration | None = None,
+    progress: bool = False,
+) -> Iterator[list[Trial]]:
+    """Quantize one group at a time, in place, and measure how far the output drifts; the model stays as it is.
+
+    Parameters
+    ----------
+    formats : callable
+        The formats to try on a group.
+    sequences, forward
+        As for `calibrate`; `forward` returns the output that `drift` compares.
+    drift : callable
+        Numbers by name of an output against that of the float model; 0 where nothing was lost.
+    statistics, calibration
+        For the ranges of activations.
+
+    Yields
+    ------
+    list of Trial
+        Of one group: a trial per format.
+
+    Raises
+    ------
+    ProtquantError
+        Where there are no sequences, or a format cannot be fitted.
+    """
+    if not sequences:
+        raise ProtquantError("there are no sequences to measure drift on")
+    if not groups:
+        return
+    replay = Replay(model, sequences, forward)
+    training = model.training
+    model.eval()
+    try:
+        outputs = [replay.record(index) for index in _bar(range(len(sequences)), "float", progress)]
+        fit = _Fitter(model, statistics or {}, calibration or Calibration())
+        for group in _bar(groups, "sensitivity", progress):
+            trials = []
+            changed = {site.module for site in group.sites}
+            for form in formats(group):
+                quantizers, elements, bits = fit(group, form)
+                with quantized_in_place(model, quantizers):
+                    measured = [drift(replay.run(index, changed), output) for index, output in enumerate(outputs)]
+                means = {name: sum(each[name] for each in measured) / len(measured) for name in measured[0]}
+                trials.append(Trial(group, form, elements, bits, means))
+            yield trials
+    finally:
+        model.train(training)
+
+
+def _bar(items: Any, label: str, progress: bool) -> Any:
+    return tqdm(items, desc=label, disable=not progress, leave=False)
+
+
+class _Fitter:
+    """Fits one format to all sites of a group."""
+
+    def __init__(self, model: nn.Module, statistics: Mapping[str, Statistics], calibration: Calibration) -> None:
+        self.model, self.statistics = model, statistics
+        self._fit_activation = ActivationFitter(model, calibration)
+
+    def __call__(self, group: SiteGroup, form: Format) -> tuple[dict[Site, Quantizer], int, float]:
+        quantizers: dict[Site, Quantizer] = {}
+        elements, bits = 0, 0.0
+        for site in group.sites:
+            try:
+                quantizer, count, effective = self._weight(site, form) if site.is_weight else self._input(site, form)
+            except ProtquantError as error:
+                raise ProtquantError(f"site {site.name}: {error}") from None
+            quantizers[site] = quantizer
+            elements += count
+            bits += effective * count
+        return quantizers, elements, bits / elements
+
+    def _weight(self, site: Site, form: Format) -> tuple[Quantizer, int, float]:
+        weight = self.model.get_submodule(site.module).weight
+        assert isinstance(weight, Tensor)
+        weight = weight.detach()
+        form = fitting_format(form, weight)
+        quantizer: StaticQuantizer = form.for_weight(weight).to(weight.device)
+        return quantizer, weight.numel(), 8 * coded_bytes(quantizer, weight.numel()) / weight.numel()
+
+    def _input(self, site: Site, form: Format) -> tuple[Quantizer, int, float]:
+        quantizer, report = self._fit_activation(Assignment(site, form, "tried"), self.statistics.get(site.name))
+        assert quantizer is not None
+        return quantizer, report.elements or 1, report.effective_bits

@@ -1,0 +1,99 @@
+"""GPTQ (Frantar et al. 2023): columns are rounded one after the other, and those to come make up for the error."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from protquant.errors import ProtquantError
+from protquant.quant.evidence import Evidence
+from protquant.quant.formats import StaticQuantizer
+from protquant.quant.steps.base import Rounding, register_step
+
+__all__ = ["GPTQ"]
+
+
+@register_step("gptq")
+@dataclass(frozen=True, kw_only=True)
+class GPTQ(Rounding):
+    """Codes of least output error, column by column, on a grid that is fixed before.
+
+    Two things differ from the paper's code. The scales of groups are those of the weight as it was (its option of
+    static groups), because the grid is another step's affair. And columns that were never other than 0 in calibration
+    are rounded to nearest rather than set to 0: another protein may use them.
+
+    Attributes
+    ----------
+    damping : float
+        Added to the diagonal of the Hessian, as a share of its mean. The paper's code has 0.01, for 260,000 tokens.
+        With the 1,400 residues of the sequences that ship with protquant that learns the sample by heart: on other
+        proteins the output projections of ESM-2 8M err up to 1.7 times as much as rounded to nearest, and with 0.1 as
+        much or less.
+    block : int
+        Columns that are rounded before the rest of the matrix hears of their errors; the result does not depend on it.
+    act_order : bool
+        Whether to begin with the columns of the largest inputs, whose errors the most others can make up for.
+    """
+
+    damping: float = 0.1
+    block: int = 128
+    act_order: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.damping > 0:
+            raise ProtquantError(f"gptq: damping {self.damping} is not positive")
+        if not isinstance(self.block, int) or self.block < 1:
+            raise ProtquantError(f"gptq: block {self.block!r} is not a positive integer")
+
+    def round(
+        self, weight: Float[Tensor, "o c"], quantizer: StaticQuantizer, evidence: Evidence
+    ) -> Float[Tensor, "o c"]:
+        hessian = evidence.gram.to(weight.device)
+        columns = weight.shape[1]
+        order = torch.arange(columns, device=weight.device)
+        if self.act_order:
+            order = hessian.diagonal().argsort(descending=True, stable=True)
+        upper = self._upper_factor(hessian[order][:, order]).to(weight.dtype)
+        rounded = torch.empty_like(weight)
+        left = weight[:, order].T.contiguous()  # a column is a row here: they are what is read and written
+        for start in range(0, columns, self.block):
+            end = min(start + self.block, columns)
+            block = left[start:end]
+            errors = torch.empty_like(block)
+            for i in range(end - start):
+                index = order[start + i]
+                value = self._round_column(block[i], quantizer, index)
+                rounded[:, index] = value
+                row = upper[start + i, start + i : end]
+                errors[i] = (block[i] - value) / row[0]
+                block[i + 1 :] -= torch.outer(row[1:], errors[i])
+            left[end:] -= upper[start:end, end:].T @ errors
+        return rounded
+
+    @staticmethod
+    def _round_column(
+        column: Float[Tensor, " o"], quantizer: StaticQuantizer, index: Int[Tensor, ""]
+    ) -> Float[Tensor, " o"]:
+        # Decoded from codes, not simulated: the two may differ in the last bit, and codes are what is kept.
+        own = quantizer.columns(index[None])
+        return own.decode(own.encode(column[:, None])).to(column.dtype)[:, 0]
+
+    def _upper_factor(self, hessian: Float[Tensor, "c c"]) -> Float[Tensor, "c c"]:
+        """The upper triangular U with U^T U = H^-1, of a damped H."""
+        # In double precision: few channels of a protein language model carry most of the trace, and the rest of the
+        # spectrum is what the errors are shared by.
+        hessian = hessian.double()
+        diagonal = hessian.diagonal()
+        dead = diagonal <= 0
+        damping = self.damping * diagonal.mean()
+        if damping <= 0:  # nothing but zeros was seen
+            damping = torch.ones_like(damping)
+        damped = hessian + torch.diag(damping + dead * diagonal.mean())
+        # With the order of rows and columns reversed (J) a lower factor becomes an upper: J H J = L L^T, and therefore
+        # H^-1 = U^T U with U = J L^-1 J. One factorization and one triangular inverse, where the paper's code has
+        # two factorizations and a full inverse.
+        lower = torch.linalg.cholesky(damped.flip(0, 1))
+        identity = torch.eye(len(lower), dtype=lower.dtype, device=lower.device)
+        return torch.linalg.solve_triangular(lower, identity, upper=False).flip(0, 1)

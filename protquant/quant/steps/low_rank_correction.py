@@ -1,0 +1,245 @@
+"""QLLM's efficient error correction (Liu et al. 2024, section 3.3): low-rank additions learned block by block."""
+
+import copy
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from protquant.errors import ProtquantError, suggestion
+from protquant.quant.assignments import Assignments
+from protquant.quant.calibrate import calibrate
+from protquant.quant.formats import Quantizer
+from protquant.quant.layerwise import Call, record_calls, run_block
+from protquant.quant.ranges import Calibration
+from protquant.quant.steps.base import Examples, Tuning, register_step
+from protquant.quant.tuning.learner import Learner, fingerprint_of
+from protquant.quant.tuning.low_rank import LowRankStudent
+from protquant.topology import find_chains
+
+__all__ = ["LowRankCorrection", "block_error"]
+
+log = logging.getLogger(__name__)
+
+_LOSSES = ("block", "hidden", "structure")
+_Calls = list[list[Call]]
+
+
+def block_error(found: Call, expected: Call) -> Tensor:
+    """Squared error of the tensors that a block is given, each over the mean square of what it should be."""
+    errors = [
+        (ours - theirs).square().mean() / theirs.square().mean().clamp(min=1e-12)
+        for ours, theirs in zip(found, expected, strict=True)
+        if isinstance(theirs, Tensor) and theirs.is_floating_point()
+    ]
+    return torch.stack(errors).sum()
+
+
+@register_step("low_rank_correction")
+@dataclass(frozen=True, kw_only=True)
+class LowRankCorrection(Tuning):
+    """Add B A of low rank to every weight, trained so that quantized blocks give what float ones do.
+
+    Blocks are trained a few at a time, in their order: the teacher is the float model on its own running inputs, the
+    student the quantized one on what the quantized blocks before it give. Then W + s B A becomes the weight, to be
+    quantized as any other. AdamW without weight decay, rate falling to zero in a line, one sequence at a time.
+
+    Attributes
+    ----------
+    rank : int
+    alpha : float
+        s = alpha / rank.
+    blocks : int
+        How many are trained together.
+    epochs : int
+        How often every sequence has its turn.
+    rate : float
+        Learning rate at the start.
+    merged : bool
+        Whether the student runs with Q(W + s B A), which is what remains, or with Q(W) + s B A as in the paper, whose
+        merging costs what was not trained for.
+    vectors : bool
+        Whether biases and gains of LayerNorm are trained too, as the code does and the paper does not say.
+    loss : str
+        `block`: error of what the last of the blocks gives. `hidden` or `structure`: of the answer of the whole model
+        (`Examples.objective`), all blocks trained together.
+
+    Raises
+    ------
+    ProtquantError
+        For a setting that it cannot have; `tune`: if there is no objective for the loss, or a checkpoint that is of
+        another training.
+    """
+
+    rank: int = 4
+    alpha: float = 1.0
+    blocks: int = 4
+    epochs: int = 10
+    rate: float = 5e-4
+    merged: bool = True
+    vectors: bool = False
+    loss: str = "block"
+
+    def __post_init__(self) -> None:
+        if self.loss not in _LOSSES:
+            raise ProtquantError(f"low_rank_correction: unknown loss {self.loss!r}; {suggestion(self.loss, _LOSSES)}")
+        for name in ("rank", "blocks", "epochs"):
+            if isinstance(getattr(self, name), bool) or not isinstance(getattr(self, name), int):
+                raise ProtquantError(f"low_rank_correction: {name} {getattr(self, name)!r} is not an integer")
+        if min(self.rank, self.blocks) < 1 or self.epochs < 0:
+            raise ProtquantError("low_rank_correction: rank and blocks are at least 1, and epochs not negative")
+
+    def tune(self, model: nn.Module, assignments: Assignments, examples: Examples) -> None:
+        training = model.training
+        model.eval()
+        quantizers = _quantizers(model, assignments, examples)
+        fingerprint = self._fingerprint(model, assignments, examples)
+        course = _Course(self, assignments, examples, quantizers, fingerprint)
+        if self.loss != "block":
+            course.train_whole(model)
+        else:
+            course.train_blocks(model)
+        model.train(training)
+
+    def _fingerprint(self, model: nn.Module, assignments: Assignments, examples: Examples) -> str:
+        if examples.checkpoint is None:
+            return ""
+        formats = {a.site.name: str(a.format) for a in assignments}
+        return fingerprint_of(
+            {**self.to_config(), "formats": formats, "seed": examples.seed}, model, examples.sequences
+        )
+
+
+def _quantizers(model: nn.Module, assignments: Assignments, examples: Examples) -> dict[str, Quantizer]:
+    """Of all activations that have a format; static ranges are those of all that the float model lets pass."""
+    formats = {a.site.name: a.format for a in assignments if a.is_activation and a.format is not None}
+    fitted = {name: assignments[name].quantizer for name in formats}
+    static = [name for name, form in formats.items() if fitted[name] is None and form.needs_statistics]
+    statistics = calibrate(model, examples.sequences, examples.forward, sites=static) if static else {}
+    device = next(model.parameters()).device
+    quantizers = {}
+    for name, form in formats.items():
+        quantizer = fitted[name]
+        if quantizer is None and (name in statistics or not form.needs_statistics):
+            quantizer = form.for_activation(statistics.get(name), Calibration("minmax"))
+        if quantizer is not None:
+            quantizers[name] = quantizer.to(device)
+    return quantizers
+
+
+@dataclass
+class _Course:
+    """One tuning of one model: what its lessons have in common."""
+
+    step: LowRankCorrection
+    assignments: Assignments
+    examples: Examples
+    quantizers: dict[str, Quantizer]
+    fingerprint: str
+
+    def train_blocks(self, model: nn.Module) -> None:
+        chains = [chain for chain in find_chains(model) if any(self._is_quantized(block) for block in chain)]
+        examples = self.examples
+        with record_calls(model, [chain[0] for chain in chains]) as recorded:
+            for sequence in examples.sequences:
+                for calls in recorded.values():
+                    calls.append([])
+                with torch.no_grad():
+                    examples.forward(model, sequence)
+        for chain in chains:
+            teacher = student = recorded.pop(chain[0])
+            for start in range(0, len(chain), self.step.blocks):
+                paths = chain[start : start + self.step.blocks]
+                expected = teacher
+                for path in paths:
+                    expected = run_block(model, path, expected)
+                student = self._train_group(model, paths, student, expected)
+                teacher = expected
+
+    def _train_group(self, model: nn.Module, paths: Sequence[str], calls: _Calls, expected: _Calls) -> _Calls:
+        """Train some blocks in a row; return what they give, quantized, in the end."""
+        copies: dict[str, Any] = {path: copy.deepcopy(model.get_submodule(path)) for path in paths}
+
+        def run(call: Call) -> Call:
+            for block in copies.values():
+                call = block.next_inputs(call, block(*call))
+            return call
+
+        def loss(index: int) -> Tensor:
+            pairs = zip(calls[index], expected[index], strict=True)
+            errors = [block_error(run(call), target) for call, target in pairs]
+            return torch.stack(errors).mean()
+
+        self._train(model, copies, loss, paths[0] if len(paths) == 1 else f"{paths[0]}-{paths[-1].rpartition('.')[2]}")
+        with torch.no_grad():
+            return [[run(call) for call in sequence] for sequence in calls]
+
+    def train_whole(self, model: nn.Module) -> None:
+        examples, objective = self.examples, self.examples.objective
+        if objective is None:
+            raise ProtquantError(
+                f"low_rank_correction: loss {self.step.loss!r} needs an objective; say 'block', or give one"
+            )
+        with torch.no_grad():
+            answers = [examples.forward(model, sequence) for sequence in examples.sequences]
+        student = copy.deepcopy(model)
+
+        def loss(index: int) -> Tensor:
+            return objective(examples.forward(student, examples.sequences[index]), answers[index], self.step.loss)
+
+        self._train(model, {"": student}, loss, "model")
+
+    def _train(self, model: nn.Module, copies: dict[str, nn.Module], loss: Callable[[int], Tensor], name: str) -> None:
+        step, examples = self.step, self.examples
+        student = LowRankStudent(
+            copies,
+            self.assignments,
+            self.quantizers,
+            rank=step.rank,
+            scaling=step.alpha / step.rank,
+            vectors=step.vectors,
+            generator=torch.Generator().manual_seed(examples.seed),
+        )
+        student.set_merged(step.merged)
+        groups = student.parameters()
+        number = len(examples.sequences)
+        rates = dict.fromkeys(groups, step.rate)
+        total = step.epochs * number
+        learner = Learner(groups, rates, 0.0, total, self._file(name), self.fingerprint, decay=_linear)
+        bar = tqdm(
+            learner.order(number, examples.seed),
+            desc=f"low_rank_correction {name}",
+            initial=len(learner.losses),
+            total=total,
+            unit="step",
+            disable=not examples.progress,
+            leave=False,
+        )
+        with bar:
+            for count, index in bar:
+                learner.step(loss(index))
+                if (count + 1) % number == 0:
+                    bar.set_postfix(loss=f"{sum(learner.losses[-number:]) / number:.3g}")
+                    learner.save()
+        if learner.losses:
+            first, last = (sum(losses) / number for losses in (learner.losses[:number], learner.losses[-number:]))
+            log.info("low_rank_correction, %s: mean loss of the first epoch %.4g, of the last %.4g", name, first, last)
+        student.export(model)
+        student.set_merged(True)
+
+    def _file(self, name: str) -> Path | None:
+        """A file of its own for everything that is trained, beside the one that was named."""
+        path = self.examples.checkpoint
+        return None if path is None else path.with_name(f"{path.stem}.{name}{path.suffix}")
+
+    def _is_quantized(self, block: str) -> bool:
+        return any(a.format is not None and a.site.module.startswith(f"{block}.") for a in self.assignments)
+
+
+def _linear(progress: float) -> float:
+    return 1 - progress

@@ -1,0 +1,148 @@
+"""MobileQuant (Tan et al. 2024): scales, clipping and static ranges of all layers, learned together, end to end."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from protquant.errors import ProtquantError, suggestion
+from protquant.quant.assignments import Assignments
+from protquant.quant.calibrate import calibrate
+from protquant.quant.layerwise import sweep
+from protquant.quant.ranges import Calibration
+from protquant.quant.steps.base import Examples, Tuning, register_step
+from protquant.quant.steps.smoothquant import SmoothQuant
+from protquant.quant.transforms import LinkLayers
+from protquant.quant.tuning import Learner, Student, fingerprint_of, foldable_links
+
+__all__ = ["MobileQuant"]
+
+log = logging.getLogger(__name__)
+
+_LOSSES = ("hidden", "structure")
+
+
+@register_step("mobilequant")
+@dataclass(frozen=True, kw_only=True)
+class MobileQuant(Tuning):
+    """Learn, of all layers at once, what makes the quantized model answer as the float model does.
+
+    Learned are scales per channel that leave the float function as it is (LayerNorm to its readers, linear to linear,
+    queries to keys), how far the grids of weights are clipped, and step and zero point of the static ranges of
+    activations. Afterwards scales are folded into the weights, and the grids are frozen.
+
+    Attributes
+    ----------
+    loss : str
+        What of a model's answer is compared with the float model's: `hidden`, the squared error of the hidden states
+        after the last layer, or `structure`, of folding models: frame aligned point error and distogram.
+    epochs : int
+        How often every sequence has its turn, one at a time.
+    alpha : float or None
+        Of SmoothQuant, whose scales come first, on all links that can be folded, and are what learning begins with.
+        None: it begins with the weights as they are.
+    initial_range : str
+        How ranges begin, see `protquant.quant.Calibration`.
+    scale_rate, clipping_rate, range_rate : float
+        Learning rates at the start. That of ranges is relative (a share of the first step, or of all codes), not
+        absolute as the paper's. The paper's rates, 1e-3, 1e-2 and 1e-6, are for 60,000 steps; here there are hundreds.
+        On ESM-2 8M (W4A8, 10 epochs of 12 sequences) the loss fell from 0.024 to 0.0169 with 1e-3 for scales and
+        ranges, to 0.0155 with 1e-2 for scales, and to 0.0164 with 1e-2 for ranges.
+    final_rate : float
+        What share of the rates is left at the end of the cosine.
+    """
+
+    loss: str = "hidden"
+    epochs: int = 20
+    alpha: float | None = 0.5
+    initial_range: str = "minmax"
+    scale_rate: float = 1e-2
+    clipping_rate: float = 1e-2
+    range_rate: float = 1e-2
+    final_rate: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.loss not in _LOSSES:
+            raise ProtquantError(f"mobilequant: unknown loss {self.loss!r}; {suggestion(str(self.loss), _LOSSES)}")
+        if isinstance(self.epochs, bool) or not isinstance(self.epochs, int) or self.epochs < 0:
+            raise ProtquantError(f"mobilequant: epochs {self.epochs!r} is not a number of epochs")
+        if self.alpha is not None and not 0 <= self.alpha <= 1:
+            raise ProtquantError(f"mobilequant: alpha {self.alpha} is not in [0, 1]")
+        for name in ("scale_rate", "clipping_rate", "range_rate", "final_rate"):
+            if not getattr(self, name) >= 0:
+                raise ProtquantError(f"mobilequant: {name} {getattr(self, name)!r} is not a rate")
+        Calibration(self.initial_range)
+
+    def tune(self, model: nn.Module, assignments: Assignments, examples: Examples) -> None:
+        if examples.objective is None:
+            raise ProtquantError("mobilequant needs an objective: what to compare of a model's answers")
+        # The weights that come in, before anything that depends on sums of floats has touched them.
+        settings = {**self.to_config(), "formats": {a.site.name: str(a.format) for a in assignments}}
+        settings["seed"] = examples.seed
+        fingerprint = fingerprint_of(settings, model, examples.sequences) if examples.checkpoint else ""
+        with _frozen(model):
+            with torch.no_grad():
+                answers = [examples.forward(model, sequence) for sequence in examples.sequences]
+            self._smooth(model, assignments, examples)
+            statistics = calibrate(model, examples.sequences, examples.forward, progress=examples.progress)
+            student = Student(model, examples.forward, assignments, statistics, Calibration(self.initial_range))
+            groups = student.parameters()
+            rates = {"scales": self.scale_rate, "clipping": self.clipping_rate, "ranges": self.range_rate}
+            num_sequences = len(examples.sequences)
+            num_steps = self.epochs * num_sequences
+            learner = Learner(groups, rates, self.final_rate, num_steps, examples.checkpoint, fingerprint)
+            bar = tqdm(
+                learner.order(num_sequences, examples.seed),
+                desc="mobilequant",
+                initial=len(learner.losses),
+                total=num_steps,
+                unit="step",
+                disable=not examples.progress,
+            )
+            with student.hooked(), bar:
+                for step, index in bar:
+                    output = student(examples.sequences[index])
+                    learner.step(examples.objective(output, answers[index], self.loss))
+                    student.truncate()
+                    if (step + 1) % num_sequences == 0:
+                        epoch = learner.losses[-num_sequences:]
+                        bar.set_postfix(loss=f"{sum(epoch) / num_sequences:.3g}")
+                        learner.save()
+            if learner.losses:
+                first, last = learner.losses[:num_sequences], learner.losses[-num_sequences:]
+                means = (sum(losses) / len(losses) for losses in (first, last))
+                log.info("mobilequant: mean loss of the first epoch %.4g, of the last %.4g", *means)
+            student.export(assignments, "learned by mobilequant")
+
+    def _smooth(self, model: nn.Module, assignments: Assignments, examples: Examples) -> None:
+        if self.alpha is None:
+            return
+        smoothing = SmoothQuant(alpha=self.alpha, everywhere=True)
+        links = foldable_links(model, assignments)
+        if not links:
+            return
+        groups = [link.readers for link in links]
+        for stage in sweep(model, examples.sequences, examples.forward, groups, label="smooth"):
+            for link in links:
+                if link.readers[0] in stage.evidence:
+                    smoothing.apply(LinkLayers(model, link), stage.evidence[link.readers[0]], assignments)
+
+
+@contextmanager
+def _frozen(model: nn.Module) -> Iterator[None]:
+    """Leave the model's own parameters, and dropout, out of the training."""
+    training = model.training
+    learned = {parameter for parameter in model.parameters() if parameter.requires_grad}
+    model.eval()
+    for parameter in learned:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        model.train(training)
+        for parameter in learned:
+            parameter.requires_grad_(True)

@@ -1,0 +1,83 @@
+"""Packed codes come back, take the bytes that they should, and lie where other programs look for them."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protquant.kernels.reference import pack_awq, pack_bits, packed_length, unpack_awq, unpack_bits
+
+
+@given(bits=st.integers(1, 8), data=st.data())
+def test_codes_of_any_width_come_back_and_take_no_bit_more(bits: int, data: st.DataObject):
+    codes = data.draw(st.lists(st.integers(0, 2**bits - 1), max_size=70))
+    packed = pack_bits(torch.tensor(codes, dtype=torch.uint8), bits)
+    assert packed.dtype == torch.uint8
+    assert len(packed) == packed_length(len(codes), bits) == -(-len(codes) * bits // 8)
+    assert unpack_bits(packed, bits, len(codes)).tolist() == codes
+
+
+@given(st.lists(st.integers(0, 7), max_size=40))
+def test_the_stream_of_bits_is_numpys_little_endian_one(codes: list[int]):
+    array = np.array(codes, dtype=np.uint8).reshape(-1, 1)
+    bits = np.unpackbits(array, axis=1, count=3, bitorder="little")
+    expected = np.packbits(bits, bitorder="little").tolist()
+    assert pack_bits(torch.tensor(codes, dtype=torch.int32), 3).tolist() == expected
+
+
+def test_two_four_bit_codes_share_a_byte_the_first_in_its_low_half():
+    assert pack_bits(torch.tensor([[0x1, 0x2], [0xF, 0x8]]), 4).tolist() == [0x21, 0x8F]
+
+
+@pytest.mark.parametrize("codes", [[16], [-1], [3, 255]])
+def test_codes_that_do_not_fit_are_refused(codes: list[int]):
+    with pytest.raises(ValueError, match="do not fit into 4 bits"):
+        pack_bits(torch.tensor(codes), 4)
+
+
+def test_a_truncated_pack_is_refused():
+    packed = pack_bits(torch.arange(8), 3)
+    with pytest.raises(ValueError, match="take 3 bytes, not 2"):
+        unpack_bits(packed[:2], 3, 8)
+
+
+@pytest.mark.parametrize("bits", [0, 9])
+def test_widths_that_no_byte_holds_are_refused(bits: int):
+    with pytest.raises(ValueError, match="1 to 8"):
+        pack_bits(torch.arange(2), bits)
+
+
+@given(rows=st.integers(1, 3), strides=st.integers(1, 3), seed=st.integers(0, 99))
+def test_codes_in_awqs_order_come_back(rows: int, strides: int, seed: int):
+    generator = torch.Generator().manual_seed(seed)
+    codes = torch.randint(0, 16, (4 * rows, 64 * strides), generator=generator, dtype=torch.uint8)
+    packed = pack_awq(codes)
+    assert (packed.shape, packed.dtype) == ((rows, 64 * strides), torch.int16)
+    assert torch.equal(unpack_awq(packed), codes)
+
+
+def _nibbles_of(word: int) -> list[int]:
+    return [word >> shift & 15 for shift in (0, 4, 8, 12)]
+
+
+def test_awqs_order_is_that_of_its_description():
+    # One row at a time is not zero, and of it the channel that is searched for holds a 15.
+    first_words = []
+    for channel in (0, 8, 16, 24, 1, 9, 17, 25, 2, 10, 18, 26):
+        codes = torch.zeros(4, 64, dtype=torch.uint8)
+        codes[0, channel] = 15
+        position = pack_awq(codes).flatten().nonzero().item()
+        nibble = _nibbles_of(int(pack_awq(codes)[0, position])).index(15)
+        first_words.append(4 * position + nibble)
+    assert first_words == list(range(12))
+    # The second row of four begins where the first's 64 channels end, 16 words on.
+    codes = torch.zeros(4, 64, dtype=torch.uint8)
+    codes[1, 0] = 9
+    assert _nibbles_of(int(pack_awq(codes)[0, 16])) == [9, 0, 0, 0]
+
+
+@pytest.mark.parametrize("shape", [(3, 64), (4, 32)])
+def test_shapes_that_awqs_kernels_cannot_read_are_refused(shape: tuple[int, int]):
+    with pytest.raises(ValueError, match="no multiple"):
+        pack_awq(torch.zeros(shape, dtype=torch.uint8))
