@@ -236,22 +236,21 @@ def _structure_notes(models: Sequence[str], references: Sequence[Reference], str
 
 def undefined_notes(outcomes: dict[tuple[str, ...], Outcome]) -> list[str]:
     """A sentence for every set of scores that are NaN for a target, and so no part of a mean; none where all are."""
-    groups: dict[tuple[str, ...], dict[tuple[str, ...], list[str]]] = {}
+    groups: dict[tuple[tuple[str, ...], tuple[str, ...]], list[str]] = {}
     for label, outcome in outcomes.items():
-        by_targets: dict[tuple[str, ...], list[str]] = {}
-        for score, targets in outcome.undefined().items():
-            by_targets.setdefault(tuple(targets), []).append(score)
-        for targets, scores in by_targets.items():
-            groups.setdefault((*scores,), {}).setdefault(targets, []).append(", ".join(label))
+        scores_of: dict[tuple[str, ...], list[str]] = {}
+        for score, missing in outcome.undefined().items():
+            scores_of.setdefault(tuple(missing), []).append(score)
+        for targets, scores in scores_of.items():
+            groups.setdefault((tuple(scores), targets), []).append(", ".join(label))
     notes = []
-    for scores, by_target in groups.items():
-        for targets, labels in by_target.items():
-            shown = ", ".join(targets[:3]) + (" and others" if len(targets) > 3 else "")
-            of = labels[0] if len(labels) == 1 else f"{labels[0]} and {len(labels) - 1} more"
-            notes.append(
-                f"{', '.join(scores)}: no value for {len(targets)} targets ({shown}) of {of}; "
-                "means are over the targets that have one."
-            )
+    for (names, targets), labels in groups.items():
+        shown = ", ".join(targets[:3]) + (" and others" if len(targets) > 3 else "")
+        where = labels[0] if len(labels) == 1 else f"{labels[0]} and {len(labels) - 1} more"
+        notes.append(
+            f"{', '.join(names)}: no value for {len(targets)} targets ({shown}) of {where}; "
+            "means are over the targets that have one."
+        )
     return notes
 
 

@@ -3,7 +3,9 @@
 import io
 import json
 import zipfile
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +30,7 @@ def run_float(task: Task, model: ESM2 | ESMFold, label: str, cache: Path | None,
     """
     if cache is None:
         return task.run(model, label, is_float=True)
-    digits = fingerprint({"identity": identity, **task.settings()})
+    digits = fingerprint({"identity": identity, "version": version("protquant"), **task.settings()})
     path = prepare_folder(cache) / f"float-{task.name}-{digits[:16]}.npz"
     known = _read(path, task)
     if known is not None:
@@ -37,8 +39,9 @@ def run_float(task: Task, model: ESM2 | ESMFold, label: str, cache: Path | None,
     scores = {"targets": outcome.targets, "failures": outcome.failures, "seconds": outcome.seconds}
     content = io.BytesIO()
     # A leading letter: savez has an argument called file, and a target may be called so too.
-    arrays = {f"a/{name}": array for name, array in task.baseline.items()}
-    np.savez(content, **{_SCORES: np.array(json.dumps(scores))}, **arrays)
+    arrays: dict[str, Any] = {f"a/{name}": array for name, array in task.baseline.items()}
+    arrays[_SCORES] = json.dumps(scores)
+    np.savez(content, **arrays)
     atomic_write(path, content.getvalue())
     return outcome
 

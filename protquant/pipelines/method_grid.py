@@ -187,12 +187,12 @@ def group_size(model: nn.Module) -> int:
     ProtquantError
         If none does.
     """
-    weights = [
-        model.get_submodule(assignment.site.module).weight
+    layers = [
+        model.get_submodule(assignment.site.module)
         for assignment in plan(model, Recipe())
         if assignment.site.kind == "linear_weight" and not assignment.excluded
     ]
-    common = math.gcd(*(int(weight.shape[-1]) for weight in weights))
+    common = math.gcd(*(layer.in_features for layer in layers if isinstance(layer, nn.Linear)))
     sizes = [size for size in range(8, _LARGEST_GROUP + 1, 8) if common % size == 0]
     if not sizes:
         raise ProtquantError(f"{common} columns are all that rows of weights have in common: too few for groups")

@@ -260,9 +260,7 @@ def compare_methods(
         notes.append(f"Hidden residues of {shown}: {describe_heldout(records, heldout, mask_every)}")
     if model is not None:
         asked.append(("folding", model, [StructureTask(references, num_recycles)]))
-        notes.append(
-            f"Folds of {Path(model).name}: {len(references)} of {where}. lDDT drift is 1 - lDDT to what the float folds."
-        )
+        notes.append(f"Folds of {Path(model).name}: {len(references)} of {where}. lDDT drift: 1 - lDDT to the float's.")
         if model == "demo" and structures is None:
             notes.append("The demo has memorized these chains: its scores say what quantization takes away, no more.")
     notes.append(f"Ranges, and all that steps look at, are of {len(sequences)} calibration sequences.")

@@ -68,7 +68,7 @@ def check_task(name: str) -> TaskName:
     """
     if name not in TASKS:
         raise ProtquantError(f"unknown task {name!r}; choose structure, contacts or language")
-    task: TaskName = name  # type: ignore[assignment]  # one of them
+    task: TaskName = name
     return task
 
 
@@ -214,15 +214,17 @@ class StructureTask(Task):
         folded = reference_from_atoms(prediction.atoms, prediction.name)
         scores = score_structures(folded, target).to_dict()
         float_ca = self.float_says(target, folded.ca, is_float)
-        known = float_ca is not None
+        drift = dict.fromkeys(("tm_to_float", "rmsd_to_float", "lddt_drift"), np.nan)
+        if float_ca is not None:
+            drift["tm_to_float"] = tm_score(folded.ca, float_ca).score
+            drift["rmsd_to_float"] = rmsd_ca(folded.ca, float_ca)
+            drift["lddt_drift"] = 1 - lddt_ca(folded.ca, float_ca)
         return {
             "length": len(target),
             **{name: scores[name] for name in _STRUCTURE_SCORES},
             **_plddt_scores(prediction, folded, target),
             "ptm": prediction.ptm,
-            "tm_to_float": tm_score(folded.ca, float_ca).score if known else np.nan,
-            "rmsd_to_float": rmsd_ca(folded.ca, float_ca) if known else np.nan,
-            "lddt_drift": 1 - lddt_ca(folded.ca, float_ca) if known else np.nan,
+            **drift,
         }
 
 

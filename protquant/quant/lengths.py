@@ -2,6 +2,13 @@
 
 The paper found that the ranges of some language models grow with the length of the calibration sequences and those of
 others do not, and calibrates on the length of the task. `protquant ranges` tells which is the case for a model.
+
+Of ours, measured on crops of the same proteins (largest magnitude as residues^g): the residual stream of ESM-2 8M does
+not depend on length (inputs of LayerNorm, median g -0.01); its attention logits do (0.18: by half from 100 to 1,000
+residues), and what the output projections of two layers read (0.34). In the demo's folding trunk little does (medians
+by kind up to 0.05) but for one thing: `tri_mul_*.out_norm.input` is a sum over residues that nothing divides by their
+number, and grows as their number or faster (g 0.97 to 1.56): frozen on 48 residues, its range cuts off three quarters
+and more of that of 192.
 """
 
 from bisect import bisect_right
