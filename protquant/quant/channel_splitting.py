@@ -13,6 +13,8 @@ further pieces are appended in the order of their channels.
 ====================  =======================  =======================  ========================
 """
 
+from typing import Self
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -92,7 +94,27 @@ class EqualSplit(InputTransform):
         return weight.index_select(1, self.channel) * self.divisor.isfinite().to(weight.dtype)
 
 
-class SaturatingSplit(InputTransform):
+class _IntervalSplit(InputTransform):
+    """Pieces of channels, each the part of magnitude between two bounds; subclasses say of what."""
+
+    channel: Tensor
+    low: Tensor
+    high: Tensor
+
+    def __init__(self, channel: Int[Tensor, " d"], low: Float[Tensor, " d"], high: Float[Tensor, " d"]) -> None:
+        super().__init__()
+        self.register_buffer("channel", channel)
+        self.register_buffer("low", low)
+        self.register_buffer("high", high)
+
+    @classmethod
+    def of(cls, counts: Int[Tensor, " c"], threshold: float) -> Self:
+        """Split at multiples of `threshold` into `counts` pieces."""
+        channel, number = _appended(counts)
+        return cls(channel, *_intervals(channel, number, counts, threshold))
+
+
+class SaturatingSplit(_IntervalSplit):
     """Channel j becomes what it has between 0 and T, between T and 2 T, ... in magnitude, with its sign.
 
     The sum of the pieces is x, bit for bit up to n T: a difference of numbers that are neighboring multiples of T, or
@@ -107,22 +129,6 @@ class SaturatingSplit(InputTransform):
         Magnitudes between which the piece lies; infinity for the last.
     """
 
-    channel: Tensor
-    low: Tensor
-    high: Tensor
-
-    def __init__(self, channel: Int[Tensor, " d"], low: Float[Tensor, " d"], high: Float[Tensor, " d"]) -> None:
-        super().__init__()
-        self.register_buffer("channel", channel)
-        self.register_buffer("low", low)
-        self.register_buffer("high", high)
-
-    @classmethod
-    def of(cls, counts: Int[Tensor, " c"], threshold: float) -> "SaturatingSplit":
-        """Split at multiples of `threshold` into `counts` pieces."""
-        channel, number = _appended(counts)
-        return cls(channel, *_intervals(channel, number, counts, threshold))
-
     def forward(self, x: Float[Tensor, "... c"]) -> Float[Tensor, "... d"]:
         return _between(x.index_select(-1, self.channel), self.low.to(x.dtype), self.high.to(x.dtype))
 
@@ -130,7 +136,7 @@ class SaturatingSplit(InputTransform):
         return weight.index_select(1, self.channel)
 
 
-class WeightSplit(InputTransform):
+class WeightSplit(_IntervalSplit):
     """Column j of the weight becomes what it has between 0 and T, between T and 2 T, ...; x_j is repeated.
 
     Parameters
@@ -138,22 +144,6 @@ class WeightSplit(InputTransform):
     channel, low, high : Tensor, shape=(d,)
         As of `SaturatingSplit`, of weights, in units of the largest of the weight.
     """
-
-    channel: Tensor
-    low: Tensor
-    high: Tensor
-
-    def __init__(self, channel: Int[Tensor, " d"], low: Float[Tensor, " d"], high: Float[Tensor, " d"]) -> None:
-        super().__init__()
-        self.register_buffer("channel", channel)
-        self.register_buffer("low", low)
-        self.register_buffer("high", high)
-
-    @classmethod
-    def of(cls, counts: Int[Tensor, " c"], threshold: float) -> "WeightSplit":
-        """Split at multiples of `threshold`, a share of the largest weight, into `counts` pieces."""
-        channel, number = _appended(counts)
-        return cls(channel, *_intervals(channel, number, counts, threshold))
 
     def forward(self, x: Float[Tensor, "... c"]) -> Float[Tensor, "... d"]:
         return x.index_select(-1, self.channel)
