@@ -1,7 +1,6 @@
 """`load` finds a model by whatever it is called, and says what to do when it cannot."""
 
 import importlib
-from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -97,9 +96,6 @@ def test_known_sizes_are_those_of_the_models(name: str) -> None:
     assert find_known(known.repository.removeprefix("facebook/")) == known
 
 
-@pytest.mark.skipif(
-    not files("protquant.demo").joinpath("weights").is_dir(), reason="the demo model is not trained yet"
-)
 def test_demo_is_part_of_the_package() -> None:
     model = load("demo")
     assert isinstance(model, ESMFold)
