@@ -4,8 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from transformers import EsmConfig
-
 from protquant.errors import ProtquantError
 from protquant.models import ESM2Config, ESMFoldConfig, StructureModuleConfig, TrunkConfig
 from protquant.models.alphabet import MASK, PAD, TOKENS
@@ -30,6 +28,8 @@ def read_config(path: Path) -> Any:
         raise ProtquantError(
             f"{path}: no such file; a Hugging Face checkpoint is config.json and weights in one folder."
         )
+    from transformers import EsmConfig  # noqa: PLC0415 (takes a second and 80 MiB, and few need it)
+
     try:
         values = EsmConfig.get_config_dict(path.parent)[0]
         if (found := values.get("model_type")) != "esm":

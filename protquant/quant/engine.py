@@ -15,6 +15,7 @@ from protquant.quant.fit import ActivationFitter, tensor_bytes, weight_report
 from protquant.quant.formats import Quantizer, StaticQuantizer
 from protquant.quant.layerwise import Stage, sweep
 from protquant.quant.lengths import BinnedStatistics, in_bin
+from protquant.quant.memory import release_freed
 from protquant.quant.modules import QuantizedLinear
 from protquant.quant.observers import Statistics
 from protquant.quant.recipe import Recipe
@@ -173,17 +174,26 @@ class Engine:
 
     def _fit(self, statistics: Mapping[str, Statistics] | Mapping[str, BinnedStatistics]) -> None:
         fit_activation = ActivationFitter(self.model, self.recipe.calibration)
-        steps = [step for step in self.steps if isinstance(step, WeightFit | Rounding | Correction)]
         left = {assignment.site.name: assignment for assignment in self.assignments}
+        blocks = [block for chain in find_chains(self.model) for block in chain]
+        # Block by block, so that no more than one is in memory twice.
+        for path, evidence in self._fitting_order(blocks):
+            here = [a for a in left.values() if _lies_in(a.site.module, path, blocks)]
+            release_freed()
+            self._quantize(here, statistics, fit_activation, evidence)
+            for assignment in here:
+                del left[assignment.site.name]
+        self._quantize(left.values(), statistics, fit_activation, {})
+
+    def _fitting_order(self, blocks: Sequence[str]) -> Iterator[tuple[str | None, Mapping[str, Evidence]]]:
+        """Paths of blocks, each with what the steps that fit weights need to know of it; None is what lies in none."""
+        steps = [step for step in self.steps if isinstance(step, WeightFit | Rounding | Correction)]
         if steps:
             links = [link for link in self._links() if any(self._is_for(step, link) for step in steps)]
-            blocks = [block for chain in find_chains(self.model) for block in chain]
             for stage in self._sweep(links, "quantize", self.recipe.propagate == "quantized"):
-                here = [a for a in left.values() if _lies_in(a.site.module, stage.path, blocks)]
-                self._quantize(here, statistics, fit_activation, stage.evidence)
-                for assignment in here:
-                    del left[assignment.site.name]
-        self._quantize(left.values(), statistics, fit_activation, {})
+                yield stage.path, stage.evidence
+        else:
+            yield from ((block, {}) for block in blocks)
 
     def _quantize(
         self,
@@ -192,6 +202,7 @@ class Engine:
         fit_activation: ActivationFitter,
         evidence: Mapping[str, Evidence],
     ) -> None:
+        corrections = [step for step in self.steps if isinstance(step, Correction)]
         fitted: dict[str, Quantizer] = {}
         floats: dict[str, Tensor] = {}
         for assignment in assignments:
@@ -201,18 +212,21 @@ class Engine:
                 if assignment.is_activation:
                     quantizer, report = fit_activation(assignment, statistics.get(name))
                 else:
-                    floats[path] = self._weight(assignment)
-                    quantizer, report = self._fit_weight(assignment, floats[path], evidence.get(path))
+                    weight = self._weight(assignment)
+                    if path in evidence:
+                        floats[path] = weight
+                    quantizer, report = self._fit_weight(assignment, weight, evidence.get(path))
+                    release_freed()
             except ProtquantError as error:
                 raise ProtquantError(f"recipe {self.recipe.name}, site {name}: {error}") from None
             self._reports[name] = report
             if quantizer is not None:
                 fitted[name] = quantizer
         replace_modules(self.model, fitted)
-        for step in (each for each in self.steps if isinstance(each, Correction)):
+        for step in corrections:
             for path, weight in floats.items():
                 layer = self.model.get_submodule(path)
-                if isinstance(layer, QuantizedLinear) and path in evidence and step.is_for(path):
+                if isinstance(layer, QuantizedLinear) and step.is_for(path):
                     step.correct(layer, weight, evidence[path])
 
     def _fit_weight(

@@ -74,7 +74,8 @@ class Gatherer:
         self._absolute_sum = self._absolute_sum + rows.abs().sum(0).double()
         self._minimum = torch.minimum(self._minimum.to(rows), rows.amin(0))
         self._maximum = torch.maximum(self._maximum.to(rows), rows.amax(0))
-        self._gram = self._gram.to(rows) + rows.T @ rows
+        # In place: second moments of a wide layer take 100 MiB.
+        self._gram = rows.T @ rows if self._gram.ndim == 0 else self._gram.to(rows).addmm_(rows.T, rows)
         # Every vector draws a number, and the smallest stay: a uniform sample whatever the lengths of the calls.
         keys = torch.rand(len(rows), generator=self._generator)
         drawn = keys.topk(min(self.num_rows, len(rows)), largest=False)

@@ -136,9 +136,14 @@ class ActivationFitter:
 
 def _snr_db(xs: list[Tensor], decoded: list[Tensor]) -> float:
     """Signal to noise ratio, infinite where nothing is lost."""
-    signal = sum(x.double().square().sum().item() for x in xs)
-    noise = sum((x.double() - y.double()).square().sum().item() for x, y in zip(xs, decoded, strict=True))
+    signal = sum(_squares(x) for x in xs)
+    noise = sum(_squares(x - y) for x, y in zip(xs, decoded, strict=True))
     return math.inf if noise == 0 else 10 * math.log10(signal / noise) if signal else -math.inf
+
+
+def _squares(x: Tensor) -> float:
+    """Sum of the squares, in float64, which is made of no more than a part at a time."""
+    return sum(part.double().square().sum().item() for part in x.reshape(-1).split(2**20))
 
 
 def _clipped(met: Sequence[tuple[Tensor, Quantizer]]) -> float:

@@ -139,7 +139,8 @@ def _gathering(model: nn.Module, groups: Collection[Sequence[str]]) -> Iterator[
     handles = [watch_input(model.get_submodule(group[0]), seen.update) for group, seen in gatherers.items()]
 
     def evidence() -> dict[str, Evidence]:
-        seen = {group: gatherer.evidence() for group, gatherer in gatherers.items()}
+        # Taken out as they are asked for: second moments of a wide layer are not to be in memory twice.
+        seen = {group: gatherers.pop(group).evidence() for group in tuple(gatherers)}
         return {path: each for group, each in seen.items() if each is not None for path in group}
 
     try:

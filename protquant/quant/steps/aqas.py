@@ -32,6 +32,10 @@ class AQAS(LinkTransform):
     Of the paper's search no more than this objective could be had; what is searched is s_j = max|x_j|^alpha /
     max|w_j|^beta on a grid, and doing nothing.
 
+    With both in 8 bits it does harm on ESM-2 8M: layers err less, and the contacts of 25 chains drift by 0.0036 instead
+    of 0.0016 (0.0026 without `run_time`). Neither an error relative to each row nor ranges of other proteins than those
+    the error is on changed that. In 4 and 4 bits they drift by 0.0135 instead of 0.0210 (0.0189 without `run_time`).
+
     Attributes
     ----------
     grid : int
