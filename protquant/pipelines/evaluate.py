@@ -11,7 +11,7 @@ import pandas as pd
 from protquant.checkpoints import load, scheme_of
 from protquant.errors import ProtquantError
 from protquant.models import ESM2, ESMFold
-from protquant.pipelines.calibration import calibration_sequences, gather_statistics, quantize
+from protquant.pipelines.calibration import calibration_sequences, quantize
 from protquant.pipelines.devices import parse_dtype, pick_device
 from protquant.pipelines.float_runs import run_float
 from protquant.pipelines.folding import check_folding_options
@@ -28,7 +28,7 @@ from protquant.pipelines.tasks import (
     heldout_records,
 )
 from protquant.proteins import Record
-from protquant.quant import Recipe, Report, Statistics, load_recipe, needs_statistics, plan
+from protquant.quant import Recipe, Report, load_recipe
 from protquant.structures import Reference, load_references
 
 __all__ = ["Evaluation", "describe_heldout", "evaluate", "is_float", "model_identity", "undefined_notes"]
@@ -158,16 +158,13 @@ def evaluate(
         network = load(name, dtype=parse_dtype(dtype), device=pick_device(cpu_only))
         evaluation.weights[name] = network.fingerprint
         model = scored.network(network, name)
-        statistics: dict[str, Statistics] | None = None
         if name in saved:
             scored.baseline = baselines.get(saved[name].float_fingerprint, {})
         for recipe in [saved[name].report.recipe] if name in saved else loaded:
             if name in saved:
                 quantized, report = model, saved[name].report
             else:
-                if statistics is None and not recipe.steps and needs_statistics(plan(model, recipe)):
-                    statistics = gather_statistics(model, sequences, progress=sys.stderr.isatty())
-                quantized, report = quantize(model, recipe, sequences, statistics=statistics)
+                quantized, report = quantize(model, recipe, sequences, progress=sys.stderr.isatty())
             label = f"{name}, {recipe.name}"
             if is_float(recipe):
                 outcome = run_float(scored, quantized, label, cache, model_identity(network))

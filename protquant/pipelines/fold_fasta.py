@@ -172,7 +172,7 @@ def fold_fasta(
     if pending:
         report = saved.report if saved else None
         if report is None:
-            network, report = quantize(network, recipe, sequences, progress=sys.stderr.isatty())
+            network, report = quantize(network, recipe, sequences if calibrates else [], progress=sys.stderr.isatty())
         _note(str(report))
         with tqdm(total=len(pending), desc="fold", unit="protein", disable=not sys.stderr.isatty()) as bar:
             for record, outcome in _fold_all(network, pending, num_recycles, max_tokens_per_batch, chunk_size):

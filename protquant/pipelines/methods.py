@@ -16,7 +16,7 @@ from tqdm import tqdm
 from protquant.checkpoints import load
 from protquant.errors import ProtquantError
 from protquant.models import ESM2, ESMFold
-from protquant.pipelines.calibration import calibration_sequences, gather_statistics, quantize
+from protquant.pipelines.calibration import calibration_sequences, quantize
 from protquant.pipelines.devices import pick_device
 from protquant.pipelines.evaluate import describe_heldout, model_identity
 from protquant.pipelines.float_runs import run_float
@@ -25,7 +25,7 @@ from protquant.pipelines.method_grid import Cell, MethodGrid, Part, group_size, 
 from protquant.pipelines.resumable_table import ResumableTable
 from protquant.pipelines.tasks import ContactTask, LanguageTask, Outcome, StructureTask, Task, heldout_records
 from protquant.proteins import fingerprint
-from protquant.quant import Recipe, Report, Statistics, needs_statistics, plan
+from protquant.quant import Recipe, Report
 from protquant.structures import load_references
 
 __all__ = ["FLOAT_METHOD", "SCORES", "MethodTable", "compare_methods"]
@@ -93,7 +93,6 @@ class _Bench:
     sequences: Sequence[str]
     seed: int
     resume: Path | None
-    statistics: dict[str, Statistics] | None = None
 
     def key(self, cell: Cell) -> str:
         """Of all that the row depends on."""
@@ -129,14 +128,10 @@ class _Bench:
         checkpoint = None if self.resume is None else self.resume / f"training-{key[:16]}.safetensors"
         started = time.perf_counter()
         try:
-            needs = not cell.recipe.steps and needs_statistics(plan(self.model, cell.recipe))
-            if needs and self.statistics is None:
-                self.statistics = gather_statistics(self.model, self.sequences)
             model, report = quantize(
                 self.model,
                 cell.recipe,
                 self.sequences,
-                statistics=self.statistics,
                 checkpoint=checkpoint,
                 seed=self.seed,
             )

@@ -146,16 +146,20 @@ class Engine:
     def _statistics(
         self, given: Mapping[str, Statistics] | None
     ) -> Mapping[str, Statistics] | Mapping[str, BinnedStatistics]:
-        """Of every activation whose range is to be frozen; gathered if none are given, or they are of other inputs."""
+        """Of every activation; gathered if none are given, or they are of other inputs.
+
+        A format without a range to freeze needs none, but the report does, which counts what passes.
+        """
         changed = any(isinstance(step, ModelTransform | LinkTransform | Tuning) for step in self.steps)
-        frozen = [a.site.name for a in self.assignments if a.is_activation and a.format and a.format.needs_statistics]
+        formats = {a.site.name: a.format for a in self.assignments if a.is_activation and a.format is not None}
+        frozen = [name for name, form in formats.items() if form.needs_statistics]
         if frozen and self._bins:
             examples = self.examples
             parts = [self._calibrate(in_bin(each, examples.sequences, examples.length)) for each in self._bins]
-        elif frozen and self._examples is not None and (given is None or changed):
+        elif formats and self._examples is not None and self._examples.sequences and (given is None or changed):
             parts = [self._calibrate(self.examples.sequences)]
         else:
-            parts = [dict(given or {})]
+            parts = [{} if changed else dict(given or {})]
         seen = [name for name in parts[0] if all(name in part for part in parts)]
         missing = [name for name in frozen if name not in seen and self.assignments[name].quantizer is None]
         if missing:
