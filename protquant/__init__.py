@@ -11,6 +11,8 @@ The public verbs, for scripts and notebooks; every command calls one of them:
 from protquant.checkpoints import import_checkpoint, load, save_quantized
 from protquant.errors import ProtquantError
 from protquant.pipelines import (
+    auto,
+    compare_methods,
     contact_figure,
     contacts_fasta,
     evaluate,
@@ -21,14 +23,18 @@ from protquant.pipelines import (
     prediction_figure,
     quantize,
     quantize_checkpoint,
+    range_by_length,
     score,
+    sensitivity,
 )
 from protquant.quant import available_recipes, load_recipe
 from protquant.structures import load_references, load_structure
 
 __all__ = [
     "ProtquantError",
+    "auto",
     "available_recipes",
+    "compare_methods",
     "contact_figure",
     "contacts_fasta",
     "evaluate",
@@ -44,6 +50,8 @@ __all__ = [
     "prediction_figure",
     "quantize",
     "quantize_checkpoint",
+    "range_by_length",
     "save_quantized",
     "score",
+    "sensitivity",
 ]
