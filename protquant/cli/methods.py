@@ -52,7 +52,7 @@ def methods_command(
         typer.Option("-o", "--output", help="Table, .csv, to which each cell goes at once; what is in it is kept."),
     ] = None,
     markdown: Annotated[Path | None, typer.Option(help="Write the tables to this Markdown file.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw accuracy against bits to this .png file.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the methods side by side to this .png file.")] = None,
     write_recipes: Annotated[
         Path | None, typer.Option(help="Write the recipe of every cell to this folder, for --quant.")
     ] = None,

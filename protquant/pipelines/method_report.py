@@ -1,12 +1,11 @@
-"""The table of methods for people: one table per setting as Markdown, and a picture of accuracy against bits."""
+"""The table of methods for people: one table per setting as Markdown, and a picture of them side by side."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from protquant.pipelines.method_grid import Part
 from protquant.pipelines.methods import FLOAT_METHOD, SCORES, MethodTable
@@ -25,7 +24,6 @@ _HEADINGS = {
     "lddt_drift": "lDDT drift",
 }
 _DIGITS = {"contact_drift": 5, "pseudo_perplexity": 3, "weight_bits": 2, "activation_bits": 2}
-_MARKERS = "osD^vP*X"
 _PANELS: dict[Part, tuple[tuple[str, str], ...]] = {
     "language": (("long P@L", "linear"), ("contact_drift", "log")),
     "folding": (("tm_score", "linear"), ("lddt_drift", "log")),
@@ -105,40 +103,42 @@ def _escape(text: str) -> str:
 
 
 def method_figure(table: MethodTable) -> Figure:
-    """Scores against effective bits of weights, a point per cell: color by method, shape by setting."""
+    """A panel for each score and setting, a row in it for each method; the float model is a dashed line.
+
+    Settings with a single method are left out: there is nothing to compare.
+    """
     parts: list[Part] = [part for part in SCORES if any(row["part"] == part for row in table.rows)]
-    figure = Figure(figsize=(11, 4.2 * len(parts)), layout="constrained")
-    axes = figure.subplots(len(parts), 2, squeeze=False)
-    colors = mpl.colormaps["tab20"].colors  # type: ignore[attr-defined]  # that of a list of colors has them
-    color = {name: colors[i % len(colors)] for i, name in enumerate(table.grid.methods)}
-    marker = {name: _MARKERS[i % len(_MARKERS)] for i, name in enumerate(table.grid.settings)}
-    for part, pair in zip(parts, axes, strict=True):
-        rows = [row for row in table.rows if row["part"] == part and row.get("weight_bits") is not None]
-        for axis, (score, scale) in zip(pair, _PANELS[part], strict=True):
-            _panel(axis, rows, score, scale)
-            for row in rows:
-                if row["method"] != FLOAT_METHOD and row.get(score) is not None:
-                    style = {"marker": marker[row["setting"]], "color": color[row["method"]], "mec": "black"}
-                    axis.plot(row["weight_bits"], row[score], ls="", mew=0.4, ms=7, **style)
-    methods = [
-        Line2D([], [], marker="s", color=color[name], ls="", label=method.title)
-        for name, method in table.grid.methods.items()
-        if any(row["method"] == name for row in table.rows)
-    ]
+    measured = [row for row in table.rows if row["method"] != FLOAT_METHOD and row.get("weight_bits") is not None]
     settings = [
-        Line2D([], [], marker=marker[name], color="gray", ls="", label=name)
-        for name in table.grid.settings
-        if any(row["setting"] == name for row in table.rows)
-    ]
-    figure.legend(handles=[*methods, *settings], loc="outside right upper", fontsize=7)
+        name for name in table.grid.settings if len({row["method"] for row in measured if row["setting"] == name}) > 1
+    ] or [name for name in table.grid.settings if any(row["setting"] == name for row in measured)]
+    methods = [name for name in table.grid.methods if any(row["method"] == name for row in measured)]
+    panels = [(part, score, scale) for part in parts for score, scale in _PANELS[part]]
+    size = (3.2 + 1.7 * len(settings), (1.0 + 0.19 * len(methods)) * len(panels))
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(len(panels), max(len(settings), 1), squeeze=False, sharex="row", sharey=True)
+    for line, (part, score, scale) in zip(axes, panels, strict=True):
+        rows = [row for row in table.rows if row["part"] == part]
+        baseline = next((row.get(score) for row in rows if row["method"] == FLOAT_METHOD), None)
+        for axis, setting in zip(line, settings, strict=False):
+            found = {row["method"]: row.get(score) for row in rows if row["setting"] == setting}
+            _panel(axis, [found.get(name) for name in methods], baseline if scale == "linear" else None, scale)
+            axis.set_title(setting if axis is not line[0] else f"{Path(rows[0]['model']).name}\n{setting}", fontsize=9)
+            axis.set_xlabel(_HEADINGS[score], fontsize=8)
+        line[0].set_yticks(range(len(methods)), [table.grid.methods[name].title for name in methods], fontsize=7)
+        line[0].set_ylim(len(methods) - 0.5, -0.5)
     return figure
 
 
-def _panel(axis: Axes, rows: Sequence[dict[str, Any]], score: str, scale: str) -> None:
-    baseline = next((row.get(score) for row in rows if row["method"] == FLOAT_METHOD), None)
-    if baseline is not None and scale == "linear":
-        axis.axhline(baseline, color="black", lw=0.8, ls="--", label="float")
-    if any((row.get(score) or 0) > 0 for row in rows):
-        axis.set_yscale(scale)
-    axis.set(xlabel="effective bits of a weight", ylabel=_HEADINGS[score])
-    axis.set_title(f"{rows[0]['model']}: {_HEADINGS[score]}" if rows else "", fontsize=9)
+def _panel(axis: Axes, values: Sequence[float | None], baseline: float | None, scale: str) -> None:
+    if baseline is not None:
+        axis.axvline(baseline, color="black", lw=0.8, ls="--")
+    shown = [(number, value) for number, value in enumerate(values) if value is not None]
+    if shown:
+        best = (max if baseline is not None else min)(value for _, value in shown)
+        colors = ["tab:red" if value == best else "tab:blue" for _, value in shown]
+        axis.scatter([value for _, value in shown], [number for number, _ in shown], s=18, c=colors, zorder=3)
+    if scale == "log" and any(value > 0 for _, value in shown):
+        axis.set_xscale("log")
+    axis.grid(axis="both", lw=0.3, color="0.85")
+    axis.tick_params(labelsize=7)
