@@ -87,7 +87,10 @@ def quantize(
     inplace: bool = False,
     progress: bool = False,
 ) -> tuple[Model, Report]:
-    """Quantize a float model by a recipe; calibrate first if the recipe needs it.
+    """Quantize a float model by a recipe.
+
+    Activations are calibrated first, where they get formats: for their ranges, or for the report, which counts what
+    passes. Without sequences (an empty list) only recipes with neither ranges to freeze nor steps can be had.
 
     Parameters
     ----------

@@ -1,5 +1,6 @@
 """The engine: takes the steps of a recipe on a model, and puts quantized twins in the places of its modules."""
 
+import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -36,6 +37,8 @@ from protquant.topology import Link, find_chains, find_links
 
 __all__ = ["Engine"]
 
+log = logging.getLogger(__name__)
+
 
 class Engine:
     """Quantizes one model, in place, by one recipe.
@@ -63,6 +66,12 @@ class Engine:
         self.steps = recipe.load_steps()
         self.progress = progress
         self._cache = cache
+        single = [step.name for step in self.steps if step.one_range]
+        if single and recipe.calibration.bins:
+            raise ProtquantError(
+                f"recipe {recipe.name}: calibration.lengths asks for a range for each bin of lengths, and step "
+                f"{single[0]} counts on one for all; leave out one of the two"
+            )
         # What is calibrated on is as long as what the recipe is for.
         self._bins = recipe.calibration.bins
         self._examples = self._of_length(examples) if examples and examples.sequences and self._bins else examples
@@ -137,11 +146,21 @@ class Engine:
         links = [link for link in self._links() if self._is_for(step, link)]
         if not links:
             raise ProtquantError(f"recipe {self.recipe.name}: step {step.name} finds no layer to change")
+        before = [assignment.format for assignment in self.assignments]
+        changed = False
         for stage in self._sweep(links, step.name):
             for link in links:
                 if link.readers[0] in stage.evidence:
                     layers = LinkLayers(self.model, link)
                     step.apply(layers, stage.evidence[link.readers[0]], self.assignments)
+                    changed |= layers.changed
+        if not changed and before == [assignment.format for assignment in self.assignments]:
+            log.warning(
+                "recipe %s: step %s changed none of the %d groups of layers that it looked at",
+                self.recipe.name,
+                step.name,
+                len(links),
+            )
 
     def _statistics(
         self, given: Mapping[str, Statistics] | None

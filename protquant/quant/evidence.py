@@ -24,7 +24,7 @@ class Evidence:
     gram : Tensor, shape=(c, c)
         Mean of x x^T: the squared error of an output row that is off by d is d^T gram d.
     rows : Tensor, shape=(n, c)
-        Vectors drawn uniformly from all.
+        Vectors drawn uniformly from all, in random order.
     """
 
     count: int
@@ -90,6 +90,7 @@ class Gatherer:
         """What was seen until now; None if nothing was."""
         if not self._count:
             return None
+        order = self._keys.argsort()  # the first of them are a uniform sample too
         return Evidence(
             count=self._count,
             mean=(self._sum / self._count).to(self._gram),
@@ -97,5 +98,5 @@ class Gatherer:
             minimum=self._minimum,
             maximum=self._maximum,
             gram=self._gram / self._count,
-            rows=self._rows.to(self._gram),
+            rows=self._rows[order].to(self._gram),
         )

@@ -46,7 +46,8 @@ class Recipe:
         What is done beside, such as `{"step": "smoothquant", "alpha": 0.5}` (`protquant.quant.steps`).
     propagate : str
         What steps that go through the model layer by layer feed the next layers with: the outputs of the `float` ones
-        or of those `quantized` before, as GPTQ does.
+        or of those `quantized` before, as GPTQ does. The first block of a chain is always fed by the float model: so
+        the folding trunk does not hear of what became of the language model before it.
     """
 
     name: str = "custom"

@@ -68,7 +68,9 @@ class LinkLayers:
     readers : dict
         The `nn.Linear` by path.
     writer : nn.LayerNorm, nn.Linear or None
-        See `protquant.topology.Link`.
+        See `protquant.topology.Link`; None also where nothing can be folded into it any more.
+    changed : bool
+        Whether anything was done to them.
     """
 
     def __init__(self, model: nn.Module, link: Link) -> None:
@@ -88,6 +90,7 @@ class LinkLayers:
         if isinstance(writer, nn.LayerNorm) and not writer.elementwise_affine:
             writer = None
         self.writer = writer
+        self.changed = False
 
     @property
     def name(self) -> str:
@@ -112,6 +115,7 @@ class LinkLayers:
         """
         if not (torch.isfinite(scale).all() and (scale > 0).all()):
             raise ProtquantError(f"scales of {self.name} must be positive and finite")
+        self.changed = True
         if self.writer is None:
             self.prepend(Divide(scale))
             return
@@ -127,6 +131,7 @@ class LinkLayers:
     @torch.no_grad()
     def prepend(self, transform: InputTransform) -> None:
         """Put a copy of `transform` before every reader, behind those that are there, and change its weight to fit."""
+        self.changed = True
         for path, reader in list(self.readers.items()):
             own = copy.deepcopy(transform).to(reader.weight.device)
             layer = reader if isinstance(reader, TransformedLinear) else TransformedLinear(reader, [])

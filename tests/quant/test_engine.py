@@ -153,3 +153,26 @@ def test_inplace_changes_the_model_itself(encoder: ESM2):
     assert quantize(model, "w4", inplace=True)[0] is model
     assert isinstance(model.layers[0].ffn.up_proj, QuantizedLinear)
     assert isinstance(encoder.layers[0].ffn.up_proj, nn.Linear)
+
+
+def test_a_step_that_changes_nothing_says_so(encoder: ESM2, examples: Examples, caplog: pytest.LogCaptureFixture):
+    # A rotation takes the gains of norms away, and with them what SmoothQuant folds its scales into.
+    steps = [{"step": "rotation"}, {"step": "smoothquant"}]
+    with caplog.at_level("WARNING"):
+        quantize(encoder, Recipe(name="both", kinds=W4, steps=steps), examples=examples)
+    assert "recipe both: step smoothquant changed none of the" in caplog.text
+    caplog.clear()
+    with caplog.at_level("WARNING"):
+        quantize(encoder, Recipe(kinds=W4, steps=steps[1:]), examples=examples)
+    assert "changed none" not in caplog.text
+
+
+@pytest.mark.parametrize("step", ["mobilequant", "bias_correction"])
+def test_a_range_for_each_length_and_a_step_with_one_for_all_do_not_go_together(
+    encoder: ESM2, examples: Examples, step: str
+):
+    kinds = {**W4, "linear_input": {"format": "uniform", "bits": 8}}
+    calibration = {"range": "minmax", "lengths": "0-30,30-"}
+    recipe = Recipe.from_dict({"name": "r", "kinds": kinds, "calibration": calibration, "steps": [{"step": step}]})
+    with pytest.raises(ProtquantError, match=rf"calibration.lengths asks for .* and step {step} counts on one"):
+        quantize(encoder, recipe, examples=examples)

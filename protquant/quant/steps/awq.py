@@ -122,6 +122,7 @@ class AWQClip(WeightFit):
         return super().is_for(path) and not matches_any(path, self.skip)
 
     def fit(self, weight: Float[Tensor, "o c"], form: Format, evidence: Evidence) -> StaticQuantizer:
+        weight = weight if weight.dtype == torch.float64 else weight.float()  # second moments pass what float16 holds
         group_size = getattr(form, "group_size", None) or weight.shape[1]
         # Groups of zeros where the last is short.
         padding = -weight.shape[1] % group_size

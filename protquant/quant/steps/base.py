@@ -51,6 +51,8 @@ class Step(ABC):
     """A part of a method; `name` is what recipes call it."""
 
     name: ClassVar[str]
+    one_range: ClassVar[bool] = False
+    """Whether it counts on an activation having one range for proteins of all lengths."""
 
     def to_config(self) -> dict[str, Any]:
         """Return the settings as plain data, which `step_from_config` takes."""

@@ -1,4 +1,4 @@
-"""Bias correction (Nagel et al. 2019, Fang et al. 2020): the mean of every output stays what it was."""
+"""Bias correction (Nagel et al. 2019): the mean of every output stays what it was."""
 
 from dataclasses import dataclass
 
@@ -20,6 +20,8 @@ class BiasCorrection(Correction):
 
     A layer without a bias is given one.
     """
+
+    one_range = True  # what quantization moves the mean of an input by is that of one range
 
     @torch.no_grad()
     def correct(self, layer: QuantizedLinear, weight: Float[Tensor, "o c"], evidence: Evidence) -> None:

@@ -51,6 +51,9 @@ class GPTQ(Rounding):
     def round(
         self, weight: Float[Tensor, "o c"], quantizer: StaticQuantizer, evidence: Evidence
     ) -> Float[Tensor, "o c"]:
+        kept = weight.dtype
+        # Errors that are passed on are lost in half precision.
+        weight = weight if kept == torch.float64 else weight.float()
         hessian = evidence.gram.to(weight.device)
         columns = weight.shape[1]
         order = torch.arange(columns, device=weight.device)
@@ -72,7 +75,7 @@ class GPTQ(Rounding):
                 errors[i] = (block[i] - value) / row[0]
                 block[i + 1 :] -= torch.outer(row[1:], errors[i])
             left[end:] -= upper[:, end - start :].T @ errors
-        return rounded
+        return rounded.to(kept)
 
     @staticmethod
     def _round_column(

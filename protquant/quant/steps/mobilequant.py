@@ -39,7 +39,7 @@ class MobileQuant(Tuning):
     ----------
     loss : str
         What of a model's answer is compared with the float model's: `hidden`, the squared error of the hidden states
-        after the last layer, or `structure`, of folding models: frame aligned point error and distogram.
+        after the last layer and its norm, or `structure`, of folding models: frame aligned point error and distogram.
     epochs : int
         How often every sequence has its turn, one at a time.
     alpha : float or None
@@ -55,6 +55,8 @@ class MobileQuant(Tuning):
     final_rate : float
         What share of the rates is left at the end of the cosine.
     """
+
+    one_range = True
 
     loss: str = "hidden"
     epochs: int = 20

@@ -142,7 +142,16 @@ class RotateStreams(ModelTransform):
         matching = [path for path in linears if matches_any(path, self.inputs)]
         if self.inputs and not matching:
             raise ProtquantError(f"rotation: inputs {list(self.inputs)} match no linear layer")
-        return [path for path in matching if assignments.weight_format(path) or assignments.input_format(path)]
+        chosen = [path for path in matching if assignments.weight_format(path) or assignments.input_format(path)]
+        for link in find_links(model):
+            # What the first of a link reads counts for all in the steps to come.
+            left = [path for path in link.readers if path not in chosen]
+            if left and len(left) < len(link.readers):
+                raise ProtquantError(
+                    f"rotation: inputs {list(self.inputs)} match some of the layers that read one tensor, and not "
+                    f"{', '.join(left)}; name all of them, or none"
+                )
+        return chosen
 
 
 def _draw(size: int, generator: torch.Generator, what: str) -> Rotation:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from protquant.quant.evidence import Evidence
+from protquant.quant.evidence import Evidence, Gatherer
 from protquant.quant.formats import DInt, Format, PiecewiseLinear, Uniform
 from protquant.quant.steps import AWQ, AWQClip
 from protquant.quant.transforms import LinkLayers, TransformedLinear
@@ -100,3 +100,14 @@ def test_queries_and_keys_keep_their_range():
     assert not AWQClip().is_for("layers.0.attn.k_proj")
     assert AWQClip(skip=()).is_for("layers.0.attn.q_proj")
     assert not AWQClip(skip="*.ffn.*").is_for("layers.0.ffn.up_proj")
+
+
+def test_clipping_in_half_precision_is_that_of_float32():
+    torch.manual_seed(0)
+    gatherer = Gatherer()
+    gatherer.update(300 * torch.randn(200, 24))  # second moments that float16 does not hold
+    evidence = gatherer.evidence()
+    weight, form = torch.randn(8, 24).half(), Uniform(3, granularity="channel")
+    fitted, expected = (AWQClip().fit(each, form, evidence) for each in (weight, weight.float()))
+    assert torch.equal(fitted.scale, expected.scale)
+    assert not torch.equal(expected.scale, form.for_weight(weight.float()).scale)

@@ -114,3 +114,20 @@ def test_a_model_keeps_the_codes_that_it_was_given(encoder: ESM2, tokens):
             assert not torch.equal(layer.weight, nearest.get_submodule(name).weight)
     assert not any(isinstance(module, nn.Linear) for module in quantized.layers.modules())
     assert {site.bits for site in report.sites if site.kind == "linear_weight" and not site.excluded} == {4}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_model_in_half_precision_gets_the_codes_of_float32(dtype: torch.dtype):
+    torch.manual_seed(0)
+    rows = torch.randn(200, 24) @ torch.randn(24, 24)
+    gatherer = Gatherer()
+    gatherer.update(rows)
+    evidence = gatherer.evidence()
+    weight = torch.randn(8, 24).to(dtype)
+    quantizer = Uniform(4, granularity="channel").for_weight(weight.float())
+    rounded = GPTQ().round(weight, quantizer, evidence)
+    assert rounded.dtype == dtype
+    expected = GPTQ().round(weight.float(), quantizer, evidence)
+    assert torch.equal(quantizer.recode(rounded).codes, quantizer.recode(expected).codes)
+    error, nearest = (evidence.output_error((each - weight).float()) for each in (rounded, quantizer(weight.float())))
+    assert error < nearest

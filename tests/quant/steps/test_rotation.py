@@ -179,3 +179,10 @@ def test_a_rotated_model_is_saved_and_gives_the_same_to_the_bit(encoder: ESM2, t
     again = load_quantized(save_quantized(model, report, tmp_path / "model"))
     with torch.no_grad():
         assert torch.equal(again(tokens[0]).last_hidden, model(tokens[0]).last_hidden)
+
+
+def test_layers_that_read_one_tensor_are_rotated_together_or_not_at_all(encoder: ESM2):
+    with pytest.raises(ProtquantError, match=r"match some of the layers that read one tensor, and not .*q_proj"):
+        rotated(encoder, inputs=("*.k_proj",))
+    model = rotated(encoder, inputs=("*.q_proj", "*.k_proj", "*.v_proj"))
+    assert isinstance(model.get_submodule("layers.0.attn.k_proj"), TransformedLinear)
