@@ -1,5 +1,10 @@
 """Models of others and of our own with small random weights, shared by the tests of several folders."""
 
+import os
+
+# Triton's kernels run in its interpreter, on the CPU; that is settled when triton is first imported, by torch too.
+os.environ["TRITON_INTERPRET"] = "1"
+
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -3,6 +3,7 @@
 from protquant.kernels.reference.awq_packing import pack_awq, unpack_awq
 from protquant.kernels.reference.dint import decode_dint, dint_levels, encode_dint
 from protquant.kernels.reference.float8 import decode_float8, encode_float8
+from protquant.kernels.reference.linear import linear_int8
 from protquant.kernels.reference.packing import pack_bits, packed_length, unpack_bits
 from protquant.kernels.reference.piecewise import (
     PiecewiseCodes,
@@ -39,6 +40,7 @@ __all__ = [
     "encode_token_outlier",
     "encode_two_scale",
     "encode_uniform",
+    "linear_int8",
     "outlier_index_dtype",
     "pack_awq",
     "pack_bits",
