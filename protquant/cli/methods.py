@@ -57,6 +57,7 @@ def methods_command(
         Path | None, typer.Option(help="Write the recipe of every cell to this folder, for --quant.")
     ] = None,
     cpu_only: CpuOnly = False,
+    measure: Annotated[bool, typer.Option(help="Measure cells that are not in the table yet.")] = True,
     as_json: JSON = False,
 ) -> None:
     """Compare quantization methods on a language model and a folding model; run it again to go on.
@@ -87,6 +88,7 @@ def methods_command(
         cpu_only=cpu_only,
         output=output,
         recipes=write_recipes,
+        measure=measure,
     )
     if as_json:
         print_json(table.to_dict())

@@ -37,7 +37,7 @@ SCORES: dict[Part, tuple[str, ...]] = {
 }
 """What the table shows of each part; the other scores of the tasks are in the file."""
 
-DONE, PARTIAL, FAILED, MISSING = "done", "partial", "failed", "not available"
+DONE, PARTIAL, FAILED, MISSING, UNMEASURED = "done", "partial", "failed", "not available", "not measured"
 
 
 @dataclass
@@ -48,8 +48,8 @@ class MethodTable:
     ----------
     rows : list of dict
         One per cell: `part`, `model`, `method`, `setting`, `status` (`done`; `partial`, some targets failed; `failed`;
-        `not available`), `error`, `undefined` (how many targets have no value of a score), scores, bits, bytes,
-        seconds. The float model's are of the method `float`.
+        `not available`; `not measured`), `error`, `undefined` (how many targets have no value of a score), scores,
+        bits, bytes, seconds. The float model's are of the method `float`.
     grid : MethodGrid
         What the methods are.
     notes : list of str
@@ -117,11 +117,11 @@ class _Bench:
         outcomes = [
             run_float(task, self.model, f"{self.name}, float", self.resume, self.identity) for task in self.tasks
         ]
-        return {**self._labels(FLOAT_METHOD, FLOAT_METHOD), **self._scores(outcomes), **_sizes(report)}
+        return {**self.labels(FLOAT_METHOD, FLOAT_METHOD), **self._scores(outcomes), **_sizes(report)}
 
     def measure(self, cell: Cell, key: str) -> dict[str, Any]:
         """The row of a cell, whatever happens in it."""
-        row = self._labels(cell.method, cell.setting)
+        row = self.labels(cell.method, cell.setting)
         if cell.recipe is None:
             return {**row, "status": MISSING, "error": f"not in this version: {cell.missing}"}
         torch.manual_seed(self.seed)
@@ -145,7 +145,8 @@ class _Bench:
             checkpoint.unlink(missing_ok=True)
         return row
 
-    def _labels(self, method: str, setting: str) -> dict[str, Any]:
+    def labels(self, method: str, setting: str) -> dict[str, Any]:
+        """The row of a cell before anything is known of it."""
         return {
             "part": self.part,
             "model": self.name,
@@ -206,6 +207,7 @@ def compare_methods(
     cpu_only: bool = False,
     output: Path | None = None,
     recipes: Path | None = None,
+    measure: bool = True,
 ) -> MethodTable:
     """Quantize models by every method at every setting, and score them.
 
@@ -232,6 +234,8 @@ def compare_methods(
         (the float model's answers, how far a training came) is kept beside it, in a folder of its name.
     recipes : Path, optional
         Folder that the recipe of every cell is written to.
+    measure : bool
+        False measures nothing, and says of cells that do not stand in `output` that they are not measured.
 
     Raises
     ------
@@ -275,7 +279,7 @@ def compare_methods(
         facts[f"{part} model"] = f"{Path(name).name} (weights {network.fingerprint[:16]})"
     if recipes is not None:
         write_recipes([cell for _, cells in work for cell in cells], recipes)
-    rows = _measure_all(work, table)
+    rows = _measure_all(work, table) if measure else _look_up(work, table)
     notes += _undefined(rows)
     return MethodTable(rows, chosen, notes, facts)
 
@@ -300,6 +304,15 @@ def _measure_all(work: Sequence[tuple[_Bench, list[Cell]]], table: ResumableTabl
                     tqdm.write(f"{bench.name}, {cell.method} {cell.setting}: {row['error']}", file=sys.stderr)
                 rows.append(row)
                 bar.update()
+    return rows
+
+
+def _look_up(work: Sequence[tuple[_Bench, list[Cell]]], table: ResumableTable) -> list[dict[str, Any]]:
+    rows = []
+    for bench, cells in work:
+        for cell in [Cell(FLOAT_METHOD, FLOAT_METHOD, bench.part, None), *cells]:
+            unknown = {**bench.labels(cell.method, cell.setting), "status": UNMEASURED, "error": "not in the table yet"}
+            rows.append(table.finished(bench.key(cell)) or unknown)
     return rows
 
 

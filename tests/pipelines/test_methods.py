@@ -106,6 +106,11 @@ def test_finished_cells_are_not_measured_again(given: dict[str, Any], tmp_path: 
     assert pd.read_csv(output)[["method", "setting"]].values.tolist() == [["float", "float"], ["rtn", "W8A8"]]
     resumed = compare_methods(**given, methods=["rtn"], output=output)
     assert measured[2:] == [("language", "rtn", "W4"), ("folding", "rtn", "W8A8"), ("folding", "rtn", "W4")]
+    looked_up = compare_methods(**given, methods=["rtn", "smooth"], output=output, measure=False)
+    assert len(measured) == 5
+    assert [cell for cell in cells(looked_up.rows) if cell[1] != "smooth"] == cells(resumed.rows)
+    left = [(row["part"], row["method"], row["status"]) for row in looked_up.failures]
+    assert left == [("language", "smooth", "not measured"), ("folding", "smooth", "not measured")]
     whole = compare_methods(**given, methods=["rtn"])
     assert cells(resumed.rows) == cells(whole.rows)
     for row, expected in zip(resumed.rows, whole.rows, strict=True):
