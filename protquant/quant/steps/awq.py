@@ -99,13 +99,13 @@ class AWQClip(WeightFit):
     max_shrink : float
         By how much less than this at most.
     skip : tuple of str
-        Patterns of linear layers that keep their range. By default those of queries and keys, as in the paper's code:
-        their errors meet in a product.
+        Patterns of linear layers that keep their range. By default those of queries and keys, fused with values or
+        not, as in the paper's code: their errors meet in a product.
     """
 
     grid: int = 20
     max_shrink: float = 0.5
-    skip: tuple[str, ...] = ("*q_proj", "*k_proj")
+    skip: tuple[str, ...] = ("*q_proj", "*k_proj", "*kv_proj", "*q_point_proj", "*kv_point_proj")
 
     def __post_init__(self) -> None:
         super().__post_init__()

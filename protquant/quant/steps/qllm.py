@@ -111,7 +111,7 @@ class ChannelReassembly(LinkTransform):
         For a setting that it cannot have.
     """
 
-    layers: tuple[str, ...] = (r"re:(?!.*attn\w*\.out_proj$).*",)
+    layers: tuple[str, ...] = (r"re:(?!.*(attn\w*|ipa)\.out_proj$).*",)
     budget: float = 0.2
     assembly: bool = True
     distance: str = "exact"

@@ -98,6 +98,8 @@ def test_queries_and_keys_keep_their_range():
     assert AWQClip().is_for("layers.0.attn.v_proj")
     assert not AWQClip().is_for("lm.layers.0.attn.q_proj")
     assert not AWQClip().is_for("layers.0.attn.k_proj")
+    assert not AWQClip().is_for("trunk.blocks.0.single_attn.qkv_proj")
+    assert not AWQClip().is_for("trunk.structure_module.ipa.kv_point_proj")
     assert AWQClip(skip=()).is_for("layers.0.attn.q_proj")
     assert not AWQClip(skip="*.ffn.*").is_for("layers.0.ffn.up_proj")
 

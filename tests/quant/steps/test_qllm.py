@@ -137,6 +137,7 @@ def test_output_projections_of_attention_are_left_as_they_are(encoder, tokens):
     assert not any(name.endswith("out_proj") for name in changed)
     step = ChannelReassembly()
     assert not step.is_for("lm.layers.3.attn.out_proj")
+    assert not step.is_for("trunk.structure_module.ipa.out_proj")
     assert not step.is_for("trunk.blocks.0.tri_attn_start.out_proj")
     assert step.is_for("trunk.blocks.0.tri_mul_out.out_proj")
 
