@@ -3,17 +3,17 @@
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from protquant.kernels.gpu.int8_linear import linear_int8_kernel
-from protquant.kernels.gpu.tiles import TARGETS, MatmulTile
+from protquant.kernels.gpu.tiles import TARGETS
+from protquant.kernels.gpu.variant import Variant
+from protquant.kernels.gpu.variants_linear import variants_of_linears
 
 __all__ = ["CompiledKernel", "Variant", "compile_variant", "variants"]
 
@@ -26,36 +26,6 @@ _GPU = {
 _MATRIX_INSTRUCTION = re.compile(r"\b(?:mma\.sync|wgmma\.mma_async|tcgen05\.mma|v_s?mfmac?_)[\w.:]*")
 # What multiplies int8 by int8 into int32 on the matrix units.
 _INT8_INSTRUCTION = re.compile(r"mma.*\.s32\.[su]8\.[su]8|tcgen05\.mma.*kind::i8|v_mfma_i32_.*i8")
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One kernel with its types and compile-time settings.
-
-    Attributes
-    ----------
-    name : str
-        Of the kernel, and what is fused into it.
-    kernel : triton function
-    types : dict
-        Types of arguments by name, such as `*i8`; those of compile-time settings are left out.
-    settings : dict
-        Compile-time settings by name; a pointer that is left out is None.
-    options : dict
-        Warps and stages, and that products and sums are fused, as when kernels run.
-    aligned : tuple of str
-        Sizes that are multiples of 16: numbers of channels, and strides over them.
-    integer : bool
-        Whether it has to multiply on int8 matrix units.
-    """
-
-    name: str
-    kernel: Any
-    types: Mapping[str, str]
-    settings: Mapping[str, Any]
-    options: Mapping[str, int] = field(default_factory=dict)
-    aligned: tuple[str, ...] = ()
-    integer: bool = True
 
 
 @dataclass(frozen=True)
@@ -88,32 +58,7 @@ class CompiledKernel:
 
 def variants(target: str) -> Iterator[Variant]:
     """All kernels in all types that are used, with the tiles of `target`."""
-    numbers = dict.fromkeys(("M", "N", "K", "x_stride", "scale_stride", "gate_stride", "residual_stride"), "i32")
-    aligned = ("N", "K", "x_stride", "gate_stride", "residual_stride")
-    for dtype in ("fp32", "bf16", "fp16"):
-        operands = {"x_ptr": "*i8", "x_scale_ptr": "*fp32", "weight_ptr": "*i8", "weight_scale_ptr": "*fp32"}
-        optional = {
-            "x_zero_ptr": "*i32",
-            "weight_sum_ptr": "*i32",
-            "bias_ptr": "*fp32",
-            "gate_ptr": f"*{dtype}",
-            "residual_ptr": f"*{dtype}",
-        }
-        for fused, present, activation in (
-            ("plain", (), "none"),
-            ("zero, bias", ("x_zero_ptr", "weight_sum_ptr", "bias_ptr"), "none"),
-            ("zero, bias, ReLU", ("x_zero_ptr", "weight_sum_ptr", "bias_ptr"), "relu"),
-            ("zero, bias, GELU", ("x_zero_ptr", "weight_sum_ptr", "bias_ptr"), "gelu"),
-            ("zero, bias, gate, residual", tuple(optional), "none"),
-        ):
-            tile = MatmulTile.of(target)
-            if len(present) == len(optional) and dtype == "fp32":
-                tile = tile.narrow()  # as `linear_int8` chooses
-            tiles = {"BLOCK_M": tile.block_m, "BLOCK_N": tile.block_n, "BLOCK_K": tile.block_k, "GROUP_M": 8}
-            options = {"num_warps": tile.num_warps, "num_stages": tile.num_stages, "enable_fp_fusion": True}
-            types = operands | {name: optional[name] for name in present} | {"y_ptr": f"*{dtype}"} | numbers
-            settings = {name: None for name in optional if name not in present} | tiles | {"ACTIVATION": activation}
-            yield Variant(f"linear_int8 ({fused}; {dtype})", linear_int8_kernel, types, settings, options, aligned)
+    yield from variants_of_linears(target)
 
 
 def compile_variant(variant: Variant, target: str) -> CompiledKernel:
