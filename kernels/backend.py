@@ -1,0 +1,171 @@
+"""What integer execution asks of a machine: a few operations on codes, which every backend has."""
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from protquant.kernels.operands import Activation, Codes8, Grid, IntegerWeight, TokenGrid
+
+__all__ = ["Backend", "Direction", "Linear"]
+
+Direction = Literal["outgoing", "incoming"]
+
+
+class Linear(ABC):
+    """A linear layer that a backend has made ready.
+
+    Attributes
+    ----------
+    weight : IntegerWeight
+    outs : tuple of (Grid, int)
+        Grids that outputs are written on, and how many outputs each; empty where they stay float.
+    activation : str
+    """
+
+    def __init__(
+        self, weight: IntegerWeight, activation: Activation = "none", outs: Sequence[tuple[Grid, int]] = ()
+    ) -> None:
+        if outs and sum(count for _, count in outs) != weight.out_features:
+            raise ValueError(f"grids of {sum(count for _, count in outs)} outputs for {weight.out_features}")
+        self.weight = weight
+        self.activation: Activation = activation
+        self.outs = tuple(outs)
+
+    @property
+    @abstractmethod
+    def nbytes(self) -> int:
+        """Bytes of memory that the layer takes while it waits: codes, scales, zero points."""
+
+
+class Backend(ABC):
+    """Operations on codes of a kind of machine.
+
+    Rows of matrices are tokens: residues, or pairs of residues. What is called with codes never sees a float of their
+    size, unless it says so.
+
+    Attributes
+    ----------
+    name : str
+    calls : Counter
+        How often each operation has run, by what ran: `("linear", "onednn")`.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self) -> None:
+        self.calls: Counter[tuple[str, str]] = Counter()
+
+    @property
+    def tile_tokens(self) -> int | None:
+        """How many rows are best worked on at a time; None: all."""
+        return None
+
+    @property
+    @abstractmethod
+    def kernel(self) -> str:
+        """What multiplies here, in a few words for tables."""
+
+    @abstractmethod
+    def prepare(
+        self,
+        weight: IntegerWeight,
+        grid: Grid | TokenGrid,
+        activation: Activation = "none",
+        outs: Sequence[tuple[Grid, int]] = (),
+    ) -> Linear:
+        """Make a layer ready to read codes on `grid`, and to write on `outs`, if any."""
+
+    @abstractmethod
+    def open(self, layer: Linear) -> Linear:
+        """The layer with its weight unpacked, for many calls in a row; drop it afterwards."""
+
+    @abstractmethod
+    def quantize(self, x: Float[Tensor, "m k"], grid: Grid | TokenGrid) -> Codes8:
+        """Codes of a float matrix."""
+
+    @abstractmethod
+    def linear(
+        self, x: Codes8, layer: Linear, dtype: torch.dtype = torch.float32, residual: Float[Tensor, "m n"] | None = None
+    ) -> Float[Tensor, "m n"]:
+        """`activation(x weight^T + bias)`; where `residual` is given it is added to that, in place."""
+
+    @abstractmethod
+    def linear_codes(self, x: Codes8, layer: Linear) -> Codes8:
+        """The same on the grids of `layer.outs`; scale and zero are those of the first."""
+
+    @abstractmethod
+    def gated_codes(self, x: Codes8, gate: Linear, values: Float[Tensor, "m n"], grid: Grid | TokenGrid) -> Codes8:
+        """Codes of `sigmoid(gate(x)) * values`."""
+
+    @abstractmethod
+    def gated_add_(
+        self, x: Codes8, gate: Linear, values: Float[Tensor, "m n"], residual: Float[Tensor, "m n"]
+    ) -> Float[Tensor, "m n"]:
+        """`residual += sigmoid(gate(x)) * values`, in place."""
+
+    @abstractmethod
+    def gated_channels(
+        self,
+        x: Codes8,
+        gate: Linear,
+        proj: Linear,
+        grids: tuple[Grid, Grid],
+        mask: Bool[Tensor, " m"] | None,
+        out: tuple[Int[Tensor, "c i k"], Int[Tensor, "c i k"]],
+        first: int,
+    ) -> None:
+        """Codes of `sigmoid(gate(x)) * proj(x) * mask`, channel by channel: the operands of a triangle multiplication.
+
+        The first half of the outputs, on the first grid, goes to `out[0][:, first : first + m / k]`, the second half
+        to `out[1]`.
+        """
+
+    @abstractmethod
+    def channel_buffer(self, channels: int, length: int, device: torch.device) -> Int[Tensor, "c i k"]:
+        """An empty operand of a triangle multiplication."""
+
+    def product_rows(self, channels: int, length: int) -> int:  # noqa: ARG002
+        """How many rows of a triangle multiplication are best worked on at a time."""
+        return length
+
+    @abstractmethod
+    def triangle_product(
+        self,
+        left: Int[Tensor, "c i k"],
+        right: Int[Tensor, "c j k"],
+        grids: tuple[Grid, Grid],
+        direction: Direction,
+        rows: slice,
+    ) -> Float[Tensor, "ij c"]:
+        """Sum over k of left[i, k] right[j, k] (outgoing), or of left[k, i] right[k, j] (incoming), for `rows` of i.
+
+        Products are summed as integers, exactly. Algorithms 11 and 12, line 4, of Jumper et al. 2021.
+        """
+
+    @abstractmethod
+    def attention(
+        self,
+        qkv: Codes8 | Float[Tensor, "m n"],
+        grids: tuple[Grid, Grid, Grid] | None,
+        heads: int,
+        length: int,
+        scale: float,
+        bias: Float[Tensor, "h q k"] | None,
+        mask: Bool[Tensor, "b k"] | None,
+    ) -> Float[Tensor, "m hd"]:
+        """Softmax attention of sequences of `length` tokens: queries, keys and values side by side in the columns.
+
+        Parameters
+        ----------
+        qkv : Codes8 or Tensor, shape=(b * length, 3 * heads * d)
+            Codes on `grids`, or float where these are None.
+        scale : float
+            Logits are `scale * q k^T + bias`.
+        mask : Tensor, shape=(b, length), optional
+            False for keys that nobody attends to. What a row without any key gives is finite.
+        """

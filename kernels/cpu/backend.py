@@ -1,0 +1,192 @@
+"""Integer execution on CPUs, by what stock torch has: no compiler is needed where it runs."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from protquant.kernels.backend import Backend, Direction, Linear
+from protquant.kernels.cpu.features import Features, features
+from protquant.kernels.cpu.linear import CPULinear
+from protquant.kernels.cpu.quantize import quantize, quantize_static
+from protquant.kernels.operands import Activation, Codes8, Grid, IntegerWeight, TokenGrid
+
+__all__ = ["CPUBackend"]
+
+_TILE_TOKENS = 4096
+"""Rows whose floats and codes stay in the cache of a core or two while they are worked on."""
+_PRODUCT_BYTES = 2**24
+"""Of the sums of a triangle multiplication that are made at a time."""
+_MASKED = -1e9
+
+
+class CPUBackend(Backend):
+    """oneDNN's int8 product, int8 triangle products, and attention on integers held in float32.
+
+    Parameters
+    ----------
+    can : Features, optional
+        By default what the CPU turns out to have.
+    dtype : torch.dtype
+        Of gates and projections between two products, which are not kept. bfloat16 halves what goes through memory and
+        rounds to 8 bits what the next step rounds to a grid of 8 bits.
+    """
+
+    name = "cpu"
+
+    def __init__(self, can: Features | None = None, dtype: torch.dtype = torch.bfloat16) -> None:
+        super().__init__()
+        self.can = can or features()
+        self.dtype = dtype
+
+    @property
+    def tile_tokens(self) -> int:
+        return _TILE_TOKENS
+
+    @property
+    def kernel(self) -> str:
+        return {"onednn": "oneDNN int8", "onednn, 7 bits": "oneDNN int8, weights in two parts (no VNNI)"}.get(
+            self.can.product, "float32 products of integers (no int8 product on this CPU)"
+        )
+
+    def prepare(
+        self,
+        weight: IntegerWeight,
+        grid: Grid | TokenGrid,
+        activation: Activation = "none",
+        outs: Sequence[tuple[Grid, int]] = (),
+    ) -> Linear:
+        return CPULinear(weight, grid, activation, outs, self.can.product)
+
+    def open(self, layer: Linear) -> Linear:
+        return _own(layer).opened()
+
+    def quantize(self, x: Float[Tensor, "m k"], grid: Grid | TokenGrid) -> Codes8:
+        return quantize(x, grid)
+
+    def linear(
+        self, x: Codes8, layer: Linear, dtype: torch.dtype = torch.float32, residual: Float[Tensor, "m n"] | None = None
+    ) -> Float[Tensor, "m n"]:
+        self.calls["linear", self.can.product] += 1
+        own = _own(layer).opened()
+        return own.to_float(x, dtype) if residual is None else own.add_to(x, residual)
+
+    def linear_codes(self, x: Codes8, layer: Linear) -> Codes8:
+        self.calls["linear", self.can.product] += 1
+        grid = layer.outs[0][0].unsigned
+        return Codes8(_own(layer).opened().to_codes(x), *_frozen(grid))
+
+    def gated_codes(self, x: Codes8, gate: Linear, values: Float[Tensor, "m n"], grid: Grid | TokenGrid) -> Codes8:
+        self.calls["linear", self.can.product] += 1
+        doubled = _gated(_own(gate).opened().tanh_half(x, values.dtype), values)
+        if isinstance(grid, Grid):
+            return Codes8(quantize_static(doubled, grid.stretched(2)), *_frozen(grid.unsigned))
+        return quantize(doubled.mul_(0.5), grid)
+
+    def gated_add_(
+        self, x: Codes8, gate: Linear, values: Float[Tensor, "m n"], residual: Float[Tensor, "m n"]
+    ) -> Float[Tensor, "m n"]:
+        self.calls["linear", self.can.product] += 1
+        return residual.add_(_gated(_own(gate).opened().tanh_half(x, values.dtype), values), alpha=0.5)
+
+    def gated_channels(
+        self,
+        x: Codes8,
+        gate: Linear,
+        proj: Linear,
+        grids: tuple[Grid, Grid],
+        mask: Bool[Tensor, " m"] | None,
+        out: tuple[Int[Tensor, "c i k"], Int[Tensor, "c i k"]],
+        first: int,
+    ) -> None:
+        values = self.linear(x, proj, self.dtype)
+        gates = _own(gate).opened().tanh_half(x, self.dtype)
+        if mask is not None:
+            values *= mask[:, None]
+        for some, half, grid, buffer in zip(gates.chunk(2, 1), values.chunk(2, 1), grids, out, strict=True):
+            codes = quantize_static(_gated(some, half), grid.stretched(2))
+            codes = codes.bitwise_xor_(128).view(torch.int8).unflatten(0, (-1, buffer.shape[2]))
+            buffer[:, first : first + len(codes)] = codes.permute(2, 0, 1)
+
+    def channel_buffer(self, channels: int, length: int, device: torch.device) -> Int[Tensor, "c i k"]:
+        return torch.empty(channels, length, length, dtype=torch.int8, device=device)
+
+    def triangle_product(
+        self,
+        left: Int[Tensor, "c i k"],
+        right: Int[Tensor, "c j k"],
+        grids: tuple[Grid, Grid],
+        direction: Direction,
+        rows: slice,
+    ) -> Float[Tensor, "ij c"]:
+        a, b = (left[:, rows], right.mT) if direction == "outgoing" else (left[:, :, rows].mT, right)
+        # Codes lie in -128 .. 127 here: 128 below the unsigned ones.
+        a_zero, b_zero = (grid.unsigned.zero - 128 for grid in grids)
+        channels, count, length = a.shape[0], a.shape[1], right.shape[1]
+        if self.can.int_mm and count > 16:  # what torch._int_mm asks for
+            self.calls["triangle_product", "int_mm"] += 1
+            total = torch.empty(channels, count, length, dtype=torch.int32)
+            for channel in range(channels):
+                torch._int_mm(a[channel], b[channel], out=total[channel])  # noqa: SLF001
+        else:
+            self.calls["triangle_product", "float"] += 1
+            total = torch.bmm(a.float(), b.float())
+        if b_zero:
+            total -= a.sum(2, dtype=torch.int32).mul_(b_zero)[:, :, None].to(total.dtype)
+        if a_zero:
+            sums = b.sum(1, dtype=torch.int32).sub_(b_zero * a.shape[2]).mul_(a_zero)
+            total -= sums[:, None, :].to(total.dtype)
+        return total.float().view(channels, -1).T.mul(grids[0].scale * grids[1].scale)
+
+    def product_rows(self, channels: int, length: int) -> int:
+        """Rows of a triangle multiplication that are worked on at a time."""
+        return max(32, _PRODUCT_BYTES // (4 * channels * length))
+
+    def attention(
+        self,
+        qkv: Codes8 | Float[Tensor, "m n"],
+        grids: tuple[Grid, Grid, Grid] | None,
+        heads: int,
+        length: int,
+        scale: float,
+        bias: Float[Tensor, "h q k"] | None,
+        mask: Bool[Tensor, "b k"] | None,
+    ) -> Float[Tensor, "m hd"]:
+        self.calls["attention", "torch SDPA, float32"] += 1
+        data = qkv.data if isinstance(qkv, Codes8) else qkv
+        # Integers below 256 are exact in float32, and so are sums of their products.
+        q, k, v = (
+            part.unflatten(-1, (heads, -1)).transpose(1, 2)
+            for part in data.float().unflatten(0, (-1, length)).chunk(3, dim=-1)
+        )
+        v_scale, v_zero = 1.0, 0
+        if grids is not None:
+            q_grid, k_grid, v_grid = (grid.unsigned for grid in grids)
+            scale = scale * q_grid.scale * k_grid.scale
+            # A zero point of the keys moves all logits of a query by as much, which softmax does not feel; one of the
+            # values comes out as it went in, for probabilities add up to 1.
+            q = q - q_grid.zero
+            v_scale, v_zero = v_grid.scale, v_grid.zero
+        extra = None if bias is None else bias.float()[None]
+        if mask is not None:
+            penalty = torch.where(mask, 0.0, _MASKED)[:, None, None, :]
+            extra = penalty if extra is None else extra + penalty
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=extra, scale=scale)
+        out = out.transpose(1, 2).flatten(0, 1).flatten(1)
+        return out if grids is None else out.sub_(v_zero).mul_(v_scale)
+
+
+def _own(layer: Linear) -> CPULinear:
+    assert isinstance(layer, CPULinear)
+    return layer
+
+
+def _gated(tanh_half: Float[Tensor, "m n"], values: Float[Tensor, "m n"]) -> Float[Tensor, "m n"]:
+    """Twice `sigmoid(g) * values`, of tanh(g / 2)."""
+    return torch.addcmul(values, tanh_half, values)
+
+
+def _frozen(grid: Grid) -> tuple[Tensor, Tensor]:
+    return torch.tensor([grid.scale]), torch.tensor([grid.zero], dtype=torch.int32)

@@ -1,0 +1,38 @@
+"""Which backend runs: chosen by name, or by the device; never changed without a word."""
+
+import importlib.util
+from typing import Literal, get_args
+
+import torch
+
+from protquant.kernels.backend import Backend
+from protquant.kernels.cpu import CPUBackend
+from protquant.kernels.reference.backend import ReferenceBackend
+
+__all__ = ["BACKENDS", "BackendName", "choose_backend"]
+
+BackendName = Literal["auto", "reference", "cpu", "triton"]
+BACKENDS: tuple[BackendName, ...] = get_args(BackendName)
+
+
+def choose_backend(name: str, device: torch.device) -> Backend:
+    """The backend of a name; `auto` is `cpu` on a CPU and `triton` on a GPU.
+
+    Raises
+    ------
+    ValueError
+        For a name that is not known, or a backend that does not run on the device.
+    """
+    if name not in BACKENDS:
+        raise ValueError(f"backend {name!r} is none of {', '.join(BACKENDS)}")
+    if name == "auto":
+        name = "cpu" if device.type == "cpu" else "triton"
+    if name == "reference":
+        return ReferenceBackend()
+    if name == "cpu":
+        if device.type != "cpu":
+            raise ValueError(f"backend cpu does not run on {device}; choose triton or reference")
+        return CPUBackend()
+    if importlib.util.find_spec("triton") is None:
+        raise ValueError("backend triton needs the package triton: pip install triton; reference and cpu do not")
+    raise ValueError("backend triton is not there yet")
