@@ -1,15 +1,17 @@
-"""A linear layer on integer codes: what every fast one must give."""
+"""A linear layer on int8 codes: what every fast one must give."""
 
-from typing import Literal
+from typing import Unpack
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int, Int8
 from torch import Tensor
 
-__all__ = ["Activation", "linear_int8"]
+from protquant.kernels.reference.epilogue import Activation, Epilogue, finish
 
-Activation = Literal["none", "relu", "gelu"]
+__all__ = ["Activation", "check_linear_int8", "check_rows", "linear_int8"]
+
+# With zero points both factors take up to 255 steps, and 32 bits hold this many products of them.
+_MOST_CHANNELS = (2**31 - 1) // 255**2
 
 
 def linear_int8(
@@ -19,15 +21,12 @@ def linear_int8(
     weight_scale: Float[Tensor, " n"],
     *,
     x_zero: Int[Tensor, " s"] | None = None,
-    bias: Float[Tensor, " n"] | None = None,
-    activation: Activation = "none",
-    gate: Float[Tensor, "m n"] | None = None,
-    residual: Float[Tensor, "m n"] | None = None,
-    dtype: torch.dtype = torch.float32,
-) -> Float[Tensor, "m n"]:
-    """`residual + gate * activation(x_scale * weight_scale * (x - x_zero) weight^T + bias)`.
+    weight_zero: Int[Tensor, " n"] | None = None,
+    **after: Unpack[Epilogue],
+) -> Float[Tensor, "m n"] | Int8[Tensor, "m n"]:
+    """`residual + gate * activation(x_scale * weight_scale * (x - x_zero) (weight - weight_zero)^T + bias)`.
 
-    Products are summed as integers, without error; what follows is float32, rounded to `dtype` at the end.
+    Products are summed as integers, without error; what follows is float32, rounded at the end to a type, or to codes.
 
     Parameters
     ----------
@@ -36,39 +35,37 @@ def linear_int8(
     x_scale : Tensor, shape=(m,) or (1,)
         One per row (token) or one for all.
     weight : Tensor, shape=(n, k), dtype=int8
-        Symmetric codes of weights.
+        Codes of weights.
     weight_scale : Tensor, shape=(n,)
         One per output channel.
     x_zero : Tensor of int32, shape as of x_scale, optional
-        The codes that mean 0; None for 0.
-    gate, residual : Tensor, shape=(m, n), optional
-        Factors, after the activation, and summands at the end.
+        The codes that mean 0, -128 to 127; None for 0.
+    weight_zero : Tensor of int32, shape=(n,), optional
+        The same of weights, by output channel.
+    **after
+        `Epilogue`: bias, activation, gate, residual, dtype; out_scale, out_zero, out_low, out_high.
 
     Raises
     ------
     ValueError
-        For shapes or dtypes that do not fit.
+        For shapes, dtypes or options that do not fit.
     """
-    check_linear_int8(x, x_scale, weight, weight_scale, x_zero)
+    check_linear_int8(x, x_scale, weight, weight_scale, x_zero, weight_zero)
     # Sums of products of int8 are far below 2^53: float64 holds them exactly, and has a fast product.
-    total = x.double() @ weight.double().T
-    if x_zero is not None:
-        total = total - x_zero.double()[:, None] * weight.double().sum(1)
-    y = total.float() * (x_scale.float()[:, None] * weight_scale.float())
-    if bias is not None:
-        y = y + bias.float()
-    if activation == "relu":
-        y = y.relu()
-    elif activation == "gelu":
-        y = F.gelu(y)
-    if gate is not None:
-        y = y * gate.float()
-    if residual is not None:
-        y = y + residual.float()
-    return y.to(dtype)
+    steps = x.double() if x_zero is None else x.double() - x_zero.double()[:, None]
+    weight_steps = weight.double() if weight_zero is None else weight.double() - weight_zero.double()[:, None]
+    total = steps @ weight_steps.T
+    return finish(total.float() * (x_scale.float()[:, None] * weight_scale.float()), **after)
 
 
-def check_linear_int8(x: Tensor, x_scale: Tensor, weight: Tensor, weight_scale: Tensor, x_zero: Tensor | None) -> None:
+def check_linear_int8(
+    x: Tensor,
+    x_scale: Tensor,
+    weight: Tensor,
+    weight_scale: Tensor,
+    x_zero: Tensor | None,
+    weight_zero: Tensor | None = None,
+) -> None:
     """Raise ValueError where the operands of `linear_int8` do not fit together."""
     for name, tensor in (("x", x), ("weight", weight)):
         if tensor.dtype != torch.int8 or tensor.ndim != 2:
@@ -77,6 +74,15 @@ def check_linear_int8(x: Tensor, x_scale: Tensor, weight: Tensor, weight_scale: 
         raise ValueError(f"x has {x.shape[1]} channels, and the weight reads {weight.shape[1]}")
     if tuple(weight_scale.shape) != (len(weight),):
         raise ValueError(f"{len(weight)} output channels have {tuple(weight_scale.shape)} scales")
+    if weight_zero is not None and tuple(weight_zero.shape) != (len(weight),):
+        raise ValueError(f"{len(weight)} output channels have {tuple(weight_zero.shape)} zero points")
+    check_rows(len(x), x_scale, x_zero)
+    if x.shape[1] > _MOST_CHANNELS:
+        raise ValueError(f"sums over {x.shape[1]} channels may pass 32 bits; at most {_MOST_CHANNELS} do not")
+
+
+def check_rows(m: int, x_scale: Tensor, x_zero: Tensor | None) -> None:
+    """Raise ValueError where scales and zero points of activations are not one for all m rows, or one for each."""
     for name, rows in (("x_scale", x_scale), ("x_zero", x_zero)):
-        if rows is not None and tuple(rows.shape) not in ((len(x),), (1,)):
-            raise ValueError(f"{name} has the shape {tuple(rows.shape)}, not ({len(x)},) or (1,)")
+        if rows is not None and tuple(rows.shape) not in ((m,), (1,)):
+            raise ValueError(f"{name} has the shape {tuple(rows.shape)}, not ({m},) or (1,)")
