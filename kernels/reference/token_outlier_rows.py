@@ -1,0 +1,83 @@
+"""Tokens with outliers as kernels pass them on: a row of bytes per token, four-bit inliers two to a byte."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import BFloat16, Float, Int, Int8, Int16, UInt8
+from torch import Tensor
+
+from protquant.kernels.reference.packing import pack_bits, unpack_bits
+from protquant.kernels.reference.quantize import check_matrix
+from protquant.kernels.reference.token_outlier import (
+    OutlierCodes,
+    decode_token_outlier,
+    encode_token_outlier,
+    token_scale,
+)
+
+__all__ = ["OutlierRows", "check_token_outlier", "dequantize_token_outlier", "quantize_token_outlier"]
+
+# Signed codes of 4 bits, -7 to 7, are packed as 1 to 15.
+_SHIFT = 8
+
+
+class OutlierRows(NamedTuple):
+    """As `OutlierCodes`, with inliers of 4 bits packed: code + 8, the first of two in the low half of their byte.
+
+    A row of an odd number of them ends in a half byte of 0.
+    """
+
+    codes: Int8[Tensor, "m inliers"] | UInt8[Tensor, "m packed"]
+    scales: BFloat16[Tensor, "m 1"]
+    outliers: Int16[Tensor, "m k"]
+    indices: Int[Tensor, "m k"]
+
+
+def quantize_token_outlier(x: Float[Tensor, "m c"], bits: int, outliers: int) -> OutlierRows:
+    """Codes of the rows of `x`, finite, but for the `outliers` largest magnitudes of each, which keep 16 bits.
+
+    Which of equal magnitudes are outliers is left open; the decoded row is the same either way.
+
+    Parameters
+    ----------
+    x : Tensor, shape=(m, c)
+        Rows may be strided.
+    bits : int
+        Of an inlier, 4 or 8.
+    outliers : int
+        How many of a row, at most all.
+
+    Raises
+    ------
+    ValueError
+        For a shape, dtype or width that does not fit.
+    """
+    check_token_outlier(x, bits, outliers)
+    encoded = encode_token_outlier(x, token_scale(x, bits, outliers), bits, outliers)
+    codes = encoded.codes
+    if bits == 4:
+        rows, inliers = codes.shape
+        width = (inliers + 1) // 2
+        shifted = codes.new_zeros(rows, 2 * width)  # an even number of codes, so that rows begin with bytes
+        shifted[:, :inliers] = codes + _SHIFT
+        codes = pack_bits(shifted, 4).view(rows, width)
+    return OutlierRows(codes, encoded.scales, encoded.outliers, encoded.indices)
+
+
+def dequantize_token_outlier(encoded: OutlierRows, channels: int) -> Float[Tensor, "m c"]:
+    """Values of `encoded`, float32, of rows of so many channels."""
+    codes, scales, outliers, indices = encoded
+    rows, inliers = len(codes), channels - indices.shape[1]
+    if codes.dtype == torch.uint8:
+        width = codes.shape[1]
+        codes = unpack_bits(codes.flatten(), 4, rows * 2 * width).view(rows, 2 * width)[:, :inliers].char() - _SHIFT
+    return decode_token_outlier(OutlierCodes(codes, scales, outliers, indices))
+
+
+def check_token_outlier(x: Tensor, bits: int, outliers: int) -> None:
+    """Raise ValueError where the operands of `quantize_token_outlier` do not fit together."""
+    check_matrix(x)
+    if bits not in (4, 8):
+        raise ValueError(f"inliers of {bits} bits: kernels have 4 and 8")
+    if outliers < 0:
+        raise ValueError(f"{outliers} outliers of a token: 0 at least")
