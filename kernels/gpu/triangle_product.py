@@ -1,0 +1,154 @@
+"""The sums over the third residue of a triangle, channel by channel, on int8 codes."""
+
+import torch
+import triton
+import triton.language as tl
+from jaxtyping import Float, Int, Int8
+from torch import Tensor
+
+from protquant.kernels.gpu.tiles import MatmulTile
+from protquant.kernels.gpu.tiles_triangle import target_of, triangle_tile
+from protquant.kernels.reference.triangle_product import Direction, TriangleLayout, check_triangle_product
+
+__all__ = ["triangle_product", "triangle_product_kernel"]
+
+
+@triton.jit
+def triangle_product_kernel(
+    left_ptr,
+    right_ptr,
+    left_scale_ptr,
+    right_scale_ptr,
+    left_zero_ptr,
+    left_sum_ptr,
+    right_zero_ptr,
+    right_sum_ptr,
+    y_ptr,
+    C,
+    ROWS,
+    COLUMNS,
+    K,
+    left_channel_stride,
+    left_row_stride,
+    left_k_stride,
+    right_channel_stride,
+    right_row_stride,
+    right_k_stride,
+    left_scale_stride,
+    right_scale_stride,
+    y_i_stride,
+    y_j_stride,
+    y_channel_stride,
+    CHANNELS_LAST: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    """One tile of a channel's output; pointers that are None at compile time are left out."""
+    program = tl.program_id(0)
+    across = tl.cdiv(COLUMNS, BLOCK_J)
+    if CHANNELS_LAST:
+        # All channels of a tile one after another, so that what they write side by side leaves the cache at once.
+        channel, tile = program % C, program // C
+    else:
+        tiles = tl.cdiv(ROWS, BLOCK_I) * across
+        channel, tile = program // tiles, program % tiles
+    channel = channel.to(tl.int64)  # L x L x channels passes 2^31
+    rows = (tile // across).to(tl.int64) * BLOCK_I + tl.arange(0, BLOCK_I)
+    columns = (tile % across).to(tl.int64) * BLOCK_J + tl.arange(0, BLOCK_J)
+    row_mask, column_mask = rows < ROWS, columns < COLUMNS
+    left_ptr += channel * left_channel_stride
+    right_ptr += channel * right_channel_stride
+    total = tl.zeros((BLOCK_I, BLOCK_J), dtype=tl.int32)
+    for start in range(0, K, BLOCK_K):
+        third = start + tl.arange(0, BLOCK_K)
+        third_mask = third < K
+        third = third.to(tl.int64)
+        left = tl.load(
+            left_ptr + rows[:, None] * left_row_stride + third[None, :] * left_k_stride,
+            mask=row_mask[:, None] & third_mask[None, :],
+            other=0,
+        )
+        right = tl.load(
+            right_ptr + columns[None, :] * right_row_stride + third[:, None] * right_k_stride,
+            mask=column_mask[None, :] & third_mask[:, None],
+            other=0,
+        )
+        total = tl.dot(left, right, total)
+    # The sum of (left - a) (right - b) is that of left right, less b times that of left, less a times that of right,
+    # and K a b. Sums of rows come from outside: made here, beside the product, they would not fit into registers.
+    if right_zero_ptr is not None:
+        left_sum = tl.load(left_sum_ptr + channel * ROWS + rows, mask=row_mask, other=0)
+        total -= (left_sum * tl.load(right_zero_ptr))[:, None]
+    if left_zero_ptr is not None:
+        right_sum = tl.load(right_sum_ptr + channel * COLUMNS + columns, mask=column_mask, other=0)
+        if right_zero_ptr is not None:
+            right_sum -= K * tl.load(right_zero_ptr)
+        total -= (right_sum * tl.load(left_zero_ptr))[None, :]
+    scale = tl.load(left_scale_ptr + channel * left_scale_stride)
+    scale *= tl.load(right_scale_ptr + channel * right_scale_stride)
+    tl.store(
+        y_ptr + channel * y_channel_stride + rows[:, None] * y_i_stride + columns[None, :] * y_j_stride,
+        (total.to(tl.float32) * scale).to(y_ptr.dtype.element_ty),
+        mask=row_mask[:, None] & column_mask[None, :],
+    )
+
+
+def triangle_product(
+    left: Int8[Tensor, "c i k"],
+    right: Int8[Tensor, "c j k"],
+    direction: Direction,
+    left_scale: Float[Tensor, "..."],
+    right_scale: Float[Tensor, "..."],
+    *,
+    left_zero: Int[Tensor, ""] | None = None,
+    right_zero: Int[Tensor, ""] | None = None,
+    dtype: torch.dtype = torch.float32,
+    out_layout: TriangleLayout = "channels_first",
+    tile: MatmulTile | None = None,
+) -> Float[Tensor, "i j c"]:
+    """As `protquant.kernels.reference.triangle_product`, in one kernel, and a sum over each operand with zero points.
+
+    Operands may be strided in any way. `tile` is by default that of the device.
+    """
+    check_triangle_product(left, right, direction, left_scale, right_scale, out_layout)
+    if direction == "incoming":
+        left, right = left.transpose(1, 2), right.transpose(1, 2)
+    (c, i, k), j = left.shape, right.shape[1]
+    if out_layout == "channels_last":
+        y = torch.empty((i, j, c), dtype=dtype, device=left.device)
+    else:
+        y = torch.empty((c, i, j), dtype=dtype, device=left.device).permute(1, 2, 0)
+    if y.numel() == 0:
+        return y
+    strides = (i, j, k, *left.stride(), *right.stride())
+    is_aligned = all(stride % 16 == 0 for stride in strides if stride != 1)
+    tile = tile or triangle_tile(target_of(left.device), is_aligned=is_aligned)
+    left_scale, right_scale = left_scale.float().reshape(-1), right_scale.float().reshape(-1)
+    triangle_product_kernel[(c * triton.cdiv(i, tile.block_m) * triton.cdiv(j, tile.block_n),)](
+        left,
+        right,
+        left_scale,
+        right_scale,
+        left_zero,
+        None if right_zero is None else left.sum(2, dtype=torch.int32),
+        right_zero,
+        None if left_zero is None else right.sum(2, dtype=torch.int32),
+        y,
+        c,
+        i,
+        j,
+        k,
+        *left.stride(),
+        *right.stride(),
+        0 if len(left_scale) == 1 else 1,
+        0 if len(right_scale) == 1 else 1,
+        *y.stride(),
+        CHANNELS_LAST=out_layout == "channels_last",
+        BLOCK_I=tile.block_m,
+        BLOCK_J=tile.block_n,
+        BLOCK_K=tile.block_k,
+        num_warps=tile.num_warps,
+        num_stages=tile.num_stages,
+    )
+    return y
