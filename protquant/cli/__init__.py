@@ -5,6 +5,7 @@ Every module here adds its commands to `app`, in the order in which `--help` lis
 
 from protquant.cli import (
     auto,
+    bench,
     cache,
     folding,
     formats,
@@ -22,6 +23,7 @@ from protquant.cli.app import app, main
 __all__ = [
     "app",
     "auto",
+    "bench",
     "cache",
     "folding",
     "formats",

@@ -9,7 +9,9 @@ import typer
 from protquant.cli.app import JSON, SOME_FAILED, app, speaks_to_people
 from protquant.cli.tables import print_json, print_table
 from protquant.errors import ProtquantError
+from protquant.pipelines.bench.roofline import GPUS, roofline
 
+_ROOFLINE_COLUMNS = ["kernel", "shape", "gpu", "megabytes", "gigaoperations", "bound", "predicted microseconds"]
 _COLUMNS = ["kernel", "target", "registers", "spill bytes", "shared bytes", "matrix instructions", "problem"]
 
 
@@ -20,6 +22,9 @@ def kernels_command(
         list[str] | None,
         typer.Option(help="Architecture to compile for: sm_80, sm_90, sm_100, gfx942, or all; may be repeated."),
     ] = None,
+    show_roofline: Annotated[
+        bool, typer.Option("--roofline", help="Show what kernels take at best on GPUs: predicted, not measured.")
+    ] = False,
     as_json: JSON = False,
 ) -> None:
     """Compile the Triton kernels for GPUs that need not be there, and show what the machine code is like.
@@ -28,7 +33,15 @@ def kernels_command(
 
     Fails where a kernel on integers has no integer matrix instruction, or where values do not fit into registers and
     spill to memory. Needs the package triton (`pip install triton`); nothing runs, and nothing is timed.
+
+    With `--roofline` nothing is compiled: a lower bound of the time of each kernel of a trunk block, from the bytes and
+    the operations it cannot do without and the published rates of A100, H100 and MI300X.
     """
+    if show_roofline:
+        if check:
+            raise ProtquantError("--roofline and --check are two tables; ask for one at a time")
+        _print_roofline(as_json)
+        return
     try:
         from protquant.kernels.gpu.ahead_of_time import compile_variant, variants  # noqa: PLC0415 (triton is optional)
         from protquant.kernels.gpu.tiles import TARGETS  # noqa: PLC0415
@@ -56,3 +69,14 @@ def kernels_command(
         print_table([dict(zip(_COLUMNS, line, strict=True)) for line in lines], _COLUMNS)
     if any(row.problem for row in rows):
         raise typer.Exit(SOME_FAILED)
+
+
+def _print_roofline(as_json: bool) -> None:
+    predictions = roofline()
+    if as_json:
+        print_json({"predicted": True, "measured": False, "kernels": [asdict(each) for each in predictions]})
+        return
+    rows = [asdict(each) | {"predicted microseconds": each.microseconds} for each in predictions]
+    print_table(rows, _ROOFLINE_COLUMNS, "PREDICTED from published rates, not measured: no kernel is faster than this")
+    for gpu in GPUS.values():
+        typer.echo(f"{gpu.name}: {gpu.int8 / 1e12:.0f} TOPS of dense int8, {gpu.bytes / 1e9:.0f} GB/s")

@@ -1,0 +1,240 @@
+"""The commands `bench ops`, `bench trunk`, `bench lm` and `bench fold`."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, cast
+
+import typer
+
+from protquant.cli.app import JSON, SOME_FAILED, CalibrationFile, CpuOnly, Model, app, speaks_to_people
+from protquant.cli.tables import print_json, print_table
+from protquant.errors import ProtquantError
+from protquant.pipelines.bench import (
+    BACKENDS,
+    DEFAULT_LM_BASELINES,
+    LINEAR_SHAPES,
+    LM_BASELINES,
+    LM_PRESETS,
+    TRUNK_BASELINES,
+    TRUNK_PRESETS,
+    WORKLOADS,
+    BenchReport,
+    Workload,
+    bench_fold,
+    bench_lm,
+    bench_ops,
+    bench_trunk,
+)
+from protquant.pipelines.devices import pick_device
+from protquant.proteins import prepare_folder
+
+_DEFAULT_QUANTS = ("w8a8-int8",)
+
+bench = typer.Typer(
+    name="bench",
+    help="Time our execution against others', by turns in one process: medians of ratios, peak memory, raw times.",
+    no_args_is_help=True,
+)
+app.add_typer(bench)
+
+Quants = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-q",
+        "--quant",
+        help=f"Recipe to run on integers; may be repeated; `none` for none.  [default: {', '.join(_DEFAULT_QUANTS)}]",
+    ),
+]
+Rounds = Annotated[int, typer.Option(min=1, help="Runs of each that are timed.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads to compute with.  [default: torch's]")]
+BackendName = Annotated[str, typer.Option("--backend", help=f"Of the integer kernels: {', '.join(BACKENDS)}.")]
+Memory = Annotated[bool, typer.Option("--memory", help="Measure the peak memory of activations too.")]
+Output = Annotated[
+    Path | None, typer.Option("-o", "--output", help="Write times of every round and facts of the machine as .json.")
+]
+Seed = Annotated[int, typer.Option(help="Of weights and inputs.")]
+
+
+def _one_of(names: Iterable[str], default: str = "all") -> str:
+    return f"{', '.join(names)}; may be repeated.  [default: {default}]"
+
+
+@bench.command(name="ops")
+@speaks_to_people
+def ops_command(
+    shape: Annotated[list[str] | None, typer.Option(help=_one_of(LINEAR_SHAPES))] = None,
+    rounds: Rounds = 20,
+    threads: Threads = None,
+    backend: BackendName = "auto",
+    cpu_only: CpuOnly = False,
+    seed: Seed = 0,
+    output: Output = None,
+    as_json: JSON = False,
+) -> None:
+    """Time one linear layer: float32, bfloat16, torch's bare int8 product, and ours.
+
+    Example: `protquant bench ops --shape pair --threads 2`
+    """
+    _check_output(output)
+    report = bench_ops(
+        shape or list(LINEAR_SHAPES),
+        rounds=rounds,
+        threads=threads,
+        backend=backend,
+        device=pick_device(cpu_only),
+        seed=seed,
+    )
+    _show(report, output, as_json)
+
+
+@bench.command(name="trunk")
+@speaks_to_people
+def trunk_command(
+    preset: Annotated[str, typer.Option(help=f"Sizes: {', '.join(TRUNK_PRESETS)}.")] = "esmfold_v1",
+    length: Annotated[int, typer.Option(min=1, help="Residues.")] = 256,
+    quant: Quants = None,
+    baseline: Annotated[list[str] | None, typer.Option(help=_one_of(TRUNK_BASELINES))] = None,
+    rounds: Rounds = 5,
+    threads: Threads = None,
+    backend: BackendName = "auto",
+    memory: Memory = False,
+    cpu_only: CpuOnly = False,
+    seed: Seed = 0,
+    output: Output = None,
+    as_json: JSON = False,
+) -> None:
+    """Time one block of ESMFold's trunk with random weights against transformers' own block with the same.
+
+    Example: `protquant bench trunk --preset esmfold_v1 --length 256 --threads 2 --memory -o trunk.json`
+    """
+    _check_output(output)
+    report = bench_trunk(
+        preset,
+        length,
+        _quants(quant),
+        baselines=baseline or TRUNK_BASELINES,
+        rounds=rounds,
+        threads=threads,
+        backend=backend,
+        memory=memory,
+        device=pick_device(cpu_only),
+        seed=seed,
+    )
+    _show(report, output, as_json)
+
+
+@bench.command(name="lm")
+@speaks_to_people
+def lm_command(
+    preset: Annotated[str, typer.Option(help=f"Sizes: {', '.join(LM_PRESETS)}.")] = "esm2_t33_650M",
+    workload: Annotated[str, typer.Option(help=f"{', '.join(WORKLOADS)} or both.")] = "both",
+    quant: Quants = None,
+    baseline: Annotated[
+        list[str] | None, typer.Option(help=_one_of(LM_BASELINES, ", ".join(DEFAULT_LM_BASELINES)))
+    ] = None,
+    esm_cpp_python: Annotated[
+        str | None,
+        typer.Option(help="Interpreter of an environment that has esm-cpp, which needs numpy below 2."),
+    ] = None,
+    rounds: Rounds = 5,
+    threads: Threads = None,
+    backend: BackendName = "auto",
+    memory: Memory = False,
+    cpu_only: CpuOnly = False,
+    seed: Seed = 0,
+    output: Output = None,
+    as_json: JSON = False,
+) -> None:
+    """Time the logits of ESM-2 with random weights against transformers and others with the same.
+
+    Example: `protquant bench lm --preset esm2_t30_150M --workload ragged --threads 2`
+    """
+    _check_output(output)
+    if workload != "both" and workload not in WORKLOADS:
+        raise ProtquantError(f"--workload {workload}: choose one of {', '.join(WORKLOADS)}, both")
+    report = bench_lm(
+        preset,
+        list(WORKLOADS) if workload == "both" else [cast("Workload", workload)],
+        _quants(quant),
+        baselines=baseline or DEFAULT_LM_BASELINES,
+        rounds=rounds,
+        threads=threads,
+        backend=backend,
+        memory=memory,
+        device=pick_device(cpu_only),
+        esm_cpp_python=esm_cpp_python,
+        seed=seed,
+    )
+    _show(report, output, as_json)
+
+
+@bench.command(name="fold")
+@speaks_to_people
+def fold_command(
+    model: Model = "demo",
+    quant: Quants = None,
+    fasta: Annotated[
+        Path | None, typer.Option("-i", "--fasta", help="Its first record is folded.  [default: a shipped example]")
+    ] = None,
+    num_recycles: Annotated[
+        int | None, typer.Option(help="Times the output is fed back.  [default: as trained]")
+    ] = None,
+    rounds: Rounds = 5,
+    threads: Threads = None,
+    backend: BackendName = "auto",
+    memory: Memory = False,
+    cpu_only: CpuOnly = False,
+    calibration: CalibrationFile = None,
+    output: Output = None,
+    as_json: JSON = False,
+) -> None:
+    """Time the folding of one protein: in float, by simulation, and on integers; and how far these are apart.
+
+    Example: `protquant bench fold -m demo --threads 2`
+    """
+    _check_output(output)
+    report = bench_fold(
+        model,
+        _quants(quant),
+        fasta=fasta,
+        num_recycles=num_recycles,
+        rounds=rounds,
+        threads=threads,
+        backend=backend,
+        memory=memory,
+        device=pick_device(cpu_only),
+        calibration=calibration,
+    )
+    _show(report, output, as_json)
+
+
+def _quants(asked: list[str] | None) -> list[str]:
+    return list(_DEFAULT_QUANTS) if asked is None else [name for name in asked if name != "none"]
+
+
+def _check_output(output: Path | None) -> None:
+    """Refuse before the work what would be refused after it."""
+    if output is None:
+        return
+    if output.suffix.lower() != ".json":
+        raise ProtquantError(f"{output}: raw times are JSON; name a file that ends in .json")
+    if output.is_dir():
+        raise ProtquantError(f"{output}: this is a folder; name a file in it, such as {output / 'bench.json'}")
+    prepare_folder(output.parent)
+
+
+def _show(report: BenchReport, output: Path | None, as_json: bool) -> None:
+    """Print, write, and exit with 1 where a contender failed."""
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        for section in report.sections:
+            print_table(section.rows(), section.columns, section.title)
+        for line in (*report.notes, str(report.machine)):
+            typer.echo(line)
+    if output is not None:
+        report.write(output)
+    for standing in report.failed:
+        typer.echo(f"{standing.name} failed: {standing.error}", err=True)
+    if report.failed:
+        raise typer.Exit(SOME_FAILED)

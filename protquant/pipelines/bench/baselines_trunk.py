@@ -1,0 +1,131 @@
+"""One block of the folding trunk as others run it and as our float model does, all with the same weights."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from protquant.checkpoints.names import HUGGING_FACE_ESMFOLD
+from protquant.models.trunk import FoldingBlock, TrunkConfig
+from protquant.pipelines.bench.contest import Contender
+from protquant.pipelines.bench.random_weights import randomize
+
+__all__ = ["TRUNK_BASELINES", "TrunkWork", "hugging_face_block", "trunk_baseline"]
+
+TRUNK_BASELINES = ("transformers-float32", "transformers-bfloat16", "protquant-float32", "protquant-bfloat16")
+"""What can be compared with."""
+
+_PREFIX = "trunk.blocks.0."
+# Spread of channels: most are alike, some are tens of times larger, as in a trained trunk.
+_SPREAD = 1.0
+
+
+@dataclass
+class TrunkWork:
+    """A block with random weights, and what it is run on.
+
+    Attributes
+    ----------
+    block : FoldingBlock
+        In float32.
+    single : Tensor, shape=(b, l, s), dtype=float32
+    pair : Tensor, shape=(b, i, j, c), dtype=float32
+    mask : Tensor, shape=(b, l), dtype=bool
+        All true: one protein, without padding.
+    """
+
+    config: TrunkConfig
+    block: FoldingBlock
+    single: Float[Tensor, "b l s"]
+    pair: Float[Tensor, "b i j c"]
+    mask: Bool[Tensor, "b l"]
+    _copies: dict[torch.dtype, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def random(
+        cls, config: TrunkConfig, length: int, *, seed: int = 0, device: torch.device | str = "cpu"
+    ) -> "TrunkWork":
+        """The same for the same seed."""
+        generator = torch.Generator().manual_seed(seed)
+
+        def spread(channels: int) -> Tensor:
+            return (_SPREAD * torch.randn(channels, generator=generator)).exp()
+
+        single = torch.randn(1, length, config.single_dim, generator=generator) * spread(config.single_dim)
+        pair = torch.randn(1, length, length, config.pair_dim, generator=generator) * spread(config.pair_dim)
+        with torch.device("meta"):
+            block = FoldingBlock(config)
+        block = block.to_empty(device="cpu").eval().requires_grad_(False)
+        randomize(block, seed)
+        mask = torch.ones(1, length, dtype=torch.bool, device=device)
+        return cls(config, block.to(device), single.to(device), pair.to(device), mask)
+
+    def run(self, block: nn.Module, dtype: torch.dtype, mask: Tensor | None = None) -> Callable[[], Any]:
+        """What is timed: a fresh pair goes into a buffer, and the block is run on it.
+
+        The integer block changes the pair in place, so each run needs a fresh one, and all contenders pay for it alike.
+
+        Parameters
+        ----------
+        block : nn.Module
+            Called as `FoldingBlock` is.
+        mask : Tensor, optional
+            By default the boolean one.
+        """
+        if dtype not in self._copies:
+            pair = self.pair.to(dtype)
+            self._copies[dtype] = self.single.to(dtype), pair, torch.empty_like(pair)
+        single, fresh, buffer = self._copies[dtype]
+        mask = self.mask if mask is None else mask
+
+        @torch.inference_mode()
+        def run() -> Any:
+            buffer.copy_(fresh)
+            return block(single, buffer, mask, None)
+
+        return run
+
+
+def hugging_face_block(block: FoldingBlock, config: TrunkConfig) -> nn.Module:
+    """The block of transformers, around the very tensors of ours."""
+    # Optional parts of transformers, which are slow to import.
+    from transformers.models.esm.configuration_esm import TrunkConfig as TheirConfig  # noqa: PLC0415
+    from transformers.models.esm.modeling_esmfold import EsmFoldTriangularSelfAttentionBlock  # noqa: PLC0415
+
+    their_config = TheirConfig(
+        sequence_state_dim=config.single_dim,
+        pairwise_state_dim=config.pair_dim,
+        sequence_head_width=config.single_head_dim,
+        pairwise_head_width=config.pair_head_dim,
+    )
+    theirs: nn.Module = EsmFoldTriangularSelfAttentionBlock(their_config)
+    state = {}
+    for name, tensor in block.state_dict().items():
+        renamed = HUGGING_FACE_ESMFOLD.to_theirs(_PREFIX + name)
+        assert renamed is not None, name
+        state[renamed.removeprefix(_PREFIX)] = tensor
+    theirs.load_state_dict(state, assign=True)
+    return theirs.eval().requires_grad_(False)
+
+
+def trunk_baseline(name: str, work: TrunkWork) -> Contender:
+    """One of `TRUNK_BASELINES`, in the whole of its type and without chunks."""
+    whose, _, kind = name.partition("-")
+    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[kind]
+
+    def build() -> Callable[[], Any]:
+        if whose == "transformers":
+            # A mask of integers, as `EsmForProteinFolding` makes it.
+            return work.run(_cast(hugging_face_block(work.block, work.config), dtype), dtype, work.mask.long())
+        return work.run(_cast(work.block, dtype), dtype)
+
+    notes = "its own block, without chunks" if whose == "transformers" else "our float block, without chunks"
+    return Contender(name, build, notes)
+
+
+def _cast(block: nn.Module, dtype: torch.dtype) -> nn.Module:
+    return block if dtype == torch.float32 else copy.deepcopy(block).to(dtype)

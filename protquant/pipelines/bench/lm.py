@@ -1,0 +1,162 @@
+"""`protquant bench lm`: ESM-2 with random weights and the sizes of a released model, on batches of proteins."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from protquant.checkpoints.registry import KNOWN
+from protquant.demo.sizes import LANGUAGE_MODEL
+from protquant.errors import ProtquantError, suggestion
+from protquant.models import ESM2, ESM2Config
+from protquant.pipelines.bench.baselines_lm import DEFAULT_LM_BASELINES, LM_BASELINES, lm_baseline, run_logits
+from protquant.pipelines.bench.contest import Contender, run_contest
+from protquant.pipelines.bench.deviation import Deviation
+from protquant.pipelines.bench.integer_runs import check_backend, run_on_integers
+from protquant.pipelines.bench.machine import describe_machine
+from protquant.pipelines.bench.peak_memory import PeakMemory, peak_memory
+from protquant.pipelines.bench.random_weights import randomize
+from protquant.pipelines.bench.report import BenchReport, Section
+from protquant.pipelines.bench.setting import check_names, computing_with, finish_on
+from protquant.pipelines.bench.workloads import WORKLOADS, LanguageWork, Workload, language_work
+from protquant.pipelines.calibration import quantize
+from protquant.quant import Recipe, load_recipe
+
+__all__ = ["LM_PRESETS", "bench_lm", "random_esm2"]
+
+LM_PRESETS: dict[str, ESM2Config] = {"demo": LANGUAGE_MODEL} | {
+    name: known.config for name, known in KNOWN.items() if isinstance(known.config, ESM2Config)
+}
+"""Sizes by name."""
+
+_CALIBRATION_SEQUENCES = 4
+
+
+def bench_lm(
+    preset: str = "esm2_t33_650M",
+    workloads: Sequence[Workload] = ("uniform", "ragged"),
+    quants: Sequence[str | Path] = (),
+    *,
+    baselines: Sequence[str] = DEFAULT_LM_BASELINES,
+    rounds: int = 5,
+    threads: int | None = None,
+    backend: str = "auto",
+    memory: bool = False,
+    device: torch.device | str = "cpu",
+    esm_cpp_python: str | None = None,
+    seed: int = 0,
+    progress: bool | None = None,
+) -> BenchReport:
+    """Time the logits of ESM-2 against transformers' and others'.
+
+    Parameters
+    ----------
+    preset : str
+        One of `LM_PRESETS`.
+    workloads : sequence of str
+        Of `WORKLOADS`.
+    quants : sequence of str or Path
+        Recipes whose integer execution is timed.
+    baselines : sequence of str
+        Of `LM_BASELINES`. One whose package is not installed is a row that says so.
+    threads : int, optional
+        That all compute with; by default as many as torch does now.
+    backend : str
+        Of the integer kernels.
+    memory : bool
+        Whether to measure the peak of activations too; not that of another process.
+    esm_cpp_python : str, optional
+        The interpreter of an environment that has esm-cpp; by default this one.
+
+    Returns
+    -------
+    BenchReport
+        A section for each workload; the deviation is that of logits of real tokens from the first contender's.
+
+    Raises
+    ------
+    ProtquantError
+        For names that are not known, or numbers that make no sense.
+    """
+    if preset not in LM_PRESETS:
+        raise ProtquantError(f"--preset {preset}: no such preset of a language model; {suggestion(preset, LM_PRESETS)}")
+    check_names("--workload", workloads, list(WORKLOADS))
+    check_names("--baseline", baselines, list(LM_BASELINES))
+    check_backend(backend)
+    recipes = [load_recipe(quant) for quant in quants]
+    if not recipes and not baselines:
+        raise ProtquantError("nothing to run: name a --quant or a --baseline")
+    device, compared = torch.device(device), list(dict.fromkeys(baselines))
+    sections = []
+    with computing_with(threads):
+        model = random_esm2(LM_PRESETS[preset], seed).to(device)
+        prepared = [_Prepared(recipe, model, backend, seed) for recipe in recipes]
+        for workload in dict.fromkeys(workloads):
+            work = language_work(workload, seed=seed, device=device)
+            contenders = [lm_baseline(name, model, work, esm_cpp_python) for name in compared]
+            contenders += [each.contender(work) for each in prepared]
+            deviation = Deviation(partial(_real_logits, work))
+            standings = run_contest(
+                contenders,
+                compared,
+                rounds=rounds,
+                finish=finish_on(device),
+                measure_memory=partial(_memory, device=device) if memory else None,
+                compare=deviation,
+                progress=progress,
+            )
+            facts = {**work.facts(), "deviation from": deviation.reference}
+            title = f"{preset}, {WORKLOADS[workload]}, random weights"
+            sections.append(Section(title, standings, tuple(compared), facts))
+        machine = describe_machine()
+    settings: dict[str, Any] = {"preset": preset, "workloads": list(workloads), "rounds": rounds}
+    settings |= {"threads": machine.threads, "backend": backend, "device": device.type, "seed": seed}
+    settings["quants"] = [recipe.name for recipe in recipes]
+    notes = (
+        "x: how many times as fast, the median of ratios round by round (quartiles).",
+        f"deviation: of logits of real tokens, relative to those of {sections[0].facts['deviation from']}.",
+    )
+    return BenchReport("lm", settings, machine, sections, notes)
+
+
+def random_esm2(config: ESM2Config, seed: int = 0) -> ESM2:
+    """ESM-2 in float32 with random weights, for timing."""
+    with torch.device("meta"):
+        model = ESM2(config)
+    model = model.to_empty(device="cpu")  # rotary frequencies stay as they are
+    randomize(model, seed)
+    return model.eval().requires_grad_(False)
+
+
+class _Prepared:
+    """A model that is quantized once, for all workloads."""
+
+    def __init__(self, recipe: Recipe, model: ESM2, backend: str, seed: int) -> None:
+        self.recipe, self.model, self.backend, self.seed = recipe, model, backend, seed
+        self._running: torch.nn.Module | None = None
+        self._support = ""
+
+    def contender(self, work: LanguageWork) -> Contender:
+        def build() -> Callable[[], Tensor]:
+            if self._running is None:
+                # Other sequences than those that are timed.
+                sequences = language_work("ragged", seed=self.seed + 1).sequences[:_CALIBRATION_SEQUENCES]
+                quantized, _ = quantize(self.model, self.recipe, sequences, cache=False)
+                self._running, self._support = run_on_integers(quantized, self.backend)
+            return run_logits(self._running, work)
+
+        return Contender(self.recipe.name, build, lambda: self._support)
+
+
+def _real_logits(work: LanguageWork, result: Any) -> Tensor:
+    logits = result if isinstance(result, Tensor) else result.logits()
+    return logits[work.valid.to(logits.device)]
+
+
+def _memory(run: Callable[[], Any], device: torch.device) -> PeakMemory:
+    if not hasattr(run, "worker"):
+        return peak_memory(run, device)
+    return PeakMemory(None, "not measured: it runs in another process")

@@ -1,0 +1,120 @@
+"""What a measurement was made on: without it, a number of seconds means nothing."""
+
+import os
+import platform
+import re
+import subprocess
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+__all__ = ["INSTRUCTION_SETS", "Machine", "describe_machine"]
+
+# Those that decide how fast integers and half precision are; on Linux, by the names in /proc/cpuinfo.
+INSTRUCTION_SETS = (
+    *("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_int8", "amx_bf16", "amx_fp16"),
+    *("asimd", "asimddp", "i8mm", "bf16", "sve", "sve2"),
+)
+_PACKAGES = ("protquant", "torch", "transformers", "triton", "fair-esm", "torchao", "esm-cpp", "numpy")
+_CPUINFO = Path("/proc/cpuinfo")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Facts, without names of hosts, users or folders.
+
+    Attributes
+    ----------
+    instruction_sets : tuple of str
+        Those of `INSTRUCTION_SETS` that the CPU has; empty where the system does not tell.
+    cores : int
+        That this process may run on.
+    threads : int
+        That torch computes with.
+    memory_gib : float
+    versions : dict
+        Of the packages that are installed.
+    revision : str or None
+        Of the source tree, if protquant runs from one; `+` after it where files were changed.
+    date : str
+        UTC.
+    """
+
+    cpu: str
+    instruction_sets: tuple[str, ...]
+    cores: int
+    threads: int
+    memory_gib: float
+    gpu: str | None
+    system: str
+    python: str
+    versions: dict[str, str]
+    revision: str | None
+    date: str
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        sets = f" ({', '.join(self.instruction_sets)})" if self.instruction_sets else ""
+        gpu = f"; GPU {self.gpu}" if self.gpu else ""
+        return f"{self.cpu}{sets}, {self.cores} cores, {self.threads} threads, {self.memory_gib:.0f} GiB{gpu}"
+
+
+def describe_machine(cpuinfo: Path = _CPUINFO) -> Machine:
+    """The machine as it is now; the number of threads is that of this moment."""
+    said = cpuinfo.read_text() if cpuinfo.is_file() else ""
+    model = re.search(r"^model name\s*:\s*(.+)$", said, re.MULTILINE)
+    flags = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", said, re.MULTILINE)
+    present = set(flags[1].split()) if flags else set()
+    return Machine(
+        cpu=model[1].strip() if model else platform.processor() or platform.machine(),
+        instruction_sets=tuple(name for name in INSTRUCTION_SETS if name in present),
+        cores=_cores(),
+        threads=torch.get_num_threads(),
+        memory_gib=round(psutil.virtual_memory().total / 2**30, 1),
+        gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        system=f"{platform.system()} {platform.machine()}",
+        python=platform.python_version(),
+        versions=_versions(),
+        revision=_revision(Path(__file__).parent),
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _revision(folder: Path) -> str | None:
+    """Of the repository that `folder` is a part of, if it is protquant's own and git is there."""
+    try:
+        # The last commit that touched this very folder tells whether it is tracked: an installed copy is not.
+        if not _git(folder, "ls-files", "--", "machine.py"):
+            return None
+        return _git(folder, "rev-parse", "--short=12", "HEAD") + ("+" if _git(folder, "status", "-s", "-uno") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True, timeout=10)  # noqa: S603
+    return done.stdout.strip()

@@ -1,0 +1,137 @@
+"""`protquant bench trunk`: one block of the folding trunk, with random weights and the sizes of a released model."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from protquant.checkpoints.registry import KNOWN
+from protquant.demo.sizes import FOLDING_MODEL
+from protquant.errors import ProtquantError, suggestion
+from protquant.models import ESMFoldConfig
+from protquant.models.trunk import TrunkConfig
+from protquant.pipelines.bench.baselines_trunk import TRUNK_BASELINES, TrunkWork, trunk_baseline
+from protquant.pipelines.bench.contest import Contender, run_contest
+from protquant.pipelines.bench.deviation import Deviation
+from protquant.pipelines.bench.integer_runs import check_backend, run_on_integers
+from protquant.pipelines.bench.machine import describe_machine
+from protquant.pipelines.bench.peak_memory import peak_memory
+from protquant.pipelines.bench.report import BenchReport, Section
+from protquant.pipelines.bench.setting import check_names, computing_with, finish_on
+from protquant.quant import Examples, Recipe, load_recipe, quantize
+
+__all__ = ["TRUNK_PRESETS", "bench_trunk"]
+
+TRUNK_PRESETS: dict[str, TrunkConfig] = {"demo": FOLDING_MODEL.trunk} | {
+    name: known.config.trunk for name, known in KNOWN.items() if isinstance(known.config, ESMFoldConfig)
+}
+"""Sizes by name."""
+
+_CALIBRATION_LENGTH = 48
+
+
+def bench_trunk(
+    preset: str = "esmfold_v1",
+    length: int = 256,
+    quants: Sequence[str | Path] = (),
+    *,
+    baselines: Sequence[str] = TRUNK_BASELINES,
+    rounds: int = 5,
+    threads: int | None = None,
+    backend: str = "auto",
+    memory: bool = False,
+    device: torch.device | str = "cpu",
+    seed: int = 0,
+    progress: bool | None = None,
+) -> BenchReport:
+    """Time a block against transformers' and against our float one.
+
+    Parameters
+    ----------
+    preset : str
+        One of `TRUNK_PRESETS`.
+    length : int
+        Residues.
+    quants : sequence of str or Path
+        Recipes whose integer execution is timed.
+    baselines : sequence of str
+        Of `TRUNK_BASELINES`.
+    threads : int, optional
+        That torch computes with; by default as many as now.
+    backend : str
+        Of the integer kernels.
+    memory : bool
+        Whether to measure the peak of activations too.
+
+    Returns
+    -------
+    BenchReport
+        The deviation is that of the pair's update from the first contender's.
+
+    Raises
+    ------
+    ProtquantError
+        For names that are not known, or numbers that make no sense.
+    """
+    if preset not in TRUNK_PRESETS:
+        raise ProtquantError(f"--preset {preset}: no such preset of a trunk; {suggestion(preset, TRUNK_PRESETS)}")
+    if length < 1:
+        raise ProtquantError(f"a protein of {length} residues cannot be folded; give a length of 1 or more")
+    check_names("--baseline", baselines, TRUNK_BASELINES)
+    check_backend(backend)
+    recipes = [load_recipe(quant) for quant in quants]
+    device = torch.device(device)
+    with computing_with(threads):
+        work = TrunkWork.random(TRUNK_PRESETS[preset], length, seed=seed, device=device)
+        contenders = [trunk_baseline(name, work) for name in dict.fromkeys(baselines)]
+        contenders += [_integer(recipe, work, backend, seed) for recipe in recipes]
+        if not contenders:
+            raise ProtquantError("nothing to run: name a --quant or a --baseline")
+        deviation = Deviation(lambda result: result[1], work.pair)
+        standings = run_contest(
+            contenders,
+            list(dict.fromkeys(baselines)),
+            rounds=rounds,
+            finish=finish_on(device),
+            measure_memory=partial(peak_memory, device=device) if memory else None,
+            compare=deviation,
+            progress=progress,
+        )
+        machine = describe_machine()
+    settings = {"preset": preset, "length": length, "rounds": rounds, "threads": machine.threads, "backend": backend}
+    settings |= {"device": device.type, "seed": seed, "quants": [recipe.name for recipe in recipes]}
+    title = f"one block of the trunk of {preset}, {length} residues, random weights"
+    section = Section(title, standings, tuple(dict.fromkeys(baselines)), {"deviation from": deviation.reference})
+    return BenchReport("trunk", settings, machine, [section], _notes(deviation.reference))
+
+
+def _notes(reference: str | None) -> tuple[str, ...]:
+    notes = ["x: how many times as fast, the median of ratios round by round (quartiles)."]
+    if reference is not None:
+        notes.append(f"deviation: of the block's update of the pair, relative to that of {reference}.")
+    return tuple(notes)
+
+
+def _integer(recipe: Recipe, work: TrunkWork, backend: str, seed: int) -> Contender:
+    said: list[str] = []
+
+    def build() -> Callable[[], Any]:
+        # Ranges of another protein than the one that is timed, and a shorter one: they are no part of what is measured.
+        other = TrunkWork.random(
+            work.config, min(_CALIBRATION_LENGTH, work.single.shape[1]), seed=seed + 1, device=work.single.device
+        )
+        inputs = (other.single, other.pair, other.mask)
+        quantized, _ = quantize(
+            work.block, recipe, examples=Examples((inputs,), lambda block, given: block(*given), length=_residues)
+        )
+        block, support = run_on_integers(quantized, backend)
+        said.append(support)
+        return work.run(block, torch.float32)
+
+    return Contender(recipe.name, build, lambda: "; ".join(said))
+
+
+def _residues(inputs: tuple[torch.Tensor, ...]) -> int:
+    return inputs[0].shape[1]
