@@ -1,6 +1,7 @@
 """ESM-2 as others run it and as our float model does, all with the same weights: logits of a padded batch."""
 
 import copy
+import importlib
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -64,8 +65,8 @@ def lm_baseline(name: str, model: ESM2, work: LanguageWork, esm_cpp_python: str 
     return Contender(name, build, LM_BASELINES[name])
 
 
-def run_logits(model: nn.Module, work: LanguageWork) -> Callable[[], Tensor]:
-    """What is timed of a model of ours, in float or on integers."""
+def run_logits(model: Any, work: LanguageWork) -> Callable[[], Tensor]:
+    """What is timed of an ESM2 of ours, in float or on integers."""
 
     @torch.inference_mode()
     def run() -> Tensor:
@@ -125,7 +126,7 @@ def _check_all_assigned(theirs: nn.Module, ours: ESM2) -> None:
         raise RuntimeError(f"{len(strange)} parameters are not those of our model: {', '.join(strange[:3])}")
 
 
-def _run_hugging_face(model: nn.Module, work: LanguageWork) -> Callable[[], Tensor]:
+def _run_hugging_face(model: Any, work: LanguageWork) -> Callable[[], Tensor]:
     attention_mask = work.valid.long()
 
     @torch.inference_mode()
@@ -138,7 +139,7 @@ def _run_hugging_face(model: nn.Module, work: LanguageWork) -> Callable[[], Tens
 
 def _run_fair_esm(model: ESM2, work: LanguageWork) -> Callable[[], Tensor]:
     try:
-        from esm.model import esm2 as fair_esm  # noqa: PLC0415 (optional)
+        from esm.model import esm2 as fair_esm  # type: ignore[import-untyped]  # noqa: PLC0415 (optional)
     except ModuleNotFoundError as error:
         raise ProtquantError("not installed: pip install fair-esm") from error
     config = model.config
@@ -159,15 +160,12 @@ def _run_fair_esm(model: ESM2, work: LanguageWork) -> Callable[[], Tensor]:
 
 def _torchao_int8(model: nn.Module) -> nn.Module:
     try:
-        from torchao.quantization import (  # noqa: PLC0415 (optional)
-            Int8DynamicActivationInt8WeightConfig,
-            quantize_,
-        )
+        torchao: Any = importlib.import_module("torchao.quantization")
     except ModuleNotFoundError as error:
         raise ProtquantError("not installed: pip install torchao") from error
     # Its own modules around the same tensors: those of the float contenders must stay as they are.
     model = copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
-    quantize_(model, Int8DynamicActivationInt8WeightConfig())
+    torchao.quantize_(model, torchao.Int8DynamicActivationInt8WeightConfig())
     return model
 
 

@@ -14,7 +14,7 @@ from protquant.models.trunk import FoldingBlock, TrunkConfig
 from protquant.pipelines.bench.contest import Contender
 from protquant.pipelines.bench.random_weights import randomize
 
-__all__ = ["TRUNK_BASELINES", "TrunkWork", "hugging_face_block", "trunk_baseline"]
+__all__ = ["TRUNK_BASELINES", "TrunkWork", "hugging_face_block", "random_inputs", "trunk_baseline"]
 
 TRUNK_BASELINES = ("transformers-float32", "transformers-bfloat16", "protquant-float32", "protquant-bfloat16")
 """What can be compared with."""
@@ -50,19 +50,11 @@ class TrunkWork:
         cls, config: TrunkConfig, length: int, *, seed: int = 0, device: torch.device | str = "cpu"
     ) -> "TrunkWork":
         """The same for the same seed."""
-        generator = torch.Generator().manual_seed(seed)
-
-        def spread(channels: int) -> Tensor:
-            return (_SPREAD * torch.randn(channels, generator=generator)).exp()
-
-        single = torch.randn(1, length, config.single_dim, generator=generator) * spread(config.single_dim)
-        pair = torch.randn(1, length, length, config.pair_dim, generator=generator) * spread(config.pair_dim)
         with torch.device("meta"):
             block = FoldingBlock(config)
         block = block.to_empty(device="cpu").eval().requires_grad_(False)
         randomize(block, seed)
-        mask = torch.ones(1, length, dtype=torch.bool, device=device)
-        return cls(config, block.to(device), single.to(device), pair.to(device), mask)
+        return cls(config, block.to(device), *random_inputs(config, length, seed=seed, device=device))
 
     def run(self, block: nn.Module, dtype: torch.dtype, mask: Tensor | None = None) -> Callable[[], Any]:
         """What is timed: a fresh pair goes into a buffer, and the block is run on it.
@@ -88,6 +80,29 @@ class TrunkWork:
             return block(single, buffer, mask, None)
 
         return run
+
+
+def random_inputs(
+    config: TrunkConfig, length: int, *, seed: int = 0, protein: int = 0, device: torch.device | str = "cpu"
+) -> tuple[Float[Tensor, "b l s"], Float[Tensor, "b i j c"], Bool[Tensor, "b l"]]:
+    """What a block is given: the single, the pair, and the mask of one protein.
+
+    Parameters
+    ----------
+    seed : int
+        Of how large each channel is, which is so in all proteins.
+    protein : int
+        Which one.
+    """
+    channels = torch.Generator().manual_seed(seed)
+    values = torch.Generator().manual_seed(1000 * seed + protein)
+
+    def random(*shape: int) -> Tensor:
+        spread = (_SPREAD * torch.randn(shape[-1], generator=channels)).exp()
+        return (torch.randn(shape, generator=values) * spread).to(device)
+
+    single, pair = random(1, length, config.single_dim), random(1, length, length, config.pair_dim)
+    return single, pair, torch.ones(1, length, dtype=torch.bool, device=device)
 
 
 def hugging_face_block(block: FoldingBlock, config: TrunkConfig) -> nn.Module:

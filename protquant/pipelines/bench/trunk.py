@@ -12,7 +12,7 @@ from protquant.demo.sizes import FOLDING_MODEL
 from protquant.errors import ProtquantError, suggestion
 from protquant.models import ESMFoldConfig
 from protquant.models.trunk import TrunkConfig
-from protquant.pipelines.bench.baselines_trunk import TRUNK_BASELINES, TrunkWork, trunk_baseline
+from protquant.pipelines.bench.baselines_trunk import TRUNK_BASELINES, TrunkWork, random_inputs, trunk_baseline
 from protquant.pipelines.bench.contest import Contender, run_contest
 from protquant.pipelines.bench.deviation import Deviation
 from protquant.pipelines.bench.integer_runs import check_backend, run_on_integers
@@ -118,11 +118,9 @@ def _integer(recipe: Recipe, work: TrunkWork, backend: str, seed: int) -> Conten
     said: list[str] = []
 
     def build() -> Callable[[], Any]:
-        # Ranges of another protein than the one that is timed, and a shorter one: they are no part of what is measured.
-        other = TrunkWork.random(
-            work.config, min(_CALIBRATION_LENGTH, work.single.shape[1]), seed=seed + 1, device=work.single.device
-        )
-        inputs = (other.single, other.pair, other.mask)
+        # Ranges of another protein than the one that is timed.
+        length = min(_CALIBRATION_LENGTH, work.single.shape[1])
+        inputs = random_inputs(work.config, length, seed=seed, protein=1, device=work.single.device)
         quantized, _ = quantize(
             work.block, recipe, examples=Examples((inputs,), lambda block, given: block(*given), length=_residues)
         )
