@@ -237,9 +237,11 @@ def attention_int8(
     q, k, v = (x if x.stride(3) == 1 else x.contiguous() for x in (q, k, v))
     q_scale, k_scale = q_scale.float().expand(b, h, i), k_scale.float().expand(b, h, j)
     v_scale = v_scale.float().expand(b, h, j)
+    q_zero, k_zero, v_zero = (None if zero is None else zero.int() for zero in (q_zero, k_zero, v_zero))
     bias = None if bias is None else bias.expand(b, h, i, j)
     mask = None if mask is None else mask.expand(b, j).view(torch.uint8)
-    tile = tile or AttentionTile.of(target_of(q.device), d)
+    is_wide = bias is not None and bias.dtype == torch.float32
+    tile = tile or AttentionTile.of(target_of(q.device), d, is_wide=is_wide)
     attention_int8_kernel[(b * h * triton.cdiv(i, tile.queries),)](
         q,
         k,

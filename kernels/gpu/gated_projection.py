@@ -127,7 +127,7 @@ def gated_projection(
     gated_projection_kernel[(triton.cdiv(m, tile.block_m) * triton.cdiv(n, tile.block_n),)](
         x,
         x_scale.contiguous(),
-        None if x_zero is None else x_zero.contiguous(),
+        None if x_zero is None else x_zero.int().contiguous(),
         proj.weight.contiguous(),
         proj.scale.contiguous(),
         None if x_zero is None else proj.sums(),

@@ -1,6 +1,6 @@
 """Tile sizes of the pair track's kernels by architecture: a small table, to start from where nothing was tuned."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -19,11 +19,17 @@ class AttentionTile:
     num_stages: int
 
     @classmethod
-    def of(cls, target: str | None, head_dim: int) -> "AttentionTile":
-        """The tile for an architecture of `TARGETS`; None is the interpreter."""
+    def of(cls, target: str | None, head_dim: int, *, is_wide: bool = False) -> "AttentionTile":
+        """The tile for an architecture of `TARGETS`; None is the interpreter.
+
+        A float32 bias is wide: it leaves room for half as many keys, but for the 32 that matrix units sum over. Where
+        channels are no multiple of 16, codes are loaded in smaller pieces, whose addresses take room as well.
+        """
         if target is None:
             return cls(64, 64, 4, 2)
-        return _ATTENTION[target] if head_dim <= 32 else _ATTENTION_WIDE[target]
+        tile = _ATTENTION[target] if head_dim <= 32 else _ATTENTION_WIDE[target]
+        tile = replace(tile, keys=max(32, tile.keys // 2)) if is_wide else tile
+        return replace(tile, queries=tile.queries // 2) if head_dim % 16 else tile
 
 
 @dataclass(frozen=True)

@@ -142,7 +142,7 @@ def transition_int8(
     transition_int8_kernel[(triton.cdiv(m, tile.rows),)](
         x,
         x_scale.contiguous(),
-        None if x_zero is None else x_zero.contiguous(),
+        None if x_zero is None else x_zero.int().contiguous(),
         up.weight.contiguous(),
         up.scale.contiguous(),
         None if x_zero is None else up.sums(),

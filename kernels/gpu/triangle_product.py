@@ -121,6 +121,7 @@ def triangle_product(
         y = torch.empty((c, i, j), dtype=dtype, device=left.device).permute(1, 2, 0)
     if y.numel() == 0:
         return y
+    left_zero, right_zero = (None if zero is None else zero.int() for zero in (left_zero, right_zero))
     strides = (i, j, k, *left.stride(), *right.stride())
     is_aligned = all(stride % 16 == 0 for stride in strides if stride != 1)
     tile = tile or triangle_tile(target_of(left.device), is_aligned=is_aligned)

@@ -143,7 +143,7 @@ def _attention(call: _Attention, integer_values: bool, dtype: str, target: str) 
     else:
         settings["bias_ptr"] = None
         numbers += ["bias_key_stride"]
-    tile = AttentionTile.of(target, call.head_dim)
+    tile = AttentionTile.of(target, call.head_dim, is_wide=call.has_bias and dtype == "fp32")
     settings |= {"HEAD_DIM": call.head_dim, "BLOCK_D": channel_block(call.head_dim), "BLOCK_Q": tile.queries}
     settings |= {"BLOCK_K": tile.keys, "INTEGER_VALUES": integer_values, "VALUE_SCALES": call.per_token}
     types |= dict.fromkeys([*numbers, *strides, *scales, *bias], "i32")
