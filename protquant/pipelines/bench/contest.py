@@ -34,11 +34,14 @@ class Contender:
         row says why.
     notes : str or callable
         What a reader must know of it; a callable is asked when all runs are over.
+    details : callable, optional
+        More, for a document; asked at the same time.
     """
 
     name: str
     build: Callable[[], Callable[[], Any]]
     notes: str | Callable[[], str] = ""
+    details: Callable[[], dict[str, Any]] | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,8 @@ class Standing:
         How far its result is from that of the float model; None where that was not asked.
     error : str or None
         Why it failed.
+    details : dict
+        What the contender says of itself.
     """
 
     name: str
@@ -90,6 +95,7 @@ class Standing:
     memory: PeakMemory | None = None
     deviation: float | None = None
     error: str | None = None
+    details: dict[str, Any] = field(default_factory=dict)
 
     @property
     def median_seconds(self) -> float | None:
@@ -160,6 +166,7 @@ def run_contest(
         standing.ratios = {name: Ratio.of(sound[name].seconds, standing.seconds) for name in baselines if name in sound}
     for contender, standing in zip(contenders, contest.standings, strict=True):
         standing.notes = contender.notes if isinstance(contender.notes, str) else contender.notes()
+        standing.details = contender.details() if contender.details is not None else {}
     return contest.standings
 
 

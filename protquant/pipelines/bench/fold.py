@@ -13,7 +13,7 @@ from protquant.checkpoints import load
 from protquant.errors import ProtquantError
 from protquant.models import ESMFold
 from protquant.pipelines.bench.contest import Contender, run_contest
-from protquant.pipelines.bench.integer_runs import check_backend, run_on_integers
+from protquant.pipelines.bench.integer_runs import IntegerRun, check_backend
 from protquant.pipelines.bench.machine import describe_machine
 from protquant.pipelines.bench.peak_memory import peak_memory
 from protquant.pipelines.bench.report import BenchReport, Section
@@ -150,19 +150,17 @@ def _simulated(recipe: Recipe) -> str:
 def _of_recipe(
     recipe: Recipe, network: ESMFold, sequences: list[str], backend: str, job: Callable[[ESMFold], Prediction]
 ) -> list[Contender]:
-    said: list[str] = []
+    run = IntegerRun(backend)
 
     def simulate() -> Callable[[], Prediction]:
         return partial(job, quantize(network, recipe, sequences)[0])
 
     def integers() -> Callable[[], Prediction]:
-        running, support = run_on_integers(quantize(network, recipe, sequences)[0], backend)
-        said.append(support)
-        return partial(job, running)
+        return partial(job, run.convert(quantize(network, recipe, sequences)[0]))
 
     return [
         Contender(_simulated(recipe), simulate, "quantize-dequantize in float32"),
-        Contender(recipe.name, integers, lambda: "; ".join(said)),
+        run.contender(recipe.name, integers),
     ]
 
 

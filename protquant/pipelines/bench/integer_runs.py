@@ -1,12 +1,15 @@
 """Our model on integers, as a contender."""
 
-from typing import TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from torch import nn
 
 from protquant.errors import ProtquantError
+from protquant.integer import Support, to_integer
+from protquant.pipelines.bench.contest import Contender
 
-__all__ = ["BACKENDS", "check_backend", "run_on_integers"]
+__all__ = ["BACKENDS", "IntegerRun", "check_backend"]
 
 BACKENDS = ("auto", "reference", "cpu", "triton")
 
@@ -19,12 +22,37 @@ def check_backend(backend: str) -> None:
         raise ProtquantError(f"unknown backend {backend!r}; choose one of {', '.join(BACKENDS)}")
 
 
-def run_on_integers(quantized: _Model, backend: str) -> tuple[_Model, str]:
-    """A quantized model that runs on integers from now on, and in words what does and what does not.
+class IntegerRun:
+    """A quantized model on its way to integers, and what became of its parts."""
 
-    The model that is given may be changed or shared.
-    """
-    from protquant.integer import to_integer  # noqa: PLC0415 (kernels are imported where they are used)
+    def __init__(self, backend: str) -> None:
+        self.backend = backend
+        self._support: Support | None = None
 
-    running, support = to_integer(quantized, backend=backend)
-    return running, str(support)
+    def convert(self, quantized: _Model) -> _Model:
+        """The model on integers; `quantized` itself is changed, and cannot be used any more."""
+        running, self._support = to_integer(quantized, self.backend, inplace=True)
+        return running
+
+    def contender(self, name: str, build: Callable[[], Callable[[], Any]]) -> Contender:
+        """A row whose notes and details say what ran on integers, by which kernels."""
+        return Contender(name, build, self.notes, self.details)
+
+    def notes(self) -> str:
+        if self._support is None:
+            return ""
+        text = self._support.summary()
+        if self._support.weight_elements:
+            text += f"; {self._support.weight_bytes / self._support.weight_elements:.3f} bytes per weight"
+        return text
+
+    def details(self) -> dict[str, Any]:
+        """Parts with their kernels, how often each operation ran by which kernel, and bytes of weights."""
+        if self._support is None:
+            return {}
+        return {
+            "parts": self._support.to_dicts(),
+            "calls": {f"{what} by {by}": count for (what, by), count in sorted(self._support.backend.calls.items())},
+            "weight_bytes": self._support.weight_bytes,
+            "weight_elements": self._support.weight_elements,
+        }

@@ -15,7 +15,7 @@ from protquant.models import ESM2, ESM2Config
 from protquant.pipelines.bench.baselines_lm import DEFAULT_LM_BASELINES, LM_BASELINES, lm_baseline, run_logits
 from protquant.pipelines.bench.contest import Contender, run_contest
 from protquant.pipelines.bench.deviation import Deviation
-from protquant.pipelines.bench.integer_runs import check_backend, run_on_integers
+from protquant.pipelines.bench.integer_runs import IntegerRun, check_backend
 from protquant.pipelines.bench.machine import describe_machine
 from protquant.pipelines.bench.peak_memory import PeakMemory, peak_memory
 from protquant.pipelines.bench.random_weights import randomize
@@ -135,9 +135,9 @@ class _Prepared:
     """A model that is quantized once, for all workloads."""
 
     def __init__(self, recipe: Recipe, model: ESM2, backend: str, seed: int) -> None:
-        self.recipe, self.model, self.backend, self.seed = recipe, model, backend, seed
-        self._running: torch.nn.Module | None = None
-        self._support = ""
+        self.recipe, self.model, self.seed = recipe, model, seed
+        self._integers = IntegerRun(backend)
+        self._running: ESM2 | None = None
 
     def contender(self, work: LanguageWork) -> Contender:
         def build() -> Callable[[], Tensor]:
@@ -145,10 +145,10 @@ class _Prepared:
                 # Other sequences than those that are timed.
                 sequences = language_work("ragged", seed=self.seed + 1).sequences[:_CALIBRATION_SEQUENCES]
                 quantized, _ = quantize(self.model, self.recipe, sequences, cache=False)
-                self._running, self._support = run_on_integers(quantized, self.backend)
+                self._running = self._integers.convert(quantized)
             return run_logits(self._running, work)
 
-        return Contender(self.recipe.name, build, lambda: self._support)
+        return self._integers.contender(self.recipe.name, build)
 
 
 def _real_logits(work: LanguageWork, result: Any) -> Tensor:

@@ -15,7 +15,7 @@ from protquant.models.trunk import TrunkConfig
 from protquant.pipelines.bench.baselines_trunk import TRUNK_BASELINES, TrunkWork, random_inputs, trunk_baseline
 from protquant.pipelines.bench.contest import Contender, run_contest
 from protquant.pipelines.bench.deviation import Deviation
-from protquant.pipelines.bench.integer_runs import check_backend, run_on_integers
+from protquant.pipelines.bench.integer_runs import IntegerRun, check_backend
 from protquant.pipelines.bench.machine import describe_machine
 from protquant.pipelines.bench.peak_memory import peak_memory
 from protquant.pipelines.bench.report import BenchReport, Section
@@ -115,7 +115,7 @@ def _notes(reference: str | None) -> tuple[str, ...]:
 
 
 def _integer(recipe: Recipe, work: TrunkWork, backend: str, seed: int) -> Contender:
-    said: list[str] = []
+    integers = IntegerRun(backend)
 
     def build() -> Callable[[], Any]:
         # Ranges of another protein than the one that is timed.
@@ -124,11 +124,9 @@ def _integer(recipe: Recipe, work: TrunkWork, backend: str, seed: int) -> Conten
         quantized, _ = quantize(
             work.block, recipe, examples=Examples((inputs,), lambda block, given: block(*given), length=_residues)
         )
-        block, support = run_on_integers(quantized, backend)
-        said.append(support)
-        return work.run(block, torch.float32)
+        return work.run(integers.convert(quantized), torch.float32)
 
-    return Contender(recipe.name, build, lambda: "; ".join(said))
+    return integers.contender(recipe.name, build)
 
 
 def _residues(inputs: tuple[torch.Tensor, ...]) -> int:

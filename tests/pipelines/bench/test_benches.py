@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from torch import nn
 
 from protquant.errors import ProtquantError
 from protquant.models import ESM2Config
@@ -12,7 +11,6 @@ from protquant.pipelines.bench import lm as lm_module
 from protquant.pipelines.bench import ops as ops_module
 from protquant.pipelines.bench import trunk as trunk_module
 from protquant.pipelines.bench import workloads as workloads_module
-from protquant.quant import QuantizedLinear
 
 
 @pytest.fixture
@@ -39,35 +37,40 @@ def test_a_trunk_block_is_timed_against_all_baselines(small):
     assert all(standing.memory is not None for standing in section.standings)
 
 
-def test_a_recipe_is_quantized_then_run_on_integers(small, monkeypatch: pytest.MonkeyPatch):
-    given = []
-
-    def keep(quantized: nn.Module, backend: str) -> tuple[nn.Module, str]:
-        given.append((quantized, backend))
-        return quantized, "12 of 14 on integers"
-
-    monkeypatch.setattr(trunk_module, "run_on_integers", keep)
-    report = bench_trunk(
-        "small", 10, ["w8a8-uniform"], baselines=["protquant-float32"], rounds=1, backend="cpu", progress=False
-    )
+def test_a_recipe_is_quantized_then_run_on_integers(small):
+    report = bench_trunk("small", 10, ["w8a8-int8"], baselines=["protquant-float32"], rounds=1, progress=False)
     standing = report.sections[0].standings[1]
     assert standing.error is None
-    assert (standing.name, standing.notes) == ("w8a8-uniform", "12 of 14 on integers")
     assert 1e-4 < standing.deviation < 0.2
-    ((block, backend),) = given
-    assert backend == "cpu"
-    assert any(isinstance(module, QuantizedLinear) for module in block.modules())
+    assert "parts on integers" in standing.notes
+    assert {part["runs"] for part in standing.details["parts"]} == {"integer"}
+    assert sum(standing.details["calls"].values()) > 0
+    assert standing.details["weight_bytes"] >= standing.details["weight_elements"] > 0
 
 
-def test_a_recipe_that_cannot_run_on_integers_is_a_row(small, monkeypatch: pytest.MonkeyPatch):
-    def refuse(quantized: nn.Module, backend: str) -> tuple[nn.Module, str]:
-        raise ProtquantError("no integer kernel for piecewise products")
+def test_what_is_asked_for_runs(small):
+    given = {"baselines": ["protquant-float32"], "rounds": 1, "progress": False}
+    for backend in ("reference", "cpu"):
+        standing = bench_trunk("small", 6, ["w8a8-int8"], backend=backend, **given).sections[0].standings[1]
+        kernels = {call.rpartition(" by ")[2] for call in standing.details["calls"]}
+        assert kernels, backend
+        assert ("reference" in kernels) == (backend == "reference")
 
-    monkeypatch.setattr(trunk_module, "run_on_integers", refuse)
-    report = bench_trunk("small", 10, ["w8a8-uniform"], baselines=["protquant-float32"], rounds=1, progress=False)
+
+def test_a_recipe_that_cannot_run_on_integers_is_a_row(small):
+    # The float model is not quantized at all.
+    report = bench_trunk("small", 10, ["fp32"], baselines=["protquant-float32"], rounds=1, progress=False)
     sound, refused = report.sections[0].standings
     assert sound.error is None
-    assert refused.error == "set up: ProtquantError: no integer kernel for piecewise products"
+    assert refused.error.startswith("set up: ProtquantError: the model is not quantized")
+
+
+def test_a_language_model_runs_on_integers_on_all_workloads(small):
+    report = bench_lm("small", quants=["w8a8-int8"], baselines=["protquant-float32"], rounds=1, progress=False)
+    assert not report.failed
+    for section in report.sections:
+        assert 1e-4 < section.standings[1].deviation < 0.2
+        assert "parts on integers" in section.standings[1].notes
 
 
 def test_language_models_are_timed_on_both_workloads(small):
