@@ -35,7 +35,7 @@ class MatmulTile:
     def for_device(cls, device: torch.device, operands: Operands = "int8") -> "MatmulTile":
         """The tile for the architecture nearest to that of a device; in the interpreter, a small one."""
         if device.type != "cuda":
-            return cls(32, 32, 32, 4, 2)
+            return cls(64, 64, 64, 4, 2)
         if torch.version.hip is not None:
             return cls.of("gfx942", operands)
         major, _ = torch.cuda.get_device_capability(device)
