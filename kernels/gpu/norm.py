@@ -61,9 +61,9 @@ def norm_quantize_kernel(
         x = decode_bytes(x, step, lowest, width, left_step, left_codes, right_step)
     x = x.to(tl.float32)
     # What is not there must not count: neither byte 0, which is the lowest level, nor 0, which is not the mean.
-    mean = tl.sum(tl.where(column_mask[None, :], x, 0.0), axis=1) / C
+    mean = tl.div_rn(tl.sum(tl.where(column_mask[None, :], x, 0.0), axis=1), C * 1.0)
     centered = tl.where(column_mask[None, :], x - mean[:, None], 0.0)
-    variance = tl.sum(centered * centered, axis=1) / C
+    variance = tl.div_rn(tl.sum(centered * centered, axis=1), C * 1.0)
     y = centered * tl.div_rn(1.0, tl.sqrt_rn(variance + eps))[:, None]
     if gain_ptr is not None:
         y *= tl.load(gain_ptr + columns, mask=column_mask, other=0.0).to(tl.float32)[None, :]

@@ -15,7 +15,7 @@ import json, sys
 from dataclasses import asdict
 from protquant.kernels.gpu.ahead_of_time import compile_variant
 from protquant.kernels.gpu.variants_elementwise import variants_of_elementwise
-# Of each kernel the one that holds most in registers.
+# Those that hold most in registers.
 names = sys.argv[1:]
 found = []
 for target in ("sm_80", "sm_90", "sm_100", "gfx942"):
@@ -24,12 +24,9 @@ for target in ("sm_80", "sm_90", "sm_100", "gfx942"):
 json.dump(found, sys.stdout)
 """
 NAMES = (
-    "residual_add_encode (bytes + fp32)",
     "quantize_int8 (affine, zero; 20480 x fp32)",
-    "layer_norm_quantize (affine; 5120 x fp32)",
     "decode_norm_quantize (affine, and fp32; 128)",
     "quantize_token_outlier (4 bits, 4 outliers; 1024 x fp32)",
-    "outer_quantize (64 x fp32)",
 )
 
 
