@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from protquant.kernels.operands import Activation, Codes8, Grid, IntegerWeight, TokenGrid
@@ -141,11 +141,22 @@ class Backend(ABC):
         grids: tuple[Grid, Grid],
         direction: Direction,
         rows: slice,
-    ) -> Float[Tensor, "ij c"]:
+    ) -> Shaped[Tensor, "c i j"]:
         """Sum over k of left[i, k] right[j, k] (outgoing), or of left[k, i] right[k, j] (incoming), for `rows` of i.
 
         Products are summed as integers, exactly. Algorithms 11 and 12, line 4, of Jumper et al. 2021.
+
+        Returns
+        -------
+        Tensor, shape=(c, rows, j)
+            Sums in steps of both grids, for `product_tokens`.
         """
+
+    @abstractmethod
+    def product_tokens(
+        self, product: Shaped[Tensor, "c i j"], grids: tuple[Grid, Grid], rows: slice
+    ) -> Float[Tensor, "ij c"]:
+        """Values of some `rows` of a triangle product, token by token."""
 
     @abstractmethod
     def attention(

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from protquant.kernels.backend import Backend, Direction, Linear
+from protquant.kernels.cpu.attention import attend_bfloat16, attend_float32
 from protquant.kernels.cpu.features import Features, features
 from protquant.kernels.cpu.linear import CPULinear
 from protquant.kernels.cpu.quantize import quantize, quantize_static
@@ -17,9 +17,8 @@ __all__ = ["CPUBackend"]
 
 _TILE_TOKENS = 4096
 """Rows whose floats and codes stay in the cache of a core or two while they are worked on."""
-_PRODUCT_BYTES = 2**24
+_PRODUCT_BYTES = 2**25
 """Of the sums of a triangle multiplication that are made at a time."""
-_MASKED = -1e9
 
 
 class CPUBackend(Backend):
@@ -36,10 +35,11 @@ class CPUBackend(Backend):
 
     name = "cpu"
 
-    def __init__(self, can: Features | None = None, dtype: torch.dtype = torch.bfloat16) -> None:
+    def __init__(self, can: Features | None = None, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.can = can or features()
         self.dtype = dtype
+        self._logits: Tensor | None = None
 
     @property
     def tile_tokens(self) -> int:
@@ -120,7 +120,7 @@ class CPUBackend(Backend):
         grids: tuple[Grid, Grid],
         direction: Direction,
         rows: slice,
-    ) -> Float[Tensor, "ij c"]:
+    ) -> Shaped[Tensor, "c i j"]:
         a, b = (left[:, rows], right.mT) if direction == "outgoing" else (left[:, :, rows].mT, right)
         # Codes lie in -128 .. 127 here: 128 below the unsigned ones.
         a_zero, b_zero = (grid.unsigned.zero - 128 for grid in grids)
@@ -138,7 +138,14 @@ class CPUBackend(Backend):
         if a_zero:
             sums = b.sum(1, dtype=torch.int32).sub_(b_zero * a.shape[2]).mul_(a_zero)
             total -= sums[:, None, :].to(total.dtype)
-        return total.float().view(channels, -1).T.mul(grids[0].scale * grids[1].scale)
+        return total
+
+    def product_tokens(
+        self, product: Shaped[Tensor, "c i j"], grids: tuple[Grid, Grid], rows: slice
+    ) -> Float[Tensor, "ij c"]:
+        # A copy from one type to another that turns as well is slow: one after the other is not.
+        by_channel = product[:, rows].float().flatten(1)
+        return by_channel.T.contiguous().mul_(grids[0].scale * grids[1].scale)
 
     def product_rows(self, channels: int, length: int) -> int:
         """Rows of a triangle multiplication that are worked on at a time."""
@@ -154,28 +161,26 @@ class CPUBackend(Backend):
         bias: Float[Tensor, "h q k"] | None,
         mask: Bool[Tensor, "b k"] | None,
     ) -> Float[Tensor, "m hd"]:
-        self.calls["attention", "torch SDPA, float32"] += 1
-        data = qkv.data if isinstance(qkv, Codes8) else qkv
-        # Integers below 256 are exact in float32, and so are sums of their products.
-        q, k, v = (
-            part.unflatten(-1, (heads, -1)).transpose(1, 2)
-            for part in data.float().unflatten(0, (-1, length)).chunk(3, dim=-1)
-        )
-        v_scale, v_zero = 1.0, 0
+        zeros, v_scale = (0, 0), 1.0
         if grids is not None:
             q_grid, k_grid, v_grid = (grid.unsigned for grid in grids)
             scale = scale * q_grid.scale * k_grid.scale
-            # A zero point of the keys moves all logits of a query by as much, which softmax does not feel; one of the
-            # values comes out as it went in, for probabilities add up to 1.
-            q = q - q_grid.zero
-            v_scale, v_zero = v_grid.scale, v_grid.zero
-        extra = None if bias is None else bias.float()[None]
-        if mask is not None:
-            penalty = torch.where(mask, 0.0, _MASKED)[:, None, None, :]
-            extra = penalty if extra is None else extra + penalty
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=extra, scale=scale)
-        out = out.transpose(1, 2).flatten(0, 1).flatten(1)
-        return out if grids is None else out.sub_(v_zero).mul_(v_scale)
+            zeros, v_scale = (q_grid.zero, v_grid.zero), v_grid.scale
+        if isinstance(qkv, Codes8) and self.can.bfloat16:
+            self.calls["attention", "bfloat16"] += 1
+            space = self._space(len(qkv.data) * heads * length)
+            out = attend_bfloat16(qkv.data, zeros, heads, length, scale, bias, mask, space)
+        else:
+            self.calls["attention", "float32"] += 1
+            data = qkv.data if isinstance(qkv, Codes8) else qkv
+            out = attend_float32(data, zeros, heads, length, scale, bias, mask)
+        return out if v_scale == 1 else out.mul_(v_scale)
+
+    def _space(self, elements: int) -> Tensor:
+        """Memory for logits, kept from call to call."""
+        if self._logits is None or len(self._logits) < elements:
+            self._logits = torch.empty(elements, dtype=torch.bfloat16)
+        return self._logits
 
 
 def _own(layer: Linear) -> CPULinear:

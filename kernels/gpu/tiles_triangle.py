@@ -97,13 +97,13 @@ _ATTENTION = {
     "sm_80": AttentionTile(128, 64, 8, 2),
     "sm_90": AttentionTile(128, 64, 8, 2),
     "sm_100": AttentionTile(128, 64, 8, 2),
-    "gfx942": AttentionTile(128, 32, 8, 2),
+    "gfx942": AttentionTile(64, 32, 4, 2),
 }
 _ATTENTION_WIDE = {
     "sm_80": AttentionTile(64, 32, 8, 2),
     "sm_90": AttentionTile(128, 32, 8, 2),
     "sm_100": AttentionTile(128, 32, 8, 2),
-    "gfx942": AttentionTile(64, 32, 8, 2),
+    "gfx942": AttentionTile(64, 32, 4, 2),
 }
 _TRANSITION = {
     "sm_80": TransitionTile(128, 32, 8, 2),

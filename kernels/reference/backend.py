@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Float64, Int, Shaped
 from torch import Tensor
 
 from protquant.kernels.backend import Backend, Direction, Linear
@@ -140,11 +140,15 @@ class ReferenceBackend(Backend):
         grids: tuple[Grid, Grid],
         direction: Direction,
         rows: slice,
-    ) -> Float[Tensor, "ij c"]:
+    ) -> Float64[Tensor, "c i j"]:
         self.calls["triangle_product", self.name] += 1
         a, b = (codes.double() - grid.signed.zero for codes, grid in zip((left, right), grids, strict=True))
-        product = a[:, rows] @ b.mT if direction == "outgoing" else a[:, :, rows].mT @ b
-        return product.float().mul_(grids[0].scale * grids[1].scale).permute(1, 2, 0).flatten(0, 1)
+        return a[:, rows] @ b.mT if direction == "outgoing" else a[:, :, rows].mT @ b
+
+    def product_tokens(
+        self, product: Shaped[Tensor, "c i j"], grids: tuple[Grid, Grid], rows: slice
+    ) -> Float[Tensor, "ij c"]:
+        return (product[:, rows].float() * (grids[0].scale * grids[1].scale)).permute(1, 2, 0).flatten(0, 1)
 
     def attention(
         self,

@@ -1,0 +1,84 @@
+"""Attention on integers that are held in floats: a CPU has no other product that is fast on heads so small."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import BFloat16, Bool, Float, UInt8
+from torch import Tensor
+
+__all__ = ["MASKED", "attend_bfloat16", "attend_float32"]
+
+MASKED = -1e9
+"""Added to logits of masked keys; finite, so that a row without any key stays finite."""
+
+
+def attend_float32(
+    qkv: Float[Tensor, "m n"] | UInt8[Tensor, "m n"],
+    zeros: tuple[int, int],
+    heads: int,
+    length: int,
+    scale: float,
+    bias: Float[Tensor, "h q k"] | None,
+    mask: Bool[Tensor, "b k"] | None,
+) -> Float[Tensor, "m hd"]:
+    """Torch's fused attention: logits and probabilities in float32, never stored.
+
+    Integers below 256 are exact in float32, and so are the sums of their products.
+
+    Parameters
+    ----------
+    zeros : tuple of int
+        Codes that mean 0, of queries and of values. One of the keys would move all logits of a query by as much, which
+        softmax does not feel.
+    """
+    q, k, v = (
+        part.unflatten(-1, (heads, -1)).transpose(1, 2)
+        for part in qkv.float().unflatten(0, (-1, length)).chunk(3, dim=-1)
+    )
+    extra = None if bias is None else bias.float()[None]
+    if mask is not None:
+        penalty = torch.where(mask, 0.0, MASKED)[:, None, None, :]
+        extra = penalty if extra is None else extra + penalty
+    out = F.scaled_dot_product_attention(q - zeros[0] if zeros[0] else q, k, v, attn_mask=extra, scale=scale)
+    # One of the values comes out as it went in, for probabilities add up to 1.
+    return out.transpose(1, 2).flatten(0, 1).flatten(1).sub_(zeros[1])
+
+
+def attend_bfloat16(
+    qkv: UInt8[Tensor, "m n"],
+    zeros: tuple[int, int],
+    heads: int,
+    length: int,
+    scale: float,
+    bias: Float[Tensor, "h q k"] | None,
+    mask: Bool[Tensor, "b k"] | None,
+    space: Tensor,
+) -> BFloat16[Tensor, "m hd"]:
+    """The same with products of bfloat16, which holds integers up to 256, in three passes over the logits of a tile.
+
+    Sums of products are exact; logits, probabilities and what comes out are rounded to the 8 bits of bfloat16, as in a
+    model of that type.
+
+    Parameters
+    ----------
+    space : Tensor, bfloat16
+        Memory for logits, at least `m * heads * length` elements: new memory costs more than the products.
+    """
+    rows = len(qkv) // length if length else 0
+    parts = qkv.to(torch.bfloat16).view(rows, length, 3, heads, -1).permute(2, 0, 3, 1, 4).contiguous()
+    q, k, v = parts.flatten(1, 2)
+    # Before the product of the values, whose sums are rounded: a zero point of 128 would take the digits of small ones.
+    for part, zero in ((q, zeros[0]), (v, zeros[1])):
+        if zero:
+            part.sub_(zero)
+    logits = space[: rows * heads * length * length].view(rows * heads, length, length)
+    torch.bmm(q, k.mT, out=logits)
+    by_head = logits.view(rows, heads, length, length)
+    if bias is None:
+        by_head.mul_(scale)
+    else:
+        torch.add(bias.to(torch.bfloat16), by_head, alpha=scale, out=by_head)
+    if mask is not None:
+        by_head += torch.where(mask, 0.0, MASKED).to(torch.bfloat16)[:, None, None, :]
+    torch.softmax(logits, -1, out=logits)
+    out = torch.bmm(logits, v).view(rows, heads, length, -1)
+    return out.transpose(1, 2).reshape(len(qkv), -1)

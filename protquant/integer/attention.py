@@ -1,0 +1,87 @@
+"""Gated attention on integers: what attention over residues and over edges of triangles have in common."""
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from protquant.integer.operands import NoIntegerKernel, tap_grid
+from protquant.integer.readers import only_input
+from protquant.kernels.backend import Backend
+from protquant.kernels.operands import Codes8, Grid, IntegerWeight, TokenGrid
+from protquant.sites import Tap
+
+__all__ = ["GatedAttention"]
+
+
+class GatedAttention:
+    """From the codes that queries, keys, values and gate are projections of, to what is added to a residual.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Has the taps `q`, `k`, `v`, `logits` and `probs`, the quantized layer `out_proj`, and `scale`, `num_heads`.
+    qkv : IntegerWeight
+        Queries, keys and values by turns, each head by head.
+    gate : IntegerWeight
+    grid : Grid or TokenGrid
+        Of the codes that both read.
+
+    Raises
+    ------
+    NoIntegerKernel
+        Where a part of it has none.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        qkv: IntegerWeight,
+        gate: IntegerWeight,
+        grid: Grid | TokenGrid,
+        backend: Backend,
+        path: str,
+    ) -> None:
+        if not (isinstance(module.logits, Tap) and isinstance(module.probs, Tap)):
+            raise NoIntegerKernel(f"{path}: attention logits or probabilities are quantized")
+        taps: Mapping[str, Grid | None] = {n: tap_grid(module.get_submodule(n), f"{path}.{n}") for n in "qkv"}
+        self.backend = backend
+        self.heads, self.scale = int(module.num_heads), float(module.scale)
+        self.grids: tuple[Grid, Grid, Grid] | None = None
+        outs: list[tuple[Grid, int]] = []
+        q, k, v = taps.values()
+        if q is not None and k is not None and v is not None:
+            # Queries are quantized after they are scaled: before, on a grid that is as much wider.
+            outs = [(each, qkv.out_features // 3) for each in (q.stretched(1 / self.scale), k, v)]
+            self.grids, self.scale = (q, k, v), 1.0
+        elif any(taps.values()):
+            raise NoIntegerKernel(f"{path}: of q, k and v some are in float and some are not")
+        self.qkv = backend.prepare(qkv, grid, outs=outs)
+        self.gate = backend.prepare(gate, grid)
+        self.out_grid, out = only_input(module, "out_proj", path)
+        self.out = backend.prepare(out, self.out_grid)
+
+    def opened(self) -> "GatedAttention":
+        """The same with unpacked weights."""
+        other = object.__new__(GatedAttention)
+        other.__dict__.update(self.__dict__)
+        other.qkv, other.gate, other.out = (self.backend.open(layer) for layer in (self.qkv, self.gate, self.out))
+        return other
+
+    def add_to_(
+        self,
+        codes: Codes8,
+        residual: Float[Tensor, "b l c"],
+        bias: Float[Tensor, "h q k"],
+        mask: Bool[Tensor, "b l"] | None,
+    ) -> None:
+        """Attend along `l`, and add to the residual, in place; `codes` are of its rows."""
+        backend, length = self.backend, residual.shape[1]
+        heads = backend.linear(codes, self.qkv) if self.grids is None else backend.linear_codes(codes, self.qkv)
+        attended = backend.attention(heads, self.grids, self.heads, length, self.scale, bias, mask)
+        gated = backend.gated_codes(codes, self.gate, attended, self.out_grid)
+        if residual.is_contiguous():
+            backend.linear(gated, self.out, residual=residual.flatten(0, 1))
+        else:
+            residual += backend.linear(gated, self.out, torch.float32).view(residual.shape)

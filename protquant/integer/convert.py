@@ -1,0 +1,169 @@
+"""From a quantized model, which simulates, to one that runs on integers."""
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from torch import nn
+
+from protquant.errors import ProtquantError
+from protquant.integer.block import IntegerFoldingBlock
+from protquant.integer.linear import IntegerLinear
+from protquant.integer.operands import NoIntegerKernel
+from protquant.kernels.backend import Backend
+from protquant.kernels.dispatch import choose_backend
+from protquant.models.trunk import FoldingBlock
+from protquant.quant.modules import ActivationQuantizer, QuantizedLayerNorm, QuantizedLinear
+
+__all__ = ["Support", "SupportRow", "to_integer"]
+
+_Model = TypeVar("_Model", bound=nn.Module)
+Runs = Literal["integer", "simulated"]
+
+
+@dataclass(frozen=True)
+class SupportRow:
+    """What a part of the model runs on.
+
+    Attributes
+    ----------
+    path : str
+        Of the module.
+    runs : str
+        `integer`, or `simulated`: quantized and dequantized in float.
+    what : str
+        The kernel, or why there is none.
+    """
+
+    path: str
+    runs: Runs
+    what: str
+
+
+@dataclass
+class Support:
+    """What runs on integers, and what does not.
+
+    Attributes
+    ----------
+    rows : list of SupportRow
+    backend : Backend
+        Counts its calls.
+    weight_bytes : int
+        Of integer weights in memory: codes, scales and zero points.
+    weight_elements : int
+        How many weights these are.
+    """
+
+    rows: list[SupportRow]
+    backend: Backend
+    weight_bytes: int = 0
+    weight_elements: int = 0
+
+    @property
+    def simulated(self) -> list[SupportRow]:
+        """Rows of what is not on integers."""
+        return [row for row in self.rows if row.runs == "simulated"]
+
+    @property
+    def share(self) -> float:
+        """Share of linear layers and fused parts that are on integers."""
+        return 1 - len(self.simulated) / len(self.rows) if self.rows else 0.0
+
+    def summary(self) -> str:
+        """One line for people and tables."""
+        text = f"{len(self.rows) - len(self.simulated)} of {len(self.rows)} parts on integers ({self.backend.kernel})"
+        if self.simulated:
+            text += f"; simulated in float: {self.simulated[0].path} ({self.simulated[0].what})"
+            text += f" and {len(self.simulated) - 1} more" if len(self.simulated) > 1 else ""
+        return text
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """Plain rows."""
+        return [vars(row) for row in self.rows]
+
+
+def to_integer(model: _Model, backend: str | Backend = "auto", *, inplace: bool = False) -> tuple[_Model, Support]:
+    """Let a quantized model run on integers.
+
+    Linear layers whose weight and input have integer codes multiply these; blocks of the folding trunk and layers of
+    the language model are on codes as a whole, and update what they are given in place. What has no integer kernel
+    stays simulated, and is named in what comes back.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Of `quantize`, or of a quantized checkpoint; on the device that it is to run on: it is not moved afterwards.
+    backend : str or Backend
+        `auto`, `reference`, `cpu` or `triton`.
+    inplace : bool
+        Whether to change `model` itself, which spares the memory of a copy.
+
+    Raises
+    ------
+    ProtquantError
+        Where the model is not quantized, or the backend does not run here.
+    """
+    if not any(isinstance(m, QuantizedLinear | QuantizedLayerNorm | ActivationQuantizer) for m in model.modules()):
+        raise ProtquantError("the model is not quantized: quantize it by a recipe, then it can run on integers")
+    if isinstance(backend, str):
+        parameter = next(model.parameters(), None)
+        if parameter is None:
+            raise ProtquantError("the model has no parameters")
+        try:
+            backend = choose_backend(backend, parameter.device)
+        except ValueError as error:
+            raise ProtquantError(str(error)) from None
+    if not inplace:
+        model = copy.deepcopy(model)
+    support = Support([], backend)
+    if isinstance(model, FoldingBlock):
+        holder = nn.ModuleDict({"block": model})
+        _convert(holder, backend, support)
+        return holder["block"], support  # type: ignore[return-value]
+    _convert(model, backend, support)
+    return model.eval(), support
+
+
+def _convert(model: nn.Module, backend: Backend, support: Support) -> None:
+    for path, block in _of_type(model, FoldingBlock):
+        twin = IntegerFoldingBlock(block, backend, path)
+        for name in twin.on_integers:
+            support.rows.append(SupportRow(f"{path}.{name}", "integer", backend.kernel))
+        model.set_submodule(path, twin)
+        for where, reason in twin.left.items():
+            support.rows.append(SupportRow(where, "simulated", f"not as a whole: {reason}"))
+    for path, layer in _of_type(model, QuantizedLinear):
+        try:
+            model.set_submodule(path, IntegerLinear(layer, backend, path))
+        except NoIntegerKernel as reason:
+            support.rows.append(SupportRow(path, "simulated", str(reason)))
+        else:
+            support.rows.append(SupportRow(path, "integer", backend.kernel))
+    for layer in _prepared(model):
+        support.weight_bytes += layer.nbytes
+        support.weight_elements += layer.weight.out_features * layer.weight.in_features
+
+
+def _of_type(model: nn.Module, kind: type[nn.Module]) -> Iterator[tuple[str, Any]]:
+    yield from [(path, module) for path, module in model.named_modules() if isinstance(module, kind)]
+
+
+def _prepared(model: nn.Module) -> Iterator[Any]:
+    from protquant.kernels.backend import Linear
+
+    seen: set[int] = set()
+
+    def inside(thing: Any) -> Iterator[Any]:
+        if id(thing) in seen:
+            return
+        seen.add(id(thing))
+        if isinstance(thing, Linear):
+            yield thing
+        elif hasattr(thing, "__dict__") and type(thing).__module__.startswith("protquant.integer"):
+            for value in vars(thing).values():
+                yield from inside(value)
+
+    for module in model.modules():
+        yield from inside(module)

@@ -1,0 +1,24 @@
+"""LayerNorm, and the codes of what it gives, tile by tile."""
+
+from collections.abc import Iterator
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from protquant.kernels.backend import Backend
+from protquant.kernels.operands import Codes8, Grid, TokenGrid
+
+__all__ = ["normalized_codes", "row_tiles"]
+
+
+def row_tiles(backend: Backend, length: int, tokens_per_row: int) -> Iterator[slice]:
+    """Slices of rows, each of as many tokens as the backend likes to work on."""
+    tokens = backend.tile_tokens
+    step = length if tokens is None else max(1, tokens // max(1, tokens_per_row))
+    for first in range(0, length, max(1, step)):
+        yield slice(first, min(first + step, length))
+
+
+def normalized_codes(backend: Backend, norm: nn.Module, x: Float[Tensor, "m c"], grid: Grid | TokenGrid) -> Codes8:
+    """Codes of the normalized rows; a quantized input of the norm is decoded, or simulated, inside it."""
+    return backend.quantize(norm(x), grid)

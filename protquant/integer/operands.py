@@ -1,0 +1,155 @@
+"""From quantizers, which simulate, to what integer operations take; says why where that cannot be."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from protquant.kernels.operands import Grid, IntegerWeight, TokenGrid
+from protquant.quant.formats import Quantizer
+from protquant.quant.formats.dint import DIntQuantizer
+from protquant.quant.formats.uniform import DynamicUniformQuantizer, UniformQuantizer
+from protquant.quant.modules import ActivationQuantizer, QuantizedLinear
+from protquant.sites import Tap
+
+__all__ = ["NoIntegerKernel", "grid_of", "integer_weight", "reordered", "stacked", "tap_grid"]
+
+
+class NoIntegerKernel(Exception):
+    """Something has no integer kernel; the message says what, and why."""
+
+
+def grid_of(quantizer: Quantizer | None, name: str) -> Grid | TokenGrid:
+    """The grid of an activation.
+
+    Raises
+    ------
+    NoIntegerKernel
+        Where it is in float, or in a format that no integer product reads.
+    """
+    if quantizer is None:
+        raise NoIntegerKernel(f"{name} is in float")
+    if quantizer.code_bits > 8:
+        raise NoIntegerKernel(f"{name} has {quantizer.code_bits} bits")
+    if isinstance(quantizer, DynamicUniformQuantizer):
+        if quantizer.form.group_size is not None:
+            raise NoIntegerKernel(f"{name} has scales of groups within a token")
+        return TokenGrid(quantizer.form.bits, quantizer.form.symmetric)
+    if not isinstance(quantizer, UniformQuantizer):
+        raise NoIntegerKernel(f"{name} is {type(quantizer).__name__.removesuffix('Quantizer')}, which is not uniform")
+    if quantizer.scale.numel() != 1:
+        raise NoIntegerKernel(f"{name} has a scale per channel")
+    low, high = quantizer.codes.tolist()
+    zero = 0 if quantizer.zero_point is None else int(quantizer.zero_point)
+    return Grid(float(quantizer.scale), zero, low, high)
+
+
+def tap_grid(tap: nn.Module, name: str) -> Grid | None:
+    """The grid of an operand of a product; None where it is in float.
+
+    Raises
+    ------
+    NoIntegerKernel
+        Where it is in a format that no integer product reads, or has scales along the axis that is summed over.
+    """
+    if isinstance(tap, Tap):
+        return None
+    assert isinstance(tap, ActivationQuantizer)
+    grid = grid_of(tap.quantizer, name)
+    if isinstance(grid, TokenGrid):
+        raise NoIntegerKernel(f"{name} has a scale per token")
+    return grid
+
+
+def integer_weight(layer: nn.Module, name: str) -> IntegerWeight:
+    """The weight of a quantized linear layer in small integers.
+
+    Raises
+    ------
+    NoIntegerKernel
+        Where it is in float, or in a format that is no integer times a scale.
+    """
+    if not isinstance(layer, QuantizedLinear) or layer.weight_quantizer is None:
+        raise NoIntegerKernel(f"{name}.weight is in float")
+    quantizer = layer.weight_quantizer
+    bias = None if layer.bias is None else layer.bias.detach().float()
+    if not isinstance(quantizer, UniformQuantizer | DIntQuantizer):
+        raise NoIntegerKernel(f"{name}.weight is {type(quantizer).__name__.removesuffix('Quantizer')}")
+    if quantizer.code_bits > 8:
+        raise NoIntegerKernel(f"{name}.weight has {quantizer.code_bits} bits")
+    codes = layer.weight_codes().codes
+    rows, group = len(codes), quantizer.group_size
+    scale = _per_group(quantizer.scale, rows)
+    zero = torch.zeros_like(scale, dtype=torch.int32)
+    if quantizer.zero_point is not None:
+        zero = _per_group(quantizer.zero_point, rows)
+    if isinstance(quantizer, DIntQuantizer):
+        if quantizer.code_bits > 4 or quantizer.special != 0.5:
+            raise NoIntegerKernel(f"{name}.weight is dint with {quantizer.code_bits} bits or another fraction than 1/2")
+        special = codes.int() - (2**quantizer.code_bits - 2)
+        codes = torch.where(special >= 0, 14 + special, codes.int())
+        return IntegerWeight(IntegerWeight.pack4(codes), scale, zero.to(torch.uint8), bias, rows, "dint4", group)
+    low, high = quantizer.codes.tolist()
+    if high - low < 16:
+        packed = IntegerWeight.pack4(codes.int() - min(low, 0))
+        return IntegerWeight(packed, scale, (zero - min(low, 0)).to(torch.uint8), bias, rows, "int4", group)
+    if bool((low - zero >= -128).all()) and bool((high - zero <= 127).all()):
+        spread = zero if group is None else zero.repeat_interleave(group, 1)[:, : codes.shape[1]]
+        return IntegerWeight((codes.int() - spread).to(torch.int8), scale, None, bias, rows, "int8", group)
+    moved = (codes.int() - 128).to(torch.int8)
+    return IntegerWeight(moved, scale, (zero - 128).to(torch.int8), bias, rows, "int8", group)
+
+
+def _per_group(values: Tensor, rows: int) -> Tensor:
+    """Scales or zero points as (rows, groups)."""
+    values = values.reshape(1, 1) if values.numel() == 1 else values.reshape(len(values), -1)
+    return values.expand(rows, -1).contiguous()
+
+
+def reordered(weight: IntegerWeight, rows: Sequence[int]) -> IntegerWeight:
+    """The weight with its outputs in another order, or fewer of them."""
+    index = torch.tensor(rows, device=weight.codes.device)
+    return _of_codes(weight, _codes(weight)[index], lambda values: values[index])
+
+
+def stacked(weights: Sequence[IntegerWeight]) -> IntegerWeight:
+    """One weight with the outputs of all, which read the same.
+
+    Raises
+    ------
+    NoIntegerKernel
+        Where they are not of one kind.
+    """
+    first = weights[0]
+    if len({(w.kind, w.group_size, w.zero is None) for w in weights}) > 1:
+        raise NoIntegerKernel("weights that are multiplied together have different formats")
+    if len(weights) == 1:
+        return first
+    biases = [w.scale.new_zeros(w.out_features) if w.bias is None else w.bias for w in weights]
+    bias = torch.cat(biases) if any(w.bias is not None for w in weights) else None
+    whole = replace(
+        first,
+        scale=torch.cat([w.scale for w in weights]),
+        zero=None if first.zero is None else torch.cat([w.zero for w in weights if w.zero is not None]),
+        bias=bias,
+    )
+    return _of_codes(whole, torch.cat([_codes(w) for w in weights]), lambda values: values)
+
+
+def _codes(weight: IntegerWeight) -> Tensor:
+    """Codes one by one."""
+    if weight.kind == "int8":
+        return weight.codes
+    return torch.cat((weight.codes & 15, weight.codes >> 4))[: weight.out_features]
+
+
+def _of_codes(weight: IntegerWeight, codes: Tensor, choose) -> IntegerWeight:  # noqa: ANN001
+    return replace(
+        weight,
+        codes=codes if weight.kind == "int8" else IntegerWeight.pack4(codes),
+        scale=choose(weight.scale),
+        zero=None if weight.zero is None else choose(weight.zero),
+        bias=None if weight.bias is None else choose(weight.bias),
+        out_features=len(codes),
+    )

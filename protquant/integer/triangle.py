@@ -1,0 +1,118 @@
+"""Triangle updates of the pair representation on integers (Algorithms 11-14 of Jumper et al. 2021).
+
+What is in codes: what the linear layers read, the operands of triangle multiplication, queries, keys and values.
+Rows of the pair are worked on a few at a time, and the pair is updated in place, so that no float of its size is made.
+"""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from protquant.integer.attention import GatedAttention
+from protquant.integer.norm import normalized_codes, row_tiles
+from protquant.integer.operands import NoIntegerKernel, stacked, tap_grid
+from protquant.integer.readers import only_input, shared_input
+from protquant.kernels.backend import Backend
+from protquant.kernels.operands import Codes8, Grid
+from protquant.models.triangle import TriangleAttention, TriangleMultiplication
+
+__all__ = ["IntegerTriangleAttention", "IntegerTriangleMultiplication"]
+
+
+class IntegerTriangleMultiplication(nn.Module):
+    """Twin of a quantized `TriangleMultiplication`.
+
+    Raises
+    ------
+    NoIntegerKernel
+        Where a part of it has none.
+    """
+
+    def __init__(self, module: TriangleMultiplication, backend: Backend, path: str) -> None:
+        super().__init__()
+        self.direction, self.backend = module.direction, backend
+        self.norm, self.out_norm = module.norm, module.out_norm
+        if type(module.update) is not nn.Identity:
+            raise NoIntegerKernel(f"{path}.update rotates what is added to the pair")
+        names = ("left_proj", "right_proj", "left_gate", "right_gate", "out_gate")
+        self.grid, weights = shared_input(module, names, path)
+        grids = tap_grid(module.left, f"{path}.left"), tap_grid(module.right, f"{path}.right")
+        if grids[0] is None or grids[1] is None:
+            raise NoIntegerKernel(f"{path}.left and right are in float")
+        self.grids: tuple[Grid, Grid] = (grids[0], grids[1])
+        self.proj = backend.prepare(stacked([weights["left_proj"], weights["right_proj"]]), self.grid)
+        self.gate = backend.prepare(stacked([weights["left_gate"], weights["right_gate"]]), self.grid)
+        self.out_gate = backend.prepare(weights["out_gate"], self.grid)
+        self.product_grid, out = only_input(module, "out_proj", path)
+        self.out_proj = backend.prepare(out, self.product_grid)
+        self.channels = module.left_proj.out_features
+
+    def add_to_(self, pair: Float[Tensor, "b i j c"], mask: Bool[Tensor, "b i j"] | None) -> None:
+        """Add the update to the pair, contiguous, in place."""
+        for index, z in enumerate(pair):
+            self._add_to(z, None if mask is None else mask[index])
+
+    def _add_to(self, pair: Float[Tensor, "i j c"], mask: Bool[Tensor, "i j"] | None) -> None:
+        backend, length = self.backend, len(pair)
+        gate, proj = backend.open(self.gate), backend.open(self.proj)
+        left, right = (backend.channel_buffer(self.channels, length, pair.device) for _ in range(2))
+        read: list[Codes8] = []
+        for rows in row_tiles(backend, length, length):
+            codes = normalized_codes(backend, self.norm, pair[rows].flatten(0, 1), self.grid)
+            valid = None if mask is None else mask[rows].flatten()
+            backend.gated_channels(codes, gate, proj, self.grids, valid, (left, right), rows.start)
+            read.append(codes)
+        out_gate, out_proj = backend.open(self.out_gate), backend.open(self.out_proj)
+        tiles = list(row_tiles(backend, length, length))
+        # The product is made for more rows at a time than the other steps work on: it pays.
+        step = max(1, backend.product_rows(self.channels, length) // tiles[0].stop) * tiles[0].stop if tiles else 1
+        for codes, rows in zip(read, tiles, strict=True):
+            if rows.start % step == 0:
+                first = rows.start
+                more = slice(first, min(length, first + step))
+                product = backend.triangle_product(left, right, self.grids, self.direction, more)
+            some = backend.product_tokens(product, self.grids, slice(rows.start - first, rows.stop - first))
+            normalized = normalized_codes(backend, self.out_norm, some.to(pair.dtype), self.product_grid)
+            update = backend.linear(normalized, out_proj, torch.float32)
+            backend.gated_add_(codes, out_gate, update, pair[rows].flatten(0, 1))
+
+
+class IntegerTriangleAttention(nn.Module):
+    """Twin of a quantized `TriangleAttention`.
+
+    Raises
+    ------
+    NoIntegerKernel
+        Where a part of it has none.
+    """
+
+    def __init__(self, module: TriangleAttention, backend: Backend, path: str) -> None:
+        super().__init__()
+        self.node, self.num_heads, self.backend = module.node, module.num_heads, backend
+        self.norm = module.norm
+        names = ("q_proj", "k_proj", "v_proj", "gate_proj", "bias_proj")
+        self.grid, weights = shared_input(module, names, path)
+        qkv = stacked([weights["q_proj"], weights["k_proj"], weights["v_proj"]])
+        self.attention = GatedAttention(module, qkv, weights["gate_proj"], self.grid, backend, path)
+        self.bias_proj = backend.prepare(weights["bias_proj"], self.grid)
+
+    def add_to_(self, pair: Float[Tensor, "b i j c"], mask: Bool[Tensor, "b i j"] | None) -> None:
+        """Add the update to the pair, in place."""
+        for index, z in enumerate(pair):
+            valid = None if mask is None else mask[index]
+            if self.node == "ending":
+                z, valid = z.transpose(0, 1), None if valid is None else valid.T
+            self._add_to(z, valid)
+
+    def _add_to(self, pair: Float[Tensor, "i j c"], mask: Bool[Tensor, "i j"] | None) -> None:
+        backend, length = self.backend, len(pair)
+        bias_proj = backend.open(self.bias_proj)
+        bias = torch.empty(length, length, self.num_heads, dtype=torch.float32, device=pair.device)
+        read: list[Codes8] = []
+        for rows in row_tiles(backend, length, length):
+            codes = normalized_codes(backend, self.norm, pair[rows].flatten(0, 1), self.grid)
+            bias[rows] = backend.linear(codes, bias_proj).unflatten(0, (-1, length))
+            read.append(codes)
+        triangle_bias, attention = bias.permute(2, 0, 1).contiguous(), self.attention.opened()
+        for codes, rows in zip(read, row_tiles(backend, length, length), strict=True):
+            attention.add_to_(codes, pair[rows], triangle_bias, None if mask is None else mask[rows])
