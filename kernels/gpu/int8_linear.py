@@ -111,6 +111,7 @@ def linear_int8(
     x_zero: Int[Tensor, " s"] | None = None,
     weight_zero: Int[Tensor, " n"] | None = None,
     weight_sum: Int[Tensor, " n"] | None = None,
+    out: Float[Tensor, "m n"] | Int8[Tensor, "m n"] | None = None,
     tile: MatmulTile | None = None,
     **after: Unpack[Epilogue],
 ) -> Float[Tensor, "m n"] | Int8[Tensor, "m n"]:
@@ -120,12 +121,14 @@ def linear_int8(
     ----------
     weight_sum : Tensor of int32, shape=(n,), optional
         Sums of the rows of `weight - weight_zero`, which `x_zero` needs; reckoned where they are not given.
+    out : Tensor, shape=(m, n), contiguous, optional
+        Where to write; it may be the residual itself.
     tile : MatmulTile, optional
         By default that of the device.
     """
     check_linear_int8(x, x_scale, weight, weight_scale, x_zero, weight_zero)
     (m, k), n = x.shape, len(weight)
-    arguments = epilogue_arguments(m, n, x.device, **after)
+    arguments = epilogue_arguments(m, n, x.device, out, **after)
     y: Tensor = arguments["y_ptr"]
     if y.numel() == 0:
         return y
@@ -135,7 +138,8 @@ def linear_int8(
             weight_sum = weight_sum - k * weight_zero.int()
     x = with_unit_columns(x)
     tile = tile or MatmulTile.for_device(x.device)
-    if is_wide(arguments["gate_ptr"], arguments["residual_ptr"]):
+    # Sums of the rows of x take registers, as float32 matrices do.
+    if weight_zero is not None or is_wide(arguments["gate_ptr"], arguments["residual_ptr"]):
         tile = tile.narrow()
     linear_int8_kernel[(triton.cdiv(m, tile.block_m) * triton.cdiv(n, tile.block_n),)](
         x_ptr=x,

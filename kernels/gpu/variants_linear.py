@@ -63,7 +63,7 @@ def _int8(target: str) -> Iterator[Variant]:
     for zeros, present, afters in cases:
         settings = {name: None for name in x_zero | weight_zero if name not in present}
         for after in afters:
-            tile = _tile(target, "int8", after)
+            tile = _tile(target, "int8", after, narrow="weight_zero_ptr" in present)
             yield _variant(linear_int8_kernel, ("linear_int8", zeros), types | present, numbers, settings, after, tile)
 
 
@@ -84,7 +84,7 @@ def _int4(target: str) -> Iterator[Variant]:
         for groups, codes in (("", ""), ("groups", ""), ("", "dINT"), ("groups", "dINT")):
             # Codes of weights have no part in what comes after.
             for after in afters[:2] if codes else afters:
-                tile = _tile(target, operands, after, grouped=bool(groups))
+                tile = _tile(target, operands, after, narrow=bool(groups))
                 settings: dict[str, Any] = absent | {"MULTIPLY": multiply, "DINT": bool(codes)}
                 settings["SUM"] = tl.int32 if multiply == tl.int8 else tl.float32
                 settings |= {"ONE_GROUP": not groups, "ONE_BLOCK": False}
@@ -112,10 +112,10 @@ def _flattened(target: str) -> Iterator[Variant]:
                 yield _variant(linear_flattened_kernel, name, all_types, numbers, settings, after, tile)
 
 
-def _tile(target: str, operands: Operands, after: _After, *, grouped: bool = False) -> MatmulTile:
+def _tile(target: str, operands: Operands, after: _After, *, narrow: bool = False) -> MatmulTile:
     """As the linear layers choose, where gate and residual are of the type of the output, or bfloat16 beside codes."""
     tile = MatmulTile.of(target, operands)
-    return tile.narrow() if grouped or (after.gated and after.dtype == "fp32") else tile
+    return tile.narrow() if narrow or (after.gated and after.dtype == "fp32") else tile
 
 
 def _variant(
