@@ -22,14 +22,13 @@ class AttentionTile:
     def of(cls, target: str | None, head_dim: int, *, is_wide: bool = False) -> "AttentionTile":
         """The tile for an architecture of `TARGETS`; None is the interpreter.
 
-        A float32 bias is wide: it leaves room for half as many keys, but for the 32 that matrix units sum over. Where
-        channels are no multiple of 16, codes are loaded in smaller pieces, whose addresses take room as well.
+        A float32 bias is wide: it leaves room for half as many keys, but for the 32 that matrix units sum over.
         """
         if target is None:
             return cls(64, 64, 4, 2)
-        tile = _ATTENTION[target] if head_dim <= 32 else _ATTENTION_WIDE[target]
-        tile = replace(tile, keys=max(32, tile.keys // 2)) if is_wide else tile
-        return replace(tile, queries=tile.queries // 2) if head_dim % 16 else tile
+        table = _ATTENTION_ODD if head_dim % 16 else _ATTENTION if head_dim <= 32 else _ATTENTION_WIDE
+        tile = table[target]
+        return replace(tile, keys=max(32, tile.keys // 2)) if is_wide else tile
 
 
 @dataclass(frozen=True)
@@ -105,15 +104,22 @@ _ATTENTION_WIDE = {
     "sm_100": AttentionTile(128, 32, 8, 2),
     "gfx942": AttentionTile(64, 32, 4, 2),
 }
+# Where channels are no multiple of 16, codes are loaded in smaller pieces, whose addresses take room as well.
+_ATTENTION_ODD = {
+    "sm_80": AttentionTile(64, 64, 8, 2),
+    "sm_90": AttentionTile(64, 64, 8, 2),
+    "sm_100": AttentionTile(128, 64, 8, 2),
+    "gfx942": AttentionTile(32, 32, 4, 2),
+}
 _TRANSITION = {
     "sm_80": TransitionTile(128, 32, 8, 2),
     "sm_90": TransitionTile(128, 64, 8, 2),
-    "sm_100": TransitionTile(128, 64, 8, 2),
+    "sm_100": TransitionTile(64, 64, 8, 2),
     "gfx942": TransitionTile(64, 32, 8, 2),
 }
 _TRANSITION_WIDE = {
     "sm_80": TransitionTile(64, 32, 8, 2),
     "sm_90": TransitionTile(64, 64, 8, 2),
-    "sm_100": TransitionTile(64, 64, 8, 2),
+    "sm_100": TransitionTile(64, 64, 16, 2),
     "gfx942": TransitionTile(32, 32, 8, 2),
 }
