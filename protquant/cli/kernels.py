@@ -77,6 +77,10 @@ def _print_roofline(as_json: bool) -> None:
         print_json({"predicted": True, "measured": False, "kernels": [asdict(each) for each in predictions]})
         return
     rows = [asdict(each) | {"predicted microseconds": each.microseconds} for each in predictions]
-    print_table(rows, _ROOFLINE_COLUMNS, "PREDICTED from published rates, not measured: no kernel is faster than this")
+    print_table(
+        rows,
+        _ROOFLINE_COLUMNS,
+        "PREDICTED from published rates, not measured; a lower bound, without exponentials of attention",
+    )
     for gpu in GPUS.values():
         typer.echo(f"{gpu.name}: {gpu.int8 / 1e12:.0f} TOPS of dense int8, {gpu.bytes / 1e9:.0f} GB/s")

@@ -104,6 +104,7 @@ def bench_fold(
             progress=progress,
         )
         machine = describe_machine()
+    model = Path(model).name if Path(model).exists() else model  # a report tells of no folders
     settings: dict[str, Any] = {"model": model, "length": len(sequence), "rounds": rounds, "backend": backend}
     settings |= {"threads": machine.threads, "device": device.type, "quants": [recipe.name for recipe in recipes]}
     facts = {"integers against simulation": {r.name: prints.between(r.name, _simulated(r)) for r in recipes}}

@@ -1,7 +1,8 @@
 """What integer kernels would take on GPUs at best: predicted from published rates, not measured.
 
 A kernel takes at least as long as its bytes at the rate of the memory, and as its operations at the rate of the matrix
-units; the larger of the two bounds it. Real kernels reach a part of that.
+units; the larger of the two bounds it. Real kernels reach a part of that. Exponentials of attention, and all else that
+is not reckoned on matrix units, are left out; float results are of 16 bits.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
