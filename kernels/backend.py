@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
@@ -88,6 +89,17 @@ class Backend(ABC):
     def quantize(self, x: Float[Tensor, "m k"], grid: Grid | TokenGrid) -> Codes8:
         """Codes of a float matrix."""
 
+    def normalized_codes(
+        self,
+        x: Float[Tensor, "m c"],
+        gain: Float[Tensor, " c"] | None,
+        bias: Float[Tensor, " c"] | None,
+        eps: float,
+        grid: Grid | TokenGrid,
+    ) -> Codes8:
+        """Codes of the rows after LayerNorm."""
+        return self.quantize(F.layer_norm(x, x.shape[-1:], gain, bias, eps), grid)
+
     @abstractmethod
     def linear(
         self, x: Codes8, layer: Linear, dtype: torch.dtype = torch.float32, residual: Float[Tensor, "m n"] | None = None
@@ -97,6 +109,12 @@ class Backend(ABC):
     @abstractmethod
     def linear_codes(self, x: Codes8, layer: Linear) -> Codes8:
         """The same on the grids of `layer.outs`; scale and zero are those of the first."""
+
+    def perceptron_add_(
+        self, x: Codes8, up: Linear, down: Linear, residual: Float[Tensor, "m n"]
+    ) -> Float[Tensor, "m n"]:
+        """`residual += down(codes of up(x))`, in place; `up` writes on one grid, on which `down` reads."""
+        return self.linear(self.linear_codes(x, up), down, residual=residual)
 
     @abstractmethod
     def gated_codes(self, x: Codes8, gate: Linear, values: Float[Tensor, "m n"], grid: Grid | TokenGrid) -> Codes8:

@@ -1,6 +1,7 @@
 """Which backend runs: chosen by name, or by the device; never changed without a word."""
 
 import importlib.util
+import os
 from typing import Literal, get_args
 
 import torch
@@ -35,4 +36,10 @@ def choose_backend(name: str, device: torch.device) -> Backend:
         return CPUBackend()
     if importlib.util.find_spec("triton") is None:
         raise ValueError("backend triton needs the package triton: pip install triton; reference and cpu do not")
-    raise ValueError("backend triton is not there yet")
+    if device.type == "cpu" and os.environ.get("TRITON_INTERPRET", "0") in ("", "0"):
+        raise ValueError("backend triton runs on GPUs; on a CPU only interpreted, with TRITON_INTERPRET=1")
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"backend triton runs on GPUs of NVIDIA and AMD, not on {device}; choose reference")
+    from protquant.kernels.gpu.backend import TritonBackend  # noqa: PLC0415 (triton is optional)
+
+    return TritonBackend()

@@ -13,7 +13,9 @@ from triton.compiler import ASTSource
 
 from protquant.kernels.gpu.tiles import TARGETS
 from protquant.kernels.gpu.variant import Variant
+from protquant.kernels.gpu.variants_elementwise import variants_of_elementwise
 from protquant.kernels.gpu.variants_linear import variants_of_linears
+from protquant.kernels.gpu.variants_triangle import variants_of_triangle
 
 __all__ = ["CompiledKernel", "Variant", "compile_variant", "variants"]
 
@@ -59,6 +61,8 @@ class CompiledKernel:
 def variants(target: str) -> Iterator[Variant]:
     """All kernels in all types that are used, with the tiles of `target`."""
     yield from variants_of_linears(target)
+    yield from variants_of_triangle(target)
+    yield from variants_of_elementwise(target)
 
 
 def compile_variant(variant: Variant, target: str) -> CompiledKernel:

@@ -44,6 +44,8 @@ def finish_and_store(
         y = tl.maximum(y, 0.0)
     elif ACTIVATION == "gelu":
         y = 0.5 * y * (1.0 + tl.erf(y * 0.7071067811865476))
+    elif ACTIVATION == "sigmoid":
+        y = tl.sigmoid(y)
     if gate_ptr is not None:
         y *= tl.load(gate_ptr + rows[:, None] * gate_stride + columns[None, :], mask=mask).to(tl.float32)
     if residual_ptr is not None:
@@ -53,8 +55,10 @@ def finish_and_store(
     tl.store(y_ptr + rows[:, None] * N + columns[None, :], y.to(y_ptr.dtype.element_ty), mask=mask)
 
 
-def epilogue_arguments(m: int, n: int, device: torch.device, **after: Unpack[Epilogue]) -> dict[str, Any]:
-    """Arguments of kernels that end with `finish_and_store`; `y_ptr` is the output, new.
+def epilogue_arguments(
+    m: int, n: int, device: torch.device, out: Tensor | None = None, **after: Unpack[Epilogue]
+) -> dict[str, Any]:
+    """Arguments of kernels that end with `finish_and_store`; `y_ptr` is the output: `out`, or a new one.
 
     Raises
     ------
@@ -67,11 +71,15 @@ def epilogue_arguments(m: int, n: int, device: torch.device, **after: Unpack[Epi
     gate = None if gate is None else with_unit_columns(gate)
     residual = None if residual is None else with_unit_columns(residual)
     dtype = after.get("dtype", torch.float32) if out_scale is None else torch.int8
+    if out is None:
+        out = torch.empty((m, n), dtype=dtype, device=device)
+    elif tuple(out.shape) != (m, n) or out.dtype != dtype or not out.is_contiguous():
+        raise ValueError(f"out must be ({m}, {n}) of {dtype}, contiguous, not {tuple(out.shape)} of {out.dtype}")
     return {
         "bias_ptr": None if bias is None else bias.contiguous(),
         "gate_ptr": gate,
         "residual_ptr": residual,
-        "y_ptr": torch.empty((m, n), dtype=dtype, device=device),
+        "y_ptr": out,
         "gate_stride": 0 if gate is None else gate.stride(0),
         "residual_stride": 0 if residual is None else residual.stride(0),
         # Of float32, as the reference takes it.

@@ -106,18 +106,27 @@ def gated_projection(
     out_low: int = -128,
     out_high: int = 127,
     out_layout: GatedLayout = "rows",
+    out: Int8[Tensor, "m n"] | Int8[Tensor, "n m"] | None = None,
     tile: MatmulTile | None = None,
 ) -> Int8[Tensor, "m n"] | Int8[Tensor, "n m"]:
     """As `protquant.kernels.reference.gated_projection`, in one kernel that reads `x` once for both products.
 
-    `tile` is by default that of the device.
+    Parameters
+    ----------
+    out : Tensor, optional
+        Where to write, of the shape of the layout; its rows may be strided.
+    tile : MatmulTile, optional
+        By default that of the device.
     """
     check_gated_projection(x, x_scale, proj, gate, out_scale, x_zero, mask, out_low, out_high, out_layout)
     if x_zero is not None and len(x_zero) != len(x_scale):
         raise ValueError(f"{len(x_scale)} scales and {len(x_zero)} zero points: give as many of one as of the other")
     (m, k), n = x.shape, len(proj.weight)
     by_rows = out_layout == "rows"
-    y = torch.empty((m, n) if by_rows else (n, m), dtype=torch.int8, device=x.device)
+    shape = (m, n) if by_rows else (n, m)
+    y = torch.empty(shape, dtype=torch.int8, device=x.device) if out is None else out
+    if tuple(y.shape) != shape or y.dtype != torch.int8:
+        raise ValueError(f"out must be {shape} of int8, not {tuple(y.shape)} of {y.dtype}")
     if y.numel() == 0:
         return y
     x = x if x.stride(1) == 1 else x.contiguous()
@@ -147,8 +156,7 @@ def gated_projection(
         # One scale for all rows, or all channels, is read again and again: a stride of 0.
         0 if len(x_scale) == 1 else 1,
         0 if len(inverse) == 1 else 1,
-        n if by_rows else 1,
-        1 if by_rows else m,
+        *(y.stride() if by_rows else reversed(y.stride())),
         LOW=out_low,
         HIGH=out_high,
         BLOCK_M=tile.block_m,

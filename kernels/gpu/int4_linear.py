@@ -194,6 +194,7 @@ def linear_int4(
     x_scale: Float[Tensor, " s"] | None = None,
     x_zero: Int[Tensor, " s"] | None = None,
     weight_sum: Int[Tensor, "n g"] | None = None,
+    out: Float[Tensor, "m n"] | Int8[Tensor, "m n"] | None = None,
     tile: MatmulTile | None = None,
     **after: Unpack[Epilogue],
 ) -> Float[Tensor, "m n"] | Int8[Tensor, "m n"]:
@@ -203,12 +204,14 @@ def linear_int4(
     ----------
     weight_sum : Tensor of int16 or int32, shape=(n, g), optional
         `weight_sums` of the weight, which `x_zero` of int8 codes needs; reckoned where they are not given.
+    out : Tensor, shape=(m, n), contiguous, optional
+        Where to write; it may be the residual itself.
     tile : MatmulTile, optional
         By default that of the device.
     """
     size = check_linear_int4(x, weight, weight_scale, weight_zero, channels, group_size, codes, x_scale, x_zero)
     m, n = len(x), len(weight)
-    arguments = epilogue_arguments(m, n, x.device, **after)
+    arguments = epilogue_arguments(m, n, x.device, out, **after)
     y: Tensor = arguments["y_ptr"]
     if y.numel() == 0:
         return y

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int, Int8, UInt8
 from torch import Tensor
 
 from protquant.kernels.gpu.piecewise import decode_bytes, decoding_numbers
-from protquant.kernels.gpu.quantize import empty_token_codes, store_rows
+from protquant.kernels.gpu.quantize import encode_tokens, store_rows
 from protquant.kernels.gpu.row_tile import UNFUSED, RowTile, with_unit_columns
 from protquant.kernels.reference.norm import check_bytes, check_norm
 from protquant.kernels.reference.piecewise_bytes import ByteGrid
@@ -35,6 +35,7 @@ def norm_quantize_kernel(
     zero_ptr,
     codes_ptr,
     y_ptr,
+    below_zero_ptr,
     M,
     C,
     x_stride,
@@ -51,10 +52,16 @@ def norm_quantize_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """Some whole rows; the grid is None where they are floats, and pointers that are None are left out."""
+    """Some whole rows; the grid is None where they are floats, and pointers that are None are left out.
+
+    Affine rows are left as they are where there is a 1 at `below_zero_ptr`.
+    """
+    end = M
+    if MODE == "affine" and below_zero_ptr is not None:
+        end = tl.where(tl.load(below_zero_ptr) != 0, 0, M)
     rows = tl.program_id(0).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
     columns = tl.arange(0, BLOCK_C)
-    row_mask, column_mask = rows < M, columns < C
+    row_mask, column_mask = rows < end, columns < C
     mask = row_mask[:, None] & column_mask[None, :]
     x = tl.load(x_ptr + rows[:, None] * x_stride + columns[None, :], mask=mask, other=0)
     if step is not None:
@@ -71,7 +78,9 @@ def norm_quantize_kernel(
         y += tl.load(bias_ptr + columns, mask=column_mask, other=0.0).to(tl.float32)[None, :]
     if y_ptr is not None:
         tl.store(y_ptr + rows[:, None] * C + columns[None, :], y.to(y_ptr.dtype.element_ty), mask=mask)
-    store_rows(y, rows, row_mask, columns, column_mask, scale_ptr, zero_ptr, codes_ptr, C, MODE, LOW, HIGH)
+    store_rows(
+        y, rows, row_mask, columns, column_mask, scale_ptr, zero_ptr, codes_ptr, below_zero_ptr, C, MODE, LOW, HIGH
+    )
 
 
 def layer_norm_quantize(
@@ -93,7 +102,7 @@ def layer_norm_quantize(
     check_norm(x, gain, bias)
     check_scale(scale, zero, low, high)
     codes = torch.empty(x.shape, dtype=torch.int8, device=x.device)
-    _launch(x, _NO_GRID, gain, bias, eps, scale, zero, codes, None, "static", low, high)
+    _launch(x, _NO_GRID, gain, bias, eps, scale, zero, codes, None, None, "static", low, high)
     return codes
 
 
@@ -104,13 +113,13 @@ def layer_norm_quantize_per_token(
     eps: float,
     *,
     symmetric: bool = True,
+    bits: int = 8,
+    unsigned: bool = False,
 ) -> TokenCodes:
     """As `protquant.kernels.reference.norm.layer_norm_quantize_per_token`, in one kernel; see `layer_norm_quantize`."""
     check_matrix(x)
     check_norm(x, gain, bias)
-    encoded = empty_token_codes(x, symmetric)
-    _launch_per_token(x, _NO_GRID, gain, bias, eps, encoded, None)
-    return encoded
+    return _per_token(x, _NO_GRID, gain, bias, eps, None, symmetric=symmetric, bits=bits, unsigned=unsigned)
 
 
 def decode_norm_quantize(
@@ -132,7 +141,7 @@ def decode_norm_quantize(
     check_scale(scale, zero, low, high)
     quantized = torch.empty(codes.shape, dtype=torch.int8, device=codes.device)
     y = None if normalized is None else torch.empty(codes.shape, dtype=normalized, device=codes.device)
-    _launch(codes, decoding_numbers(grid), gain, bias, eps, scale, zero, quantized, y, "static", low, high)
+    _launch(codes, decoding_numbers(grid), gain, bias, eps, scale, zero, quantized, y, None, "static", low, high)
     return quantized, y
 
 
@@ -152,24 +161,28 @@ def decode_norm_quantize_per_token(
     """
     check_bytes(codes)
     check_norm(codes, gain, bias)
-    encoded = empty_token_codes(codes, symmetric)
     y = None if normalized is None else torch.empty(codes.shape, dtype=normalized, device=codes.device)
-    _launch_per_token(codes, decoding_numbers(grid), gain, bias, eps, encoded, y)
-    return encoded, y
+    numbers = decoding_numbers(grid)
+    return _per_token(codes, numbers, gain, bias, eps, y, symmetric=symmetric, bits=8, unsigned=False), y
 
 
-def _launch_per_token(
+def _per_token(
     x: Tensor,
     grid: Mapping[str, float | None],
     gain: Tensor | None,
     bias: Tensor | None,
     eps: float,
-    encoded: TokenCodes,
     y: Tensor | None,
-) -> None:
-    codes, scales, zeros = encoded
-    mode, low = ("symmetric", -127) if zeros is None else ("affine", -128)
-    _launch(x, grid, gain, bias, eps, scales, zeros, codes, y, mode, low, 127)
+    *,
+    symmetric: bool,
+    bits: int,
+    unsigned: bool,
+) -> TokenCodes:
+    def launch(encoded: TokenCodes, below_zero: Tensor | None, mode: str, low: int, high: int) -> None:
+        codes, scales, zeros = encoded
+        _launch(x, grid, gain, bias, eps, scales, zeros, codes, y, below_zero, mode, low, high)
+
+    return encode_tokens(x, launch, symmetric=symmetric, bits=bits, unsigned=unsigned)
 
 
 def _launch(
@@ -182,6 +195,7 @@ def _launch(
     zero: Tensor | None,
     codes: Tensor,
     y: Tensor | None,
+    below_zero: Tensor | None,
     mode: str,
     low: int,
     high: int,
@@ -199,6 +213,7 @@ def _launch(
         zero,
         codes,
         y,
+        below_zero,
         m,
         c,
         x.stride(0),

@@ -110,11 +110,17 @@ def transition_int8(
     out_high: int = 127,
     residual: Float[Tensor, "m n"] | None = None,
     dtype: torch.dtype = torch.float32,
+    out: Float[Tensor, "m n"] | None = None,
     tile: TransitionTile | None = None,
 ) -> Float[Tensor, "m n"]:
     """As `protquant.kernels.reference.transition_int8`, in one kernel, a chunk of hidden channels after another.
 
-    `tile` is by default that of the device.
+    Parameters
+    ----------
+    out : Tensor, shape=(m, n), contiguous, optional
+        Where to write; it may be the residual itself.
+    tile : TransitionTile, optional
+        By default that of the device.
 
     Raises
     ------
@@ -131,7 +137,9 @@ def transition_int8(
             f"{widest} channels: rows of more than {MAX_TRANSITION_CHANNELS} do not fit into registers; "
             "call linear_int8 for either layer"
         )
-    y = torch.empty((m, n), dtype=dtype, device=x.device)
+    y = torch.empty((m, n), dtype=dtype, device=x.device) if out is None else out
+    if tuple(y.shape) != (m, n) or y.dtype != dtype or not y.is_contiguous():
+        raise ValueError(f"out must be ({m}, {n}) of {dtype}, contiguous, not {tuple(y.shape)} of {y.dtype}")
     if y.numel() == 0:
         return y
     x = x if x.stride(1) == 1 else x.contiguous()

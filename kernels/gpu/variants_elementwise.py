@@ -69,7 +69,7 @@ def _quantize(channels: int) -> Iterator[Variant]:
             types = {"x_ptr": f"*{dtype}", "scale_ptr": "*fp32", "codes_ptr": "*i8"}
             types |= {"zero_ptr": "*i32"} if zero else {}
             name = f"quantize_int8 ({mode}{', zero' if zero else ''}; {channels} x {dtype})"
-            yield _rows(name, quantize_int8_kernel, channels, types, _mode(mode, zero))
+            yield from _signed_or_not(name, quantize_int8_kernel, channels, types, _mode(mode, zero))
 
 
 def _norm(channels: int) -> Iterator[Variant]:
@@ -78,13 +78,15 @@ def _norm(channels: int) -> Iterator[Variant]:
             types, settings = _norm_types(mode)
             settings |= dict.fromkeys(_DECODING) | {"y_ptr": None}
             name = f"layer_norm_quantize ({mode}; {channels} x {dtype})"
-            yield _rows(name, norm_quantize_kernel, channels, types | {"x_ptr": f"*{dtype}"}, settings)
+            types["x_ptr"] = f"*{dtype}"
+            yield from _signed_or_not(name, norm_quantize_kernel, channels, types, settings)
 
 
 def _decode_norm() -> Iterator[Variant]:
     for mode in _MODES:
         types, settings = _norm_types(mode)
         types |= {"x_ptr": "*u8"} | _DECODING
+        settings["below_zero_ptr"] = None
         name = f"decode_norm_quantize ({mode}"
         yield _rows(f"{name}; {_PAIR})", norm_quantize_kernel, _PAIR, types, settings | {"y_ptr": None})
         for dtype in _FLOATS:
@@ -102,6 +104,15 @@ def _norm_types(mode: str) -> tuple[dict[str, str], dict[str, object]]:
 def _mode(mode: str, zero: bool) -> dict[str, object]:
     low, high = _MODES[mode]
     return {"MODE": mode, "LOW": low, "HIGH": high} | ({} if zero else {"zero_ptr": None})
+
+
+def _signed_or_not(
+    name: str, kernel: object, channels: int, types: Mapping[str, str], settings: Mapping[str, object]
+) -> Iterator[Variant]:
+    """Rows of one sign or both; and, of the widest, those that turn out to be of one: they hold no more elsewhere."""
+    yield _rows(name, kernel, channels, types, {**settings, "below_zero_ptr": None})
+    if settings["MODE"] != "static" and channels in (_EMBEDDING, _HIDDEN):
+        yield _rows(f"{name[:-1]}; unsigned)", kernel, channels, {**types, "below_zero_ptr": "*i32"}, settings)
 
 
 def _token_outlier(channels: int) -> Iterator[Variant]:

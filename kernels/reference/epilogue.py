@@ -1,6 +1,6 @@
 """What a linear layer does with its sums: bias, activation, gate, residual, and rounding to a type or to codes."""
 
-from typing import Literal, TypedDict, Unpack
+from typing import Literal, TypedDict, Unpack, get_args
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ from protquant.kernels.reference.uniform import encode_uniform
 
 __all__ = ["Activation", "Epilogue", "check_epilogue", "finish"]
 
-Activation = Literal["none", "relu", "gelu"]
+Activation = Literal["none", "relu", "gelu", "sigmoid"]
 
 
 class Epilogue(TypedDict, total=False):
@@ -22,7 +22,7 @@ class Epilogue(TypedDict, total=False):
     bias : Tensor, shape=(n,), or None
         Summands before the activation.
     activation : str
-        "none", "relu" or "gelu" (the exact one).
+        "none", "relu", "gelu" (the exact one) or "sigmoid".
     gate, residual : Tensor, shape=(m, n), or None
         Factors, after the activation, and summands at the end.
     dtype : torch.dtype
@@ -63,6 +63,8 @@ def finish(y: Float[Tensor, "m n"], **after: Unpack[Epilogue]) -> Float[Tensor, 
         y = y.relu()
     elif activation == "gelu":
         y = F.gelu(y)
+    elif activation == "sigmoid":
+        y = y.sigmoid()
     if gate is not None:
         y = y * gate.float()
     if residual is not None:
@@ -81,8 +83,8 @@ def check_epilogue(m: int, n: int, **after: Unpack[Epilogue]) -> None:
     for name, matrix in (("gate", after.get("gate")), ("residual", after.get("residual"))):
         if matrix is not None and tuple(matrix.shape) != (m, n):
             raise ValueError(f"{name} has the shape {tuple(matrix.shape)}, the output ({m}, {n})")
-    if after.get("activation", "none") not in ("none", "relu", "gelu"):
-        raise ValueError(f"activation {after['activation']!r} is none of none, relu, gelu")
+    if after.get("activation", "none") not in get_args(Activation):
+        raise ValueError(f"activation {after['activation']!r} is none of {', '.join(get_args(Activation))}")
     if out_scale is None:
         return
     low, high, zero = after.get("out_low", -128), after.get("out_high", 127), after.get("out_zero", 0)

@@ -62,9 +62,12 @@ def layer_norm_quantize_per_token(
     eps: float,
     *,
     symmetric: bool = True,
+    bits: int = 8,
+    unsigned: bool = False,
 ) -> TokenCodes:
     """As `layer_norm_quantize`, with scales that the normalized rows give, as in `quantize_int8_per_token`."""
-    return quantize_int8_per_token(_normalized(x, gain, bias, eps), symmetric=symmetric)
+    normalized = _normalized(x, gain, bias, eps)
+    return quantize_int8_per_token(normalized, symmetric=symmetric, bits=bits, unsigned=unsigned)
 
 
 def decode_norm_quantize(

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from protquant.kernels.reference.uniform import encode_uniform
 
-__all__ = ["TokenCodes", "check_matrix", "check_scale", "quantize_int8", "quantize_int8_per_token"]
+__all__ = ["TokenCodes", "check_bits", "check_matrix", "check_scale", "quantize_int8", "quantize_int8_per_token"]
 
-# Affine codes of 8 bits are 0 to 255; int8 holds them with this taken away, from them and from their zero point.
+# Affine codes of 8 bits are 0 to 255: int8 holds them with this taken away, from them and from their zero point.
 _SHIFT = 128
 _TINY = torch.finfo(torch.float32).tiny
 
@@ -52,12 +52,22 @@ def quantize_int8(
     return encode_uniform(x, scale, zero, low, high).to(torch.int8)
 
 
-def quantize_int8_per_token(x: Float[Tensor, "m c"], *, symmetric: bool = True) -> TokenCodes:
+def quantize_int8_per_token(
+    x: Float[Tensor, "m c"], *, symmetric: bool = True, bits: int = 8, unsigned: bool = False
+) -> TokenCodes:
     """Codes of the rows of `x`, finite, in steps that each row itself gives.
 
     Symmetric: steps of the largest magnitude over 127, codes -127 to 127, no zero points. Affine: 255 steps from the
     smallest to the largest value, a range that is widened to hold 0; codes and zero points are those of 0 to 255 less
     128. A row of nothing but zeros, or of what float32 flushes to zero, has steps of 1.
+
+    Parameters
+    ----------
+    bits : int
+        2 to 8. Fewer than 8 have fewer steps; affine codes are those of 0 to 2^bits - 1 then.
+    unsigned : bool
+        Let symmetric codes of a matrix without negative values be those of affine rows, which have twice as many: as
+        the simulation does. There are zero points then in any case.
 
     Raises
     ------
@@ -65,16 +75,30 @@ def quantize_int8_per_token(x: Float[Tensor, "m c"], *, symmetric: bool = True) 
         For a shape or dtype that does not fit.
     """
     check_matrix(x)
+    check_bits(bits)
+    if symmetric and unsigned:
+        if bool((x >= 0).all()):
+            return quantize_int8_per_token(x, symmetric=False, bits=bits)
+        codes, scales, _ = quantize_int8_per_token(x, symmetric=True, bits=bits)
+        return TokenCodes(codes, scales, torch.zeros(len(x), dtype=torch.int32, device=x.device))
+    most = 2 ** (bits - 1) - 1 if symmetric else 2**bits - 1
     # The zero beside each row widens its range to hold 0.
     lowest, highest = torch.cat((x.double(), x.new_zeros(len(x), 1).double()), dim=1).aminmax(dim=1)
-    steps = torch.maximum(-lowest, highest) / 127 if symmetric else (highest - lowest) / 255
+    steps = torch.maximum(-lowest, highest) / most if symmetric else (highest - lowest) / most
     steps = torch.where(steps > _TINY, steps, 1.0)
     scales = steps.float()
     if symmetric:
-        return TokenCodes(encode_uniform(x, scales[:, None], None, -127, 127), scales, None)
+        return TokenCodes(encode_uniform(x, scales[:, None], None, -most, most), scales, None)
     zeros = torch.round(-lowest / steps).int()
-    codes = encode_uniform(x, scales[:, None], zeros[:, None], 0, 255).short() - _SHIFT
-    return TokenCodes(codes.to(torch.int8), scales, zeros - _SHIFT)
+    shift = _SHIFT if bits == 8 else 0
+    codes = encode_uniform(x, scales[:, None], zeros[:, None], 0, most).short() - shift
+    return TokenCodes(codes.to(torch.int8), scales, zeros - shift)
+
+
+def check_bits(bits: int) -> None:
+    """Raise ValueError unless codes have 2 to 8 bits."""
+    if not 2 <= bits <= 8:
+        raise ValueError(f"codes have 2 to 8 bits, not {bits}")
 
 
 def check_matrix(x: Tensor) -> None:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from protquant.kernels.backend import Backend
 from protquant.kernels.operands import Codes8, Grid, TokenGrid
+from protquant.quant.modules import QuantizedLayerNorm
 
 __all__ = ["normalized_codes", "row_tiles"]
 
@@ -21,4 +22,6 @@ def row_tiles(backend: Backend, length: int, tokens_per_row: int) -> Iterator[sl
 
 def normalized_codes(backend: Backend, norm: nn.Module, x: Float[Tensor, "m c"], grid: Grid | TokenGrid) -> Codes8:
     """Codes of the normalized rows; a quantized input of the norm is decoded, or simulated, inside it."""
+    if type(norm) is nn.LayerNorm or (type(norm) is QuantizedLayerNorm and norm.input_quantizer is None):
+        return backend.normalized_codes(x, norm.weight, norm.bias, norm.eps, grid)
     return backend.quantize(norm(x), grid)

@@ -55,10 +55,10 @@ class Perceptron:
         backend = self.backend
         codes = normalized_codes(backend, norm, residual, self.grid)
         if self.direct:
-            hidden = backend.linear_codes(codes, self.up)
-        else:
-            y = backend.linear(codes, self.up, torch.float32)
-            hidden = backend.quantize(y if self.transforms is None else self.transforms(y), self.hidden_grid)
+            backend.perceptron_add_(codes, self.up, self.down, residual)
+            return
+        y = backend.linear(codes, self.up, torch.float32)
+        hidden = backend.quantize(y if self.transforms is None else self.transforms(y), self.hidden_grid)
         backend.linear(hidden, self.down, residual=residual)
 
 
