@@ -7,7 +7,7 @@ from torch import Tensor
 pytest.importorskip("triton")
 
 from protquant.kernels.gpu.flattened_linear import linear_flattened
-from protquant.kernels.reference import linear_flattened as reference
+from protquant.kernels.reference.linear_flattened import linear_flattened as reference
 from protquant.kernels.reference.nibbles import pack_nibbles
 from protquant.quant.channel_splitting import SaturatingSplit, pieces_at
 
@@ -29,12 +29,10 @@ def test_pieces_are_quantized_and_summed_exactly(m: int, n: int, c: int, dtype: 
     scale, shared = torch.rand(n), (x, THRESHOLD / 127, split.channel, split.low, split.high)
     weight = torch.randint(-128, 128, (n, d), dtype=torch.int8)
     y = linear_flattened(*shared, weight, scale, x_low=-127)
-    assert torch.equal(y, reference.linear_flattened(*shared, weight, scale, x_low=-127))
+    assert torch.equal(y, reference(*shared, weight, scale, x_low=-127))
     packed, zero = pack_nibbles(torch.randint(0, 16, (n, d))), torch.randint(0, 16, (n,), dtype=torch.uint8)
     given = {"weight_zero": zero, "x_low": 1, "x_high": 7}  # nothing beyond the last piece counts, whatever its code
-    assert torch.equal(
-        linear_flattened(*shared, packed, scale, **given), reference.linear_flattened(*shared, packed, scale, **given)
-    )
+    assert torch.equal(linear_flattened(*shared, packed, scale, **given), reference(*shared, packed, scale, **given))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8])
@@ -52,7 +50,7 @@ def test_what_follows_is_that_of_the_reference(dtype: torch.dtype):
     assert len(y.unique()) > 20
     # Triton's interpreter cuts bfloat16 off where it should round.
     rtol = torch.finfo(dtype).eps if dtype == torch.bfloat16 else 0.0
-    torch.testing.assert_close(y, reference.linear_flattened(*operands, **after), rtol=rtol, atol=0.0)
+    torch.testing.assert_close(y, reference(*operands, **after), rtol=rtol, atol=0.0)
 
 
 def test_no_rows_give_no_rows():

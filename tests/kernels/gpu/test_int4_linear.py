@@ -7,7 +7,7 @@ from torch import Tensor
 pytest.importorskip("triton")
 
 from protquant.kernels.gpu.int4_linear import block_of_group, linear_int4, weight_sums
-from protquant.kernels.reference import linear_int4 as reference
+from protquant.kernels.reference.linear_int4 import linear_int4 as reference
 from protquant.kernels.reference.nibbles import pack_nibbles
 
 # Of rows, outputs and channels, and channels of a group: blocks of the interpreter have up to 64 of each.
@@ -49,14 +49,10 @@ def test_sums_of_groups_are_exact(m: int, n: int, k: int, group_size: int | None
     packed, scale, zero = weight(n, k, group_size)
     x, of_x = activations(kind, m, k)
     given = {"channels": k, "group_size": group_size, "codes": codes, **of_x}
-    assert torch.equal(
-        linear_int4(x, packed, scale, zero, **given), reference.linear_int4(x, packed, scale, zero, **given)
-    )
+    assert torch.equal(linear_int4(x, packed, scale, zero, **given), reference(x, packed, scale, zero, **given))
     # One scale for all rows, no zero point.
     given |= {"x_scale": torch.full((1,), 0.3), "x_zero": None}
-    assert torch.equal(
-        linear_int4(x, packed, scale, zero, **given), reference.linear_int4(x, packed, scale, zero, **given)
-    )
+    assert torch.equal(linear_int4(x, packed, scale, zero, **given), reference(x, packed, scale, zero, **given))
 
 
 @pytest.mark.parametrize("codes", ["uniform", "dint"])
@@ -69,7 +65,7 @@ def test_floats_meet_unpacked_weights(m: int, n: int, k: int, group_size: int | 
     given = {"channels": k, "group_size": group_size, "codes": codes}
     y = linear_int4(x, packed, scale, zero, **given)
     # Sums of products without error in float32, in another order: about 200 values of 10 steps of up to 0.1.
-    expected = reference.linear_int4(x, packed, scale, zero, **given)
+    expected = reference(x, packed, scale, zero, **given)
     torch.testing.assert_close(y, expected, rtol=1e-5, atol=2e-5)
 
 
@@ -84,7 +80,7 @@ def test_what_follows_is_that_of_the_reference(kind: str, dtype: torch.dtype):
     after |= {"out_scale": 0.5, "out_zero": 3, "out_low": -127} if dtype == torch.int8 else {"dtype": dtype}
     given = {"channels": k, "group_size": 32, **of_x, **after}
     y = linear_int4(x, packed, scale, zero, **given)
-    expected = reference.linear_int4(x, packed, scale, zero, **given)
+    expected = reference(x, packed, scale, zero, **given)
     assert y.dtype == dtype
     if dtype == torch.int8:
         assert len(y.unique()) > 20
