@@ -7,10 +7,11 @@ from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from torch import Tensor
 
 from protquant.kernels.operands import Activation, Codes8, Grid, IntegerWeight, TokenGrid
+from protquant.kernels.reference.piecewise_bytes import ByteGrid, decode_tailed_bytes, encode_tailed_bytes
 
 __all__ = ["Backend", "Direction", "Linear"]
 
@@ -175,6 +176,16 @@ class Backend(ABC):
         self, product: Shaped[Tensor, "c i j"], grids: tuple[Grid, Grid], rows: slice
     ) -> Float[Tensor, "ij c"]:
         """Values of some `rows` of a triangle product, token by token."""
+
+    def encode_bytes(self, x: Float[Tensor, "..."], grid: ByteGrid) -> UInt8[Tensor, "..."]:
+        """Bytes of a piecewise linear grid: how a residual is kept in a byte per element."""
+        self.calls["encode_bytes", "reference"] += 1
+        return encode_tailed_bytes(x.float(), grid)
+
+    def decode_bytes(self, codes: UInt8[Tensor, "..."], grid: ByteGrid) -> Float[Tensor, "..."]:
+        """Values of such bytes, float32."""
+        self.calls["decode_bytes", "reference"] += 1
+        return decode_tailed_bytes(codes, grid)
 
     @abstractmethod
     def attention(

@@ -13,6 +13,7 @@ kind               name                                       the tensor
 `softmax_input`    `lm.layers.3.attn.logits`                  attention logits, (..., query, key)
 `softmax_output`   `lm.layers.3.attn.probs`                   attention probabilities
 `matmul_operand`   `lm.layers.3.attn.q`                       an operand of a product of activations
+`residual`         `trunk.blocks.3.pair_residual.tri_mul_out` the pair representation after an update
 =================  =========================================  ====================================
 
 Frames, torsions and the points of invariant point attention are coordinates: they are no sites, and stay in float32.
@@ -27,7 +28,14 @@ from torch import nn
 __all__ = ["ACTIVATION_KINDS", "KINDS", "WEIGHT_KINDS", "Kind", "Site", "Tap", "find_sites"]
 
 Kind = Literal[
-    "linear_weight", "linear_input", "norm_gain", "norm_input", "softmax_input", "softmax_output", "matmul_operand"
+    "linear_weight",
+    "linear_input",
+    "norm_gain",
+    "norm_input",
+    "softmax_input",
+    "softmax_output",
+    "matmul_operand",
+    "residual",
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 WEIGHT_KINDS: tuple[Kind, ...] = ("linear_weight", "norm_gain")
@@ -40,7 +48,7 @@ class Tap(nn.Identity):
     Parameters
     ----------
     kind : Kind
-        What the tensor is: one of `softmax_input`, `softmax_output`, `matmul_operand`.
+        What the tensor is: one of `softmax_input`, `softmax_output`, `matmul_operand`, `residual`.
     """
 
     def __init__(self, kind: Kind) -> None:

@@ -3,15 +3,17 @@
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from torch import Tensor
 
 from protquant.kernels.backend import Backend, Direction, Linear
 from protquant.kernels.cpu.attention import attend_bfloat16, attend_float32
 from protquant.kernels.cpu.features import Features, features
 from protquant.kernels.cpu.linear import CPULinear
+from protquant.kernels.cpu.piecewise import decode_bytes, encode_bytes
 from protquant.kernels.cpu.quantize import quantize, quantize_static
 from protquant.kernels.operands import Activation, Codes8, Grid, IntegerWeight, TokenGrid
+from protquant.kernels.reference.piecewise_bytes import ByteGrid
 
 __all__ = ["CPUBackend"]
 
@@ -146,6 +148,14 @@ class CPUBackend(Backend):
         # A copy from one type to another that turns as well is slow: one after the other is not.
         by_channel = product[:, rows].float().flatten(1)
         return by_channel.T.contiguous().mul_(grids[0].scale * grids[1].scale)
+
+    def encode_bytes(self, x: Float[Tensor, "..."], grid: ByteGrid) -> UInt8[Tensor, "..."]:
+        self.calls["encode_bytes", "torch"] += 1
+        return encode_bytes(x.float(), grid)
+
+    def decode_bytes(self, codes: UInt8[Tensor, "..."], grid: ByteGrid) -> Float[Tensor, "..."]:
+        self.calls["decode_bytes", "torch"] += 1
+        return decode_bytes(codes, grid)
 
     def product_rows(self, channels: int, length: int) -> int:
         """Rows of a triangle multiplication that are worked on at a time."""

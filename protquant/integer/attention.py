@@ -1,12 +1,10 @@
 """Gated attention on integers: what attention over residues and over edges of triangles have in common."""
 
-from collections.abc import Mapping
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from protquant.integer.operands import NoIntegerKernel, tap_grid
+from protquant.integer.operands import NoIntegerKernelError, tap_grid
 from protquant.integer.readers import only_input
 from protquant.kernels.backend import Backend
 from protquant.kernels.operands import Codes8, Grid, IntegerWeight, TokenGrid
@@ -30,7 +28,7 @@ class GatedAttention:
 
     Raises
     ------
-    NoIntegerKernel
+    NoIntegerKernelError
         Where a part of it has none.
     """
 
@@ -44,8 +42,8 @@ class GatedAttention:
         path: str,
     ) -> None:
         if not (isinstance(module.logits, Tap) and isinstance(module.probs, Tap)):
-            raise NoIntegerKernel(f"{path}: attention logits or probabilities are quantized")
-        taps: Mapping[str, Grid | None] = {n: tap_grid(module.get_submodule(n), f"{path}.{n}") for n in "qkv"}
+            raise NoIntegerKernelError(f"{path}: attention logits or probabilities are quantized")
+        taps = {n: tap_grid(module.get_submodule(n), f"{path}.{n}") for n in "qkv"}
         self.backend = backend
         self.heads, self.scale = int(module.num_heads), float(module.scale)
         self.grids: tuple[Grid, Grid, Grid] | None = None
@@ -56,7 +54,7 @@ class GatedAttention:
             outs = [(each, qkv.out_features // 3) for each in (q.stretched(1 / self.scale), k, v)]
             self.grids, self.scale = (q, k, v), 1.0
         elif any(taps.values()):
-            raise NoIntegerKernel(f"{path}: of q, k and v some are in float and some are not")
+            raise NoIntegerKernelError(f"{path}: of q, k and v some are in float and some are not")
         self.qkv = backend.prepare(qkv, grid, outs=outs)
         self.gate = backend.prepare(gate, grid)
         self.out_grid, out = only_input(module, "out_proj", path)

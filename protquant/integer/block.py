@@ -6,7 +6,8 @@ from typing import Any
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from protquant.integer.operands import NoIntegerKernel
+from protquant.integer.operands import NoIntegerKernelError
+from protquant.integer.pair_stream import PairStream, pair_codec
 from protquant.integer.single import IntegerPairToBias, IntegerSingleAttention, IntegerSingleToPair
 from protquant.integer.transition import IntegerTransition
 from protquant.integer.triangle import IntegerTriangleAttention, IntegerTriangleMultiplication
@@ -37,7 +38,7 @@ class IntegerFoldingBlock(nn.Module):
             module = block.get_submodule(name)
             try:
                 return make(module, *more, backend, f"{path}.{name}")
-            except NoIntegerKernel as reason:
+            except NoIntegerKernelError as reason:
                 self.left[f"{path}.{name}"] = str(reason)
                 return module
 
@@ -52,46 +53,62 @@ class IntegerFoldingBlock(nn.Module):
         self.tri_attn_end = part("tri_attn_end", IntegerTriangleAttention)
         self.pair_transition = part("pair_transition", IntegerTransition)
         self.on_integers = [name for name, module in self.named_children() if module is not block.get_submodule(name)]
+        self.pair_residual = block.pair_residual
+        self.codecs = {name: pair_codec(tap, backend) for name, tap in block.pair_residual.items()}
+        self.hands_on_codes = False
 
     next_inputs = staticmethod(FoldingBlock.next_inputs)
 
     def forward(
         self,
         single: Float[Tensor, "b l s"],
-        pair: Float[Tensor, "b i j c"],
+        pair: Float[Tensor, "b i j c"] | PairStream,
         mask: Bool[Tensor, "b l"],
         chunk_size: int | None = None,
-    ) -> tuple[Float[Tensor, "b l s"], Float[Tensor, "b i j c"]]:
+    ) -> tuple[Float[Tensor, "b l s"], Float[Tensor, "b i j c"] | PairStream]:
         """`chunk_size` is for parts that are not on integers; the others choose their own."""
-        single, pair = single.contiguous(), pair.contiguous()
+        single = single.contiguous()
+        stream = pair if isinstance(pair, PairStream) else PairStream(pair)
         whole = bool(mask.all())
+        self._update_single(single, stream, None if whole else mask, mask)
+        if isinstance(self.single_to_pair, IntegerSingleToPair):
+            self.single_to_pair.add_to_(single, stream, self.codecs["single_to_pair"])
+        else:
+            self._simulate("single_to_pair", stream, single)
         pair_mask = mask[:, :, None] & mask[:, None, :]
-        bias = self.pair_to_bias(pair)
+        for name in ("tri_mul_out", "tri_mul_in", "tri_attn_start", "tri_attn_end"):
+            part = self.get_submodule(name)
+            if isinstance(part, IntegerTriangleMultiplication | IntegerTriangleAttention):
+                part.add_to_(stream, None if whole else pair_mask, self.codecs[name])
+            elif "mul" in name:
+                self._simulate(name, stream, stream.floats(), pair_mask)
+            else:
+                self._simulate(name, stream, stream.floats(), pair_mask, chunk_size)
+        if isinstance(self.pair_transition, IntegerTransition):
+            self.pair_transition.add_to_pair(stream, self.codecs["pair_transition"])
+        else:
+            self._simulate("pair_transition", stream, stream.floats())
+        return single, stream if self.hands_on_codes else stream.floats()
+
+    def _update_single(
+        self,
+        single: Float[Tensor, "b l s"],
+        pair: PairStream,
+        valid: Bool[Tensor, "b l"] | None,
+        mask: Bool[Tensor, "b l"],
+    ) -> None:
+        integer_bias = isinstance(self.pair_to_bias, IntegerPairToBias)
+        bias = self.pair_to_bias(pair if integer_bias else pair.floats())
         if isinstance(self.single_attn, IntegerSingleAttention):
-            self.single_attn.add_to_(single, bias, None if whole else mask)
+            self.single_attn.add_to_(single, bias, valid)
         else:
             single += self.single_attn(self.single_norm(single), bias.to(single.dtype), mask)
         if isinstance(self.single_transition, IntegerTransition):
             self.single_transition.add_to_(single)
         else:
             single += self.single_transition(single)
-        if isinstance(self.single_to_pair, IntegerSingleToPair):
-            self.single_to_pair.add_to_(single, pair)
-        else:
-            pair += self.single_to_pair(single)
-        valid = None if whole else pair_mask
-        for multiplication in (self.tri_mul_out, self.tri_mul_in):
-            if isinstance(multiplication, IntegerTriangleMultiplication):
-                multiplication.add_to_(pair, valid)
-            else:
-                pair += multiplication(pair, pair_mask)
-        for attention in (self.tri_attn_start, self.tri_attn_end):
-            if isinstance(attention, IntegerTriangleAttention):
-                attention.add_to_(pair, valid)
-            else:
-                pair += attention(pair, pair_mask, chunk_size)
-        if isinstance(self.pair_transition, IntegerTransition):
-            self.pair_transition.add_to_(pair)
-        else:
-            pair += self.pair_transition(pair)
-        return single, pair
+
+    def _simulate(self, name: str, stream: PairStream, *inputs: Any) -> None:
+        """Run a part as it is, and keep what comes of it."""
+        update = self.get_submodule(name)(*inputs)
+        stream.put(stream.floats() + update, self.codecs[name])

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from protquant.integer.attention import GatedAttention
 from protquant.integer.norm import normalized_codes, row_tiles
 from protquant.integer.operands import reordered
+from protquant.integer.pair_stream import PairCodec, PairStream
 from protquant.integer.readers import only_input, shared_input
 from protquant.kernels.backend import Backend
 from protquant.models.trunk import PairToBias, SingleAttention, SingleToPair
@@ -23,13 +24,13 @@ class IntegerPairToBias(nn.Module):
         self.grid, proj = only_input(module, "proj", path)
         self.proj = backend.prepare(proj, self.grid)
 
-    def forward(self, pair: Float[Tensor, "b i j c"]) -> Float[Tensor, "b h i j"]:
+    def forward(self, pair: PairStream) -> Float[Tensor, "b h i j"]:
         batch, length = pair.shape[:2]
         proj = self.backend.open(self.proj)
         bias = torch.empty(batch, length, length, proj.weight.out_features, device=pair.device)
-        for index, z in enumerate(pair):
+        for index, z in enumerate(pair.starts(None)):
             for rows in row_tiles(self.backend, length, length):
-                codes = normalized_codes(self.backend, self.norm, z[rows].flatten(0, 1), self.grid)
+                codes = normalized_codes(self.backend, self.norm, z.read(rows).flatten(0, 1), self.grid)
                 bias[index, rows] = self.backend.linear(codes, proj).unflatten(0, (-1, length))
         return bias.permute(0, 3, 1, 2)
 
@@ -68,13 +69,15 @@ class IntegerSingleToPair(nn.Module):
         self.out_grid, out = only_input(module, "out_proj", path)
         self.out_proj = backend.prepare(out, self.out_grid)
 
-    def add_to_(self, single: Float[Tensor, "b l s"], pair: Float[Tensor, "b i j c"]) -> None:
-        """Add the update to the pair, contiguous, in place."""
+    def add_to_(self, single: Float[Tensor, "b l s"], pair: PairStream, codec: PairCodec | None = None) -> None:
+        """Add the update to the pair, which is kept by `codec` from then on."""
         backend, length = self.backend, single.shape[1]
         proj, out = backend.open(self.proj), backend.open(self.out_proj)
-        for x, z in zip(single, pair, strict=True):
+        for x, z in zip(single, pair.starts(codec), strict=True):
             q, k = backend.linear(normalized_codes(backend, self.norm, x, self.grid), proj).chunk(2, dim=-1)
             for rows in row_tiles(backend, length, length):
-                some = k[rows, None]
+                some, tile = k[rows, None], z.read(rows)
                 outer = torch.cat((q * some, q - some), dim=-1).flatten(0, 1)
-                backend.linear(backend.quantize(outer, self.out_grid), out, residual=z[rows].flatten(0, 1))
+                backend.linear(backend.quantize(outer, self.out_grid), out, residual=tile.flatten(0, 1))
+                z.write(rows, tile)
+        pair.ends()

@@ -5,8 +5,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from protquant.integer.linear import input_grid
-from protquant.integer.norm import normalized_codes
+from protquant.integer.norm import normalized_codes, row_tiles
 from protquant.integer.operands import integer_weight
+from protquant.integer.pair_stream import PairCodec, PairStream
 from protquant.integer.readers import only_input
 from protquant.kernels.backend import Backend
 from protquant.kernels.operands import Activation, Grid
@@ -26,7 +27,7 @@ class Perceptron:
 
     Raises
     ------
-    NoIntegerKernel
+    NoIntegerKernelError
         Where either has no integer kernel.
     """
 
@@ -77,3 +78,13 @@ class IntegerTransition(nn.Module):
         opened = self.perceptron.opened()
         for tile in rows.split(self.backend.tile_tokens or max(1, len(rows))):
             opened.add_to_(tile, self.norm)
+
+    def add_to_pair(self, pair: PairStream, codec: PairCodec | None = None) -> None:
+        """Add the update to the pair, which is kept by `codec` from then on."""
+        opened = self.perceptron.opened()
+        for rows in pair.starts(codec):
+            for some in row_tiles(self.backend, len(rows), len(rows)):
+                tile = rows.read(some)
+                opened.add_to_(tile.flatten(0, 1), self.norm)
+                rows.write(some, tile)
+        pair.ends()

@@ -5,15 +5,16 @@ Rows of the pair are worked on a few at a time, and the pair is updated in place
 """
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor, nn
 
 from protquant.integer.attention import GatedAttention
 from protquant.integer.norm import normalized_codes, row_tiles
-from protquant.integer.operands import NoIntegerKernel, stacked, tap_grid
+from protquant.integer.operands import NoIntegerKernelError, stacked, tap_grid
+from protquant.integer.pair_stream import PairCodec, PairRows, PairStream
 from protquant.integer.readers import only_input, shared_input
 from protquant.kernels.backend import Backend
-from protquant.kernels.operands import Codes8, Grid
+from protquant.kernels.operands import Codes8
 from protquant.models.triangle import TriangleAttention, TriangleMultiplication
 
 __all__ = ["IntegerTriangleAttention", "IntegerTriangleMultiplication"]
@@ -24,7 +25,7 @@ class IntegerTriangleMultiplication(nn.Module):
 
     Raises
     ------
-    NoIntegerKernel
+    NoIntegerKernelError
         Where a part of it has none.
     """
 
@@ -33,13 +34,13 @@ class IntegerTriangleMultiplication(nn.Module):
         self.direction, self.backend = module.direction, backend
         self.norm, self.out_norm = module.norm, module.out_norm
         if type(module.update) is not nn.Identity:
-            raise NoIntegerKernel(f"{path}.update rotates what is added to the pair")
+            raise NoIntegerKernelError(f"{path}.update rotates what is added to the pair")
         names = ("left_proj", "right_proj", "left_gate", "right_gate", "out_gate")
         self.grid, weights = shared_input(module, names, path)
         grids = tap_grid(module.left, f"{path}.left"), tap_grid(module.right, f"{path}.right")
         if grids[0] is None or grids[1] is None:
-            raise NoIntegerKernel(f"{path}.left and right are in float")
-        self.grids: tuple[Grid, Grid] = (grids[0], grids[1])
+            raise NoIntegerKernelError(f"{path}.left and right are in float")
+        self.grids = grids[0], grids[1]
         self.proj = backend.prepare(stacked([weights["left_proj"], weights["right_proj"]]), self.grid)
         self.gate = backend.prepare(stacked([weights["left_gate"], weights["right_gate"]]), self.grid)
         self.out_gate = backend.prepare(weights["out_gate"], self.grid)
@@ -47,18 +48,19 @@ class IntegerTriangleMultiplication(nn.Module):
         self.out_proj = backend.prepare(out, self.product_grid)
         self.channels = module.left_proj.out_features
 
-    def add_to_(self, pair: Float[Tensor, "b i j c"], mask: Bool[Tensor, "b i j"] | None) -> None:
-        """Add the update to the pair, contiguous, in place."""
-        for index, z in enumerate(pair):
-            self._add_to(z, None if mask is None else mask[index])
+    def add_to_(self, pair: PairStream, mask: Bool[Tensor, "b i j"] | None, codec: PairCodec | None = None) -> None:
+        """Add the update to the pair, which is kept by `codec` from then on."""
+        for index, rows in enumerate(pair.starts(codec)):
+            self._add_to(rows, None if mask is None else mask[index])
+        pair.ends()
 
-    def _add_to(self, pair: Float[Tensor, "i j c"], mask: Bool[Tensor, "i j"] | None) -> None:
+    def _add_to(self, pair: PairRows, mask: Bool[Tensor, "i j"] | None) -> None:
         backend, length = self.backend, len(pair)
         gate, proj = backend.open(self.gate), backend.open(self.proj)
         left, right = (backend.channel_buffer(self.channels, length, pair.device) for _ in range(2))
-        read: list[Codes8] = []
+        read = list[Codes8]()
         for rows in row_tiles(backend, length, length):
-            codes = normalized_codes(backend, self.norm, pair[rows].flatten(0, 1), self.grid)
+            codes = normalized_codes(backend, self.norm, pair.read(rows).flatten(0, 1), self.grid)
             valid = None if mask is None else mask[rows].flatten()
             backend.gated_channels(codes, gate, proj, self.grids, valid, (left, right), rows.start)
             read.append(codes)
@@ -72,9 +74,11 @@ class IntegerTriangleMultiplication(nn.Module):
                 more = slice(first, min(length, first + step))
                 product = backend.triangle_product(left, right, self.grids, self.direction, more)
             some = backend.product_tokens(product, self.grids, slice(rows.start - first, rows.stop - first))
-            normalized = normalized_codes(backend, self.out_norm, some.to(pair.dtype), self.product_grid)
+            normalized = normalized_codes(backend, self.out_norm, some, self.product_grid)
             update = backend.linear(normalized, out_proj, torch.float32)
-            backend.gated_add_(codes, out_gate, update, pair[rows].flatten(0, 1))
+            tile = pair.read(rows)
+            backend.gated_add_(codes, out_gate, update, tile.flatten(0, 1))
+            pair.write(rows, tile)
 
 
 class IntegerTriangleAttention(nn.Module):
@@ -82,7 +86,7 @@ class IntegerTriangleAttention(nn.Module):
 
     Raises
     ------
-    NoIntegerKernel
+    NoIntegerKernelError
         Where a part of it has none.
     """
 
@@ -96,23 +100,27 @@ class IntegerTriangleAttention(nn.Module):
         self.attention = GatedAttention(module, qkv, weights["gate_proj"], self.grid, backend, path)
         self.bias_proj = backend.prepare(weights["bias_proj"], self.grid)
 
-    def add_to_(self, pair: Float[Tensor, "b i j c"], mask: Bool[Tensor, "b i j"] | None) -> None:
-        """Add the update to the pair, in place."""
-        for index, z in enumerate(pair):
+    def add_to_(self, pair: PairStream, mask: Bool[Tensor, "b i j"] | None, codec: PairCodec | None = None) -> None:
+        """Add the update to the pair, which is kept by `codec` from then on."""
+        for index, rows in enumerate(pair.starts(codec)):
             valid = None if mask is None else mask[index]
             if self.node == "ending":
-                z, valid = z.transpose(0, 1), None if valid is None else valid.T
-            self._add_to(z, valid)
+                self._add_to(rows.turn(), None if valid is None else valid.T)
+            else:
+                self._add_to(rows, valid)
+        pair.ends()
 
-    def _add_to(self, pair: Float[Tensor, "i j c"], mask: Bool[Tensor, "i j"] | None) -> None:
+    def _add_to(self, pair: PairRows, mask: Bool[Tensor, "i j"] | None) -> None:
         backend, length = self.backend, len(pair)
         bias_proj = backend.open(self.bias_proj)
         bias = torch.empty(length, length, self.num_heads, dtype=torch.float32, device=pair.device)
-        read: list[Codes8] = []
+        read = list[Codes8]()
         for rows in row_tiles(backend, length, length):
-            codes = normalized_codes(backend, self.norm, pair[rows].flatten(0, 1), self.grid)
+            codes = normalized_codes(backend, self.norm, pair.read(rows).flatten(0, 1), self.grid)
             bias[rows] = backend.linear(codes, bias_proj).unflatten(0, (-1, length))
             read.append(codes)
         triangle_bias, attention = bias.permute(2, 0, 1).contiguous(), self.attention.opened()
         for codes, rows in zip(read, row_tiles(backend, length, length), strict=True):
-            attention.add_to_(codes, pair[rows], triangle_bias, None if mask is None else mask[rows])
+            tile = pair.read(rows)
+            attention.add_to_(codes, tile, triangle_bias, None if mask is None else mask[rows])
+            pair.write(rows, tile)

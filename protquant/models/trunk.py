@@ -18,6 +18,7 @@ from protquant.topology import Link, Product, Stream
 
 __all__ = ["FoldingBlock", "FoldingTrunk", "TrunkConfig", "virtual_cb"]
 
+_PAIR_UPDATES = ("single_to_pair", "tri_mul_out", "tri_mul_in", "tri_attn_start", "tri_attn_end", "pair_transition")
 _RECYCLE_BINS = 15
 _RECYCLE_MIN, _RECYCLE_MAX = 3.375, 21.375  # angstrom
 
@@ -143,6 +144,8 @@ class FoldingBlock(nn.Module):
         self.tri_attn_start = TriangleAttention(pair, config.pair_head_dim, heads, "starting")
         self.tri_attn_end = TriangleAttention(pair, config.pair_head_dim, heads, "ending")
         self.pair_transition = Transition(pair)
+        # What the pair is after each update: what is kept of it until the next.
+        self.pair_residual = nn.ModuleDict({name: Tap("residual") for name in _PAIR_UPDATES})
 
     def links(self) -> list[Link]:
         return [Link(("single_attn.qkv_proj", "single_attn.gate_proj"), "single_norm")]
@@ -162,12 +165,13 @@ class FoldingBlock(nn.Module):
         single = single + self.single_attn(self.single_norm(single), self.pair_to_bias(pair), mask)
         single = single + self.single_transition(single)
         pair_mask = mask[:, :, None] & mask[:, None, :]
-        pair = pair + self.single_to_pair(single)
-        pair = pair + self.tri_mul_out(pair, pair_mask)
-        pair = pair + self.tri_mul_in(pair, pair_mask)
-        pair = pair + self.tri_attn_start(pair, pair_mask, chunk_size)
-        pair = pair + self.tri_attn_end(pair, pair_mask, chunk_size)
-        pair = pair + self.pair_transition(pair)
+        kept = self.pair_residual
+        pair = kept["single_to_pair"](pair + self.single_to_pair(single))
+        pair = kept["tri_mul_out"](pair + self.tri_mul_out(pair, pair_mask))
+        pair = kept["tri_mul_in"](pair + self.tri_mul_in(pair, pair_mask))
+        pair = kept["tri_attn_start"](pair + self.tri_attn_start(pair, pair_mask, chunk_size))
+        pair = kept["tri_attn_end"](pair + self.tri_attn_end(pair, pair_mask, chunk_size))
+        pair = kept["pair_transition"](pair + self.pair_transition(pair))
         return single, pair
 
 

@@ -1,0 +1,92 @@
+"""Softmax attention of sequences whose queries and keys are codes, in pieces that stay in cache."""
+
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int8
+from torch import Tensor
+
+__all__ = ["attention_of_codes"]
+
+_LOGITS = 2**19
+"""That are worked on together: in int32, then in float32, then, as it may be, in bfloat16."""
+_SHORTEST = 17
+"""What `torch._int_mm` asks for."""
+_LONGEST = 2048
+"""Beyond, logits of one head leave the cache, and attention that never stores them is faster."""
+
+
+def attention_of_codes(
+    q: Int8[Tensor, "h t d"],
+    k: Int8[Tensor, "h t d"],
+    v: Float[Tensor, "h t d"],
+    sequences: Iterable[slice],
+    scale: float,
+    q_zero: int = 0,
+    k_zero: int = 0,
+) -> Float[Tensor, "t h d"]:
+    """`softmax(scale * (q - q_zero) (k - k_zero)^T) v`, each sequence on its own.
+
+    Products of queries and keys are summed as integers, exactly; logits and softmax are float32. Where values are
+    bfloat16, probabilities are rounded to that, 8 significant bits, and so is what comes of their products.
+
+    Parameters
+    ----------
+    q, k : Tensor, shape=(h, t, d), dtype=int8
+        Of sequences that lie next to each other.
+    v : Tensor, shape=(h, t, d), dtype=float32 or bfloat16
+    sequences : iterable of slice
+        Of the tokens; together they are all.
+    """
+    heads, tokens, channels = q.shape
+    out = torch.empty(tokens, heads, channels)
+    # Made once: fresh memory costs more than what is reckoned in it.
+    memory = _Memory()
+    for some in sequences:
+        length = some.stop - some.start
+        if _SHORTEST <= length <= _LONGEST:
+            _attend(q[:, some], k[:, some], v[:, some], scale, q_zero, out[some].transpose(0, 1), memory)
+        else:
+            queries, keys = q[None, :, some].to(v.dtype).sub_(q_zero), k[None, :, some].to(v.dtype).sub_(k_zero)
+            attended = F.scaled_dot_product_attention(queries, keys, v[None, :, some], scale=scale)
+            out[some] = attended[0].transpose(0, 1)
+    return out
+
+
+class _Memory:
+    """Buffers of the products and logits of some heads, as large as was needed so far."""
+
+    def __init__(self) -> None:
+        self._sums, self._logits = torch.empty(0, dtype=torch.int32), torch.empty(0)
+
+    def of(self, *shape: int) -> tuple[Tensor, Tensor]:
+        numel = torch.Size(shape).numel()
+        if numel > self._sums.numel():
+            self._sums, self._logits = torch.empty(numel, dtype=torch.int32), torch.empty(numel)
+        return self._sums[:numel].view(shape), self._logits[:numel].view(shape)
+
+
+def _attend(
+    q: Int8[Tensor, "h i d"],
+    k: Int8[Tensor, "h j d"],
+    v: Float[Tensor, "h j d"],
+    scale: float,
+    q_zero: int,
+    out: Float[Tensor, "h i d"],
+    memory: _Memory,
+) -> None:
+    length = q.shape[1]
+    # Softmax does not feel what is the same for all keys of a query: the zero point of keys adds nothing else.
+    by_key = k.sum(-1, dtype=torch.int32).mul(-scale * q_zero)[:, None] if q_zero else None
+    step = max(1, _LOGITS // length**2)
+    for first in range(0, len(q), step):
+        some = slice(first, min(first + step, len(q)))
+        sums, logits = memory.of(some.stop - some.start, length, length)
+        for each, queries, keys in zip(sums, q[some], k[some], strict=True):
+            torch._int_mm(queries, keys.T, out=each)  # noqa: SLF001
+        torch.mul(sums, scale, out=logits)
+        if by_key is not None:
+            logits += by_key[some]
+        torch.softmax(logits, -1, out=logits)
+        out[some] = torch.bmm(logits.to(v.dtype), v[some])
