@@ -22,22 +22,28 @@ _ALIGNED = ("N", "K", "x_stride", "weight_stride", "gate_stride", "residual_stri
 
 @dataclass(frozen=True)
 class _After:
-    """An epilogue: what it does, and what it writes."""
+    """An epilogue: what it does, and what it writes; `opens` says that a gate's values are float32, and no residual."""
 
     dtype: str
     bias: bool = True
     activation: str = "none"
     gated: bool = False
+    opens: bool = False
 
     @property
     def name(self) -> str:
-        parts = ["bias"] * self.bias + [{"relu": "ReLU", "gelu": "GELU"}.get(self.activation, "")]
-        return ", ".join(part for part in [*parts, "gate, residual" if self.gated else ""] if part)
+        parts = ["bias"] * self.bias + [{"relu": "ReLU", "gelu": "GELU", "sigmoid": "sigmoid"}.get(self.activation, "")]
+        parts += ["gate, residual"] * self.gated + ["values"] * self.opens
+        return ", ".join(part for part in parts if part)
 
 
 def _afters(*dtypes: str) -> list[_After]:
     """The two that take most registers."""
     return [after for dtype in dtypes for after in (_After(dtype, activation="gelu"), _After(dtype, gated=True))]
+
+
+# Gates of the pair track: their values become codes, or are added to the pair.
+_GATES = [_After("i8", activation="sigmoid", opens=True), _After("fp32", activation="sigmoid", gated=True)]
 
 
 def variants_of_linears(target: str) -> Iterator[Variant]:
@@ -54,6 +60,7 @@ def _int8(target: str) -> Iterator[Variant]:
     weight_zero = {"weight_zero_ptr": "*i32"}
     all_afters = [_After(dtype, activation=name) for dtype in ("i8", *_DTYPES) for name in ("none", "relu", "gelu")]
     all_afters += [_After(dtype, gated=True) for dtype in ("i8", *_DTYPES)]
+    all_afters += [*_GATES, _After("bf16", activation="sigmoid", gated=True)]
     cases: tuple[tuple[str, dict[str, str], list[_After]], ...] = (
         ("", {}, [_After(dtype, bias=False) for dtype in _DTYPES]),
         ("zero", x_zero, all_afters),
@@ -73,7 +80,7 @@ def _int4(target: str) -> Iterator[Variant]:
     scales = {"x_scale_ptr": "*fp32", "x_zero_ptr": "*i32"}
     sums = {"weight_sum_ptr": "*i32"}
     cases: tuple[tuple[str, str, tl.dtype, Operands, dict[str, str], list[_After]], ...] = (
-        ("linear_int4 W4A8", "i8", tl.int8, "int4", scales | sums, _afters("i8", "fp32", "bf16")),
+        ("linear_int4 W4A8", "i8", tl.int8, "int4", scales | sums, [*_afters("i8", "fp32", "bf16"), *_GATES]),
         ("linear_int4 W4A4", "u8", tl.int8, "int4", scales, _afters("i8", "fp32", "bf16")),
         ("linear_int4 W4A16", "bf16", tl.bfloat16, "half", {}, _afters("bf16")),
         ("linear_int4 W4A16", "fp16", tl.float16, "half", {}, _afters("fp16")),
@@ -92,6 +99,8 @@ def _int4(target: str) -> Iterator[Variant]:
                     settings["BLOCK_K"] = block_of_group(_GROUP_SIZE, tile.block_k)
                     settings["ONE_BLOCK"] = settings["BLOCK_K"] == _GROUP_SIZE
                 all_types = types | {"x_ptr": f"*{x_type}"} | present
+                if groups and "weight_sum_ptr" in present:
+                    all_types["weight_sum_ptr"] = "*i16"  # sums of a group are small
                 yield _variant(linear_int4_kernel, (name, groups, codes), all_types, numbers, settings, after, tile)
 
 
@@ -135,7 +144,7 @@ def _variant(
     read = "bf16" if after.dtype == "i8" else after.dtype
     for argument, dtype in (
         ("bias_ptr", "*fp32" if after.bias else None),
-        ("gate_ptr", f"*{read}" if after.gated else None),
+        ("gate_ptr", "*fp32" if after.opens else f"*{read}" if after.gated else None),
         ("residual_ptr", f"*{read}" if after.gated else None),
         ("out_inverse", "fp32" if after.dtype == "i8" else None),
     ):
