@@ -10,6 +10,7 @@ The public verbs, for scripts and notebooks; every command calls one of them:
 
 from protquant.checkpoints import import_checkpoint, load, save_quantized
 from protquant.errors import ProtquantError
+from protquant.integer import integer_claim, to_integer
 from protquant.pipelines import (
     auto,
     compare_methods,
@@ -42,6 +43,7 @@ __all__ = [
     "fold_fasta",
     "import_checkpoint",
     "inspect_model",
+    "integer_claim",
     "load",
     "load_recipe",
     "load_references",
@@ -54,4 +56,5 @@ __all__ = [
     "save_quantized",
     "score",
     "sensitivity",
+    "to_integer",
 ]

@@ -27,6 +27,7 @@ def load(
     *,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
+    keep_codes: bool = False,
 ) -> ESM2 | ESMFold:
     """Load a float model, or one that was quantized and saved.
 
@@ -40,6 +41,9 @@ def load(
         What it computes in. ESMFold's structure module and pLDDT head stay in float32, and so do scales.
     device : torch.device or str
         Where it is put.
+    keep_codes : bool
+        Whether linear layers of a quantized checkpoint have the codes of their weights in memory and not the weights:
+        for `to_integer`, which takes codes. Until then a weight is decoded whenever its layer is called.
 
     Returns
     -------
@@ -53,7 +57,7 @@ def load(
         `load_quantized`.
     """
     name = os.fspath(name_or_path)
-    model = _reader(name)()
+    model = _reader(name, keep_codes)()
     model.source = name
     if isinstance(model, ESMFold):
         model.set_compute_dtype(dtype)
@@ -111,7 +115,7 @@ def scheme_of(name_or_path: str | os.PathLike[str]) -> Scheme | None:
     return read_scheme(Path(name))
 
 
-def _reader(name: str) -> Callable[[], ESM2 | ESMFold]:
+def _reader(name: str, keep_codes: bool) -> Callable[[], ESM2 | ESMFold]:
     if name == DEMO:
         return _load_demo
     if known := find_known(name):
@@ -119,7 +123,7 @@ def _reader(name: str) -> Callable[[], ESM2 | ESMFold]:
     path = Path(name)
     if path.is_dir():
         if is_quantized(path):
-            return lambda: load_quantized(path)
+            return lambda: load_quantized(path, keep_codes)
         if not (path / "config.json").is_file():
             raise ProtquantError(f"{path}: not a checkpoint, this folder has no config.json and no scheme.json.")
         return lambda: load_native(path) if is_native(path) else load_hugging_face(path)

@@ -61,6 +61,11 @@ def save_quantized(
         saved; names it.
     """
     folder = Path(folder)
+    if any(type(module).__module__.startswith("protquant.integer") for module in model.modules()):
+        raise ProtquantError(
+            f"{folder}: not saved, the model was made to run on integers; save what quantize(..., execution='simulate')"
+            " gives, which runs on integers just as well when it is loaded"
+        )
     sizes = sizes_of(model)
     writer = TensorWriter()
     with torch.device("meta"):
@@ -88,8 +93,13 @@ def is_quantized(folder: str | os.PathLike[str]) -> bool:
     return (Path(folder) / SCHEME).is_file()
 
 
-def load_quantized(folder: str | os.PathLike[str]) -> ESM2 | ESMFold:
+def load_quantized(folder: str | os.PathLike[str], keep_codes: bool = False) -> ESM2 | ESMFold:
     """Load what `save_quantized` wrote, on the CPU, in the number types that it had.
+
+    Parameters
+    ----------
+    keep_codes : bool
+        Whether linear layers have the codes of their weights in memory and not the weights, see `load`.
 
     Raises
     ------
@@ -112,7 +122,7 @@ def load_quantized(folder: str | os.PathLike[str]) -> ESM2 | ESMFold:
             model = empty_model(**scheme.sizes)
         places = {name: place for name, place in model.state_dict().items() if not _lies_in(name, scheme.modules)}
         for path, node in scheme.modules.items():
-            _put(model, path, rebuild_module(node, path, reader))
+            _put(model, path, rebuild_module(node, path, reader, keep_codes))
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, ArithmeticError) as error:
         raise ProtquantError(f"{folder / SCHEME}: {error}. Install the protquant that wrote it, or a newer.") from error
     check_places(places, reader.tensors, str(weights))

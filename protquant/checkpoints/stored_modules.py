@@ -43,6 +43,8 @@ def describe_module(module: nn.Module, path: str, writer: TensorWriter) -> dict[
     def parameter(key: str, tensor: nn.Parameter | None) -> dict[str, Any] | None:
         if tensor is None:
             return None
+        if key == "weight" and isinstance(module, QuantizedLinear) and module.packed_codes is not None:
+            return writer.put_codes(f"{path}.{key}", module.packed_codes)
         if key == "weight" and coded is not None:
             return writer.put_weight(f"{path}.{key}", tensor.detach(), coded)
         return writer.put(f"{path}.{key}", tensor.detach())
@@ -63,8 +65,13 @@ def describe_module(module: nn.Module, path: str, writer: TensorWriter) -> dict[
     return {key: value for key, value in node.items() if value}
 
 
-def rebuild_module(node: Mapping[str, Any], path: str, reader: TensorReader) -> nn.Module:
+def rebuild_module(node: Mapping[str, Any], path: str, reader: TensorReader, keep_codes: bool = False) -> nn.Module:
     """The module that `describe_module` described.
+
+    Parameters
+    ----------
+    keep_codes : bool
+        Whether linear layers have the codes of their weights in memory, and not the weights.
 
     Raises
     ------
@@ -84,12 +91,17 @@ def rebuild_module(node: Mapping[str, Any], path: str, reader: TensorReader) -> 
         for key, value in _settings(cls, node, path).items():
             setattr(module, key, value)
         for key, child in node.get("modules", {}).items():
-            module.register_module(key, None if child is None else rebuild_module(child, f"{path}.{key}", reader))
+            rebuilt = None if child is None else rebuild_module(child, f"{path}.{key}", reader, keep_codes)
+            module.register_module(key, rebuilt)
         for key, entry in node.get("buffers", {}).items():
             module.register_buffer(key, None if entry is None else reader.get(f"{path}.{key}", entry))
         coded = _coded_weight(module)
         for key, entry in node.get("parameters", {}).items():
-            module.register_parameter(key, _parameter(f"{path}.{key}", entry, reader, coded))
+            name = f"{path}.{key}"
+            if keep_codes and isinstance(module, QuantizedLinear) and coded is not None and "pieces" in (entry or ()):
+                module.keep_codes(reader.get_codes(name, entry))
+            else:
+                module.register_parameter(key, _parameter(name, entry, reader, coded))
         if isinstance(module, Storable):
             module.restored()
     except (KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:

@@ -21,14 +21,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from protquant.kernels.reference import pack_bits, packed_length, unpack_bits
-from protquant.quant.formats import Codes, StaticQuantizer
+from protquant.quant.formats import StaticQuantizer
+from protquant.quant.packed_codes import MAX_BITS, PackedCodes, pack_integers, unpack_integers
 
 __all__ = ["TensorReader", "TensorWriter"]
 
 _INLINE = 8
-_BYTE = 8
-_MAX_BITS = 32
 _DTYPES: dict[str, torch.dtype] = {
     str(dtype).removeprefix("torch."): dtype
     for dtype in (
@@ -77,9 +75,9 @@ class TensorWriter:
         values = tensor.cpu().long()
         low, high = (int(end) for end in values.aminmax())
         bits = max((high - low).bit_length(), 1)
-        if bits > _MAX_BITS:
-            raise ValueError(f"integers from {low} to {high} span more than {_MAX_BITS} bits")
-        self.tensors[name] = _pack(values - low, bits)
+        if bits > MAX_BITS:
+            raise ValueError(f"integers from {low} to {high} span more than {MAX_BITS} bits")
+        self.tensors[name] = pack_integers(values - low, bits)
         return {**entry, "bits": bits, "low": low}
 
     def put_weight(self, name: str, weight: Tensor, quantizer: StaticQuantizer) -> dict[str, Any]:
@@ -93,18 +91,22 @@ class TensorWriter:
         encoded = quantizer.recode(weight.detach())
         if not torch.equal(quantizer.decode(encoded).to(weight.dtype), weight):
             raise ValueError(f"the weight is not on the grid of its {type(quantizer).__name__}")
-        numbers, pieces = _number(encoded)
-        bits = quantizer.code_bits
-        if sum(count for _, _, count in pieces) > 2**bits:
-            raise ValueError(f"the codes of {type(quantizer).__name__} do not fit into its {bits} bits: {pieces}")
-        self.tensors[name] = _pack(numbers.cpu(), bits)
+        try:
+            packed = PackedCodes.pack(encoded, quantizer.code_bits, weight.dtype)
+        except ValueError as error:
+            raise ValueError(f"{type(quantizer).__name__}: {error}") from None
+        return self.put_codes(name, packed)
+
+    def put_codes(self, name: str, codes: PackedCodes) -> dict[str, Any]:
+        """Take codes of a weight that are packed already, and return their entry."""
+        self.tensors[name] = codes.packed.cpu()
         self.coded.add(name)
         return {
-            "dtype": _dtype_name(weight.dtype),
-            "shape": list(weight.shape),
-            "bits": bits,
-            "pieces": pieces,
-            "codes": _dtype_name(encoded.codes.dtype),
+            "dtype": _dtype_name(codes.values),
+            "shape": list(codes.shape),
+            "bits": codes.bits,
+            "pieces": codes.pieces,
+            "codes": _dtype_name(codes.codes),
         }
 
 
@@ -149,6 +151,19 @@ class TensorReader:
         self._read[name] = tensor
         return tensor
 
+    def get_codes(self, name: str, entry: Mapping[str, Any]) -> PackedCodes:
+        """Return the codes of a weight as they are.
+
+        Raises
+        ------
+        ValueError
+            If they are not in the file.
+        """
+        shape = tuple(int(length) for length in entry["shape"])
+        pieces = [(region, int(low), int(count)) for region, low, count in entry["pieces"]]
+        packed = self._take_bytes(name)
+        return PackedCodes(packed, shape, entry["bits"], pieces, _DTYPES[entry["codes"]], _DTYPES[entry["dtype"]])
+
     def get_weight(self, name: str, entry: Mapping[str, Any], quantizer: StaticQuantizer) -> Tensor:
         """Return the decoded weight of an entry.
 
@@ -157,12 +172,14 @@ class TensorReader:
         ValueError
             If its codes are not in the file, are of another number, or decode to another shape.
         """
-        shape = [int(length) for length in entry["shape"]]
-        numbers = self._unpack(name, entry["bits"], shape)
-        encoded = _codes(numbers, entry["pieces"], _DTYPES[entry["codes"]])
-        weight = quantizer.decode(encoded).to(_DTYPES[entry["dtype"]])
-        if list(weight.shape) != shape:
-            raise ValueError(f"{name} decodes to {tuple(weight.shape)} and should be {tuple(shape)}")
+        codes = self.get_codes(name, entry)
+        try:
+            encoded = codes.unpack()
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+        weight = quantizer.decode(encoded).to(codes.values)
+        if weight.shape != codes.shape:
+            raise ValueError(f"{name} decodes to {tuple(weight.shape)} and should be {codes.shape}")
         return weight
 
     def take_rest(self) -> dict[str, Tensor]:
@@ -176,12 +193,16 @@ class TensorReader:
         # where the first element is not aligned, and differ in the last bit.
         return self.tensors.pop(name).clone()
 
-    def _unpack(self, name: str, bits: int, shape: list[int]) -> Tensor:
+    def _take_bytes(self, name: str) -> Tensor:
         packed = self._take(name)
         if packed.dtype != torch.uint8:
             raise ValueError(f"{name} is {packed.dtype} and should be packed into bytes")
+        return packed
+
+    def _unpack(self, name: str, bits: int, shape: list[int]) -> Tensor:
+        packed = self._take_bytes(name)
         try:
-            return _unpack(packed, bits, math.prod(shape)).view(shape)
+            return unpack_integers(packed, bits, math.prod(shape)).view(shape)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
 
@@ -196,62 +217,3 @@ def _dtype_name(dtype: torch.dtype) -> str:
     if name not in _DTYPES:
         raise ValueError(f"tensors of {dtype} cannot be saved")
     return name
-
-
-def _number(encoded: Codes) -> tuple[Tensor, list[tuple[int | None, int, int]]]:
-    """Pairs of region and code as one number each, and the pieces: region (if any), lowest code, how many numbers."""
-    codes = encoded.codes.int()
-    if not codes.numel():
-        return codes, []
-    if encoded.regions is None:
-        low, high = (int(end) for end in codes.aminmax())
-        return codes - low, [(None, low, high - low + 1)]
-    pieces: list[tuple[int | None, int, int]] = []
-    numbers = torch.empty_like(codes)
-    first = 0
-    for region in torch.unique(encoded.regions).tolist():
-        inside = encoded.regions == region
-        low, high = (int(end) for end in codes[inside].aminmax())
-        numbers[inside] = codes[inside] + (first - low)
-        pieces.append((region, low, high - low + 1))
-        first += high - low + 1
-    return numbers, pieces
-
-
-def _codes(numbers: Tensor, pieces: list[list[Any]], dtype: torch.dtype) -> Codes:
-    """The inverse of `_number`."""
-    total = sum(count for _, _, count in pieces)
-    if numbers.numel() and int(numbers.max()) >= total:
-        raise ValueError(f"codes go to {int(numbers.max())}, and there are {total}")
-    if len(pieces) == 1 and pieces[0][0] is None:
-        return Codes((numbers + pieces[0][1]).to(dtype))
-    codes, regions = torch.empty_like(numbers), torch.empty_like(numbers, dtype=torch.uint8)
-    first = 0
-    for region, low, count in pieces:
-        inside = (numbers >= first) & (numbers < first + count)
-        codes[inside], regions[inside] = numbers[inside] + (low - first), region
-        first += count
-    return Codes(codes.to(dtype), regions)
-
-
-def _pack(numbers: Tensor, bits: int) -> Tensor:
-    """Pack numbers of any width: whole low bytes first, then what is above them in as many bits as it has."""
-    flat = numbers.reshape(-1)
-    planes = []
-    while bits > _BYTE:
-        planes.append((flat & (2**_BYTE - 1)).to(torch.uint8))
-        flat, bits = flat >> _BYTE, bits - _BYTE
-    return torch.cat([*planes, pack_bits(flat, bits)])
-
-
-def _unpack(packed: Tensor, bits: int, count: int) -> Tensor:
-    """Numbers that `_pack` packed, int32 (int64 where they need it), flat."""
-    whole, rest = divmod(bits - 1, _BYTE)
-    length = whole * count + packed_length(count, rest + 1)
-    if not 1 <= bits <= _MAX_BITS or packed.numel() != length:
-        raise ValueError(f"{count} codes of {bits} bits take {length} bytes, not {packed.numel()}")
-    *planes, last = packed.split([*[count] * whole, length - whole * count])
-    numbers = unpack_bits(last, rest + 1, count).to(torch.int64 if bits == _MAX_BITS else torch.int32)
-    for plane in reversed(planes):
-        numbers = (numbers << _BYTE) | plane
-    return numbers

@@ -15,9 +15,11 @@ __all__ = [
     "BAD_INPUT",
     "JSON",
     "SOME_FAILED",
+    "Backend",
     "CalibrationFile",
     "CpuOnly",
     "Dtype",
+    "Execution",
     "Model",
     "Plots",
     "Quant",
@@ -46,6 +48,15 @@ Model = Annotated[
     ),
 ]
 Quant = Annotated[str, typer.Option("-q", "--quant", help="Recipe: a name of `protquant recipes`, or a YAML file.")]
+Execution = Annotated[
+    str | None,
+    typer.Option(
+        help="What quantized models run as: `simulate` in float, or `integer` on codes.  [default: the recipe's]"
+    ),
+]
+Backend = Annotated[
+    str, typer.Option(help="Whose kernels multiply integers: `auto` (by device), `reference`, `cpu` or `triton`.")
+]
 CpuOnly = Annotated[bool, typer.Option("--cpu-only", help="Do not use a GPU.")]
 Dtype = Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16.")]
 CalibrationFile = Annotated[

@@ -9,9 +9,11 @@ from protquant.cli.app import (
     BAD_INPUT,
     JSON,
     SOME_FAILED,
+    Backend,
     CalibrationFile,
     CpuOnly,
     Dtype,
+    Execution,
     Model,
     Plots,
     Quant,
@@ -29,6 +31,8 @@ def fold(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.")],
     model: Model = "demo",
     quant: Quant = "fp32",
+    execution: Execution = None,
+    backend: Backend = "auto",
     num_recycles: Annotated[
         int | None, typer.Option(help="Times the output is fed back.  [default: as trained]")
     ] = None,
@@ -53,6 +57,8 @@ def fold(
         output,
         model,
         quant,
+        execution=execution,
+        backend=backend,
         num_recycles=num_recycles,
         max_tokens_per_batch=max_tokens_per_batch,
         chunk_size=chunk_size,
@@ -65,7 +71,8 @@ def fold(
     if as_json:
         print_json(run.to_dict())
     elif run.rows:
-        print_table(run.rows, ["name", "length", "chains", "mean_plddt", "ptm", "recycles", "recipe"], str(output))
+        columns = ["name", "length", "chains", "mean_plddt", "ptm", "recycles", "recipe", "execution", "kernels"]
+        print_table(run.rows, columns, str(output))
     if run.failures:
         raise typer.Exit(SOME_FAILED if run.rows else BAD_INPUT)
 
@@ -77,6 +84,8 @@ def contacts(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.")],
     model: Model = "demo",
     quant: Quant = "fp32",
+    execution: Execution = None,
+    backend: Backend = "auto",
     top: Annotated[float, typer.Option(help="Pairs in the table, in lengths of the sequence.")] = 1.0,
     cpu_only: CpuOnly = False,
     dtype: Dtype = "float32",
@@ -93,6 +102,8 @@ def contacts(
         output,
         model,
         quant,
+        execution=execution,
+        backend=backend,
         top=top,
         cpu_only=cpu_only,
         dtype=dtype,
@@ -102,6 +113,6 @@ def contacts(
     if as_json:
         print_json(document)
     else:
-        print_table(document["targets"], ["name", "length", "recipe"], document["table"])
+        print_table(document["targets"], ["name", "length", "recipe", "execution", "kernels"], document["table"])
     if document["failures"]:
         raise typer.Exit(SOME_FAILED if document["targets"] else BAD_INPUT)

@@ -9,9 +9,11 @@ from protquant.checkpoints import scheme_of
 from protquant.cli.app import (
     JSON,
     SOME_FAILED,
+    Backend,
     CalibrationFile,
     CpuOnly,
     Dtype,
+    Execution,
     Structures,
     app,
     speaks_to_people,
@@ -26,15 +28,15 @@ from protquant.quant import available_recipes
 
 _STRUCTURE_COLUMNS = [
     *("recipe", "targets", "tm_score", "lddt_ca", "rmsd_ca", "plddt", "plddt_error", "tm_to_float", "lddt_drift"),
-    *("weight_bits", "activation_bits", "weight_bytes"),
+    *("weight_bits", "activation_bits", "weight_bytes", "execution", "kernels"),
 ]
 _CONTACT_COLUMNS = [
     *("recipe", "targets", "long P@L", "long P@L/5", "medium P@L", "short P@L", "local P@L", "contact_drift"),
-    *("weight_bits", "activation_bits", "weight_bytes"),
+    *("weight_bits", "activation_bits", "weight_bytes", "execution", "kernels"),
 ]
 _LANGUAGE_COLUMNS = [
     *("recipe", "targets", "masked_accuracy", "pseudo_perplexity", "logit_kl"),
-    *("weight_bits", "activation_bits", "weight_bytes"),
+    *("weight_bits", "activation_bits", "weight_bytes", "execution", "kernels"),
 ]
 _COLUMNS: dict[TaskName, list[str]] = {
     "structure": _STRUCTURE_COLUMNS,
@@ -62,6 +64,8 @@ def evaluate_command(
         list[str] | None, typer.Option("-q", "--quant", help="Repeat for several.  [default: all shipped recipes]")
     ] = None,
     task: Annotated[str, typer.Option(help="structure, contacts or language.")] = "structure",
+    execution: Execution = None,
+    backend: Backend = "auto",
     structures: Structures = None,
     heldout: Annotated[
         Path | None,
@@ -94,6 +98,8 @@ def evaluate_command(
         models,
         quant or (["fp32"] if all(map(scheme_of, models)) else available_recipes()),
         check_task(task),
+        execution=execution,
+        backend=backend,
         structures=structures,
         heldout=heldout,
         limit=limit,

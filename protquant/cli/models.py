@@ -6,9 +6,10 @@ from typing import Annotated
 import typer
 
 from protquant.checkpoints import import_checkpoint
-from protquant.cli.app import JSON, CalibrationFile, Model, Quant, app, speaks_to_people
+from protquant.cli.app import JSON, Backend, CalibrationFile, Execution, Model, Quant, app, speaks_to_people
 from protquant.cli.reports import print_report
 from protquant.cli.tables import print_json, print_table
+from protquant.integer import integer_claim
 from protquant.pipelines import inspect_model
 from protquant.quant import available_recipes, load_recipe
 
@@ -37,6 +38,8 @@ def import_command(
 def inspect(
     model: Model = "demo",
     quant: Quant = "fp32",
+    execution: Execution = None,
+    backend: Backend = "auto",
     calibration: CalibrationFile = None,
     sites: Annotated[bool, typer.Option(help="List every site, not only each kind.")] = False,
     as_json: JSON = False,
@@ -44,8 +47,10 @@ def inspect(
     """Show what a recipe does to a model: sites, formats, effective bits, memory.
 
     Example: `protquant inspect -m demo --quant w8a8-pwlq --sites`
+
+    With `--execution integer` also what every part of the model runs on, and why where that is not integers.
     """
-    report, document = inspect_model(model, quant, calibration=calibration)
+    report, document = inspect_model(model, quant, execution=execution, backend=backend, calibration=calibration)
     if as_json:
         print_json(document)
         return
@@ -53,6 +58,9 @@ def inspect(
     typer.echo(str(report))
     for length, total in document["memory"].items():
         typer.echo(f"folding {length} residues: about {total / 2**30:.2f} GiB at the peak in float")
+    if document["execution"]["parts"]:
+        print_table(document["execution"]["parts"], ["path", "runs", "what"], "execution")
+        typer.echo(document["execution"]["summary"])
 
 
 @app.command()
@@ -61,9 +69,28 @@ def recipes(as_json: JSON = False) -> None:
     """List the recipes that ship with protquant.
 
     Example: `protquant recipes`
+
+    `integer` says whether a kernel multiplies the codes of every linear layer that the recipe quantizes, and `runs as`
+    what a model under it runs as unless `--execution` says otherwise.
     """
-    rows = [{"recipe": name, "description": load_recipe(name).description} for name in available_recipes()]
+    rows = []
+    for name in available_recipes():
+        recipe = load_recipe(name)
+        claim = integer_claim(recipe)
+        rows.append(
+            {
+                "recipe": name,
+                "description": recipe.description,
+                "execution": recipe.execution,
+                "integer": claim.claimed,
+                "why_not_integer": claim.reason or None,
+            }
+        )
     if as_json:
         print_json(rows)
     else:
-        print_table(rows, ["recipe", "description"])
+        shown = [
+            row | {"runs as": row["execution"], "integer": "yes" if row["integer"] else f"no: {row['why_not_integer']}"}
+            for row in rows
+        ]
+        print_table(shown, ["recipe", "description", "runs as", "integer"])

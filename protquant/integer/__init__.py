@@ -1,5 +1,6 @@
 """Integer execution: quantized models, which simulate, made to run on codes through `protquant.kernels`."""
 
+from protquant.integer.claims import IntegerClaim, integer_claim
 from protquant.integer.convert import Support, SupportRow, to_integer
 
-__all__ = ["Support", "SupportRow", "to_integer"]
+__all__ = ["IntegerClaim", "Support", "SupportRow", "integer_claim", "to_integer"]

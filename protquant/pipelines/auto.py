@@ -261,7 +261,7 @@ class _Judge:
         self._answers = [measure.run(network, sequence) for sequence in sequences]
 
     def __call__(self, recipe: Recipe, kind: str, predicted: float | None) -> dict[str, Any]:
-        quantized, report = quantize(self.network, recipe, self.calibrating)
+        quantized, report = quantize(self.network, recipe, self.calibrating, execution="simulate")
         pairs = tqdm(
             zip(self.sequences, self._answers, strict=True),
             desc=recipe.name,

@@ -1,17 +1,21 @@
 """Statistics of a model's activations on sequences, and a quantized model from them."""
 
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tqdm import tqdm
+
 from protquant.errors import ProtquantError
 from protquant.models import ESM2, ESMFold, encode_complexes, tokenize
+from protquant.pipelines.execution import Execution
 from protquant.pipelines.objectives import objective_of
 from protquant.pipelines.statistics_cache import statistics_cache
 from protquant.proteins import read_fasta
-from protquant.quant import Examples, Recipe, Report, Statistics, calibrate_once
+from protquant.quant import Examples, Recipe, Report, Statistics, calibrate_once, load_recipe
 from protquant.quant import quantize as quantize_model
 
 __all__ = ["calibration_sequences", "gather_statistics", "quantize"]
@@ -80,6 +84,8 @@ def quantize(
     recipe: str | Path | Recipe,
     sequences: Sequence[str] | None = None,
     *,
+    execution: str | None = None,
+    backend: str = "auto",
     statistics: dict[str, Statistics] | None = None,
     checkpoint: str | Path | None = None,
     seed: int = 0,
@@ -98,6 +104,12 @@ def quantize(
         A shipped name such as "w8a8-pwlq" (see `available_recipes`), a YAML file, or a recipe.
     sequences : sequence of str, optional
         To calibrate on; by default `calibration_sequences()`.
+    execution : str, optional
+        What the model runs as: `simulate`, quantized and dequantized in float, as it has to be saved; or `integer`, see
+        `protquant.integer.to_integer`, where standard error tells what runs and what does not. By default what the
+        recipe says.
+    backend : str
+        Whose kernels multiply integers: `auto`, `reference`, `cpu` or `triton`.
     statistics : dict, optional
         Of `gather_statistics` on this model, to spare another calibration.
     checkpoint : str or Path, optional
@@ -113,7 +125,7 @@ def quantize(
     Returns
     -------
     model : ESM2 or ESMFold
-        Computes in float what integers would give (quantize-dequantize).
+        Computes in float what integers would give (quantize-dequantize), or on integers.
     report : Report
         What became of every site.
 
@@ -121,6 +133,8 @@ def quantize(
     --------
     >>> model, report = quantize(load("demo"), "w8a8-pwlq")  # doctest: +SKIP
     """
+    recipe = load_recipe(recipe)
+    running = Execution(recipe, execution, backend, next(model.parameters()).device)
     if sequences is None:
         sequences = calibration_sequences()
     examples = Examples(
@@ -142,4 +156,7 @@ def quantize(
         progress=progress,
     )
     assert isinstance(quantized, type(model))
+    quantized = running.convert(quantized)
+    if running.integer:
+        tqdm.write(running.summary(), file=sys.stderr)
     return quantized, report

@@ -15,6 +15,7 @@ from protquant.errors import ProtquantError
 from protquant.models import ESM2, ESMFold, tokenize
 from protquant.pipelines.calibration import calibration_sequences, quantize
 from protquant.pipelines.devices import parse_dtype, pick_device
+from protquant.pipelines.execution import Execution
 from protquant.pipelines.memory import is_out_of_memory
 from protquant.pipelines.plots import plot_contacts
 from protquant.pipelines.quantize_model import choose_recipe
@@ -58,6 +59,8 @@ def contacts_fasta(
     model: str = "demo",
     quant: str = "fp32",
     *,
+    execution: str | None = None,
+    backend: str = "auto",
     top: float = 1.0,
     cpu_only: bool = False,
     dtype: str = "float32",
@@ -72,7 +75,7 @@ def contacts_fasta(
 
     Parameters
     ----------
-    fasta, output, quant, cpu_only, dtype, calibration, plots
+    fasta, output, quant, execution, backend, cpu_only, dtype, calibration, plots
         As for `fold_fasta`.
     model : str
         As for `fold_fasta`, or a language model.
@@ -82,7 +85,7 @@ def contacts_fasta(
     Returns
     -------
     dict
-        `output`, `table`, `targets` (one row each) and `failures`.
+        `output`, `table`, `targets` (one row each), `execution` (what every part of the model ran as) and `failures`.
 
     Raises
     ------
@@ -92,15 +95,23 @@ def contacts_fasta(
     if not top >= 0:
         raise ProtquantError(f"the number of pairs is {top} lengths; give 0 or more")
     recipe, saved = choose_recipe(model, quant)
+    running = Execution(recipe, execution, backend, pick_device(cpu_only))
     sequences = calibration_sequences(calibration)
     records = read_fasta(fasta)
     prepare_folder(output)
-    network: ESM2 | ESMFold = load(model, dtype=parse_dtype(dtype), device=pick_device(cpu_only))
+    network: ESM2 | ESMFold = load(
+        model, dtype=parse_dtype(dtype), device=pick_device(cpu_only), keep_codes=running.integer
+    )
     language_model = network.lm if isinstance(network, ESMFold) else network
     quantized, report = language_model, saved.report if saved else None
     if report is None:
-        quantized, report = quantize(language_model, recipe, sequences, progress=sys.stderr.isatty())
+        quantized, report = quantize(
+            language_model, recipe, sequences, execution="simulate", progress=sys.stderr.isatty()
+        )
     tqdm.write(str(report), file=sys.stderr)
+    quantized = running.convert(quantized)
+    if running.integer:
+        tqdm.write(running.summary(), file=sys.stderr)
     failures: list[dict[str, Any]] = [
         {"name": None, "header": r.header, "line": r.line, "error": f"{r.reason}; {r.remedy}"} for r in records.rejected
     ]
@@ -126,6 +137,7 @@ def contacts_fasta(
                 "header": record.header,
                 "length": record.length,
                 "recipe": recipe.name,
+                **running.columns(),
                 "substitutions": "; ".join(record.substitutions),
             }
         )
@@ -133,12 +145,19 @@ def contacts_fasta(
         where = f"{records.path}, line {failure['line']}: {failure['header']!r}"
         tqdm.write(f"{where}: {failure['error']}", file=sys.stderr)
     table = write_table(pairs, output / TABLE, columns=["name", "i", "j", "probability"])
-    write_table(targets, output / TARGETS, columns=["name", "header", "length", "recipe", "substitutions"])
+    ran = ["execution", "kernels", "operations"]
+    write_table(targets, output / TARGETS, columns=["name", "header", "length", "recipe", *ran, "substitutions"])
     if failures:
         write_table(failures, output / FAILURES)
     else:
         (output / FAILURES).unlink(missing_ok=True)
-    return {"output": str(output), "table": str(table), "targets": targets, "failures": failures}
+    return {
+        "output": str(output),
+        "table": str(table),
+        "targets": targets,
+        "execution": running.to_dict(),
+        "failures": failures,
+    }
 
 
 def _save_array(array: NDArray[np.float32], path: Path) -> None:

@@ -7,16 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 from protquant.checkpoints import load, scheme_of
 from protquant.errors import ProtquantError
 from protquant.models import ESM2, ESMFold
 from protquant.pipelines.calibration import calibration_sequences, quantize
 from protquant.pipelines.devices import parse_dtype, pick_device
+from protquant.pipelines.execution import Execution, is_float, wants_integers
 from protquant.pipelines.float_runs import run_float
 from protquant.pipelines.folding import check_folding_options
 from protquant.pipelines.masking import MASK_EVERY
-from protquant.pipelines.quantize_model import already_quantized, is_float
+from protquant.pipelines.quantize_model import already_quantized
 from protquant.pipelines.tasks import (
     ContactTask,
     LanguageTask,
@@ -53,6 +55,8 @@ class Evaluation:
         What a reader of the table must know.
     weights : dict
         Fingerprint of the weights of each model by its name.
+    executions : list of dict
+        `model`, `recipe`, and what every part of the model ran as, where it was to run on integers.
     """
 
     task: TaskName
@@ -61,6 +65,7 @@ class Evaluation:
     failures: list[dict[str, Any]]
     notes: list[str]
     weights: dict[str, str] = field(default_factory=dict)
+    executions: list[dict[str, Any]] = field(default_factory=list)
 
     def to_frame(self) -> pd.DataFrame:
         """The records as a table."""
@@ -75,6 +80,7 @@ class Evaluation:
             "failures": self.failures,
             "notes": self.notes,
             "weights": self.weights,
+            "executions": self.executions,
         }
 
     def _repr_html_(self) -> str:
@@ -86,6 +92,8 @@ def evaluate(
     recipes: Sequence[str | Path | Recipe] = (FLOAT, "w8a8-uniform", "w8a8-pwlq"),
     task: TaskName = "structure",
     *,
+    execution: str | None = None,
+    backend: str = "auto",
     structures: Path | None = None,
     heldout: Path | None = None,
     limit: int | None = None,
@@ -112,6 +120,11 @@ def evaluate(
     task : {"structure", "contacts", "language"}
         TM-score, GDT-TS, lDDT, RMSD and pLDDT of predictions; precision of predicted contacts; or accuracy,
         pseudo-perplexity and divergence from the float model at hidden residues.
+    execution : str, optional
+        What quantized models run as, `simulate` or `integer`; by default what each recipe says. The float model stays
+        as it is.
+    backend : str
+        Whose kernels multiply integers: `auto`, `reference`, `cpu` or `triton`.
     structures : Path, optional
         Folder of PDB or mmCIF files; by default the 50 chains that ship with protquant.
     heldout : Path, optional
@@ -138,6 +151,8 @@ def evaluate(
         raise already_quantized(*next(iter(saved.items())))
     if not any(is_float(recipe) for recipe in loaded):
         loaded.insert(0, load_recipe(FLOAT))
+    device = pick_device(cpu_only)
+    _check_executions([*loaded, *(scheme.report.recipe for scheme in saved.values())], execution, backend, device)
     loaded.sort(key=lambda recipe: not is_float(recipe))  # stable: the float model first, the rest as given
     references = [] if task == "language" else load_references(structures, limit)
     records = heldout_records(heldout, limit) if task == "language" else []
@@ -146,16 +161,15 @@ def evaluate(
     else:
         notes = _structure_notes(models, references, structures)
     sequences = calibration_sequences(calibration)
-    notes += [
-        f"Where a recipe freezes ranges, they were calibrated on {len(sequences)} sequences.",
-        "Execution is simulated (quantize-dequantize in float): seconds say nothing about integer kernels.",
-    ]
+    notes.append(f"Where a recipe freezes ranges, they were calibrated on {len(sequences)} sequences.")
+    notes.append("Simulated execution quantizes and dequantizes in float: seconds say nothing about integer kernels.")
     evaluation = Evaluation(task, [], [], [], notes)
     undefined: dict[tuple[str, ...], Outcome] = {}
     baselines: dict[str, Any] = {}
     for name in sorted(models, key=lambda name: name in saved):
         scored = _make_task(task, references, records, mask_every, num_recycles, chunk_size)
-        network = load(name, dtype=parse_dtype(dtype), device=pick_device(cpu_only))
+        keep_codes = name in saved and wants_integers(saved[name].report.recipe, execution)
+        network = load(name, dtype=parse_dtype(dtype), device=device, keep_codes=keep_codes)
         evaluation.weights[name] = network.fingerprint
         model = scored.network(network, name)
         if name in saved:
@@ -164,8 +178,14 @@ def evaluate(
             if name in saved:
                 quantized, report = model, saved[name].report
             else:
-                quantized, report = quantize(model, recipe, sequences, progress=sys.stderr.isatty())
+                quantized, report = quantize(
+                    model, recipe, sequences, execution="simulate", progress=sys.stderr.isatty()
+                )
             label = f"{name}, {recipe.name}"
+            running = _execution(recipe, execution, backend, device)
+            quantized = running.convert(quantized)
+            if running.integer:
+                evaluation.notes.append(f"{label}: {running.summary()}.")
             if is_float(recipe):
                 outcome = run_float(scored, quantized, label, cache, model_identity(network))
             else:
@@ -176,11 +196,28 @@ def evaluate(
                 raise ProtquantError(f"{label}: {first['target']}: {first['error']}")
             evaluation.failures += [{**labels, **failure} for failure in outcome.failures]
             evaluation.targets += [{**labels, **target} for target in outcome.targets]
-            evaluation.records.append({**labels, **_summary(scored, outcome, report)})
+            evaluation.records.append({**labels, **_summary(scored, outcome, report), **running.columns()})
+            if running.integer:
+                evaluation.executions.append({**labels, **running.to_dict()})
             undefined[name, recipe.name] = outcome
         baselines.setdefault(network.fingerprint, scored.baseline)
     evaluation.notes += undefined_notes(undefined)
     return evaluation
+
+
+def _check_executions(recipes: Sequence[Recipe], execution: str | None, backend: str, device: torch.device) -> None:
+    """Refuse what cannot run before the work."""
+    quantizing = [recipe for recipe in recipes if not is_float(recipe)]
+    if backend != "auto" and not any(wants_integers(recipe, execution) for recipe in quantizing):
+        raise ProtquantError(f"backend {backend} has kernels for integers, and nothing is to run on them")
+    for recipe in quantizing:
+        _execution(recipe, execution, backend, device)
+
+
+def _execution(recipe: Recipe, execution: str | None, backend: str, device: torch.device) -> Execution:
+    if is_float(recipe):
+        execution = "simulate"
+    return Execution(recipe, execution, backend if wants_integers(recipe, execution) else "auto", device)
 
 
 def model_identity(network: ESM2 | ESMFold) -> str:

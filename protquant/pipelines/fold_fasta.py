@@ -14,6 +14,7 @@ from protquant.models import ESMFold
 from protquant.pipelines.batches import length_batches
 from protquant.pipelines.calibration import calibration_sequences, quantize
 from protquant.pipelines.devices import parse_dtype, pick_device
+from protquant.pipelines.execution import Execution
 from protquant.pipelines.folding import check_folding_options, fold_within_memory
 from protquant.pipelines.plots import plot_prediction
 from protquant.pipelines.quantize_model import choose_recipe
@@ -54,6 +55,8 @@ class FoldRun:
         `name`, `header`, `line`, `error` of every record that was not folded.
     settings : dict
         What the predictions depend on: model, recipe and so on. A target done with others is folded again.
+    execution : dict
+        What the model ran as, and every part of it; empty where nothing was left to be folded.
     """
 
     output: Path
@@ -61,12 +64,14 @@ class FoldRun:
     skipped: list[str] = field(default_factory=list)
     failures: list[dict[str, Any]] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
+    execution: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The run as one JSON document."""
         return {
             "output": str(self.output),
             "settings": self.settings,
+            "execution": self.execution,
             "predictions": self.rows,
             "skipped": self.skipped,
             "failures": self.failures,
@@ -79,6 +84,8 @@ def fold_fasta(
     model: str = "demo",
     quant: str = "fp32",
     *,
+    execution: str | None = None,
+    backend: str = "auto",
     num_recycles: int | None = None,
     max_tokens_per_batch: int = 1024,
     chunk_size: int | None = None,
@@ -105,6 +112,11 @@ def fold_fasta(
         "demo", a released name such as "esmfold_v1", a folder, a file, or a name on the hub.
     quant : str
         Recipe: a shipped name or a YAML file. "fp32" quantizes nothing, and is the one for a quantized checkpoint.
+    execution : str, optional
+        "simulate", quantized and dequantized in float, or "integer", on codes where there are kernels for them; by
+        default what the recipe says. What runs is told on standard error and in the table.
+    backend : str
+        Whose kernels multiply integers: "auto", "reference", "cpu" or "triton".
     num_recycles : int, optional
         By default what the model was trained for.
     max_tokens_per_batch : int
@@ -131,6 +143,7 @@ def fold_fasta(
     check_folding_options(num_recycles, chunk_size)
     parse_dtype(dtype)
     recipe, saved = choose_recipe(model, quant)
+    running = Execution(recipe, execution, backend, pick_device(cpu_only))
     sequences = calibration_sequences(calibration)
     records = read_fasta(fasta)
     prepare_folder(output)
@@ -142,19 +155,21 @@ def fold_fasta(
             _note(f"{records.path}, line {record.line}: {record.header!r}: {note}")
     manifest = Manifest.load(output)
 
-    network = _load(model, dtype, cpu_only)
+    network = _load(model, dtype, cpu_only, keep_codes=running.integer)
     # A checkpoint that is quantized brings its ranges along.
     calibrates = saved is None and needs_sequences(network, recipe)
     run.settings = {
         "model": model,
         "model_fingerprint": network.fingerprint,
-        "recipe": recipe.to_dict(),
+        "recipe": {key: value for key, value in recipe.to_dict().items() if key != "execution"},
+        **running.settings(),
         "num_recycles": network.config.trunk.max_recycles - 1 if num_recycles is None else num_recycles,
         "dtype": dtype,
         "calibration": fingerprint({"sequences": sequences}) if calibrates else None,
     }
-    # By its weights: the model may be called by several names.
-    decisive = {name: value for name, value in run.settings.items() if name != "model"}
+    # By its weights: the model may be called by several names. Simulations have one kind of kernel.
+    told = {"model"} if running.integer else {"model", "execution", "kernels"}
+    decisive = {name: value for name, value in run.settings.items() if name not in told}
     prints = {
         record.name: fingerprint({**decisive, "header": record.header, "sequence": record.sequence})
         for record in records.records
@@ -172,14 +187,24 @@ def fold_fasta(
     if pending:
         report = saved.report if saved else None
         if report is None:
-            network, report = quantize(network, recipe, sequences if calibrates else [], progress=sys.stderr.isatty())
+            network, report = quantize(
+                network,
+                recipe,
+                sequences if calibrates else [],
+                execution="simulate",
+                progress=sys.stderr.isatty(),
+            )
         _note(str(report))
+        network = running.convert(network)
+        if running.integer:
+            _note(running.summary())
         with tqdm(total=len(pending), desc="fold", unit="protein", disable=not sys.stderr.isatty()) as bar:
             for record, outcome in _fold_all(network, pending, num_recycles, max_tokens_per_batch, chunk_size):
                 error = outcome if isinstance(outcome, str) else None
                 if isinstance(outcome, Prediction):
                     try:
-                        files, row = _write(outcome, output, plots), _row(record, outcome, model, recipe.name, dtype)
+                        files = _write(outcome, output, plots)
+                        row = _row(record, outcome, model, recipe.name, running, dtype)
                         manifest.record(record.name, record.header, prints[record.name], files, row)
                     except ProtquantError as problem:
                         error = str(problem)
@@ -190,14 +215,15 @@ def fold_fasta(
                     )
                     manifest.record_failure(record.name, record.header, prints[record.name], error)
                 bar.update()
+        run.execution = running.to_dict()
     entries, failed = manifest.entries, {failure["name"] for failure in run.failures}
     run.rows = [dict(entries[record.name].row) for record in records.records if record.name not in failed]
     _finish(run, records, manifest)
     return run
 
 
-def _load(model: str, dtype: str, cpu_only: bool) -> ESMFold:
-    network = load(model, dtype=parse_dtype(dtype), device=pick_device(cpu_only))
+def _load(model: str, dtype: str, cpu_only: bool, keep_codes: bool) -> ESMFold:
+    network = load(model, dtype=parse_dtype(dtype), device=pick_device(cpu_only), keep_codes=keep_codes)
     if not isinstance(network, ESMFold):
         raise ProtquantError(f"{model} is a language model and cannot fold; see `protquant contacts`")
     return network
@@ -242,12 +268,14 @@ def _write(prediction: Prediction, output: Path, plots: bool) -> list[Path]:
     return files
 
 
-def _row(record: Record, prediction: Prediction, model: str, recipe: str, dtype: str) -> dict[str, Any]:
+def _row(
+    record: Record, prediction: Prediction, model: str, recipe: str, running: Execution, dtype: str
+) -> dict[str, Any]:
     return {
         **prediction.row(),
         "model": model,
         "recipe": recipe,
-        "execution": "simulated" if recipe != "fp32" else "float",
+        **running.columns(),
         "dtype": dtype,
         "substitutions": "; ".join(record.substitutions),
     }

@@ -6,6 +6,8 @@ from typing import Any
 from protquant.checkpoints import load
 from protquant.models import ESMFold
 from protquant.pipelines.calibration import calibration_sequences, quantize
+from protquant.pipelines.devices import pick_device
+from protquant.pipelines.execution import Execution
 from protquant.pipelines.memory import plan_memory
 from protquant.pipelines.quantize_model import choose_recipe
 from protquant.quant import Report, needs_sequences
@@ -19,6 +21,8 @@ def inspect_model(
     model: str = "demo",
     quant: str = "fp32",
     *,
+    execution: str | None = None,
+    backend: str = "auto",
     calibration: Path | None = None,
     lengths: tuple[int, ...] = (128, 256, 512, 1024),
 ) -> tuple[Report, dict[str, Any]]:
@@ -26,7 +30,7 @@ def inspect_model(
 
     Parameters
     ----------
-    model, quant, calibration
+    model, quant, execution, backend, calibration
         As for `fold_fasta`.
     lengths : tuple of int
         For which the peak memory of folding is predicted.
@@ -36,27 +40,32 @@ def inspect_model(
     report : Report
     document : dict
         The same as one JSON document: `model recipe weight_bits activation_bits weight_bytes float_weight_bytes
-        parameters memory sites`; memory is the peak in bytes by length, empty for a language model.
+        parameters memory execution sites`; memory is the peak in bytes by length, empty for a language model; execution
+        says of every part whether it runs on integers, by what, or why not: none where the model is simulated.
     """
     recipe, saved = choose_recipe(model, quant)
-    network = load(model)
+    running = Execution(recipe, execution, backend, pick_device(cpu_only=True))
+    network = load(model, keep_codes=running.integer)
     if saved is not None:
-        report = saved.report
+        quantized, report = network, saved.report
     else:
         sequences = calibration_sequences(calibration) if needs_sequences(network, recipe) else []
-        _, report = quantize(network, recipe, sequences)
+        quantized, report = quantize(network, recipe, sequences, execution="simulate")
     memory = {}
     if isinstance(network, ESMFold):
         memory = {str(length): plan_memory(network, length, available=_NO_LIMIT).total for length in lengths}
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    running.convert(quantized)
     document = {
         "model": model,
         "recipe": recipe.to_dict(),
-        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "parameters": parameters,
         "weight_bits": report.weight_bits,
         "activation_bits": report.activation_bits,
         "weight_bytes": report.weight_bytes,
         "float_weight_bytes": report.float_weight_bytes,
         "memory": memory,
+        "execution": running.to_dict(),
         "sites": report.to_frame().astype(object).where(lambda f: f.notna(), None).to_dict("records"),
     }
     return report, document

@@ -80,7 +80,7 @@ def _bytes(module: nn.Module) -> int:
 
 def _activations(model: ESMFold, length: int, batch: int, chunk_size: int | None) -> int:
     trunk = model.config.trunk
-    element = next(model.trunk.blocks.parameters()).element_size()
+    element = model.layer_mix.element_size()
     pair = batch * length**2
     heads = trunk.pair_dim // trunk.pair_head_dim
     block = _PAIR_COPIES * pair * trunk.pair_dim * element

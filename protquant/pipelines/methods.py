@@ -98,7 +98,9 @@ class _Bench:
         """Of all that the row depends on."""
         recipe = None
         if cell.recipe is not None:
-            recipe = {k: v for k, v in cell.recipe.to_dict().items() if k not in ("name", "description")}
+            # Nor the execution: what is measured here is simulated.
+            told = ("name", "description", "execution")
+            recipe = {k: v for k, v in cell.recipe.to_dict().items() if k not in told}
         return fingerprint(
             {
                 "cell": [cell.part, cell.method, cell.setting],

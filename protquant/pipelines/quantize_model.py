@@ -9,6 +9,7 @@ from protquant.checkpoints import Scheme, check_new_folder, load, save_quantized
 from protquant.errors import ProtquantError
 from protquant.pipelines.calibration import calibration_sequences, quantize
 from protquant.pipelines.devices import pick_device
+from protquant.pipelines.execution import is_float
 from protquant.quant import Recipe, Report, load_recipe
 
 __all__ = ["already_quantized", "choose_recipe", "is_float", "quantize_checkpoint"]
@@ -68,8 +69,16 @@ def quantize_checkpoint(
     network = load(model, device=pick_device(cpu_only))
     started = time.perf_counter()
     # In place: there is no second use for the float model, and no need of the memory of two.
+    # What is saved is what can be simulated, and runs on integers when it is loaded.
     network, report = quantize(
-        network, recipe, sequences, checkpoint=state, seed=seed, inplace=True, progress=sys.stderr.isatty()
+        network,
+        recipe,
+        sequences,
+        execution="simulate",
+        checkpoint=state,
+        seed=seed,
+        inplace=True,
+        progress=sys.stderr.isatty(),
     )
     seconds = time.perf_counter() - started
     save_quantized(network, report, output, overwrite)
@@ -100,11 +109,6 @@ def choose_recipe(model: str, quant: str | Path | Recipe) -> tuple[Recipe, Schem
     if not is_float(recipe):
         raise already_quantized(model, saved)
     return saved.report.recipe, saved
-
-
-def is_float(recipe: Recipe) -> bool:
-    """Whether a recipe leaves every site as it is."""
-    return not any([*recipe.kinds.values(), *recipe.sites.values(), *recipe.steps])
 
 
 def already_quantized(model: str, saved: Scheme) -> ProtquantError:

@@ -23,7 +23,7 @@ from protquant.quant.modules import ActivationQuantizer, QuantizedLayerNorm, Qua
 from protquant.quant.observers import Moments, Observer, Statistics
 from protquant.quant.quantize import needs_sequences, needs_statistics, plan, quantize
 from protquant.quant.ranges import RANGE_RULES, Calibration, calibrated_range
-from protquant.quant.recipe import Recipe, available_recipes, load_recipe
+from protquant.quant.recipe import EXECUTIONS, Recipe, available_recipes, check_execution, load_recipe
 from protquant.quant.report import Report, SiteReport
 from protquant.quant.steps import (
     STEPS,
@@ -42,6 +42,7 @@ from protquant.sites import ACTIVATION_KINDS, WEIGHT_KINDS
 
 __all__ = [
     "ACTIVATION_KINDS",
+    "EXECUTIONS",
     "FORMATS",
     "RANGE_RULES",
     "STEPS",
@@ -87,6 +88,7 @@ __all__ = [
     "calibrate_once",
     "calibrated_range",
     "calibration_key",
+    "check_execution",
     "format_from_config",
     "load_recipe",
     "model_hash",

@@ -1,5 +1,8 @@
 """Quantized twins of the modules that hold sites; they simulate, in float, what integers would give."""
 
+from collections.abc import Callable
+from typing import Self
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -7,6 +10,7 @@ from torch import Tensor, nn
 
 from protquant.errors import ProtquantError
 from protquant.quant.formats import Codes, Quantizer, StaticQuantizer
+from protquant.quant.packed_codes import PackedCodes
 from protquant.quant.rotations import RotatedNorm, normalize_rotated
 from protquant.quant.storable import Storable
 from protquant.quant.transforms import TransformedLinear
@@ -61,7 +65,7 @@ class QuantizedLinear(Storable):
     Attributes
     ----------
     weight : Parameter, shape=(out, in)
-        The decoded weight.
+        The decoded weight; on the meta device where only its codes are in memory (`keep_codes`).
     transforms : nn.Sequential or None
         What the input goes through before it is quantized, taken over from a `TransformedLinear`.
     """
@@ -72,6 +76,7 @@ class QuantizedLinear(Storable):
     weight_quantizer: StaticQuantizer | None
     input_quantizer: ActivationQuantizer | None
     transforms: nn.Sequential | None
+    _packed: PackedCodes | None = None
 
     def __init__(
         self,
@@ -88,17 +93,52 @@ class QuantizedLinear(Storable):
         self.transforms = linear.transforms if isinstance(linear, TransformedLinear) else None
 
     def weight_codes(self) -> Codes:
-        """Integer codes of the weight, exact: the decoded weight lies on the grid."""
+        """Integer codes of the weight, exact: those that are kept, or the decoded weight's, which lies on the grid."""
+        if self._packed is not None:
+            return self._packed.unpack()
         if self.weight_quantizer is None:
             raise ProtquantError("this weight was left in float and has no codes")
         return self.weight_quantizer.recode(self.weight)
+
+    @property
+    def packed_codes(self) -> PackedCodes | None:
+        """Codes that are in memory instead of the weight; None where the weight is."""
+        return self._packed
+
+    def keep_codes(self, codes: PackedCodes) -> None:
+        """Have these codes in memory and no weight, which is decoded whenever the layer is called."""
+        self._packed = codes
+        self.weight = nn.Parameter(torch.empty(codes.shape, dtype=codes.values, device="meta"), requires_grad=False)
+
+    def expand(self) -> None:
+        """Decode the weight for good, where only its codes are in memory."""
+        if self._packed is not None:
+            self.weight = nn.Parameter(self._decode(self._packed), requires_grad=False)
+            self._packed = None
+
+    def _decode(self, codes: PackedCodes) -> Tensor:
+        assert self.weight_quantizer is not None
+        # By way of the type that it was saved in, whose rounding is part of it.
+        return self.weight_quantizer.decode(codes.unpack()).to(codes.values).to(self.weight.dtype)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        packed, weight = self._packed, self.weight
+        if packed is None:
+            return super()._apply(fn, recurse)  # type: ignore[no-untyped-call, no-any-return]
+        # A weight without data has a type, and no device to be moved from.
+        self._parameters["weight"] = None
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._packed = packed.apply(fn)
+        dtype = fn(torch.empty(0, dtype=weight.dtype)).dtype
+        self._parameters["weight"] = nn.Parameter(weight.detach().to(dtype), requires_grad=False)
+        return self
 
     def forward(self, x: Float[Tensor, "... i"]) -> Float[Tensor, "... o"]:
         if self.transforms is not None:
             x = self.transforms(x)
         if self.input_quantizer is not None:
             x = self.input_quantizer(x)
-        return F.linear(x, self.weight, self.bias)
+        return F.linear(x, self.weight if self._packed is None else self._decode(self._packed), self.bias)
 
     def extra_repr(self) -> str:
         return f"{self.in_features} -> {self.out_features}"

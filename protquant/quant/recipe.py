@@ -19,7 +19,9 @@ from protquant.quant.ranges import Calibration
 from protquant.quant.steps import Step, step_from_config
 from protquant.sites import KINDS, Site
 
-__all__ = ["Recipe", "available_recipes", "load_recipe"]
+__all__ = ["EXECUTIONS", "Recipe", "available_recipes", "check_execution", "load_recipe"]
+
+EXECUTIONS = ("simulate", "integer")
 
 
 @dataclass
@@ -58,6 +60,7 @@ class Recipe:
     exclude: list[str] = field(default_factory=lambda: ["*_head.*"])
     steps: list[dict[str, Any]] = field(default_factory=list)
     propagate: str = "float"
+    execution: str = "simulate"
 
     def __post_init__(self) -> None:
         for kind, config in self.kinds.items():
@@ -68,6 +71,7 @@ class Recipe:
             self._check_format(f"sites.{pattern}", config)
         if self.propagate not in ("float", "quantized"):
             raise ProtquantError(f"recipe {self.name}: propagate is float or quantized, not {self.propagate!r}")
+        check_execution(self.execution, f"recipe {self.name}")
         self.load_steps()
         for pattern in (*self.sites, *self.exclude):
             compile_pattern(f"recipe {self.name}", pattern)
@@ -151,7 +155,8 @@ class Recipe:
                 return Assignment(site, None, f"excluded by {pattern}", excluded=True)
         if site.kind in self.kinds:
             return Assignment(site, format_from_config(self.kinds[site.kind]), "by kind")
-        return Assignment(site, None, "kind not in recipe")
+        # Nothing reads a residual but what has sites of its own: in float it is no activation to speak of.
+        return Assignment(site, None, "kind not in recipe", excluded=site.kind == "residual")
 
     def _check_format(self, where: str, config: Mapping[str, Any] | None) -> None:
         try:
@@ -165,6 +170,12 @@ def _check_keys(where: str, data: Mapping[str, Any], cls: type) -> None:
     for key in data:
         if key not in known:
             raise ProtquantError(f"{where}: unknown key {key!r}; {suggestion(str(key), known)}")
+
+
+def check_execution(execution: object, where: str) -> None:
+    """Raise ProtquantError unless `execution` is one of EXECUTIONS; `where` is for the message."""
+    if execution not in EXECUTIONS:
+        raise ProtquantError(f"{where}: execution is {' or '.join(EXECUTIONS)}, not {execution!r}")
 
 
 def available_recipes() -> list[str]:

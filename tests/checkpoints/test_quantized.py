@@ -100,7 +100,7 @@ def quick(recipe: str | dict[str, Any] | Recipe) -> Recipe:
 
 
 def quantized(model: ESM2 | ESMFold, recipe: str | dict[str, Any] | Recipe) -> tuple[ESM2 | ESMFold, Report]:
-    return quantize(model, quick(recipe), SEQUENCES, cache=False)
+    return quantize(model, quick(recipe), SEQUENCES, execution="simulate", cache=False)
 
 
 @torch.no_grad()

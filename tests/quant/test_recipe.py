@@ -67,6 +67,13 @@ def test_a_recipe_is_a_structured_config():
     assert recipe.kinds == {"norm_input": EIGHT}
 
 
+def test_a_recipe_simulates_unless_it_says_otherwise():
+    assert Recipe().execution == load_recipe("w8a8-uniform").execution == "simulate"
+    recipe = load_recipe("w8a8-int8")
+    assert recipe.execution == "integer"
+    assert Recipe.from_dict(recipe.to_dict()) == recipe
+
+
 def test_a_file_is_a_recipe_named_after_it(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("kinds:\n  linear_weight: {format: uniform, bits: 4}\n")
@@ -91,6 +98,7 @@ def test_a_file_is_a_recipe_named_after_it(tmp_path):
         ({"kinds": ["norm_input"]}, "mapping"),
         ({"kinds": {"linear_weight": {**EIGHT, "granularity": "group", "group_size": "32"}}}, "group_size '32'"),
         ({"exclude": "lm.*"}, "exclude is a list of patterns"),
+        ({"execution": "integers"}, "execution is simulate or integer, not 'integers'"),
     ],
 )
 def test_mistakes_are_named(data, message):

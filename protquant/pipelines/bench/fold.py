@@ -154,10 +154,10 @@ def _of_recipe(
     run = IntegerRun(backend)
 
     def simulate() -> Callable[[], Prediction]:
-        return partial(job, quantize(network, recipe, sequences)[0])
+        return partial(job, quantize(network, recipe, sequences, execution="simulate")[0])
 
     def integers() -> Callable[[], Prediction]:
-        return partial(job, run.convert(quantize(network, recipe, sequences)[0]))
+        return partial(job, run.convert(quantize(network, recipe, sequences, execution="simulate")[0]))
 
     return [
         Contender(_simulated(recipe), simulate, "quantize-dequantize in float32"),

@@ -144,7 +144,7 @@ class _Prepared:
             if self._running is None:
                 # Other sequences than those that are timed.
                 sequences = language_work("ragged", seed=self.seed + 1).sequences[:_CALIBRATION_SEQUENCES]
-                quantized, _ = quantize(self.model, self.recipe, sequences, cache=False)
+                quantized, _ = quantize(self.model, self.recipe, sequences, execution="simulate", cache=False)
                 self._running = self._integers.convert(quantized)
             return run_logits(self._running, work)
 
