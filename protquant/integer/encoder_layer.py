@@ -8,7 +8,7 @@ from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
 from protquant.integer.linear_twin import PartRow, linear_twin
-from protquant.integer.operands import NoIntegerKernel
+from protquant.integer.operands import NoIntegerKernelError
 from protquant.integer.packed_sequences import SequenceTile
 from protquant.integer.sequence_attention import IntegerSelfAttention
 from protquant.integer.transition import Perceptron
@@ -40,7 +40,7 @@ class IntegerEncoderLayer(nn.Module):
         try:
             self.ffn = Perceptron(layer.ffn, backend, f"{path}.ffn", "gelu")
             rows += [(f"{path}.ffn.{name}", "integer", backend.kernel) for name in ("up_proj", "down_proj")]
-        except NoIntegerKernel:
+        except NoIntegerKernelError:
             self.ffn = _PerceptronInParts(layer.ffn, backend, f"{path}.ffn", rows)
 
     def forward(

@@ -1,0 +1,138 @@
+"""ESM-2 on integers: batches without their padding, and no hidden state kept that nobody asks for."""
+
+import torch
+from jaxtyping import Complex, Float, Int
+from torch import Tensor, nn
+
+from protquant.integer.encoder_layer import IntegerEncoderLayer
+from protquant.integer.linear_twin import PartRow, linear_twin
+from protquant.integer.packed_sequences import PackedSequences
+from protquant.kernels.backend import Backend
+from protquant.models.alphabet import PAD
+from protquant.models.esm2 import ESM2, ESM2Output, LanguageModelHead, RotaryEmbedding
+
+__all__ = ["IntegerESM2", "integer_language_model"]
+
+_TILE_TOKENS = 2048
+"""Tokens that go through a layer together, where the backend has a liking at all."""
+
+
+def integer_language_model(
+    model: ESM2, backend: Backend, prefix: str = "", dtype: torch.dtype = torch.float32
+) -> tuple["IntegerESM2", list[PartRow]]:
+    """Twin of a quantized ESM-2 that runs on integers.
+
+    Parameters
+    ----------
+    model : ESM2
+        Of `quantize`. It is not changed; norms, embedding and what has no integer kernel are shared with it.
+    prefix : str
+        Path of the model in a larger one, for what comes back and for messages.
+    dtype : torch.dtype
+        Of attention whose logits and probabilities are in float: bfloat16 is faster, and rounds; see
+        `IntegerSelfAttention`.
+
+    Returns
+    -------
+    IntegerESM2
+        Called as `ESM2` is.
+    list of tuple
+        What each part runs on.
+    """
+    rows: list[PartRow] = []
+    twin = IntegerESM2(model, backend, f"{prefix}." if prefix else "", dtype, rows)
+    return twin, rows
+
+
+class IntegerESM2(ESM2):
+    """Twin of a quantized `ESM2`.
+
+    Sequences of a batch do not see its padding: what comes out there is 0. The residual stream is of the type of the
+    embedding, and updated in place.
+    """
+
+    def __init__(self, model: ESM2, backend: Backend, prefix: str, dtype: torch.dtype, rows: list[PartRow]) -> None:
+        nn.Module.__init__(self)
+        self.config, self.backend = model.config, backend
+        self.source, self.fingerprint = model.source, model.fingerprint
+        self.embedding, self.final_norm = model.embedding, model.final_norm
+        self.stream_entry, self.stream_exit = model.stream_entry, model.stream_exit
+        rotary = RotaryEmbedding(self.config.dim // self.config.num_heads, self.config.rotary_frequencies)
+        self.rotary = rotary.to(self.embedding.weight.device)
+        self.layers = nn.ModuleList(
+            IntegerEncoderLayer(layer, backend, f"{prefix}layers.{index}", dtype, rows)  # type: ignore[arg-type]
+            for index, layer in enumerate(model.layers)
+        )
+        self.lm_head = model.lm_head
+        if isinstance(model.lm_head, LanguageModelHead):
+            self.lm_head = _IntegerHead(model.lm_head, backend, f"{prefix}lm_head", rows)
+        self.contact_head = model.contact_head
+        if self.config.has_contact_head:
+            reason = "one output for every pair: there is nothing to gain"
+            rows.append((f"{prefix}contact_head.regression", "simulated", reason))
+
+    @torch.no_grad()
+    def forward(
+        self, tokens: Int[Tensor, "b l"], return_hidden: bool = False, return_attentions: bool = False
+    ) -> ESM2Output:
+        packed = PackedSequences(tokens.ne(PAD))
+        config, (batch, length) = self.config, tokens.shape
+        hidden = attentions = None
+        dtype = self.embedding.weight.dtype
+        if return_hidden:
+            size = torch.Size((batch, length, config.num_layers + 1, config.dim))
+            hidden = torch.zeros(size, dtype=dtype, device=tokens.device)
+        if return_attentions:
+            size = torch.Size((batch, config.num_layers, config.num_heads, length, length))
+            attentions = torch.zeros(size, dtype=dtype, device=tokens.device)
+        last = packed.unpack(self._encode(tokens, packed, hidden, attentions))
+        if hidden is not None:
+            hidden[:, :, -1] = last
+        return ESM2Output(last, hidden, attentions)
+
+    @torch.no_grad()
+    def logits(self, tokens: Int[Tensor, "b l"]) -> Float[Tensor, "b l vocab"]:
+        packed = PackedSequences(tokens.ne(PAD))
+        rows = self._encode(tokens, packed)
+        return packed.unpack(self.lm_head(rows, self.embedding.weight))
+
+    def _encode(
+        self,
+        tokens: Int[Tensor, "b l"],
+        packed: PackedSequences,
+        hidden: Float[Tensor, "b l layers c"] | None = None,
+        attentions: Float[Tensor, "b layers h l l"] | None = None,
+    ) -> Float[Tensor, "t c"]:
+        """Packed rows after the final norm; inner states and attention go to where they are wanted."""
+        x = self.stream_entry(self._embed(tokens, packed))
+        tiles = packed.tiles(None if self.backend.tile_tokens is None else _TILE_TOKENS)
+        turns = self._turns(packed.positions)
+        for index, layer in enumerate(self.layers):
+            if hidden is not None:
+                packed.unpack(self.stream_exit(x), hidden[:, :, index])
+            maps: list[Tensor] | None = None if attentions is None else []
+            layer(x, tiles, turns, maps)
+            if attentions is not None and maps is not None:
+                packed.unpack_maps(maps, attentions[:, index])
+        rows: Tensor = self.final_norm(self.stream_exit(x))
+        return rows
+
+    def _embed(self, tokens: Int[Tensor, "b l"], packed: PackedSequences) -> Float[Tensor, "t c"]:
+        """Sequence by sequence: the share of masked tokens is one's own."""
+        x = self.embedding.weight.new_empty(len(packed), self.config.dim)
+        start = 0
+        for row, columns in zip(packed.batch_rows, packed.columns, strict=True):
+            x[start : start + len(columns)] = self.embed(tokens[row, columns][None])[0]
+            start += len(columns)
+        return x
+
+    def _turns(self, positions: Int[Tensor, " t"]) -> Complex[Tensor, "t p"]:
+        angle = torch.outer(positions.float(), self.rotary.inverse_frequency)
+        return torch.polar(torch.ones_like(angle), angle)
+
+
+class _IntegerHead(LanguageModelHead):
+    def __init__(self, head: LanguageModelHead, backend: Backend, path: str, rows: list[PartRow]) -> None:
+        nn.Module.__init__(self)
+        self.dense = linear_twin(head.dense, backend, f"{path}.dense", rows)  # type: ignore[assignment]
+        self.norm, self.bias = head.norm, head.bias

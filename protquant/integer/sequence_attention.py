@@ -1,0 +1,248 @@
+"""Self-attention of the language model on integers, over packed sequences."""
+
+from dataclasses import replace
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Complex, Float, Int8, Num
+from torch import Tensor, nn
+
+from protquant.integer.linear import input_grid
+from protquant.integer.linear_twin import PartRow, linear_twin
+from protquant.integer.norm import normalized_codes
+from protquant.integer.operands import NoIntegerKernelError, integer_weight, reordered, stacked, tap_grid
+from protquant.integer.packed_sequences import SequenceTile
+from protquant.integer.readers import shared_input
+from protquant.kernels.backend import Backend, Linear
+from protquant.kernels.cpu import CPUBackend
+from protquant.kernels.cpu.sequence_attention import attention_of_codes
+from protquant.kernels.operands import Grid, IntegerWeight
+from protquant.models.esm2 import SelfAttention
+from protquant.quant.modules import QuantizedLinear
+from protquant.sites import Tap
+
+__all__ = ["IntegerSelfAttention"]
+
+_PROJECTIONS = "q_proj", "k_proj", "v_proj"
+_PROJECTED_ROWS = 1024
+"""Rows whose queries, keys and values are made at a time: 16 MB of float32 at 1,280 channels."""
+
+
+class IntegerSelfAttention(nn.Module):
+    """Twin of a quantized `SelfAttention`, called with what goes into the norm before it.
+
+    Queries, keys and values come of one product where they read the same codes. Weights have their rows in such an
+    order that the two channels which a rotary embedding turns together lie next to each other: a turn is a complex
+    product then, in place.
+
+    Where logits and probabilities are in float, queries, keys and values count steps of their grids from there on, from
+    their zero points: small integers, exact in bfloat16. Where these are quantized too, attention is simulated: values
+    of the same codes are multiplied in float.
+
+    Parameters
+    ----------
+    dtype : torch.dtype
+        Of attention that is not simulated. float32: as exact as the float model. bfloat16: products of queries and keys
+        that have grids are still exact, and softmax is float32; probabilities and what a head gives are rounded to 8
+        significant bits each, and so are queries, keys and values without a grid. What a head gives is rounded to its
+        grid next, so that some codes come out one step from where they would be.
+    rows : list of tuple
+        Is told what runs.
+    """
+
+    def __init__(
+        self, attn: SelfAttention, backend: Backend, path: str, dtype: torch.dtype, rows: list[PartRow]
+    ) -> None:
+        super().__init__()
+        self.backend, self.dtype = backend, dtype
+        self.heads, self.channels = attn.num_heads, attn.q_proj.out_features
+        self.q, self.k, self.v, self.logits, self.probs = attn.q, attn.k, attn.v, attn.logits, attn.probs
+        self.grids: tuple[Grid | None, ...] = (None, None, None)
+        self.simulated = False
+        try:
+            self.grids = _operand_grids(attn, path)
+        except NoIntegerKernelError as reason:
+            self.simulated = True
+            rows.append((f"{path}.products", "simulated", str(reason)))
+        on_cpu = isinstance(backend, CPUBackend) and backend.can.int_mm
+        self.on_codes = on_cpu and self.grids[0] is not None and self.grids[1] is not None
+        if not self.simulated:
+            rows.append((f"{path}.products", *self._what_attends))
+        scales = [1.0 if grid is None else grid.scale for grid in self.grids]
+        self.logit_scale, self.value_scale = scales[0] * scales[1], scales[2]
+        # Queries are quantized after they are scaled.
+        self.factors = attn.scale / scales[0], 1 / scales[1], 1 / scales[2]
+        self.order = _pairs_together(self.channels, self.heads)
+        self._prepare_projections(attn, path, rows)
+        self._prepare_output(attn.out_proj, f"{path}.out_proj", rows)
+
+    def _prepare_projections(self, attn: SelfAttention, path: str, rows: list[PartRow]) -> None:
+        self.qkv: Linear | None = None
+        try:
+            self.grid, weights = shared_input(attn, _PROJECTIONS, path)
+            orders = self.order, self.order, range(self.channels)
+            parts = [
+                _scaled(reordered(weights[name], order), factor)
+                for name, order, factor in zip(_PROJECTIONS, orders, self.factors, strict=True)
+            ]
+            self.qkv = self.backend.prepare(stacked(parts), self.grid)
+            rows += [(f"{path}.{name}", "integer", self.backend.kernel) for name in _PROJECTIONS]
+        except NoIntegerKernelError:
+            for name in _PROJECTIONS:
+                self.add_module(name, linear_twin(attn.get_submodule(name), self.backend, f"{path}.{name}", rows))
+
+    def _prepare_output(self, layer: nn.Module, path: str, rows: list[PartRow]) -> None:
+        self.out: Linear | None = None
+        try:
+            self.out_grid = input_grid(layer, path)
+            self.out = self.backend.prepare(integer_weight(layer, path), self.out_grid)
+            assert isinstance(layer, QuantizedLinear)
+            self.transforms = layer.transforms
+            rows.append((path, "integer", self.backend.kernel))
+        except NoIntegerKernelError:
+            self.out_proj = linear_twin(layer, self.backend, path, rows)
+
+    @property
+    def _what_attends(self) -> tuple[str, str]:
+        name = str(self.dtype).removeprefix("torch.")
+        if self.on_codes:
+            return "integer", f"int8 queries and keys, float32 softmax, probabilities and values in {name}"
+        if any(self.grids):
+            return "integer", f"steps of queries, keys and values held in {name}"
+        return "simulated", f"queries, keys and values are in float, and are multiplied in {name}"
+
+    def opened(self) -> Self:
+        """The same with unpacked weights."""
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        if self.qkv is not None:
+            other.qkv = self.backend.open(self.qkv)
+        if self.out is not None:
+            other.out = self.backend.open(self.out)
+        return other
+
+    def add_to_(
+        self,
+        x: Float[Tensor, "t c"],
+        norm: nn.Module,
+        tile: SequenceTile,
+        turns: Complex[Tensor, "t p"],
+        maps: list[Float[Tensor, "h n n"]] | None = None,
+    ) -> None:
+        """Add what comes of the normalized rows of a tile to the rows, in place.
+
+        Parameters
+        ----------
+        turns : Tensor, shape=(t, p), complex
+            By which each token's pairs of channels of a head are turned.
+        maps : list, optional
+            Is given the attention of each sequence, in float32.
+        """
+        q, k, v = self._projected(x, norm, turns)
+        if self.on_codes and maps is None:
+            self.backend.calls["attention", "int8 queries and keys"] += len(tile.sequences)
+            zeros = (grid.signed.zero for grid in self.grids[:2] if grid is not None)
+            attended = attention_of_codes(q, k, v, tile.sequences, self.logit_scale, *zeros)
+        else:
+            if self.on_codes:
+                q, k = (self._steps(codes, grid) for codes, grid in zip((q, k), self.grids[:2], strict=True))
+            attended = x.new_empty(len(x), self.heads, self.channels // self.heads, dtype=torch.float32)
+            for some in tile.sequences:
+                out, attention = self._attend(q[:, some], k[:, some], v[:, some], x.dtype, maps is not None)
+                attended[some] = out.transpose(0, 1)
+                if maps is not None and attention is not None:
+                    maps.append(attention)
+        self._add_output(attended.flatten(1), x)
+
+    def _projected(
+        self, x: Float[Tensor, "t c"], norm: nn.Module, turns: Complex[Tensor, "t p"]
+    ) -> tuple[Num[Tensor, "h t d"], Num[Tensor, "h t d"], Float[Tensor, "h t d"]]:
+        """Rotated queries and keys, and values: in steps from their zero points where they have grids, or as codes."""
+        shape = self.heads, len(x), self.channels // self.heads
+        dtype = torch.float32 if self.simulated else self.dtype
+        q, k = (x.new_empty(shape, dtype=torch.int8 if self.on_codes else dtype) for _ in range(2))
+        v = x.new_empty(shape, dtype=dtype)
+        for first in range(0, len(x), _PROJECTED_ROWS):
+            some = slice(first, first + _PROJECTED_ROWS)
+            y = self._project(x[some], norm)
+            heads = y.view(len(y), 3, self.heads, -1)
+            torch.view_as_complex(heads[:, :2].unflatten(-1, (-1, 2))).mul_(turns[some, None, None])
+            for out, part, grid in zip((q, k, v), y.chunk(3, 1), self.grids, strict=True):
+                if grid is not None:
+                    # Rounded before a zero point is added: so do quantizers.
+                    part.round_().clamp_(grid.low - grid.zero, grid.high - grid.zero)
+                    if out.dtype == torch.int8 and grid.signed.zero:
+                        part.add_(grid.signed.zero)
+                # Bytes are made in the order that is there, and then moved.
+                values = part.to(torch.int8) if out.dtype == torch.int8 else part
+                out[:, some] = values.view(len(y), self.heads, -1).transpose(0, 1)
+        return q, k, v
+
+    def _steps(self, codes: Int8[Tensor, "h t d"], grid: Grid | None) -> Float[Tensor, "h t d"]:
+        return codes.to(self.dtype).sub_(0 if grid is None else grid.signed.zero)
+
+    def _project(self, x: Float[Tensor, "t c"], norm: nn.Module) -> Float[Tensor, "t n"]:
+        if self.qkv is not None:
+            return self.backend.linear(normalized_codes(self.backend, norm, x, self.grid), self.qkv)
+        normalized = norm(x)
+        parts = [self.get_submodule(name)(normalized).float() for name in _PROJECTIONS]
+        q, k, v = (part * factor for part, factor in zip(parts, self.factors, strict=True))
+        return torch.cat((q[:, self.order], k[:, self.order], v), dim=1)
+
+    def _attend(
+        self,
+        q: Float[Tensor, "h n d"],
+        k: Float[Tensor, "h n d"],
+        v: Float[Tensor, "h n d"],
+        dtype: torch.dtype,
+        with_map: bool,
+    ) -> tuple[Float[Tensor, "h n d"], Float[Tensor, "h n n"] | None]:
+        if self.simulated:
+            self.backend.calls["attention", "simulated"] += 1
+            return self._simulate(q, k, v, dtype)
+        self.backend.calls["attention", f"torch SDPA, {str(self.dtype).removeprefix('torch.')}"] += 1
+        if with_map:  # What is looked at is not rounded.
+            attention = (q.float() @ k.float().mT).mul_(self.logit_scale).softmax(-1)
+            return attention @ v.float(), attention
+        return F.scaled_dot_product_attention(q[None], k[None], v[None], scale=self.logit_scale)[0], None
+
+    def _simulate(
+        self, q: Float[Tensor, "h n d"], k: Float[Tensor, "h n d"], v: Float[Tensor, "h n d"], dtype: torch.dtype
+    ) -> tuple[Float[Tensor, "h n d"], Float[Tensor, "h n n"]]:
+        """What `SelfAttention` does, for one sequence; channels go back to the order that its quantizers know."""
+        q, k = (part.unflatten(-1, (-1, 2)).mT.flatten(-2) for part in (q, k))
+        q, k, v = self.q(q[None].to(dtype)), self.k(k[None].to(dtype)), self.v(v[None].to(dtype))
+        logits = self.logits(q @ k.mT)
+        probs: Tensor = self.probs(logits.softmax(dim=-1, dtype=torch.float32).to(dtype))
+        return (probs @ v)[0], probs[0]
+
+    def _add_output(self, attended: Float[Tensor, "t c"], x: Float[Tensor, "t c"]) -> None:
+        if self.value_scale != 1:
+            attended.mul_(self.value_scale)
+        if self.out is None:
+            x += self.out_proj(attended.to(x.dtype))
+            return
+        if self.transforms is not None:
+            attended = self.transforms(attended)
+        self.backend.linear(self.backend.quantize(attended, self.out_grid), self.out, residual=x)
+
+
+def _operand_grids(attn: SelfAttention, path: str) -> tuple[Grid | None, ...]:
+    for name in ("logits", "probs"):
+        if not isinstance(attn.get_submodule(name), Tap):
+            raise NoIntegerKernelError(f"{path}.{name} are quantized, which no product of integers is followed by")
+    return tuple(tap_grid(attn.get_submodule(name), f"{path}.{name}") for name in ("q", "k", "v"))
+
+
+def _scaled(weight: IntegerWeight, factor: float) -> IntegerWeight:
+    """The weight and bias of outputs times `factor`."""
+    bias = None if weight.bias is None else weight.bias * factor
+    return replace(weight, scale=weight.scale * factor, bias=bias)
+
+
+def _pairs_together(channels: int, heads: int) -> list[int]:
+    """Channels in such an order that those of a head which are turned together are neighbors."""
+    natural = torch.arange(channels).view(heads, 2, -1)
+    order: list[int] = natural.mT.flatten().tolist()
+    return order
