@@ -57,6 +57,20 @@ def test_rows_of_all_kinds_have_steps_of_their_own(symmetric: bool):
     assert found.scales[:2].tolist() == [1.0, 1.0]
 
 
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_symmetric_rows_that_are_never_negative_have_codes_without_a_sign(bits: int):
+    torch.manual_seed(0)
+    x = torch.randn(17, 33)
+    for rows in (x, x.abs(), x.abs() - 1e-4 * torch.eye(17, 33)[16:], 0 * x, x[:0], x[:, :0]):
+        found = quantize_int8_per_token(rows, bits=bits, unsigned=True)
+        assert_same_rows(found, reference.quantize_int8_per_token(rows, bits=bits, unsigned=True))
+    without_sign = quantize_int8_per_token(x.abs(), bits=bits, unsigned=True)
+    assert_same_rows(without_sign, reference.quantize_int8_per_token(x.abs(), symmetric=False, bits=bits))
+    assert int(without_sign.codes.max()) - int(without_sign.zeros.min()) == 2**bits - 1
+    with pytest.raises(ValueError, match="2 to 8 bits, not 9"):
+        quantize_int8_per_token(x, bits=9)
+
+
 def test_hidden_layers_of_the_largest_language_model_fit():
     torch.manual_seed(0)
     x = torch.randn(2, 20_480)
