@@ -98,12 +98,16 @@ def trunk_command(
     threads: Threads = None,
     backend: BackendName = "auto",
     memory: Memory = False,
+    blocks: Annotated[int, typer.Option(min=1, help="How many, one after the other.")] = 1,
+    chunk_size: Annotated[
+        int | None, typer.Option(min=1, help="Rows of triangle attention at a time, of float models.  [default: all]")
+    ] = None,
     cpu_only: CpuOnly = False,
     seed: Seed = 0,
     output: Output = None,
     as_json: JSON = False,
 ) -> None:
-    """Time one block of ESMFold's trunk with random weights against transformers' own block with the same.
+    """Time one block of ESMFold's trunk, or more, with random weights against transformers' own with the same.
 
     Example: `protquant bench trunk --preset esmfold_v1 --length 256 --threads 2 --memory -o trunk.json`
     """
@@ -117,6 +121,8 @@ def trunk_command(
         threads=threads,
         backend=backend,
         memory=memory,
+        blocks=blocks,
+        chunk_size=chunk_size,
         device=pick_device(cpu_only),
         seed=seed,
     )

@@ -1,7 +1,7 @@
-"""One block of the folding trunk as others run it and as our float model does, all with the same weights."""
+"""Blocks of the folding trunk as others run them and as our float model does, all with the same weights."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ from protquant.models.trunk import FoldingBlock, TrunkConfig
 from protquant.pipelines.bench.contest import Contender
 from protquant.pipelines.bench.random_weights import randomize
 
-__all__ = ["TRUNK_BASELINES", "TrunkWork", "hugging_face_block", "random_inputs", "trunk_baseline"]
+__all__ = ["TRUNK_BASELINES", "Blocks", "TrunkWork", "hugging_face_block", "random_inputs", "trunk_baseline"]
 
 TRUNK_BASELINES = ("transformers-float32", "transformers-bfloat16", "protquant-float32", "protquant-bfloat16")
 """What can be compared with."""
@@ -24,37 +24,69 @@ _PREFIX = "trunk.blocks.0."
 _SPREAD = 1.0
 
 
+class Blocks(nn.Module):
+    """Blocks one after the other, called as one is."""
+
+    def __init__(self, blocks: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(
+        self,
+        single: Float[Tensor, "b l s"],
+        pair: Float[Tensor, "b i j c"],
+        mask: Tensor,
+        chunk_size: int | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        for block in self.blocks:
+            single, pair = block(single, pair, mask, chunk_size)
+        return single, pair
+
+
 @dataclass
 class TrunkWork:
-    """A block with random weights, and what it is run on.
+    """Blocks with random weights, and what they are run on.
 
     Attributes
     ----------
-    block : FoldingBlock
+    blocks : Blocks
         In float32.
     single : Tensor, shape=(b, l, s), dtype=float32
     pair : Tensor, shape=(b, i, j, c), dtype=float32
     mask : Tensor, shape=(b, l), dtype=bool
         All true: one protein, without padding.
+    chunk_size : int, optional
+        Rows of triangle attention at a time, for float models.
     """
 
     config: TrunkConfig
-    block: FoldingBlock
+    blocks: Blocks
     single: Float[Tensor, "b l s"]
     pair: Float[Tensor, "b i j c"]
     mask: Bool[Tensor, "b l"]
+    chunk_size: int | None = None
     _copies: dict[torch.dtype, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def random(
-        cls, config: TrunkConfig, length: int, *, seed: int = 0, device: torch.device | str = "cpu"
+        cls,
+        config: TrunkConfig,
+        length: int,
+        *,
+        blocks: int = 1,
+        chunk_size: int | None = None,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
     ) -> "TrunkWork":
         """The same for the same seed."""
-        with torch.device("meta"):
-            block = FoldingBlock(config)
-        block = block.to_empty(device="cpu").eval().requires_grad_(False)
-        randomize(block, seed)
-        return cls(config, block.to(device), *random_inputs(config, length, seed=seed, device=device))
+        made = []
+        for index in range(blocks):
+            with torch.device("meta"):
+                block = FoldingBlock(config)
+            block = block.to_empty(device="cpu").eval().requires_grad_(False)
+            randomize(block, seed + index)
+            made.append(block.to(device))
+        return cls(config, Blocks(made).eval(), *random_inputs(config, length, seed=seed, device=device), chunk_size)
 
     def run(self, block: nn.Module, dtype: torch.dtype, mask: Tensor | None = None) -> Callable[[], Any]:
         """What is timed: a fresh pair goes into a buffer, and the block is run on it.
@@ -77,7 +109,7 @@ class TrunkWork:
         @torch.inference_mode()
         def run() -> Any:
             buffer.copy_(fresh)
-            return block(single, buffer, mask, None)
+            return block(single, buffer, mask, self.chunk_size)
 
         return run
 
@@ -128,19 +160,27 @@ def hugging_face_block(block: FoldingBlock, config: TrunkConfig) -> nn.Module:
 
 
 def trunk_baseline(name: str, work: TrunkWork) -> Contender:
-    """One of `TRUNK_BASELINES`, in the whole of its type and without chunks."""
+    """One of `TRUNK_BASELINES`, in the whole of its type."""
     whose, _, kind = name.partition("-")
     dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[kind]
 
     def build() -> Callable[[], Any]:
         if whose == "transformers":
+            theirs = Blocks(hugging_face_block(block, work.config) for block in _folding_blocks(work.blocks))
             # A mask of integers, as `EsmForProteinFolding` makes it.
-            return work.run(_cast(hugging_face_block(work.block, work.config), dtype), dtype, work.mask.long())
-        return work.run(_cast(work.block, dtype), dtype)
+            return work.run(_cast(theirs, dtype), dtype, work.mask.long())
+        return work.run(_cast(work.blocks, dtype), dtype)
 
-    notes = "its own block, without chunks" if whose == "transformers" else "our float block, without chunks"
+    chunks = "without chunks" if work.chunk_size is None else f"in chunks of {work.chunk_size}"
+    notes = f"its own block, {chunks}" if whose == "transformers" else f"our float block, {chunks}"
     return Contender(name, build, notes)
 
 
 def _cast(block: nn.Module, dtype: torch.dtype) -> nn.Module:
     return block if dtype == torch.float32 else copy.deepcopy(block).to(dtype)
+
+
+def _folding_blocks(blocks: Blocks) -> Iterator[FoldingBlock]:
+    for block in blocks.blocks:
+        assert isinstance(block, FoldingBlock)
+        yield block

@@ -42,6 +42,8 @@ def bench_trunk(
     threads: int | None = None,
     backend: str = "auto",
     memory: bool = False,
+    blocks: int = 1,
+    chunk_size: int | None = None,
     device: torch.device | str = "cpu",
     seed: int = 0,
     progress: bool | None = None,
@@ -64,6 +66,10 @@ def bench_trunk(
         Of the integer kernels.
     memory : bool
         Whether to measure the peak of activations too.
+    blocks : int
+        How many blocks, each with weights of its own, one after the other.
+    chunk_size : int, optional
+        Rows of triangle attention at a time, for the float models; integers choose their own.
 
     Returns
     -------
@@ -84,7 +90,9 @@ def bench_trunk(
     recipes = [load_recipe(quant) for quant in quants]
     device = torch.device(device)
     with computing_with(threads):
-        work = TrunkWork.random(TRUNK_PRESETS[preset], length, seed=seed, device=device)
+        work = TrunkWork.random(
+            TRUNK_PRESETS[preset], length, blocks=blocks, chunk_size=chunk_size, seed=seed, device=device
+        )
         contenders = [trunk_baseline(name, work) for name in dict.fromkeys(baselines)]
         contenders += [_integer(recipe, work, backend, seed) for recipe in recipes]
         if not contenders:
@@ -100,9 +108,11 @@ def bench_trunk(
             progress=progress,
         )
         machine = describe_machine()
-    settings = {"preset": preset, "length": length, "rounds": rounds, "threads": machine.threads, "backend": backend}
+    settings = {"preset": preset, "length": length, "blocks": blocks, "chunk_size": chunk_size}
+    settings |= {"rounds": rounds, "threads": machine.threads, "backend": backend}
     settings |= {"device": device.type, "seed": seed, "quants": [recipe.name for recipe in recipes]}
-    title = f"one block of the trunk of {preset}, {length} residues, random weights"
+    many = "one block" if blocks == 1 else f"{blocks} blocks"
+    title = f"{many} of the trunk of {preset}, {length} residues, random weights"
     section = Section(title, standings, tuple(dict.fromkeys(baselines)), {"deviation from": deviation.reference})
     return BenchReport("trunk", settings, machine, [section], _notes(deviation.reference))
 
@@ -110,7 +120,7 @@ def bench_trunk(
 def _notes(reference: str | None) -> tuple[str, ...]:
     notes = ["x: how many times as fast, the median of ratios round by round (quartiles)."]
     if reference is not None:
-        notes.append(f"deviation: of the block's update of the pair, relative to that of {reference}.")
+        notes.append(f"deviation: of the update of the pair, relative to that of {reference}.")
     return tuple(notes)
 
 
@@ -122,7 +132,7 @@ def _integer(recipe: Recipe, work: TrunkWork, backend: str, seed: int) -> Conten
         length = min(_CALIBRATION_LENGTH, work.single.shape[1])
         inputs = random_inputs(work.config, length, seed=seed, protein=1, device=work.single.device)
         quantized, _ = quantize(
-            work.block, recipe, examples=Examples((inputs,), lambda block, given: block(*given), length=_residues)
+            work.blocks, recipe, examples=Examples((inputs,), lambda block, given: block(*given), length=_residues)
         )
         return work.run(integers.convert(quantized), torch.float32)
 

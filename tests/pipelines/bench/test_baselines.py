@@ -35,7 +35,7 @@ def sentences() -> LanguageWork:
 @pytest.mark.parametrize("name", TRUNK_BASELINES)
 def test_blocks_agree(name: str, trunk: TrunkWork):
     with torch.inference_mode():
-        single, pair = trunk.block(trunk.single, trunk.pair, trunk.mask)
+        single, pair = trunk.blocks(trunk.single, trunk.pair, trunk.mask)
     found = trunk_baseline(name, trunk).build()()
     assert found[1].dtype == (torch.bfloat16 if "bfloat16" in name else torch.float32)
     tolerance = 0.05 if "bfloat16" in name else 1e-5
@@ -47,8 +47,8 @@ def test_blocks_agree(name: str, trunk: TrunkWork):
 
 
 def test_transformers_block_has_our_tensors_and_no_others(trunk: TrunkWork):
-    theirs = hugging_face_block(trunk.block, SMALL)
-    ours = {parameter.data_ptr() for parameter in trunk.block.parameters()}
+    theirs = hugging_face_block(trunk.blocks.blocks[0], SMALL)
+    ours = {parameter.data_ptr() for parameter in trunk.blocks.parameters()}
     assert {parameter.data_ptr() for parameter in theirs.parameters()} == ours
 
 
@@ -64,12 +64,13 @@ def test_every_run_starts_from_the_same_pair(trunk: TrunkWork):
 def test_every_part_of_a_random_block_does_something():
     work = TrunkWork.random(FOLDING_MODEL.trunk, 12)
     with torch.no_grad():
-        before = work.block(work.single, work.pair, work.mask)[1]
-        for name, child in work.block.named_children():
+        before = work.blocks(work.single, work.pair, work.mask)[1]
+        parts = {n: c for n, c in work.blocks.blocks[0].named_children() if next(c.parameters(), None) is not None}
+        for name, child in parts.items():
             kept = {key: value.clone() for key, value in child.state_dict().items()}
             for parameter in child.parameters():
                 parameter.zero_()
-            after = work.block(work.single, work.pair, work.mask)[1]
+            after = work.blocks(work.single, work.pair, work.mask)[1]
             assert not torch.allclose(before, after, rtol=1e-3), name
             child.load_state_dict(kept)
 
