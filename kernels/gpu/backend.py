@@ -305,8 +305,8 @@ def _attend_floats(
         return F.scaled_dot_product_attention(q, k, v, attn_mask=masked, scale=scale)
     step = max(1, _BIAS_BYTES // max(1, bias.numel() * bias.element_size()))
     parts = [
-        F.scaled_dot_product_attention(*some, attn_mask=bias + hidden, scale=scale)
-        for *some, hidden in zip(q.split(step), k.split(step), v.split(step), masked.split(step), strict=True)
+        F.scaled_dot_product_attention(qs, ks, vs, attn_mask=bias + hidden, scale=scale)
+        for qs, ks, vs, hidden in zip(q.split(step), k.split(step), v.split(step), masked.split(step), strict=True)
     ]
     return torch.cat(parts)
 

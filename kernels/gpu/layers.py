@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Unpack
+from typing import Literal, TypedDict, Unpack
 
 import torch
 from jaxtyping import Float, Int, Int8
@@ -18,7 +18,7 @@ from protquant.kernels.reference.epilogue import Epilogue, finish
 from protquant.kernels.reference.nibbles import pack_nibbles
 from protquant.kernels.reference.projection import Int8Projection
 
-__all__ = ["Int4Layer", "Int8Layer", "PlainLayer", "TritonLayer", "layer_of", "on_grid"]
+__all__ = ["Int4Layer", "Int8Layer", "OnGrid", "PlainLayer", "TritonLayer", "layer_of", "on_grid"]
 
 # Steps of four-bit weights from 0, of dINT in halves.
 _MOST_STEPS = 30
@@ -43,6 +43,15 @@ class _Rows:
         """Of all but the bias."""
         parts = (self.codes, self.scale, self.zero, self.sums)
         return sum(part.numel() * part.element_size() for part in parts if part is not None)
+
+
+class OnGrid(TypedDict):
+    """The options of an `Epilogue` that make it write codes."""
+
+    out_scale: float
+    out_zero: int
+    out_low: int
+    out_high: int
 
 
 class TritonLayer(Linear):
@@ -148,6 +157,7 @@ class Int8Layer(_KernelLayer):
         super().__init__(weight, rows, grid, activation, outs)
 
     def _run(self, x: Codes8, rows: _Rows, out: Tensor | None, **after: Unpack[Epilogue]) -> Tensor:
+        options: Epilogue = {**after, "bias": rows.bias}
         return linear_int8(
             x.data,
             x.scale,
@@ -156,9 +166,8 @@ class Int8Layer(_KernelLayer):
             x_zero=self.zero_of(x),
             weight_zero=rows.zero,
             weight_sum=rows.sums,
-            bias=rows.bias,
             out=out,
-            **after,
+            **options,
         )
 
     def projection(self, rows: slice | None = None) -> Int8Projection | None:
@@ -193,6 +202,7 @@ class Int4Layer(_KernelLayer):
 
     def _run(self, x: Codes8, rows: _Rows, out: Tensor | None, **after: Unpack[Epilogue]) -> Tensor:
         assert rows.zero is not None
+        options: Epilogue = {**after, "bias": rows.bias}
         return linear_int4(
             x.data,
             rows.codes,
@@ -204,9 +214,8 @@ class Int4Layer(_KernelLayer):
             x_scale=x.scale,
             x_zero=self.zero_of(x),
             weight_sum=rows.sums,
-            bias=rows.bias,
             out=out,
-            **after,
+            **options,
         )
 
 
@@ -245,7 +254,7 @@ def layer_of(
     return PlainLayer(weight, activation, outs)
 
 
-def on_grid(grid: Grid) -> Epilogue:
+def on_grid(grid: Grid) -> OnGrid:
     """Options of a linear layer that writes codes on the signed form of a grid."""
     grid = grid.signed
     return {"out_scale": grid.scale, "out_zero": grid.zero, "out_low": grid.low, "out_high": grid.high}
