@@ -9,11 +9,14 @@ from torch import nn
 
 from protquant.errors import ProtquantError
 from protquant.integer.block import IntegerFoldingBlock
+from protquant.integer.language_model import integer_language_model
 from protquant.integer.linear import IntegerLinear
-from protquant.integer.operands import NoIntegerKernel
-from protquant.kernels.backend import Backend
+from protquant.integer.operands import NoIntegerKernelError
+from protquant.integer.pair_stream import FloatPair
+from protquant.kernels.backend import Backend, Linear
 from protquant.kernels.dispatch import choose_backend
-from protquant.models.trunk import FoldingBlock
+from protquant.models import ESM2
+from protquant.models.trunk import FoldingBlock, FoldingTrunk
 from protquant.quant.modules import ActivationQuantizer, QuantizedLayerNorm, QuantizedLinear
 
 __all__ = ["Support", "SupportRow", "to_integer"]
@@ -122,11 +125,21 @@ def to_integer(model: _Model, backend: str | Backend = "auto", *, inplace: bool 
         holder = nn.ModuleDict({"block": model})
         _convert(holder, backend, support)
         return holder["block"], support  # type: ignore[return-value]
+    if isinstance(model, ESM2):
+        twin, rows = integer_language_model(model, backend)
+        support.rows += [SupportRow(*row) for row in rows]
+        _convert(twin, backend, support)
+        return twin.eval(), support  # type: ignore[return-value]
     _convert(model, backend, support)
     return model.eval(), support
 
 
 def _convert(model: nn.Module, backend: Backend, support: Support) -> None:
+    for path, language_model in _of_type(model, ESM2):
+        if path:
+            twin, rows = integer_language_model(language_model, backend, path)
+            model.set_submodule(path, twin)
+            support.rows += [SupportRow(*row) for row in rows]
     for path, block in _of_type(model, FoldingBlock):
         twin = IntegerFoldingBlock(block, backend, path)
         for name in twin.on_integers:
@@ -134,25 +147,35 @@ def _convert(model: nn.Module, backend: Backend, support: Support) -> None:
         model.set_submodule(path, twin)
         for where, reason in twin.left.items():
             support.rows.append(SupportRow(where, "simulated", f"not as a whole: {reason}"))
+    for _, trunk in _of_type(model, FoldingTrunk):
+        # Blocks hand the pair to each other as it is kept; what comes after them reads floats.
+        for twin in trunk.blocks:
+            twin.hands_on_codes = True
+        trunk.pair_exit = FloatPair(trunk.pair_exit)
+    told = {row.path for row in support.rows}
     for path, layer in _of_type(model, QuantizedLinear):
+        if path in told:
+            continue
         try:
             model.set_submodule(path, IntegerLinear(layer, backend, path))
-        except NoIntegerKernel as reason:
+        except NoIntegerKernelError as reason:
             support.rows.append(SupportRow(path, "simulated", str(reason)))
         else:
             support.rows.append(SupportRow(path, "integer", backend.kernel))
+    for _, layer in _of_type(model, QuantizedLinear):
+        layer.expand()
     for layer in _prepared(model):
         support.weight_bytes += layer.nbytes
         support.weight_elements += layer.weight.out_features * layer.weight.in_features
 
 
 def _of_type(model: nn.Module, kind: type[nn.Module]) -> Iterator[tuple[str, Any]]:
-    yield from [(path, module) for path, module in model.named_modules() if isinstance(module, kind)]
+    # By their paths, so that what has been replaced is not kept alive here.
+    for path in [path for path, module in model.named_modules() if isinstance(module, kind)]:
+        yield path, model.get_submodule(path)
 
 
 def _prepared(model: nn.Module) -> Iterator[Any]:
-    from protquant.kernels.backend import Linear
-
     seen: set[int] = set()
 
     def inside(thing: Any) -> Iterator[Any]:

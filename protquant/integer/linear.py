@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from protquant.integer.operands import NoIntegerKernel, grid_of, integer_weight
+from protquant.integer.operands import NoIntegerKernelError, grid_of, integer_weight
 from protquant.kernels.backend import Backend
 from protquant.kernels.operands import Grid, TokenGrid
 from protquant.quant.modules import QuantizedLinear
@@ -17,11 +17,11 @@ def input_grid(layer: nn.Module, name: str) -> Grid | TokenGrid:
 
     Raises
     ------
-    NoIntegerKernel
+    NoIntegerKernelError
         Where it has none.
     """
     if not isinstance(layer, QuantizedLinear) or layer.input_quantizer is None:
-        raise NoIntegerKernel(f"{name}.input is in float")
+        raise NoIntegerKernelError(f"{name}.input is in float")
     return grid_of(layer.input_quantizer.quantizer, f"{name}.input")
 
 
@@ -37,7 +37,7 @@ class IntegerLinear(nn.Module):
 
     Raises
     ------
-    NoIntegerKernel
+    NoIntegerKernelError
         Where weight or input has no integer kernel.
     """
 

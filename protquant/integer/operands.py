@@ -13,10 +13,10 @@ from protquant.quant.formats.uniform import DynamicUniformQuantizer, UniformQuan
 from protquant.quant.modules import ActivationQuantizer, QuantizedLinear
 from protquant.sites import Tap
 
-__all__ = ["NoIntegerKernel", "grid_of", "integer_weight", "reordered", "stacked", "tap_grid"]
+__all__ = ["NoIntegerKernelError", "grid_of", "integer_weight", "reordered", "stacked", "tap_grid"]
 
 
-class NoIntegerKernel(Exception):
+class NoIntegerKernelError(Exception):
     """Something has no integer kernel; the message says what, and why."""
 
 
@@ -25,21 +25,23 @@ def grid_of(quantizer: Quantizer | None, name: str) -> Grid | TokenGrid:
 
     Raises
     ------
-    NoIntegerKernel
+    NoIntegerKernelError
         Where it is in float, or in a format that no integer product reads.
     """
     if quantizer is None:
-        raise NoIntegerKernel(f"{name} is in float")
+        raise NoIntegerKernelError(f"{name} is in float")
     if quantizer.code_bits > 8:
-        raise NoIntegerKernel(f"{name} has {quantizer.code_bits} bits")
+        raise NoIntegerKernelError(f"{name} has {quantizer.code_bits} bits")
     if isinstance(quantizer, DynamicUniformQuantizer):
         if quantizer.form.group_size is not None:
-            raise NoIntegerKernel(f"{name} has scales of groups within a token")
+            raise NoIntegerKernelError(f"{name} has scales of groups within a token")
         return TokenGrid(quantizer.form.bits, quantizer.form.symmetric)
     if not isinstance(quantizer, UniformQuantizer):
-        raise NoIntegerKernel(f"{name} is {type(quantizer).__name__.removesuffix('Quantizer')}, which is not uniform")
+        raise NoIntegerKernelError(
+            f"{name} is {type(quantizer).__name__.removesuffix('Quantizer')}, which is not uniform"
+        )
     if quantizer.scale.numel() != 1:
-        raise NoIntegerKernel(f"{name} has a scale per channel")
+        raise NoIntegerKernelError(f"{name} has a scale per channel")
     low, high = quantizer.codes.tolist()
     zero = 0 if quantizer.zero_point is None else int(quantizer.zero_point)
     return Grid(float(quantizer.scale), zero, low, high)
@@ -50,7 +52,7 @@ def tap_grid(tap: nn.Module, name: str) -> Grid | None:
 
     Raises
     ------
-    NoIntegerKernel
+    NoIntegerKernelError
         Where it is in a format that no integer product reads, or has scales along the axis that is summed over.
     """
     if isinstance(tap, Tap):
@@ -58,7 +60,7 @@ def tap_grid(tap: nn.Module, name: str) -> Grid | None:
     assert isinstance(tap, ActivationQuantizer)
     grid = grid_of(tap.quantizer, name)
     if isinstance(grid, TokenGrid):
-        raise NoIntegerKernel(f"{name} has a scale per token")
+        raise NoIntegerKernelError(f"{name} has a scale per token")
     return grid
 
 
@@ -67,17 +69,17 @@ def integer_weight(layer: nn.Module, name: str) -> IntegerWeight:
 
     Raises
     ------
-    NoIntegerKernel
+    NoIntegerKernelError
         Where it is in float, or in a format that is no integer times a scale.
     """
     if not isinstance(layer, QuantizedLinear) or layer.weight_quantizer is None:
-        raise NoIntegerKernel(f"{name}.weight is in float")
+        raise NoIntegerKernelError(f"{name}.weight is in float")
     quantizer = layer.weight_quantizer
     bias = None if layer.bias is None else layer.bias.detach().float()
     if not isinstance(quantizer, UniformQuantizer | DIntQuantizer):
-        raise NoIntegerKernel(f"{name}.weight is {type(quantizer).__name__.removesuffix('Quantizer')}")
+        raise NoIntegerKernelError(f"{name}.weight is {type(quantizer).__name__.removesuffix('Quantizer')}")
     if quantizer.code_bits > 8:
-        raise NoIntegerKernel(f"{name}.weight has {quantizer.code_bits} bits")
+        raise NoIntegerKernelError(f"{name}.weight has {quantizer.code_bits} bits")
     codes = layer.weight_codes().codes
     rows, group = len(codes), quantizer.group_size
     scale = _per_group(quantizer.scale, rows)
@@ -86,7 +88,9 @@ def integer_weight(layer: nn.Module, name: str) -> IntegerWeight:
         zero = _per_group(quantizer.zero_point, rows)
     if isinstance(quantizer, DIntQuantizer):
         if quantizer.code_bits > 4 or quantizer.special != 0.5:
-            raise NoIntegerKernel(f"{name}.weight is dint with {quantizer.code_bits} bits or another fraction than 1/2")
+            raise NoIntegerKernelError(
+                f"{name}.weight is dint with {quantizer.code_bits} bits or another fraction than 1/2"
+            )
         special = codes.int() - (2**quantizer.code_bits - 2)
         codes = torch.where(special >= 0, 14 + special, codes.int())
         return IntegerWeight(IntegerWeight.pack4(codes), scale, zero.to(torch.uint8), bias, rows, "dint4", group)
@@ -118,12 +122,12 @@ def stacked(weights: Sequence[IntegerWeight]) -> IntegerWeight:
 
     Raises
     ------
-    NoIntegerKernel
+    NoIntegerKernelError
         Where they are not of one kind.
     """
     first = weights[0]
     if len({(w.kind, w.group_size, w.zero is None) for w in weights}) > 1:
-        raise NoIntegerKernel("weights that are multiplied together have different formats")
+        raise NoIntegerKernelError("weights that are multiplied together have different formats")
     if len(weights) == 1:
         return first
     biases = [w.scale.new_zeros(w.out_features) if w.bias is None else w.bias for w in weights]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from protquant.integer.linear import input_grid
-from protquant.integer.operands import NoIntegerKernel, integer_weight
+from protquant.integer.operands import NoIntegerKernelError, integer_weight
 from protquant.kernels.operands import Grid, IntegerWeight, TokenGrid
 from protquant.quant.modules import QuantizedLinear
 
@@ -19,7 +19,7 @@ def shared_input(
 
     Raises
     ------
-    NoIntegerKernel
+    NoIntegerKernelError
         Where they do not read the same codes, or one has no integer kernel.
     """
     grids, weights = {}, {}
@@ -28,11 +28,11 @@ def shared_input(
         grids[name] = input_grid(layer, where)
         weights[name] = integer_weight(layer, where)
         if isinstance(layer, QuantizedLinear) and layer.transforms is not None:
-            raise NoIntegerKernel(f"{where} changes its input before it is quantized")
+            raise NoIntegerKernelError(f"{where} changes its input before it is quantized")
     first = grids[names[0]]
     other = next((name for name in names if grids[name] != first), None)
     if other is not None:
-        raise NoIntegerKernel(f"{path}.{names[0]} and {path}.{other} read different codes")
+        raise NoIntegerKernelError(f"{path}.{names[0]} and {path}.{other} read different codes")
     return first, weights
 
 
