@@ -106,7 +106,7 @@ def test_no_float_weight_is_ever_made_of_what_runs_on_integers(folding: tuple[ES
     assert {(144, 48), (192, 48), (96, 24), (24, 96), (104, 72), (72, 104)} <= telling
     with FloatMatrices() as seen:
         _, support = to_integer(load(folder, keep_codes=True), "reference", inplace=True)
-    assert {row.path for row in support.simulated} <= {"lm.contact_head.regression"}
+    assert all("_head." in row.path for row in support.simulated)
     assert not telling & seen.shapes
     with FloatMatrices() as expanded:
         load(folder)
@@ -131,7 +131,7 @@ def test_it_runs_as_what_was_quantized_and_converted_in_memory(folding: tuple[ES
     for backend in ("reference", "cpu"):
         here, _ = to_integer(quantized, backend)
         loaded, support = to_integer(load(folder, keep_codes=True), backend, inplace=True)
-        assert {row.path for row in support.simulated} <= {"lm.contact_head.regression"}
+        assert all("_head." in row.path for row in support.simulated)
         for name in ("positions", "plddt_logits", "pae_logits", "distogram_logits"):
             assert torch.equal(getattr(loaded(batch, 1), name), getattr(here(batch, 1), name)), name
 
