@@ -124,7 +124,7 @@ class QuantizedLinear(Storable):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         packed, weight = self._packed, self.weight
         if packed is None:
-            return super()._apply(fn, recurse)  # type: ignore[no-untyped-call, no-any-return]
+            return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         # A weight without data has a type, and no device to be moved from.
         self._parameters["weight"] = None
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]

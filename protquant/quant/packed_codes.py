@@ -78,6 +78,8 @@ class PackedCodes:
         codes, regions = torch.empty_like(numbers), torch.empty_like(numbers, dtype=torch.uint8)
         first = 0
         for region, low, each in self.pieces:
+            if region is None:
+                raise ValueError(f"of several pieces one has no region: {self.pieces}")
             inside = (numbers >= first) & (numbers < first + each)
             codes[inside], regions[inside] = numbers[inside] + (low - first), region
             first += each
