@@ -52,7 +52,7 @@ class CPULinear(Linear):
         self.grid, self.product = grid, product
         self._bytes = weight.nbytes
         self._no_zeros = torch.zeros(weight.out_features, dtype=torch.int32)
-        self._row_sums = None if isinstance(grid, Grid) else weight.decode().sum(1)
+        self._row_sums = None if isinstance(grid, Grid) else _row_sums(weight)
         # Codes of all outputs in one pass, whatever their grids: a grid's scale goes into that of the weight.
         grids = [grid.unsigned for grid, count in self.outs for _ in range(count)]
         self._out_scale = torch.tensor([grid.scale for grid in grids])
@@ -227,3 +227,13 @@ def _packed(steps: Int8[Tensor, "n k"]) -> Tensor:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return torch.ops.onednn.qlinear_prepack(steps.contiguous(), None)
+
+
+def _row_sums(weight: IntegerWeight) -> Float[Tensor, " n"]:
+    """Sums of the rows of the weight, which zero points of tokens are multiplied with; of integers, group by group."""
+    size = weight.group_size or weight.in_features
+    groups = weight.steps().split(size, 1)
+    sums = torch.stack([group.sum(1, dtype=torch.int32) for group in groups], dim=1).float()
+    if weight.kind == "int8" and weight.zero is not None:
+        sums -= weight.zero * torch.tensor([group.shape[1] for group in groups])
+    return (sums * weight.step_scale).sum(1)

@@ -43,7 +43,7 @@ def _gated_projections(target: str) -> Iterator[Variant]:
             ("channels", "y_column_stride", "y_row_stride", ()),
             ("channels; 16 n pairs", "y_column_stride", "y_row_stride", ("M", "y_column_stride")),
         ):
-            settings = {key: None for key in zeros | rest if key not in present}
+            settings: dict[str, Any] = {key: None for key in zeros | rest if key not in present}
             settings |= tiles | {along: 1, "LOW": -128, "HIGH": 127}
             yield Variant(
                 f"gated_projection ({name}; {layout})",
