@@ -61,7 +61,7 @@ class CPULinear(Linear):
         self._steps: Tensor | None = None
         if weight.kind == "int8":
             self._open()
-            if self._parts is not None:  # What oneDNN has packed is all that is needed.
+            if product != "float":  # What oneDNN has packed is all that is needed.
                 self.weight = replace(weight, codes=weight.codes.to("meta"))
 
     @property

@@ -50,14 +50,14 @@ def quantize(x: Float[Tensor, "m k"], grid: Grid | TokenGrid) -> Codes8:
     tiny = torch.finfo(torch.float32).tiny
     if grid.symmetric:
         if bool((low >= 0).all()):
-            codes, zero = 2**grid.bits - 1, 0
+            largest, middle = 2**grid.bits - 1, 0
         else:
-            codes, zero = 2 ** (grid.bits - 1) - 1, 128
-        scale = torch.maximum(-low, high).double() / codes
+            largest, middle = 2 ** (grid.bits - 1) - 1, 128
+        scale = torch.maximum(-low, high).double() / largest
         scale = torch.where(scale > tiny, scale, 1.0).float()
         # Rows by their scales, then all at once: no code is clipped but by rounding.
-        steps = quantize_static(x * scale.reciprocal(), Grid(1.0, zero, zero - codes if zero else 0, zero + codes))
-        return Codes8(steps, scale[:, 0], torch.full((len(x),), zero, dtype=torch.int32))
+        steps = quantize_static(x * scale.reciprocal(), Grid(1.0, middle, max(0, middle - largest), middle + largest))
+        return Codes8(steps, scale[:, 0], torch.full((len(x),), middle, dtype=torch.int32))
     low, high = low.double().clamp(max=0), high.double().clamp(min=0)
     codes = 2**grid.bits - 1
     scale = (high - low) / codes

@@ -108,6 +108,7 @@ def check_attention_int8(
     j = k.shape[2]
     if k.shape != v.shape or tuple(k.shape) != (b, h, j, d):
         raise ValueError(f"queries {tuple(q.shape)}, keys {tuple(k.shape)}, values {tuple(v.shape)} do not fit")
+    operands: list[tuple[str, Tensor, tuple[int, ...]]]
     operands = [("q_scale", q_scale, (b, h, i)), ("k_scale", k_scale, (b, h, j)), ("v_scale", v_scale, (b, h, j))]
     operands += [("bias", bias, (b, h, i, j))] if bias is not None else []
     operands += [("mask", mask, (b, j))] if mask is not None else []

@@ -19,12 +19,15 @@ class GatedAttention:
     Parameters
     ----------
     module : nn.Module
-        Has the taps `q`, `k`, `v`, `logits` and `probs`, the quantized layer `out_proj`, and `scale`, `num_heads`.
+        Has the taps `q`, `k`, `v`, `logits` and `probs`, and the quantized layer `out_proj`.
     qkv : IntegerWeight
         Queries, keys and values by turns, each head by head.
     gate : IntegerWeight
     grid : Grid or TokenGrid
         Of the codes that both read.
+    heads : int
+    scale : float
+        Of the logits.
 
     Raises
     ------
@@ -40,12 +43,15 @@ class GatedAttention:
         grid: Grid | TokenGrid,
         backend: Backend,
         path: str,
+        *,
+        heads: int,
+        scale: float,
     ) -> None:
         if not (isinstance(module.logits, Tap) and isinstance(module.probs, Tap)):
             raise NoIntegerKernelError(f"{path}: attention logits or probabilities are quantized")
         taps = {n: tap_grid(module.get_submodule(n), f"{path}.{n}") for n in "qkv"}
         self.backend = backend
-        self.heads, self.scale = int(module.num_heads), float(module.scale)
+        self.heads, self.scale = heads, scale
         self.grids: tuple[Grid, Grid, Grid] | None = None
         outs: list[tuple[Grid, int]] = []
         q, k, v = taps.values()

@@ -12,7 +12,7 @@ from protquant.integer.block import IntegerFoldingBlock
 from protquant.integer.language_model import integer_language_model
 from protquant.integer.linear import IntegerLinear
 from protquant.integer.operands import NoIntegerKernelError
-from protquant.integer.pair_stream import FloatPair
+from protquant.integer.pair_stream import FloatPair, SimulatedCodec
 from protquant.kernels.backend import Backend, Linear
 from protquant.kernels.dispatch import choose_backend
 from protquant.models import ESM2
@@ -126,8 +126,7 @@ def to_integer(model: _Model, backend: str | Backend = "auto", *, inplace: bool 
         _convert(holder, backend, support)
         return holder["block"], support  # type: ignore[return-value]
     if isinstance(model, ESM2):
-        twin, rows = integer_language_model(model, backend)
-        support.rows += [SupportRow(*row) for row in rows]
+        twin = _language_twin(model, backend, "", support)
         _convert(twin, backend, support)
         return twin.eval(), support  # type: ignore[return-value]
     _convert(model, backend, support)
@@ -137,21 +136,8 @@ def to_integer(model: _Model, backend: str | Backend = "auto", *, inplace: bool 
 def _convert(model: nn.Module, backend: Backend, support: Support) -> None:
     for path, language_model in _of_type(model, ESM2):
         if path:
-            twin, rows = integer_language_model(language_model, backend, path)
-            model.set_submodule(path, twin)
-            support.rows += [SupportRow(*row) for row in rows]
-    for path, block in _of_type(model, FoldingBlock):
-        twin = IntegerFoldingBlock(block, backend, path)
-        for name in twin.on_integers:
-            support.rows.append(SupportRow(f"{path}.{name}", "integer", backend.kernel))
-        model.set_submodule(path, twin)
-        for where, reason in twin.left.items():
-            support.rows.append(SupportRow(where, "simulated", f"not as a whole: {reason}"))
-    for _, trunk in _of_type(model, FoldingTrunk):
-        # Blocks hand the pair to each other as it is kept; what comes after them reads floats.
-        for twin in trunk.blocks:
-            twin.hands_on_codes = True
-        trunk.pair_exit = FloatPair(trunk.pair_exit)
+            model.set_submodule(path, _language_twin(language_model, backend, path, support))
+    _convert_trunk(model, backend, support)
     told = {row.path for row in support.rows}
     for path, layer in _of_type(model, QuantizedLinear):
         if path in told:
@@ -167,6 +153,33 @@ def _convert(model: nn.Module, backend: Backend, support: Support) -> None:
     for layer in _prepared(model):
         support.weight_bytes += layer.nbytes
         support.weight_elements += layer.weight.out_features * layer.weight.in_features
+
+
+def _convert_trunk(model: nn.Module, backend: Backend, support: Support) -> None:
+    for path, block in _of_type(model, FoldingBlock):
+        twin = IntegerFoldingBlock(block, backend, path)
+        for name in twin.on_integers:
+            support.rows.append(SupportRow(f"{path}.{name}", "integer", backend.kernel))
+        model.set_submodule(path, twin)
+        for name, codec in twin.codecs.items():
+            if codec is not None:
+                runs: Runs = "simulated" if isinstance(codec, SimulatedCodec) else "integer"
+                support.rows.append(SupportRow(f"{path}.pair_residual.{name}", runs, f"kept in {codec.what}"))
+        for where, reason in twin.left.items():
+            support.rows.append(SupportRow(where, "simulated", f"not as a whole: {reason}"))
+    for _, trunk in _of_type(model, FoldingTrunk):
+        # Blocks hand the pair to each other as it is kept; what comes after them reads floats.
+        for block in trunk.blocks:
+            block.hands_on_codes = True
+        trunk.pair_exit = FloatPair(trunk.pair_exit)
+
+
+def _language_twin(model: ESM2, backend: Backend, path: str, support: Support) -> ESM2:
+    twin, rows = integer_language_model(model, backend, path)
+    support.rows += [
+        SupportRow(where, "integer" if runs == "integer" else "simulated", what) for where, runs, what in rows
+    ]
+    return twin
 
 
 def _of_type(model: nn.Module, kind: type[nn.Module]) -> Iterator[tuple[str, Any]]:

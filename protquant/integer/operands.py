@@ -1,6 +1,6 @@
 """From quantizers, which simulate, to what integer operations take; says why where that cannot be."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -148,7 +148,7 @@ def _codes(weight: IntegerWeight) -> Tensor:
     return torch.cat((weight.codes & 15, weight.codes >> 4))[: weight.out_features]
 
 
-def _of_codes(weight: IntegerWeight, codes: Tensor, choose) -> IntegerWeight:  # noqa: ANN001
+def _of_codes(weight: IntegerWeight, codes: Tensor, choose: Callable[[Tensor], Tensor]) -> IntegerWeight:
     return replace(
         weight,
         codes=codes if weight.kind == "int8" else IntegerWeight.pack4(codes),

@@ -6,7 +6,6 @@ encoded, a few rows at a time, and nothing of its size is ever float.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Shaped
@@ -20,19 +19,16 @@ from protquant.quant.formats.uniform import UniformQuantizer
 from protquant.quant.modules import ActivationQuantizer
 from protquant.sites import Tap
 
-__all__ = ["FloatPair", "PairCodec", "PairRows", "PairStream", "pair_codec"]
+__all__ = ["FloatPair", "PairCodec", "PairRows", "PairStream", "SimulatedCodec", "pair_codec"]
 
 
 class PairCodec(ABC):
-    """How rows are kept.
+    """How rows are kept."""
 
-    Attributes
-    ----------
-    what : str
-        In a few words, for tables.
-    """
-
-    what: str
+    @property
+    @abstractmethod
+    def what(self) -> str:
+        """In a few words, for tables."""
 
     @abstractmethod
     def encode(self, rows: Float[Tensor, "i j c"]) -> Shaped[Tensor, "i j c"]:
@@ -50,7 +46,7 @@ class FloatCodec(PairCodec):
     dtype: torch.dtype
 
     @property
-    def what(self) -> str:  # type: ignore[override]
+    def what(self) -> str:
         return str(self.dtype).removeprefix("torch.")
 
     def encode(self, rows: Float[Tensor, "i j c"]) -> Float[Tensor, "i j c"]:
@@ -66,7 +62,10 @@ class ByteCodec(PairCodec):
 
     backend: Backend
     grid: ByteGrid
-    what: ClassVar[str] = "one byte per element"
+
+    @property
+    def what(self) -> str:
+        return "one byte per element"
 
     def encode(self, rows: Float[Tensor, "i j c"]) -> Shaped[Tensor, "i j c"]:
         return self.backend.encode_bytes(rows, self.grid)
@@ -80,7 +79,10 @@ class SimulatedCodec(PairCodec):
     """Rows in float, but rounded to a format that nothing here keeps in codes."""
 
     quantizer: ActivationQuantizer
-    what: ClassVar[str] = "float, rounded to its format"
+
+    @property
+    def what(self) -> str:
+        return "float, rounded to its format"
 
     def encode(self, rows: Float[Tensor, "i j c"]) -> Float[Tensor, "i j c"]:
         rounded: Tensor = self.quantizer(rows)
@@ -119,7 +121,8 @@ class PairStream:
     def __init__(self, pair: Float[Tensor, "b i j c"]) -> None:
         self._kept: Tensor = pair.contiguous()
         self._codec: PairCodec = FloatCodec(pair.dtype)
-        self._next, self._next_codec = self._kept, self._codec
+        self._next: Tensor = self._kept
+        self._next_codec: PairCodec = self._codec
 
     @property
     def shape(self) -> torch.Size:

@@ -45,7 +45,9 @@ class IntegerSingleAttention(nn.Module):
         # From head by head to queries, keys and values by turns.
         rows = torch.arange(weights["qkv_proj"].out_features).view(module.num_heads, 3, -1).transpose(0, 1).flatten()
         qkv = reordered(weights["qkv_proj"], rows.tolist())
-        self.attention = GatedAttention(module, qkv, weights["gate_proj"], self.grid, backend, path)
+        self.attention = GatedAttention(
+            module, qkv, weights["gate_proj"], self.grid, backend, path, heads=module.num_heads, scale=module.scale
+        )
 
     def add_to_(
         self, single: Float[Tensor, "b l s"], bias: Float[Tensor, "b h i j"], mask: Bool[Tensor, "b l"] | None

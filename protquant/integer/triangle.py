@@ -97,7 +97,9 @@ class IntegerTriangleAttention(nn.Module):
         names = ("q_proj", "k_proj", "v_proj", "gate_proj", "bias_proj")
         self.grid, weights = shared_input(module, names, path)
         qkv = stacked([weights["q_proj"], weights["k_proj"], weights["v_proj"]])
-        self.attention = GatedAttention(module, qkv, weights["gate_proj"], self.grid, backend, path)
+        self.attention = GatedAttention(
+            module, qkv, weights["gate_proj"], self.grid, backend, path, heads=module.num_heads, scale=module.scale
+        )
         self.bias_proj = backend.prepare(weights["bias_proj"], self.grid)
 
     def add_to_(self, pair: PairStream, mask: Bool[Tensor, "b i j"] | None, codec: PairCodec | None = None) -> None:

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from protquant.kernels.backend import Backend
 from protquant.kernels.cpu import CPUBackend, Features, features
 from protquant.kernels.cpu.quantize import quantize_static
 from protquant.kernels.operands import Codes8, Grid, IntegerWeight, TokenGrid
@@ -186,7 +185,7 @@ def test_codes_are_the_same_without_quantized_tensors_of_torch(monkeypatch: pyte
 
 
 def test_four_bit_weights_take_half_a_byte():
-    backend: Backend = CPUBackend()
+    backend = CPUBackend()
     layer = backend.prepare(weight_of("int4", 512, 128), GRIDS["affine"])
     assert layer.nbytes / (512 * 128) <= 0.56
     assert layer.weight.codes.numel() == 256 * 128

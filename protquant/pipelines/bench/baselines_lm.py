@@ -104,7 +104,7 @@ def hugging_face_esm2(model: ESM2, attention: str) -> nn.Module:
     )
     theirs: nn.Module = EsmForMaskedLM(config)
     theirs.load_state_dict(_renamed(model, HUGGING_FACE_ESM2.to_theirs), strict=False, assign=True)
-    theirs.tie_weights()
+    theirs.tie_weights()  # type: ignore[operator]  # transformers' own
     _check_all_assigned(theirs, model)
     return theirs.eval().requires_grad_(False)
 
