@@ -68,6 +68,11 @@ class Backend(ABC):
         return None
 
     @property
+    def update_dtype(self) -> torch.dtype:
+        """Of what is added to a residual and kept nowhere else."""
+        return torch.float32
+
+    @property
     @abstractmethod
     def kernel(self) -> str:
         """What multiplies here, in a few words for tables."""

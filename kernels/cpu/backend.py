@@ -41,11 +41,15 @@ class CPUBackend(Backend):
         super().__init__()
         self.can = can or features()
         self.dtype = dtype
-        self._logits: Tensor | None = None
+        self._spaces: dict[torch.dtype, Tensor] = {}
 
     @property
     def tile_tokens(self) -> int:
         return _TILE_TOKENS
+
+    @property
+    def update_dtype(self) -> torch.dtype:
+        return torch.bfloat16 if self.can.bfloat16 else torch.float32
 
     @property
     def kernel(self) -> str:
@@ -91,7 +95,8 @@ class CPUBackend(Backend):
         self, x: Codes8, gate: Linear, values: Float[Tensor, "m n"], residual: Float[Tensor, "m n"]
     ) -> Float[Tensor, "m n"]:
         self.calls["linear", self.can.product] += 1
-        return residual.add_(_gated(_own(gate).opened().tanh_half(x, values.dtype), values), alpha=0.5)
+        doubled = _gated(_own(gate).opened().tanh_half(x, values.dtype), values)
+        return residual.add_(doubled.to(residual.dtype), alpha=0.5)
 
     def gated_channels(
         self,
@@ -129,7 +134,7 @@ class CPUBackend(Backend):
         channels, count, length = a.shape[0], a.shape[1], right.shape[1]
         if self.can.int_mm and count > 16:  # what torch._int_mm asks for
             self.calls["triangle_product", "int_mm"] += 1
-            total = torch.empty(channels, count, length, dtype=torch.int32)
+            total = self._space(torch.int32, channels * count * length).view(channels, count, length)
             for channel in range(channels):
                 torch._int_mm(a[channel], b[channel], out=total[channel])  # noqa: SLF001
         else:
@@ -178,7 +183,7 @@ class CPUBackend(Backend):
             zeros, v_scale = (q_grid.zero, v_grid.zero), v_grid.scale
         if isinstance(qkv, Codes8) and self.can.bfloat16:
             self.calls["attention", "bfloat16"] += 1
-            space = self._space(len(qkv.data) * heads * length)
+            space = self._space(torch.bfloat16, len(qkv.data) * heads * length)
             out = attend_bfloat16(qkv.data, zeros, heads, length, scale, bias, mask, space)
         else:
             self.calls["attention", "float32"] += 1
@@ -186,11 +191,11 @@ class CPUBackend(Backend):
             out = attend_float32(data, zeros, heads, length, scale, bias, mask)
         return out if v_scale == 1 else out.mul_(v_scale)
 
-    def _space(self, elements: int) -> Tensor:
-        """Memory for logits, kept from call to call."""
-        if self._logits is None or len(self._logits) < elements:
-            self._logits = torch.empty(elements, dtype=torch.bfloat16)
-        return self._logits
+    def _space(self, dtype: torch.dtype, elements: int) -> Tensor:
+        """Memory that is kept from call to call: to get tens of megabytes anew costs more than a product does."""
+        if dtype not in self._spaces or len(self._spaces[dtype]) < elements:
+            self._spaces[dtype] = torch.empty(elements, dtype=dtype)
+        return self._spaces[dtype][:elements]
 
 
 def _own(layer: Linear) -> CPULinear:

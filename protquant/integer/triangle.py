@@ -75,7 +75,7 @@ class IntegerTriangleMultiplication(nn.Module):
                 product = backend.triangle_product(left, right, self.grids, self.direction, more)
             some = backend.product_tokens(product, self.grids, slice(rows.start - first, rows.stop - first))
             normalized = normalized_codes(backend, self.out_norm, some, self.product_grid)
-            update = backend.linear(normalized, out_proj, torch.float32)
+            update = backend.linear(normalized, out_proj, backend.update_dtype)
             tile = pair.read(rows)
             backend.gated_add_(codes, out_gate, update, tile.flatten(0, 1))
             pair.write(rows, tile)

@@ -44,7 +44,7 @@ def weight_of(kind: str, n: int, k: int) -> IntegerWeight:
     groups = -(-k // group) if group else 1
     codes = IntegerWeight.pack4(torch.randint(0, 16, (n, k)))
     zero = torch.randint(0, 14, (n, groups), dtype=torch.uint8)
-    return IntegerWeight(codes, 0.1 * torch.rand(n, groups), zero, bias, n, kind.split()[0], group)  # type: ignore[arg-type]
+    return IntegerWeight(codes, 0.1 * torch.rand(n, groups), zero, bias, n, kind.split(maxsplit=1)[0], group)  # type: ignore[arg-type]
 
 
 WEIGHTS = ["int8", "int8 affine", "int4", "int4 groups", "dint4"]
