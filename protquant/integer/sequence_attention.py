@@ -25,8 +25,8 @@ from protquant.sites import Tap
 __all__ = ["IntegerSelfAttention"]
 
 _PROJECTIONS = "q_proj", "k_proj", "v_proj"
-_PROJECTED_ROWS = 1024
-"""Rows whose queries, keys and values are made at a time: 16 MB of float32 at 1,280 channels."""
+_PROJECTED_BYTES = 31 * 2**20
+"""Of the float32 queries, keys and values that are made at a time: as many as malloc keeps, and gives again."""
 
 
 class IntegerSelfAttention(nn.Module):
@@ -163,8 +163,9 @@ class IntegerSelfAttention(nn.Module):
         dtype = torch.float32 if self.simulated else self.dtype
         q, k = (x.new_empty(shape, dtype=torch.int8 if self.on_codes else dtype) for _ in range(2))
         v = x.new_empty(shape, dtype=dtype)
-        for first in range(0, len(x), _PROJECTED_ROWS):
-            some = slice(first, first + _PROJECTED_ROWS)
+        step = max(1, _PROJECTED_BYTES // (3 * 4 * self.channels))
+        for first in range(0, len(x), step):
+            some = slice(first, first + step)
             y = self._project(x[some], norm)
             heads = y.view(len(y), 3, self.heads, -1)
             torch.view_as_complex(heads[:, :2].unflatten(-1, (-1, 2))).mul_(turns[some, None, None])
