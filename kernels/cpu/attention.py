@@ -45,7 +45,7 @@ def attend_float32(
 
 def attend_bfloat16(
     qkv: UInt8[Tensor, "m n"],
-    zeros: tuple[int, int],
+    zeros: tuple[int, int, int],
     heads: int,
     length: int,
     scale: float,
@@ -60,14 +60,16 @@ def attend_bfloat16(
 
     Parameters
     ----------
+    zeros : tuple of int
+        Codes that mean 0, of queries, keys and values.
     space : Tensor, bfloat16
         Memory for logits, at least `m * heads * length` elements: new memory costs more than the products.
     """
     rows = len(qkv) // length if length else 0
     parts = qkv.to(torch.bfloat16).view(rows, length, 3, heads, -1).permute(2, 0, 3, 1, 4).contiguous()
     q, k, v = parts.flatten(1, 2)
-    # Before the product of the values, whose sums are rounded: a zero point of 128 would take the digits of small ones.
-    for part, zero in ((q, zeros[0]), (v, zeros[1])):
+    # Before the products, whose sums are rounded: a zero point of 128 would take the digits of small ones.
+    for part, zero in zip((q, k, v), zeros, strict=True):
         if zero:
             part.sub_(zero)
     logits = space[: rows * heads * length * length].view(rows * heads, length, length)

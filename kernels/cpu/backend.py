@@ -24,23 +24,22 @@ _PRODUCT_BYTES = 2**25
 
 
 class CPUBackend(Backend):
-    """oneDNN's int8 product, int8 triangle products, and attention on integers held in float32.
+    """oneDNN's int8 product, int8 triangle products, and attention on integers held in floats.
+
+    Memory for logits and for sums of triangle products is kept from call to call: a backend, and so a model on it, is
+    for one thread at a time, and a triangle product is there until the next.
 
     Parameters
     ----------
     can : Features, optional
         By default what the CPU turns out to have.
-    dtype : torch.dtype
-        Of gates and projections between two products, which are not kept. bfloat16 halves what goes through memory and
-        rounds to 8 bits what the next step rounds to a grid of 8 bits.
     """
 
     name = "cpu"
 
-    def __init__(self, can: Features | None = None, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, can: Features | None = None) -> None:
         super().__init__()
         self.can = can or features()
-        self.dtype = dtype
         self._spaces: dict[torch.dtype, Tensor] = {}
 
     @property
@@ -108,8 +107,9 @@ class CPUBackend(Backend):
         out: tuple[Int[Tensor, "c i k"], Int[Tensor, "c i k"]],
         first: int,
     ) -> None:
-        values = self.linear(x, proj, self.dtype)
-        gates = _own(gate).opened().tanh_half(x, self.dtype)
+        values = self.linear(x, proj)
+        self.calls["linear", self.can.product] += 1
+        gates = _own(gate).opened().tanh_half(x, torch.float32)
         if mask is not None:
             values *= mask[:, None]
         for some, half, grid, buffer in zip(gates.chunk(2, 1), values.chunk(2, 1), grids, out, strict=True):
@@ -176,11 +176,11 @@ class CPUBackend(Backend):
         bias: Float[Tensor, "h q k"] | None,
         mask: Bool[Tensor, "b k"] | None,
     ) -> Float[Tensor, "m hd"]:
-        zeros, v_scale = (0, 0), 1.0
+        zeros, v_scale = (0, 0, 0), 1.0
         if grids is not None:
             q_grid, k_grid, v_grid = (grid.unsigned for grid in grids)
             scale = scale * q_grid.scale * k_grid.scale
-            zeros, v_scale = (q_grid.zero, v_grid.zero), v_grid.scale
+            zeros, v_scale = (q_grid.zero, k_grid.zero, v_grid.zero), v_grid.scale
         if isinstance(qkv, Codes8) and self.can.bfloat16:
             self.calls["attention", "bfloat16"] += 1
             space = self._space(torch.bfloat16, len(qkv.data) * heads * length)
@@ -188,7 +188,7 @@ class CPUBackend(Backend):
         else:
             self.calls["attention", "float32"] += 1
             data = qkv.data if isinstance(qkv, Codes8) else qkv
-            out = attend_float32(data, zeros, heads, length, scale, bias, mask)
+            out = attend_float32(data, (zeros[0], zeros[2]), heads, length, scale, bias, mask)
         return out if v_scale == 1 else out.mul_(v_scale)
 
     def _space(self, dtype: torch.dtype, elements: int) -> Tensor:

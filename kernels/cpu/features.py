@@ -71,6 +71,7 @@ def _has_int_mm() -> bool:
 
 def _has_bfloat16() -> bool:
     try:
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001
+        # oneDNN takes bfloat16 on every CPU with AVX512, and is slow where there are no instructions for it.
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())  # noqa: SLF001
     except (RuntimeError, AttributeError):
         return False

@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
+import torch
 from torch import nn
 
 from protquant.errors import ProtquantError
 from protquant.integer.block import IntegerFoldingBlock
-from protquant.integer.language_model import integer_language_model
+from protquant.integer.language_model import IntegerESM2, integer_language_model
 from protquant.integer.linear import IntegerLinear
 from protquant.integer.operands import NoIntegerKernelError
 from protquant.integer.pair_stream import FloatPair, SimulatedCodec
@@ -106,10 +107,22 @@ def to_integer(model: _Model, backend: str | Backend = "auto", *, inplace: bool 
     Raises
     ------
     ProtquantError
-        Where the model is not quantized, or the backend does not run here.
+        Where the model is not quantized, or is on integers already, a folding trunk is not in float32, or the backend
+        does not run here.
     """
     if not any(isinstance(m, QuantizedLinear | QuantizedLayerNorm | ActivationQuantizer) for m in model.modules()):
         raise ProtquantError("the model is not quantized: quantize it by a recipe, then it can run on integers")
+    if any(isinstance(m, IntegerLinear | IntegerFoldingBlock | IntegerESM2) for m in model.modules()):
+        raise ProtquantError(
+            "the model runs on integers already; quantize with execution='simulate' for another backend"
+        )
+    for path, block in _of_type(model, FoldingBlock):
+        other = {str(p.dtype).removeprefix("torch.") for p in block.parameters() if p.dtype != torch.float32}
+        if other:
+            raise ProtquantError(
+                f"{path or 'the block'} is in {min(other)}: beside integers a folding trunk has floats of 32 bits; "
+                "load the model so (--dtype float32)"
+            )
     if isinstance(backend, str):
         parameter = next(model.parameters(), None)
         if parameter is None:

@@ -85,7 +85,7 @@ class PackedSequences:
         """The same of attention between the tokens of each sequence."""
         for row, columns, some in zip(self.batch_rows, self.columns, maps, strict=True):
             item = batch[row]
-            item[:, columns[:, None], columns] = some
+            item[:, columns[:, None], columns] = some.to(batch.dtype)
         return batch
 
 

@@ -194,7 +194,8 @@ class PairRows:
     def write(self, rows: slice, values: Float[Tensor, "i j c"], *, other: bool = False) -> None:
         """Keep these rows, which `read` gave and which were changed in place, or `other` ones."""
         target = self._of(self.stream._next, rows)  # noqa: SLF001
-        if other or target.data_ptr() != values.data_ptr():
+        kept = isinstance(self.stream._next_codec, FloatCodec)  # noqa: SLF001
+        if other or not kept or target.data_ptr() != values.data_ptr():
             target.copy_(self.stream._next_codec.encode(values))  # noqa: SLF001
 
 

@@ -170,3 +170,15 @@ def test_a_model_on_integers_is_not_saved(esmfold: ESMFold, tmp_path: Path):
     with pytest.raises(ProtquantError, match="was made to run on integers; save what"):
         save_quantized(running, report, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_what_runs_on_integers_is_not_converted_again(simulated: ESMFold):
+    running, _ = to_integer(simulated, "reference")
+    with pytest.raises(ProtquantError, match="runs on integers already"):
+        to_integer(running)
+
+
+def test_a_trunk_in_half_precision_is_refused_by_name(simulated: ESMFold):
+    half = copy.deepcopy(simulated).set_compute_dtype(torch.bfloat16)
+    with pytest.raises(ProtquantError, match=r"trunk\.blocks\.0 is in bfloat16.*--dtype float32"):
+        to_integer(half)
