@@ -22,6 +22,10 @@ def kernels_command(
         list[str] | None,
         typer.Option(help="Architecture to compile for: sm_80, sm_90, sm_100, gfx942, or all; may be repeated."),
     ] = None,
+    only: Annotated[
+        str | None,
+        typer.Option(help="Only variants whose name begins so, such as `linear_int8 (plain`.  [default: all]"),
+    ] = None,
     show_roofline: Annotated[
         bool, typer.Option("--roofline", help="Show what kernels take at best on GPUs: predicted, not measured.")
     ] = False,
@@ -29,7 +33,7 @@ def kernels_command(
 ) -> None:
     """Compile the Triton kernels for GPUs that need not be there, and show what the machine code is like.
 
-    Example: `protquant kernels --check sm_90`
+    Example: `protquant kernels --check sm_90`, or `--only transition` for a part: all 297 variants take minutes.
 
     Fails where a kernel on integers has no integer matrix instruction, or where values do not fit into registers and
     spill to memory. Needs the package triton (`pip install triton`); nothing runs, and nothing is timed.
@@ -58,7 +62,10 @@ def kernels_command(
     if os.environ.get("TRITON_INTERPRET", "0") not in ("", "0"):
         raise ProtquantError("TRITON_INTERPRET is set, so kernels are interpreted and not compiled; unset it")
     targets = TARGETS if "all" in asked else tuple(dict.fromkeys(asked))
-    rows = [compile_variant(variant, target) for target in targets for variant in variants(target)]
+    chosen = [(t, v) for t in targets for v in variants(t) if only is None or v.name.startswith(only)]
+    if not chosen:
+        raise ProtquantError(f"--only {only}: no variant has a name that begins so; leave it out to see all names")
+    rows = [compile_variant(variant, target) for target, variant in chosen]
     if as_json:
         print_json([asdict(row) for row in rows])
     else:

@@ -132,7 +132,7 @@ def test_static_ranges_and_transformed_layers_take_part(encoder, tokens):
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", ["block", "structure"])
 def test_a_folding_model_is_corrected(esmfold: ESMFold, loss: str, caplog):
-    step = {**STEP, "epochs": 2, "loss": loss}
+    step = {**STEP, "loss": loss}
     with caplog.at_level(logging.INFO):
         quantize_on_sequences(esmfold, Recipe(kinds=KINDS, steps=[step]), ["GIVEQCCTSICSLYQ", "MKTAYIAKQR"])
     names = [record.args[0] for record in caplog.records if "mean loss" in record.message]
