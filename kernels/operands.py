@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-__all__ = ["Activation", "Codes8", "Grid", "IntegerWeight", "TokenGrid", "WeightCodes"]
+__all__ = ["Activation", "Codes8", "Grid", "IntegerWeight", "TokenGrid", "WeightCodes", "spread"]
 
 Activation = Literal["none", "relu", "gelu"]
 WeightCodes = Literal["int8", "int4", "dint4"]

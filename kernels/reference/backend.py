@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Float64, Int, Shaped
 from torch import Tensor
 
 from protquant.kernels.backend import Backend, Direction, Linear
-from protquant.kernels.operands import Activation, Codes8, Grid, IntegerWeight, TokenGrid
+from protquant.kernels.operands import Activation, Codes8, Grid, IntegerWeight, TokenGrid, spread
 
 __all__ = ["ReferenceBackend", "quantize_rows"]
 
@@ -89,7 +89,7 @@ class ReferenceBackend(Backend):
         weight = layer.weight
         steps = weight.steps().double()
         if weight.kind == "int8" and weight.zero is not None:
-            steps = steps - _spread(weight.zero, weight).double()
+            steps = steps - spread(weight.zero, weight.group_size, weight.in_features).double()
         codes = x.data.double() - x.zero[:, None].double()
         size = weight.group_size or weight.in_features
         y = codes.new_zeros(len(codes), len(steps), dtype=torch.float32)
@@ -172,7 +172,3 @@ class ReferenceBackend(Backend):
         if mask is not None:
             logits = logits + torch.where(mask, 0.0, _MASKED)[:, None, None, :]
         return (logits.softmax(-1) @ v).transpose(1, 2).flatten(0, 1).flatten(1)
-
-
-def _spread(zero: Tensor, weight: IntegerWeight) -> Tensor:
-    return zero if weight.group_size is None else zero.repeat_interleave(weight.group_size, 1)[:, : weight.in_features]

@@ -1,7 +1,7 @@
 """From a quantized model, which simulates, to one that runs on integers."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -12,7 +12,7 @@ from protquant.errors import ProtquantError
 from protquant.integer.block import IntegerFoldingBlock
 from protquant.integer.language_model import IntegerESM2, integer_language_model
 from protquant.integer.linear import IntegerLinear
-from protquant.integer.operands import NoIntegerKernelError
+from protquant.integer.linear_twin import PartRow, linear_twin
 from protquant.integer.pair_stream import FloatPair, SimulatedCodec
 from protquant.kernels.backend import Backend, Linear
 from protquant.kernels.dispatch import choose_backend
@@ -64,6 +64,12 @@ class Support:
     backend: Backend
     weight_bytes: int = 0
     weight_elements: int = 0
+
+    def add(self, rows: Iterable[PartRow]) -> None:
+        """Tell of more parts."""
+        self.rows += [
+            SupportRow(path, "integer" if runs == "integer" else "simulated", what) for path, runs, what in rows
+        ]
 
     @property
     def simulated(self) -> list[SupportRow]:
@@ -152,15 +158,11 @@ def _convert(model: nn.Module, backend: Backend, support: Support) -> None:
             model.set_submodule(path, _language_twin(language_model, backend, path, support))
     _convert_trunk(model, backend, support)
     told = {row.path for row in support.rows}
+    rows = list[PartRow]()
     for path, layer in _of_type(model, QuantizedLinear):
-        if path in told:
-            continue
-        try:
-            model.set_submodule(path, IntegerLinear(layer, backend, path))
-        except NoIntegerKernelError as reason:
-            support.rows.append(SupportRow(path, "simulated", str(reason)))
-        else:
-            support.rows.append(SupportRow(path, "integer", backend.kernel))
+        if path not in told:
+            model.set_submodule(path, linear_twin(layer, backend, path, rows))
+    support.add(rows)
     for _, layer in _of_type(model, QuantizedLinear):
         layer.expand()
     for layer in _prepared(model):
@@ -189,9 +191,7 @@ def _convert_trunk(model: nn.Module, backend: Backend, support: Support) -> None
 
 def _language_twin(model: ESM2, backend: Backend, path: str, support: Support) -> ESM2:
     twin, rows = integer_language_model(model, backend, path)
-    support.rows += [
-        SupportRow(where, "integer" if runs == "integer" else "simulated", what) for where, runs, what in rows
-    ]
+    support.add(rows)
     return twin
 
 
