@@ -5,10 +5,9 @@ import torch.nn.functional as F
 from jaxtyping import BFloat16, Bool, Float, UInt8
 from torch import Tensor
 
-__all__ = ["MASKED", "attend_bfloat16", "attend_float32"]
+from protquant.kernels.reference.attention import MASKED_LOGIT
 
-MASKED = -1e9
-"""Added to logits of masked keys; finite, so that a row without any key stays finite."""
+__all__ = ["attend_bfloat16", "attend_float32"]
 
 
 def attend_float32(
@@ -36,7 +35,7 @@ def attend_float32(
     )
     extra = None if bias is None else bias.float()[None]
     if mask is not None:
-        penalty = torch.where(mask, 0.0, MASKED)[:, None, None, :]
+        penalty = torch.where(mask, 0.0, MASKED_LOGIT)[:, None, None, :]
         extra = penalty if extra is None else extra + penalty
     out = F.scaled_dot_product_attention(q - zeros[0] if zeros[0] else q, k, v, attn_mask=extra, scale=scale)
     # One of the values comes out as it went in, for probabilities add up to 1.
@@ -80,7 +79,7 @@ def attend_bfloat16(
     else:
         torch.add(bias.to(torch.bfloat16), by_head, alpha=scale, out=by_head)
     if mask is not None:
-        by_head += torch.where(mask, 0.0, MASKED).to(torch.bfloat16)[:, None, None, :]
+        by_head += torch.where(mask, 0.0, MASKED_LOGIT).to(torch.bfloat16)[:, None, None, :]
     torch.softmax(logits, -1, out=logits)
     out = torch.bmm(logits, v).view(rows, heads, length, -1)
     return out.transpose(1, 2).reshape(len(qkv), -1)

@@ -9,11 +9,9 @@ from torch import Tensor
 
 from protquant.kernels.backend import Backend, Direction, Linear
 from protquant.kernels.operands import Activation, Codes8, Grid, IntegerWeight, TokenGrid, spread
+from protquant.kernels.reference.attention import MASKED_LOGIT
 
 __all__ = ["ReferenceBackend", "quantize_rows"]
-
-# Added to logits of masked keys; finite, so that a row without any key stays finite.
-_MASKED = -1e9
 
 
 class _Plain(Linear):
@@ -170,5 +168,5 @@ class ReferenceBackend(Backend):
         if bias is not None:
             logits = logits + bias.float()
         if mask is not None:
-            logits = logits + torch.where(mask, 0.0, _MASKED)[:, None, None, :]
+            logits = logits + torch.where(mask, 0.0, MASKED_LOGIT)[:, None, None, :]
         return (logits.softmax(-1) @ v).transpose(1, 2).flatten(0, 1).flatten(1)
