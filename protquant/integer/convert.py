@@ -76,11 +76,6 @@ class Support:
         """Rows of what is not on integers."""
         return [row for row in self.rows if row.runs == "simulated"]
 
-    @property
-    def share(self) -> float:
-        """Share of linear layers and fused parts that are on integers."""
-        return 1 - len(self.simulated) / len(self.rows) if self.rows else 0.0
-
     def summary(self) -> str:
         """One line for people and tables."""
         text = f"{len(self.rows) - len(self.simulated)} of {len(self.rows)} parts on integers ({self.backend.kernel})"

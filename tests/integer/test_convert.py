@@ -62,7 +62,8 @@ def test_a_block_gives_what_its_simulation_gives(esmfold: ESMFold, simulated: ES
     """To the rounding of float32, or of the bfloat16 that attention on CPUs is reckoned in."""
     exact, block = esmfold.trunk.blocks[0], simulated.trunk.blocks[0]
     running, support = to_integer(block, backend)
-    assert support.share == 1
+    assert support.rows
+    assert not support.simulated
     generator = torch.Generator().manual_seed(0)
     single, pair = torch.randn(2, 19, 32, generator=generator), torch.randn(2, 19, 19, 16, generator=generator)
     mask = torch.arange(19).expand(2, -1) < torch.tensor([[19], [13]])
@@ -114,7 +115,7 @@ def test_what_has_no_kernel_is_named_and_the_rest_is_on_integers(esmfold: ESMFol
 def test_a_layer_without_a_kernel_is_simulated_as_before(esmfold: ESMFold):
     quantized = simulate(esmfold, "w8")
     running, support = to_integer(quantized, "reference")
-    assert support.share == 0
+    assert support.simulated == support.rows
     assert all(what.endswith("in float") for path, what in parts(support, "simulated").items() if "_proj" in path)
     tokens = tokenize(SEQUENCES[:1])
     torch.testing.assert_close(running.lm.logits(tokens), quantized.lm.logits(tokens))
