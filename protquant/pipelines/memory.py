@@ -22,7 +22,7 @@ _ATTENTION_COPIES = 3
 # Logits of the distogram, symmetrized, and of the aligned error, with its softmax.
 _HEAD_COPIES = 5
 # Freed pieces that an allocator keeps and cannot use again; felt where chunks are small (measured: 50 to 150 MiB).
-_ALLOCATOR_KEEPS = 128 * 2**20
+ALLOCATOR_KEEPS = 128 * 2**20
 _CPU_ALLOCATION_FAILED = re.compile(r"DefaultCPUAllocator: (can't allocate|not enough) memory")
 _CHUNKS = (256, 128, 64, 32, 16, 8, 4, 2, 1)
 
@@ -87,7 +87,7 @@ def _activations(model: ESMFold, length: int, batch: int, chunk_size: int | None
     attention = 4 * pair * trunk.pair_dim * element
     attention += _ATTENTION_COPIES * pair * min(length, chunk_size or length) * heads * element
     head = pair * trunk.pair_dim * element + _HEAD_COPIES * pair * DISTOGRAM_BINS * 4
-    return max(block, attention, head) + _ALLOCATOR_KEEPS
+    return max(block, attention, head) + ALLOCATOR_KEEPS
 
 
 def plan_memory(
