@@ -138,15 +138,14 @@ class Backend(ABC):
         x: Codes8,
         gate: Linear,
         proj: Linear,
-        grids: tuple[Grid, Grid],
+        grid: Grid,
         mask: Bool[Tensor, " m"] | None,
-        out: tuple[Int[Tensor, "c i k"], Int[Tensor, "c i k"]],
+        out: Int[Tensor, "c i k"],
         first: int,
     ) -> None:
-        """Codes of `sigmoid(gate(x)) * proj(x) * mask`, channel by channel: the operands of a triangle multiplication.
+        """Codes of `sigmoid(gate(x)) * proj(x) * mask`, channel by channel: an operand of a triangle multiplication.
 
-        The first half of the outputs, on the first grid, goes to `out[0][:, first : first + m / k]`, the second half
-        to `out[1]`.
+        They go to `out[:, first : first + m / k]`.
         """
 
     @abstractmethod

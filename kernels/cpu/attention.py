@@ -52,7 +52,7 @@ def attend_bfloat16(
     mask: Bool[Tensor, "b k"] | None,
     space: Tensor,
 ) -> BFloat16[Tensor, "m hd"]:
-    """The same with products of bfloat16, which holds integers up to 256, in three passes over the logits of a tile.
+    """The same with products of bfloat16, which holds integers up to 256, in few passes over the logits of a tile.
 
     Sums of products are exact; logits, probabilities and what comes out are rounded to the 8 bits of bfloat16, as in a
     model of that type.
@@ -72,12 +72,10 @@ def attend_bfloat16(
         if zero:
             part.sub_(zero)
     logits = space[: rows * heads * length * length].view(rows * heads, length, length)
-    torch.bmm(q, k.mT, out=logits)
     by_head = logits.view(rows, heads, length, length)
-    if bias is None:
-        by_head.mul_(scale)
-    else:
-        torch.add(bias.to(torch.bfloat16), by_head, alpha=scale, out=by_head)
+    if bias is not None:
+        by_head.copy_(bias)
+    torch.baddbmm(logits, q, k.mT, beta=0 if bias is None else 1, alpha=scale, out=logits)
     if mask is not None:
         by_head += torch.where(mask, 0.0, MASKED_LOGIT).to(torch.bfloat16)[:, None, None, :]
     torch.softmax(logits, -1, out=logits)

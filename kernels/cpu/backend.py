@@ -21,6 +21,8 @@ _TILE_TOKENS = 4096
 """Rows whose floats and codes stay in the cache of a core or two while they are worked on."""
 _PRODUCT_BYTES = 2**25
 """Of the sums of a triangle multiplication that are made at a time."""
+_APART = 16
+"""Floats of a cache line."""
 
 
 class CPUBackend(Backend):
@@ -102,9 +104,9 @@ class CPUBackend(Backend):
         x: Codes8,
         gate: Linear,
         proj: Linear,
-        grids: tuple[Grid, Grid],
+        grid: Grid,
         mask: Bool[Tensor, " m"] | None,
-        out: tuple[Int[Tensor, "c i k"], Int[Tensor, "c i k"]],
+        out: Int[Tensor, "c i k"],
         first: int,
     ) -> None:
         values = self.linear(x, proj)
@@ -112,10 +114,9 @@ class CPUBackend(Backend):
         gates = _own(gate).opened().tanh_half(x, torch.float32)
         if mask is not None:
             values *= mask[:, None]
-        for some, half, grid, buffer in zip(gates.chunk(2, 1), values.chunk(2, 1), grids, out, strict=True):
-            codes = quantize_static(_gated(some, half), grid.stretched(2))
-            codes = codes.bitwise_xor_(128).view(torch.int8).unflatten(0, (-1, buffer.shape[2]))
-            buffer[:, first : first + len(codes)] = codes.permute(2, 0, 1)
+        codes = quantize_static(_gated(gates, values), grid.stretched(2))
+        codes = codes.bitwise_xor_(128).view(torch.int8).unflatten(0, (-1, out.shape[2]))
+        out[:, first : first + len(codes)] = codes.permute(2, 0, 1)
 
     def channel_buffer(self, channels: int, length: int, device: torch.device) -> Int[Tensor, "c i k"]:
         return torch.empty(channels, length, length, dtype=torch.int8, device=device)
@@ -150,8 +151,12 @@ class CPUBackend(Backend):
     def product_tokens(
         self, product: Shaped[Tensor, "c i j"], grids: tuple[Grid, Grid], rows: slice
     ) -> Float[Tensor, "ij c"]:
-        # A copy from one type to another that turns as well is slow: one after the other is not.
-        by_channel = product[:, rows].float().flatten(1)
+        # A copy from one type to another that turns as well is slow: one after the other is not. Nor do channels lie a
+        # power of two apart, as they would be in the way of one another in the cache.
+        some = product[:, rows]
+        channels, tokens = len(some), some.shape[1] * some.shape[2]
+        by_channel = self._space(torch.float32, channels * (tokens + _APART)).view(channels, -1)[:, :tokens]
+        by_channel.unflatten(1, some.shape[1:]).copy_(some)
         return by_channel.T.contiguous().mul_(grids[0].scale * grids[1].scale)
 
     def encode_bytes(self, x: Float[Tensor, "..."], grid: ByteGrid) -> UInt8[Tensor, "..."]:

@@ -156,58 +156,52 @@ class TritonBackend(Backend):
         x: Codes8,
         gate: Linear,
         proj: Linear,
-        grids: tuple[Grid, Grid],
+        grid: Grid,
         mask: Bool[Tensor, " m"] | None,
-        out: tuple[Int[Tensor, "c i k"], Int[Tensor, "c i k"]],
+        out: Int[Tensor, "c i k"],
         first: int,
     ) -> None:
-        length, half = out[0].shape[2], proj.weight.out_features // 2
-        places = [buffer[:, first : first + len(x.data) // max(length, 1)] for buffer in out]
-        if len(x.data) == 0:
-            return
-        if self._gate_in_one(x, gate, proj, grids, mask, places):
+        length = out.shape[2]
+        place = out[:, first : first + len(x.data) // max(length, 1)]
+        if len(x.data) == 0 or self._gate_in_one(x, gate, proj, grid, mask, place):
             return
         gates = self._count(gate).run(x, activation="sigmoid", dtype=self.dtype)
         if mask is not None:
             gates = gates.mul_(mask[:, None])
         values = self._count(proj).run(x, gate=gates, dtype=self.dtype)
-        for place, grid, some in zip(places, grids, values.split(half, 1), strict=True):
-            place.copy_(self.quantize(some, grid).data.unflatten(0, (-1, length)).permute(2, 0, 1))
+        place.copy_(self.quantize(values, grid).data.unflatten(0, (-1, length)).permute(2, 0, 1))
 
     def _gate_in_one(
         self,
         x: Codes8,
         gate: Linear,
         proj: Linear,
-        grids: tuple[Grid, Grid],
+        grid: Grid,
         mask: Bool[Tensor, " m"] | None,
-        places: Sequence[Int[Tensor, "c i k"]],
+        place: Int[Tensor, "c i k"],
     ) -> bool:
-        """Write the operands of a triangle multiplication by one kernel each, if weights are such that it can."""
+        """Write an operand of a triangle multiplication by one kernel, if weights are such that it can."""
         if not (isinstance(gate, Int8Layer) and isinstance(proj, Int8Layer)):
             return False
-        half = proj.weight.out_features // 2
-        for index, (place, grid) in enumerate(zip(places, grids, strict=True)):
-            rows = slice(index * half, (index + 1) * half)
-            projected, opening = proj.projection(rows), gate.projection(rows)
-            if projected is None or opening is None:
-                return False
-            self.calls["gated_channels", "gated_projection"] += 1
-            scale, zero = _numbers(grid, x.data.device)
-            gated_projection(
-                x.data,
-                x.scale,
-                projected,
-                opening,
-                scale,
-                x_zero=proj.zero_of(x),
-                mask=mask,
-                out_zero=None if zero is None else zero[0],
-                out_low=grid.signed.low,
-                out_high=grid.signed.high,
-                out_layout="channels",
-                out=place.view(half, -1),
-            )
+        projected, opening = proj.projection(), gate.projection()
+        if projected is None or opening is None:
+            return False
+        self.calls["gated_channels", "gated_projection"] += 1
+        scale, zero = _numbers(grid, x.data.device)
+        gated_projection(
+            x.data,
+            x.scale,
+            projected,
+            opening,
+            scale,
+            x_zero=proj.zero_of(x),
+            mask=mask,
+            out_zero=None if zero is None else zero[0],
+            out_low=grid.signed.low,
+            out_high=grid.signed.high,
+            out_layout="channels",
+            out=place.view(len(place), -1),
+        )
         return True
 
     def channel_buffer(self, channels: int, length: int, device: torch.device) -> Int[Tensor, "c i k"]:

@@ -170,12 +170,10 @@ class Int8Layer(_KernelLayer):
             **options,
         )
 
-    def projection(self, rows: slice | None = None) -> Int8Projection | None:
-        """The weight, or some of its outputs, as the kernels of the pair track take it; None for one with zeros."""
-        if self._rows.zero is not None:
-            return None
-        part = self._rows if rows is None else self._rows.part(rows)
-        return Int8Projection(part.codes, part.scale, part.bias, part.sums)
+    def projection(self) -> Int8Projection | None:
+        """The weight as the kernels of the pair track take it; None for one with zeros."""
+        rows = self._rows
+        return None if rows.zero is not None else Int8Projection(rows.codes, rows.scale, rows.bias, rows.sums)
 
 
 class Int4Layer(_KernelLayer):

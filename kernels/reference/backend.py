@@ -116,17 +116,16 @@ class ReferenceBackend(Backend):
         x: Codes8,
         gate: Linear,
         proj: Linear,
-        grids: tuple[Grid, Grid],
+        grid: Grid,
         mask: Bool[Tensor, " m"] | None,
-        out: tuple[Int[Tensor, "c i k"], Int[Tensor, "c i k"]],
+        out: Int[Tensor, "c i k"],
         first: int,
     ) -> None:
         values = self._linear(x, gate).sigmoid() * self._linear(x, proj)
         if mask is not None:
             values = values * mask[:, None]
-        for half, grid, buffer in zip(values.chunk(2, dim=1), grids, out, strict=True):
-            codes = quantize_rows(half, grid).data.unflatten(0, (-1, buffer.shape[2]))
-            buffer[:, first : first + len(codes)] = codes.permute(2, 0, 1)
+        codes = quantize_rows(values, grid).data.unflatten(0, (-1, out.shape[2]))
+        out[:, first : first + len(codes)] = codes.permute(2, 0, 1)
 
     def channel_buffer(self, channels: int, length: int, device: torch.device) -> Int[Tensor, "c i k"]:
         return torch.empty(channels, length, length, dtype=torch.int8, device=device)

@@ -41,9 +41,11 @@ class IntegerTriangleMultiplication(nn.Module):
         if grids[0] is None or grids[1] is None:
             raise NoIntegerKernelError(f"{path}.left and right are in float")
         self.grids = grids[0], grids[1]
-        self.proj = backend.prepare(stacked([weights["left_proj"], weights["right_proj"]]), self.grid)
-        self.gate = backend.prepare(stacked([weights["left_gate"], weights["right_gate"]]), self.grid)
-        self.out_gate = backend.prepare(weights["out_gate"], self.grid)
+        layers = {name: backend.prepare(weights[name], self.grid) for name in names}
+        # Of the left operand and of the right one.
+        self.gates = layers["left_gate"], layers["right_gate"]
+        self.projs = layers["left_proj"], layers["right_proj"]
+        self.out_gate = layers["out_gate"]
         self.product_grid, out = only_input(module, "out_proj", path)
         self.out_proj = backend.prepare(out, self.product_grid)
         self.channels = module.left_proj.out_features
@@ -56,13 +58,15 @@ class IntegerTriangleMultiplication(nn.Module):
 
     def _add_to(self, pair: PairRows, mask: Bool[Tensor, "i j"] | None) -> None:
         backend, length = self.backend, len(pair)
-        gate, proj = backend.open(self.gate), backend.open(self.proj)
+        gates, projs = map(backend.open, self.gates), map(backend.open, self.projs)
         left, right = (backend.channel_buffer(self.channels, length, pair.device) for _ in range(2))
+        operands = list(zip(gates, projs, self.grids, (left, right), strict=True))
         read = list[Codes8]()
         for rows in row_tiles(backend, length, length):
             codes = normalized_codes(backend, self.norm, pair.read(rows).flatten(0, 1), self.grid)
             valid = None if mask is None else mask[rows].flatten()
-            backend.gated_channels(codes, gate, proj, self.grids, valid, (left, right), rows.start)
+            for gate, proj, grid, operand in operands:
+                backend.gated_channels(codes, gate, proj, grid, valid, operand, rows.start)
             read.append(codes)
         out_gate, out_proj = backend.open(self.out_gate), backend.open(self.out_proj)
         tiles = list(row_tiles(backend, length, length))

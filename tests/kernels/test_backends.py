@@ -125,17 +125,18 @@ def test_triangle_products_are_exact(cpu: CPUBackend, direction, zeros: tuple[in
     low, high = (-127, 127) if zeros == (0, 0) else (0, 255)
     grids = tuple(Grid(scale, zero, low, high) for scale, zero in zip((0.5, 0.25), zeros, strict=True))
     mask = torch.rand(length, length) > 0.2
-    proj, gate = weight_of("int8", 2 * channels, k), weight_of("int8", 2 * channels, k)
+    weights = [(weight_of("int8", channels, k), weight_of("int8", channels, k)) for _ in grids]
     found = []
     x = torch.randn(length * length, k)
     for backend in (reference, cpu):
         codes = backend.quantize(x, GRIDS["symmetric"])
-        layers = [backend.prepare(weight, GRIDS["symmetric"]) for weight in (gate, proj)]
+        layers = [[backend.prepare(weight, GRIDS["symmetric"]) for weight in pair] for pair in weights]
         out = tuple(backend.channel_buffer(channels, length, x.device) for _ in range(2))
         for i in range(length):
             rows = slice(i * length, (i + 1) * length)
             some = replace(codes, data=codes.data[rows])
-            backend.gated_channels(some, *layers, grids, mask[i], out, i)
+            for pair, grid, operand in zip(layers, grids, out, strict=True):
+                backend.gated_channels(some, *pair, grid, mask[i], operand, i)
         product = backend.triangle_product(*found[0][0] if found else out, grids, direction, slice(0, length))
         found.append((out, backend.product_tokens(product, grids, slice(0, length))))
     for ours, theirs in zip(*(pair[0] for pair in found), strict=True):

@@ -189,17 +189,18 @@ def test_triangle_multiplications_agree(kind: str, direction: Direction):
     ours, theirs = backends()
     channels, k = 5, 24
     grids = (AFFINE, Grid(0.05, 0, -127, 127)) if direction == "outgoing" else (Grid(0.05, 0, -127, 127), SIX_BITS)
-    proj, gate = weight_of(kind, 2 * channels, k), weight_of(kind, 2 * channels, k)
+    weights = [(weight_of(kind, channels, k), weight_of(kind, channels, k)) for _ in grids]
     for length in (1, 3, 17):
         x, mask = torch.randn(length * length, k), torch.rand(length * length) > 0.2
         codes, operands = ours.quantize(x, AFFINE), []
         for backend in (ours, theirs):
-            layers = backend.prepare(gate, AFFINE), backend.prepare(proj, AFFINE)
+            layers = [[backend.prepare(weight, AFFINE) for weight in pair] for pair in weights]
             buffers = tuple(backend.channel_buffer(channels, length, x.device) for _ in range(2))
             middle = (length // 2) * length
             for first, some, valid in ((0, slice(0, middle), None), (length // 2, slice(middle, None), mask[middle:])):
                 part = Codes8(codes.data[some], codes.scale, codes.zero)
-                backend.gated_channels(part, *layers, grids, valid, buffers, first)
+                for pair, grid, operand in zip(layers, grids, buffers, strict=True):
+                    backend.gated_channels(part, *pair, grid, valid, operand, first)
             operands.append(buffers)
         for one, other in zip(*operands, strict=True):
             apart = (one.int() - other.int()).abs()
