@@ -1,5 +1,7 @@
 """Attention on integers that are held in floats: a CPU has no other product that is fast on heads so small."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import BFloat16, Bool, Float, UInt8
@@ -8,6 +10,9 @@ from torch import Tensor
 from protquant.kernels.reference.attention import MASKED_LOGIT
 
 __all__ = ["attend_bfloat16", "attend_float32"]
+
+_LEAST_TOTAL = 2.0**-60
+"""Of exponentials: what is lost because it is smaller than any float is nothing beside it."""
 
 
 def attend_float32(
@@ -47,37 +52,48 @@ def attend_bfloat16(
     zeros: tuple[int, int, int],
     heads: int,
     length: int,
-    scale: float,
+    scales: tuple[float, float],
     bias: Float[Tensor, "h q k"] | None,
     mask: Bool[Tensor, "b k"] | None,
     space: Tensor,
 ) -> BFloat16[Tensor, "m hd"]:
     """The same with products of bfloat16, which holds integers up to 256, in few passes over the logits of a tile.
 
-    Sums of products are exact; logits, probabilities and what comes out are rounded to the 8 bits of bfloat16, as in a
-    model of that type.
+    Sums of products are exact; logits, weights and what comes out are rounded to the 8 bits of bfloat16, as in a model
+    of that type.
 
     Parameters
     ----------
     zeros : tuple of int
         Codes that mean 0, of queries, keys and values.
+    scales : tuple of float
+        Of logits, and of values.
     space : Tensor, bfloat16
         Memory for logits, at least `m * heads * length` elements: new memory costs more than the products.
     """
     rows = len(qkv) // length if length else 0
-    parts = qkv.to(torch.bfloat16).view(rows, length, 3, heads, -1).permute(2, 0, 3, 1, 4).contiguous()
-    q, k, v = parts.flatten(1, 2)
+    parts = torch.empty(3, rows, heads, length, qkv.shape[1] // (3 * heads), dtype=torch.bfloat16)
     # Before the products, whose sums are rounded: a zero point of 128 would take the digits of small ones.
-    for part, zero in zip((q, k, v), zeros, strict=True):
-        if zero:
-            part.sub_(zero)
+    by_part = qkv.to(torch.bfloat16).view(rows, length, 3, heads, -1).permute(2, 0, 3, 1, 4)
+    torch.sub(by_part, torch.tensor(zeros, dtype=torch.bfloat16).view(3, 1, 1, 1, 1), out=parts)
+    q, k, v = parts.flatten(1, 2)
     logits = space[: rows * heads * length * length].view(rows * heads, length, length)
     by_head = logits.view(rows, heads, length, length)
-    if bias is not None:
-        by_head.copy_(bias)
-    torch.baddbmm(logits, q, k.mT, beta=0 if bias is None else 1, alpha=scale, out=logits)
-    if mask is not None:
-        by_head += torch.where(mask, 0.0, MASKED_LOGIT).to(torch.bfloat16)[:, None, None, :]
-    torch.softmax(logits, -1, out=logits)
-    out = torch.bmm(logits, v).view(rows, heads, length, -1)
+
+    def reckon(unit: float) -> None:
+        if bias is not None:
+            by_head.copy_((unit * bias).to(torch.bfloat16))
+        torch.baddbmm(logits, q, k.mT, beta=0 if bias is None else 1, alpha=unit * scales[0], out=logits)
+        if mask is not None:
+            by_head.add_(torch.where(mask, 0.0, MASKED_LOGIT).to(torch.bfloat16)[:, None, None, :])
+
+    reckon(math.log2(math.e))
+    total = torch.exp2(logits, out=logits).sum(-1, keepdim=True)
+    low, high = total.aminmax() if total.numel() else (1.0, 1.0)
+    if not _LEAST_TOTAL < low <= high < torch.inf:
+        # Softmax takes off the largest logit first, which is a pass more, and hardly ever needed.
+        reckon(1.0)
+        torch.softmax(logits, -1, out=logits)
+        total = torch.ones_like(total)
+    out = torch.bmm(logits, v).mul_(scales[1] / total).view(rows, heads, length, -1)
     return out.transpose(1, 2).reshape(len(qkv), -1)

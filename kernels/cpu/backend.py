@@ -11,14 +11,14 @@ from protquant.kernels.cpu.attention import attend_bfloat16, attend_float32
 from protquant.kernels.cpu.features import Features, features
 from protquant.kernels.cpu.linear import CPULinear
 from protquant.kernels.cpu.piecewise import decode_bytes, encode_bytes
-from protquant.kernels.cpu.quantize import quantize, quantize_static
+from protquant.kernels.cpu.quantize import on_grid, quantize, quantize_static
 from protquant.kernels.operands import Activation, Codes8, Grid, IntegerWeight, TokenGrid
 from protquant.kernels.reference.piecewise_bytes import ByteGrid
 
 __all__ = ["CPUBackend"]
 
-_TILE_TOKENS = 4096
-"""Rows whose floats and codes stay in the cache of a core or two while they are worked on."""
+_TILE_TOKENS = 8192
+"""Rows that are worked on at a time: few enough for a cache, so many that calls do not cost more than what they do."""
 _PRODUCT_BYTES = 2**25
 """Of the sums of a triangle multiplication that are made at a time."""
 _APART = 16
@@ -82,14 +82,13 @@ class CPUBackend(Backend):
 
     def linear_codes(self, x: Codes8, layer: Linear) -> Codes8:
         self.calls["linear", self.can.product] += 1
-        grid = layer.outs[0][0].unsigned
-        return Codes8(_own(layer).opened().to_codes(x), *_frozen(grid))
+        return on_grid(_own(layer).opened().to_codes(x), layer.outs[0][0])
 
     def gated_codes(self, x: Codes8, gate: Linear, values: Float[Tensor, "m n"], grid: Grid | TokenGrid) -> Codes8:
         self.calls["linear", self.can.product] += 1
         doubled = _gated(_own(gate).opened().tanh_half(x, values.dtype), values)
         if isinstance(grid, Grid):
-            return Codes8(quantize_static(doubled, grid.stretched(2)), *_frozen(grid.unsigned))
+            return on_grid(quantize_static(doubled, grid.stretched(2)), grid)
         return quantize(doubled.mul_(0.5), grid)
 
     def gated_add_(
@@ -136,8 +135,8 @@ class CPUBackend(Backend):
         if self.can.int_mm and count > 16:  # what torch._int_mm asks for
             self.calls["triangle_product", "int_mm"] += 1
             total = self._space(torch.int32, channels * count * length).view(channels, count, length)
-            for channel in range(channels):
-                torch._int_mm(a[channel], b[channel], out=total[channel])  # noqa: SLF001
+            for rows_of, columns_of, out in zip(a.unbind(), b.unbind(), total.unbind(), strict=True):
+                torch._int_mm(rows_of, columns_of, out=out)  # noqa: SLF001
         else:
             self.calls["triangle_product", "float"] += 1
             total = torch.bmm(a.float(), b.float())
@@ -189,11 +188,10 @@ class CPUBackend(Backend):
         if isinstance(qkv, Codes8) and self.can.bfloat16:
             self.calls["attention", "bfloat16"] += 1
             space = self._space(torch.bfloat16, len(qkv.data) * heads * length)
-            out = attend_bfloat16(qkv.data, zeros, heads, length, scale, bias, mask, space)
-        else:
-            self.calls["attention", "float32"] += 1
-            data = qkv.data if isinstance(qkv, Codes8) else qkv
-            out = attend_float32(data, (zeros[0], zeros[2]), heads, length, scale, bias, mask)
+            return attend_bfloat16(qkv.data, zeros, heads, length, (scale, v_scale), bias, mask, space)
+        self.calls["attention", "float32"] += 1
+        data = qkv.data if isinstance(qkv, Codes8) else qkv
+        out = attend_float32(data, (zeros[0], zeros[2]), heads, length, scale, bias, mask)
         return out if v_scale == 1 else out.mul_(v_scale)
 
     def _space(self, dtype: torch.dtype, elements: int) -> Tensor:
@@ -209,9 +207,5 @@ def _own(layer: Linear) -> CPULinear:
 
 
 def _gated(tanh_half: Float[Tensor, "m n"], values: Float[Tensor, "m n"]) -> Float[Tensor, "m n"]:
-    """Twice `sigmoid(g) * values`, of tanh(g / 2)."""
-    return torch.addcmul(values, tanh_half, values)
-
-
-def _frozen(grid: Grid) -> tuple[Tensor, Tensor]:
-    return torch.tensor([grid.scale]), torch.tensor([grid.zero], dtype=torch.int32)
+    """Twice `sigmoid(g) * values`, of tanh(g / 2), whose memory it takes: that is in the cache."""
+    return torch.addcmul(values, tanh_half, values, out=tanh_half)

@@ -53,10 +53,16 @@ class CPULinear(Linear):
         self._bytes = weight.nbytes
         self._no_zeros = torch.zeros(weight.out_features, dtype=torch.int32)
         self._row_sums = None if isinstance(grid, Grid) else _row_sums(weight)
+        # What multiplies codes of rows with scales of their own takes them as they are.
+        self._in_scale, self._in_zero = (grid.scale, grid.unsigned.zero) if isinstance(grid, Grid) else (1.0, 0)
+        # Half of the scale and the bias, for tanh(y / 2).
+        self._half = 0.5 * weight.step_scale[:, 0], None if weight.bias is None else 0.5 * weight.bias
         # Codes of all outputs in one pass, whatever their grids: a grid's scale goes into that of the weight.
         grids = [grid.unsigned for grid, count in self.outs for _ in range(count)]
-        self._out_scale = torch.tensor([grid.scale for grid in grids])
-        self._out_zero = torch.tensor([float(grid.zero) for grid in grids])
+        if grids:
+            out_scale, out_zero = torch.tensor([(grid.scale, float(grid.zero)) for grid in grids]).T
+            shift = out_zero if weight.bias is None else weight.bias / out_scale + out_zero
+            self._to_codes = (weight.step_scale[:, 0] / out_scale).contiguous(), shift.contiguous()
         self._parts: list[_Part] | None = None
         self._steps: Tensor | None = None
         if weight.kind == "int8":
@@ -121,8 +127,8 @@ class CPULinear(Linear):
     def tanh_half(self, x: Codes8, dtype: torch.dtype) -> Float[Tensor, "m n"]:
         """tanh(y / 2) of the outputs y: twice their sigmoid, less 1. oneDNN fuses the one and not the other."""
         if self.is_fused:
-            only, bias = self._only, None if self.weight.bias is None else self.weight.bias / 2
-            return self._product(x, only.packed, only.scale / 2, bias, dtype=dtype, post="tanh")
+            scale, bias = self._half
+            return self._product(x, self._only.packed, scale, bias, dtype=dtype, post="tanh")
         return self._sum(x).mul_(0.5).tanh_().to(dtype)
 
     def add_to(self, x: Codes8, residual: Float[Tensor, "m n"]) -> Float[Tensor, "m n"]:
@@ -135,9 +141,7 @@ class CPULinear(Linear):
     def to_codes(self, x: Codes8) -> UInt8[Tensor, "m n"]:
         """Outputs on the unsigned forms of `outs`."""
         if self.is_fused and self.activation == "none":
-            scale, bias = self._only.scale / self._out_scale, self._out_zero
-            if self.weight.bias is not None:
-                bias = self.weight.bias / self._out_scale + self._out_zero
+            scale, bias = self._to_codes
             return self._clamp(self._product(x, self._only.packed, scale, bias, dtype=torch.uint8))
         if self.is_fused and len(self.outs) == 1:  # The activation lies between the bias and the grid.
             only, grid = self._only, self.outs[0][0].unsigned
@@ -161,13 +165,10 @@ class CPULinear(Linear):
 
     def _sum(self, x: Codes8) -> Float[Tensor, "m n"]:
         """Outputs before the activation, float32, whatever the scales are."""
-        # Codes of rows with scales of their own are multiplied as they are: zero points and scales come behind.
-        static = isinstance(self.grid, Grid)
-        plain = x if static else Codes8(x.data, torch.ones(1), torch.zeros(1, dtype=torch.int32))
-        y = self._float_sum(plain) if self._parts is None else self._integer_sum(plain)
+        y = self._float_sum(x) if self._parts is None else self._integer_sum(x)
         if self._has_zero:
-            self._take_weight_zeros(plain, y)
-        if not static:
+            self._take_weight_zeros(x, y)
+        if not isinstance(self.grid, Grid):  # zero points and scales of rows come behind
             assert self._row_sums is not None
             y.addcmul_(x.zero[:, None].float(), self._row_sums, value=-1).mul_(x.scale[:, None])
         return y if self.weight.bias is None else y.add_(self.weight.bias)
@@ -183,11 +184,11 @@ class CPULinear(Linear):
 
     def _float_sum(self, x: Codes8) -> Float[Tensor, "m n"]:
         assert self._steps is not None
-        codes = x.data.float().sub_(x.zero)
+        codes = x.data.float().sub_(self._in_zero)
         y = torch.zeros(len(codes), len(self._steps))
         size = self.weight.group_size or self.weight.in_features
         for index, (some, steps) in enumerate(zip(codes.split(size, 1), self._steps.split(size, 1), strict=True)):
-            y.addcmul_(some @ steps.float().T, self.weight.step_scale[:, index] * x.scale)
+            y.addcmul_(some @ steps.float().T, self.weight.step_scale[:, index] * self._in_scale)
         return y
 
     def _take_weight_zeros(self, x: Codes8, y: Float[Tensor, "m n"]) -> None:
@@ -195,7 +196,7 @@ class CPULinear(Linear):
         assert self.weight.zero is not None
         size = self.weight.group_size or self.weight.in_features
         for index, codes in enumerate(x.data.split(size, 1)):
-            total = codes.sum(1, dtype=torch.int32).sub_(int(x.zero) * codes.shape[1]).float().mul_(x.scale)
+            total = codes.sum(1, dtype=torch.int32).sub_(self._in_zero * codes.shape[1]).float().mul_(self._in_scale)
             scaled = self.weight.zero[:, index].float() * self.weight.step_scale[:, index]
             y.addcmul_(total[:, None], scaled, value=-1)
 
@@ -211,9 +212,9 @@ class CPULinear(Linear):
         out: Grid | None = None,
         total: Tensor | None = None,
     ) -> Tensor:
-        """OneDNN's product; with `total`, added to it in place."""
+        """OneDNN's product with the scale and zero point of the layer's grid; with `total`, added to it in place."""
         linear = torch.ops.onednn.qlinear_pointwise
-        operands = (x.data, float(x.scale), int(x.zero), packed, scale, self._no_zeros)
+        operands = (x.data, self._in_scale, self._in_zero, packed, scale, self._no_zeros)
         if total is not None:
             y: Tensor = linear.binary(*operands, total, bias, 1.0, 0, dtype, 1.0, 0, "sum", 1.0, "none", [], "")
         elif out is not None:

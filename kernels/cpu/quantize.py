@@ -1,7 +1,7 @@
 """Codes of float matrices, in as few passes over memory as stock torch allows."""
 
 import warnings
-from functools import cache
+from functools import cache, lru_cache
 
 import torch
 from jaxtyping import Float, UInt8
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from protquant.kernels.operands import Codes8, Grid, TokenGrid
 
-__all__ = ["quantize", "quantize_static"]
+__all__ = ["on_grid", "quantize", "quantize_static"]
 
 
 def quantize_static(x: Float[Tensor, "m k"], grid: Grid) -> UInt8[Tensor, "m k"]:
@@ -40,11 +40,21 @@ def _has_one_pass() -> bool:
             return False
 
 
+def on_grid(codes: UInt8[Tensor, "m k"], grid: Grid) -> Codes8:
+    """Codes that are on the unsigned form of `grid`."""
+    return Codes8(codes, *_numbers(grid))
+
+
+@lru_cache(maxsize=4096)
+def _numbers(grid: Grid) -> tuple[Tensor, Tensor]:
+    # Kept, for to make them takes as long as to quantize a few hundred rows.
+    return torch.tensor([grid.scale]), torch.tensor([grid.unsigned.zero], dtype=torch.int32)
+
+
 def quantize(x: Float[Tensor, "m k"], grid: Grid | TokenGrid) -> Codes8:
     """Codes from 0 to 255 of a matrix."""
     if isinstance(grid, Grid):
-        scale, zero = torch.tensor([grid.scale]), torch.tensor([grid.unsigned.zero], dtype=torch.int32)
-        return Codes8(quantize_static(x, grid), scale, zero)
+        return on_grid(quantize_static(x, grid), grid)
     x = x.float()
     low, high = x.aminmax(dim=-1, keepdim=True)
     tiny = torch.finfo(torch.float32).tiny

@@ -41,11 +41,9 @@ class IntegerTriangleMultiplication(nn.Module):
         if grids[0] is None or grids[1] is None:
             raise NoIntegerKernelError(f"{path}.left and right are in float")
         self.grids = grids[0], grids[1]
-        layers = {name: backend.prepare(weights[name], self.grid) for name in names}
-        # Of the left operand and of the right one.
-        self.gates = layers["left_gate"], layers["right_gate"]
-        self.projs = layers["left_proj"], layers["right_proj"]
-        self.out_gate = layers["out_gate"]
+        self.left_proj, self.right_proj, self.left_gate, self.right_gate, self.out_gate = (
+            backend.prepare(weights[name], self.grid) for name in names
+        )
         self.product_grid, out = only_input(module, "out_proj", path)
         self.out_proj = backend.prepare(out, self.product_grid)
         self.channels = module.left_proj.out_features
@@ -58,9 +56,11 @@ class IntegerTriangleMultiplication(nn.Module):
 
     def _add_to(self, pair: PairRows, mask: Bool[Tensor, "i j"] | None) -> None:
         backend, length = self.backend, len(pair)
-        gates, projs = map(backend.open, self.gates), map(backend.open, self.projs)
         left, right = (backend.channel_buffer(self.channels, length, pair.device) for _ in range(2))
-        operands = list(zip(gates, projs, self.grids, (left, right), strict=True))
+        operands = (
+            (backend.open(self.left_gate), backend.open(self.left_proj), self.grids[0], left),
+            (backend.open(self.right_gate), backend.open(self.right_proj), self.grids[1], right),
+        )
         read = list[Codes8]()
         for rows in row_tiles(backend, length, length):
             codes = normalized_codes(backend, self.norm, pair.read(rows).flatten(0, 1), self.grid)

@@ -29,7 +29,7 @@ MIXED = {
     },
     "sites": {
         "trunk.blocks.0.pair_transition.up_proj.input": {"format": "piecewise_linear", "bits": 8},
-        "trunk.blocks.1.tri_mul_out.left_proj.weight": {"format": "uniform", "bits": 4, "granularity": "channel"},
+        "trunk.blocks.1.tri_attn_end.q_proj.weight": {"format": "uniform", "bits": 4, "granularity": "channel"},
     },
 }
 
@@ -103,9 +103,9 @@ def test_what_has_no_kernel_is_named_and_the_rest_is_on_integers(esmfold: ESMFol
     _, support = to_integer(simulate(esmfold, Recipe.from_dict(MIXED)), "reference")
     left = parts(support, "simulated")
     assert left["trunk.blocks.0.pair_transition.up_proj"] == "trunk.blocks.0.pair_transition.up_proj.input has 9 bits"
-    assert "different formats" in left["trunk.blocks.1.tri_mul_out"]
+    assert "different formats" in left["trunk.blocks.1.tri_attn_end"]
     running = parts(support, "integer")
-    assert {f"trunk.blocks.1.tri_mul_out.{name}_proj" for name in ("left", "right", "out")} <= set(running)
+    assert {f"trunk.blocks.1.tri_attn_end.{name}_proj" for name in ("q", "k", "v", "out")} <= set(running)
     assert "trunk.blocks.0.pair_transition.down_proj" in running
     assert "trunk.blocks.1.pair_transition" in running
     assert set(running.values()) >= {ReferenceBackend().kernel}

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from protquant.kernels.cpu import CPUBackend, Features, features
+from protquant.kernels.cpu.attention import attend_bfloat16
 from protquant.kernels.cpu.quantize import quantize_static
 from protquant.kernels.operands import Codes8, Grid, IntegerWeight, TokenGrid
 from protquant.kernels.reference.backend import ReferenceBackend
@@ -143,6 +144,26 @@ def test_triangle_products_are_exact(cpu: CPUBackend, direction, zeros: tuple[in
         assert (ours.int() - theirs.int()).abs().max() <= 1
         assert (ours != theirs).float().mean() < 0.02
     torch.testing.assert_close(found[1][1], found[0][1], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("shift", [0.0, -300.0, 300.0])
+def test_attention_of_a_processor_with_bfloat16_takes_logits_of_any_size(shift: float):
+    torch.manual_seed(0)
+    heads, length, dim, zeros, scale = 2, 33, 8, (128, 120, 131), 2e-4
+    qkv = torch.randint(0, 256, (3 * length, 3 * heads * dim), dtype=torch.uint8)
+    # Some rows lie high or low, the others where they are.
+    bias = torch.randn(heads, length, length) + shift * (torch.arange(length) % 3 == 0)[:, None]
+    space = torch.empty(len(qkv) * heads * length, dtype=torch.bfloat16)
+    found = attend_bfloat16(qkv, zeros, heads, length, (scale, 0.5), bias, None, space).float()
+    q, k, v = (
+        (part.double() - zero).unflatten(0, (3, length)).unflatten(-1, (heads, dim)).transpose(1, 2)
+        for part, zero in zip(qkv.chunk(3, dim=1), zeros, strict=True)
+    )
+    wanted = 0.5 * ((scale * q @ k.mT + bias).softmax(-1) @ v).transpose(1, 2).reshape(found.shape).float()
+    # Logits of 300 have steps of 2 in bfloat16: only those of the other rows are as they should be.
+    right = (torch.arange(length) % 3 != 0).repeat(3) if shift else slice(None)
+    assert float((found[right] - wanted[right]).norm() / wanted[right].norm()) < 0.01
+    assert bool(found.isfinite().all())
 
 
 @pytest.mark.parametrize("codes", [True, False])
