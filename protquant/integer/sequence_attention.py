@@ -16,6 +16,7 @@ from protquant.integer.packed_sequences import SequenceTile
 from protquant.integer.readers import shared_input
 from protquant.kernels.backend import Backend, Linear
 from protquant.kernels.cpu import CPUBackend
+from protquant.kernels.cpu.quantize import quantize_static
 from protquant.kernels.cpu.sequence_attention import attention_of_codes
 from protquant.kernels.operands import Grid, IntegerWeight
 from protquant.models.esm2 import SelfAttention
@@ -170,15 +171,19 @@ class IntegerSelfAttention(nn.Module):
             heads = y.view(len(y), 3, self.heads, -1)
             torch.view_as_complex(heads[:, :2].unflatten(-1, (-1, 2))).mul_(turns[some, None, None])
             for out, part, grid in zip((q, k, v), y.chunk(3, 1), self.grids, strict=True):
-                if grid is not None:
-                    # Rounded before a zero point is added: so do quantizers.
-                    part.round_().clamp_(grid.low - grid.zero, grid.high - grid.zero)
-                    if out.dtype == torch.int8 and grid.signed.zero:
-                        part.add_(grid.signed.zero)
+                values = part if grid is None else self._rounded(part, grid, out.dtype)
                 # Bytes are made in the order that is there, and then moved.
-                values = part.to(torch.int8) if out.dtype == torch.int8 else part
                 out[:, some] = values.view(len(y), self.heads, -1).transpose(0, 1)
         return q, k, v
+
+    def _rounded(self, steps: Float[Tensor, "t c"], grid: Grid, dtype: torch.dtype) -> Num[Tensor, "t c"]:
+        """Steps of a grid rounded to whole ones, which may take their memory; as signed codes where `dtype` is int8."""
+        zero = grid.signed.zero
+        if self.on_codes and (dtype == torch.int8 or zero == 0):
+            codes = quantize_static(steps, replace(grid, scale=1.0))
+            return codes.bitwise_xor_(128).view(torch.int8)
+        # Rounded before a zero point is added: so do quantizers.
+        return steps.round_().clamp_(grid.low - grid.zero, grid.high - grid.zero)
 
     def _steps(self, codes: Int8[Tensor, "h t d"], grid: Grid | None) -> Float[Tensor, "h t d"]:
         return codes.to(self.dtype).sub_(0 if grid is None else grid.signed.zero)
