@@ -69,7 +69,7 @@ class Backend(ABC):
 
     @property
     def update_dtype(self) -> torch.dtype:
-        """Of what is added to a residual and kept nowhere else."""
+        """Of what is rounded again, or added to a residual, and kept nowhere else."""
         return torch.float32
 
     @property

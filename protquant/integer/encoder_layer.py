@@ -23,14 +23,14 @@ class IntegerEncoderLayer(nn.Module):
 
     Parameters
     ----------
-    dtype : torch.dtype
+    dtype : torch.dtype, optional
         Of attention, see `IntegerSelfAttention`.
     rows : list of tuple
         Is told what runs.
     """
 
     def __init__(
-        self, layer: EncoderLayer, backend: Backend, path: str, dtype: torch.dtype, rows: list[PartRow]
+        self, layer: EncoderLayer, backend: Backend, path: str, dtype: torch.dtype | None, rows: list[PartRow]
     ) -> None:
         super().__init__()
         self.backend = backend

@@ -18,7 +18,7 @@ _TILE_TOKENS = 2048
 
 
 def integer_language_model(
-    model: ESM2, backend: Backend, prefix: str = "", dtype: torch.dtype = torch.float32
+    model: ESM2, backend: Backend, prefix: str = "", dtype: torch.dtype | None = None
 ) -> tuple["IntegerESM2", list[PartRow]]:
     """Twin of a quantized ESM-2 that runs on integers.
 
@@ -28,9 +28,8 @@ def integer_language_model(
         Of `quantize`. It is not changed; norms, embedding and what has no integer kernel are shared with it.
     prefix : str
         Path of the model in a larger one, for what comes back and for messages.
-    dtype : torch.dtype
-        Of attention whose logits and probabilities are in float: bfloat16 is faster, and rounds; see
-        `IntegerSelfAttention`.
+    dtype : torch.dtype, optional
+        Of attention whose logits and probabilities are in float, see `IntegerSelfAttention`.
 
     Returns
     -------
@@ -51,7 +50,9 @@ class IntegerESM2(ESM2):
     embedding, and updated in place.
     """
 
-    def __init__(self, model: ESM2, backend: Backend, prefix: str, dtype: torch.dtype, rows: list[PartRow]) -> None:
+    def __init__(
+        self, model: ESM2, backend: Backend, prefix: str, dtype: torch.dtype | None, rows: list[PartRow]
+    ) -> None:
         nn.Module.__init__(self)
         self.config, self.backend = model.config, backend
         self.source, self.fingerprint = model.source, model.fingerprint

@@ -26,8 +26,8 @@ from protquant.sites import Tap
 __all__ = ["IntegerSelfAttention"]
 
 _PROJECTIONS = "q_proj", "k_proj", "v_proj"
-_PROJECTED_BYTES = 31 * 2**20
-"""Of the float32 queries, keys and values that are made at a time: as many as malloc keeps, and gives again."""
+_PROJECTED_BYTES = 2**24
+"""Of the float32 queries, keys and values that are made at a time: few enough for a cache, and for malloc to keep."""
 
 
 class IntegerSelfAttention(nn.Module):
@@ -43,20 +43,21 @@ class IntegerSelfAttention(nn.Module):
 
     Parameters
     ----------
-    dtype : torch.dtype
+    dtype : torch.dtype, optional
         Of attention that is not simulated. float32: as exact as the float model. bfloat16: products of queries and keys
         that have grids are still exact, and softmax is float32; probabilities and what a head gives are rounded to 8
         significant bits each, and so are queries, keys and values without a grid. What a head gives is rounded to its
-        grid next, so that some codes come out one step from where they would be.
+        grid next, so that some codes come out one step from where they would be. By default what the backend likes
+        where queries, keys and values all have grids, and float32 where not.
     rows : list of tuple
         Is told what runs.
     """
 
     def __init__(
-        self, attn: SelfAttention, backend: Backend, path: str, dtype: torch.dtype, rows: list[PartRow]
+        self, attn: SelfAttention, backend: Backend, path: str, dtype: torch.dtype | None, rows: list[PartRow]
     ) -> None:
         super().__init__()
-        self.backend, self.dtype = backend, dtype
+        self.backend = backend
         self.heads, self.channels = attn.num_heads, attn.q_proj.out_features
         self.q, self.k, self.v, self.logits, self.probs = attn.q, attn.k, attn.v, attn.logits, attn.probs
         self.grids: tuple[Grid | None, ...] = (None, None, None)
@@ -66,6 +67,7 @@ class IntegerSelfAttention(nn.Module):
         except NoIntegerKernelError as reason:
             self.simulated = True
             rows.append((f"{path}.products", "simulated", str(reason)))
+        self.dtype = dtype or (backend.update_dtype if all(self.grids) else torch.float32)
         on_cpu = isinstance(backend, CPUBackend) and backend.can.int_mm
         self.on_codes = on_cpu and self.grids[0] is not None and self.grids[1] is not None
         if not self.simulated:

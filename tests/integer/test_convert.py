@@ -75,13 +75,16 @@ def test_a_block_gives_what_its_simulation_gives(esmfold: ESMFold, simulated: ES
         assert distance(integer[valid], simulation[valid]) < share * lost
 
 
-@pytest.mark.parametrize("backend", ["reference", "cpu"])
-def test_a_language_model_gives_what_its_simulation_gives(esmfold: ESMFold, simulated: ESMFold, backend: str):
+@pytest.mark.parametrize(("backend", "share"), [("reference", 0.3), ("cpu", 0.8)])
+def test_a_language_model_gives_what_its_simulation_gives(
+    esmfold: ESMFold, simulated: ESMFold, backend: str, share: float
+):
+    """To a step here and there, of what is rounded to bfloat16 and then to eight bits on CPUs."""
     tokens = tokenize(SEQUENCES[:1])
     running, _ = to_integer(simulated.lm, backend)
     assert isinstance(running, ESM2)
     wanted = simulated.lm.logits(tokens)
-    assert distance(running.logits(tokens), wanted) < 0.3 * distance(wanted, esmfold.lm.logits(tokens))
+    assert distance(running.logits(tokens), wanted) < share * distance(wanted, esmfold.lm.logits(tokens))
     torch.testing.assert_close(running.contacts(tokens), simulated.lm.contacts(tokens), atol=0.02, rtol=0)
 
 

@@ -89,7 +89,7 @@ def run_layer(model: IntegerESM2, layer: torch.nn.Module, x: Tensor) -> Tensor:
 @pytest.mark.parametrize("make", [ReferenceBackend, CPUBackend])
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_layer_gives_what_its_simulation_gives(recipe: str, make: MakeBackend):
-    integer, _ = integer_language_model(simulated(recipe), make())
+    integer, _ = integer_language_model(simulated(recipe), make(), dtype=torch.float32)
     for ours, quantization in layer_distances(simulated(recipe), float_model(), integer):
         assert ours < 0.05 * quantization
 
@@ -97,7 +97,7 @@ def test_a_layer_gives_what_its_simulation_gives(recipe: str, make: MakeBackend)
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_the_model_is_as_near_the_float_model_as_its_simulation(recipe: str):
     tokens, valid = batch()
-    integer, _ = integer_language_model(simulated(recipe), CPUBackend())
+    integer, _ = integer_language_model(simulated(recipe), CPUBackend(), dtype=torch.float32)
     expected, exact = alone(simulated(recipe)), alone(float_model())
     hidden = integer(tokens, return_hidden=True).hidden[valid]
     assert distance(hidden, expected) < 0.1 * distance(expected, exact)
@@ -109,7 +109,7 @@ def test_a_trained_model_gives_what_its_simulation_gives():
     """Its channels differ in size by far, so that one code at a tie, one step on, is seen: few tokens differ at all."""
     model = load(TRAINED).requires_grad_(False)
     quantized = quantize(model, "w8a8-int8", SEQUENCES, execution="simulate", cache=False)[0].eval()
-    integer, _ = integer_language_model(quantized, CPUBackend())
+    integer, _ = integer_language_model(quantized, CPUBackend(), dtype=torch.float32)
     for ours, quantization in layer_distances(quantized, model, integer):
         assert ours < 0.5 * quantization
     tokens, valid = batch()
@@ -145,7 +145,7 @@ def test_padding_may_be_anywhere():
     tokens[0, 10:14] = PAD
     tokens[3] = PAD
     quantized = simulated("w8a8-int8")
-    integer, _ = integer_language_model(quantized, CPUBackend())
+    integer, _ = integer_language_model(quantized, CPUBackend(), dtype=torch.float32)
     valid = tokens.ne(PAD)
     ours, expected, exact = (m.logits(tokens[:3])[valid[:3]] for m in (integer, quantized, float_model()))
     assert distance(ours, expected) < 0.3 * distance(expected, exact)
@@ -214,7 +214,7 @@ def test_it_takes_the_place_of_the_language_model_of_a_folding_model(esmfold: ES
     mask = torch.arange(17) < torch.tensor([[17], [9]])
     expected = quantized.language_model_hidden(aatype, mask)
     lm = quantized.lm
-    quantized.lm, _ = integer_language_model(lm, CPUBackend(), "lm")
+    quantized.lm, _ = integer_language_model(lm, CPUBackend(), "lm", dtype=torch.float32)
     assert quantized.lm.source == lm.source and quantized.lm.config == lm.config
     torch.testing.assert_close(
         quantized.language_model_hidden(aatype, mask)[mask], expected[mask], rtol=1e-3, atol=1e-3
