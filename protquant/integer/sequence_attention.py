@@ -70,6 +70,10 @@ class IntegerSelfAttention(nn.Module):
         self.dtype = dtype or (backend.update_dtype if all(self.grids) else torch.float32)
         on_cpu = isinstance(backend, CPUBackend) and backend.can.int_mm
         self.on_codes = on_cpu and self.grids[0] is not None and self.grids[1] is not None
+        # The one grid of steps that all three are on, where their codes count from 0.
+        steps = {None if grid is None else replace(grid, scale=1.0) for grid in self.grids}
+        first = next(iter(steps))
+        self.steps = first if self.on_codes and len(steps) == 1 and first and first.signed.zero == 0 else None
         if not self.simulated:
             rows.append((f"{path}.products", *self._what_attends))
         scales = [1.0 if grid is None else grid.scale for grid in self.grids]
@@ -172,20 +176,23 @@ class IntegerSelfAttention(nn.Module):
             y = self._project(x[some], norm)
             heads = y.view(len(y), 3, self.heads, -1)
             torch.view_as_complex(heads[:, :2].unflatten(-1, (-1, 2))).mul_(turns[some, None, None])
-            for out, part, grid in zip((q, k, v), y.chunk(3, 1), self.grids, strict=True):
-                values = part if grid is None else self._rounded(part, grid, out.dtype)
-                # Bytes are made in the order that is there, and then moved.
-                out[:, some] = values.view(len(y), self.heads, -1).transpose(0, 1)
+            # Bytes are made in the order that is there, and then moved.
+            for out, part in zip((q, k, v), self._rounded(y), strict=True):
+                out[:, some] = part.view(len(y), self.heads, -1).transpose(0, 1)
         return q, k, v
 
-    def _rounded(self, steps: Float[Tensor, "t c"], grid: Grid, dtype: torch.dtype) -> Num[Tensor, "t c"]:
-        """Steps of a grid rounded to whole ones, which may take their memory; as signed codes where `dtype` is int8."""
-        zero = grid.signed.zero
-        if self.on_codes and (dtype == torch.int8 or zero == 0):
-            codes = quantize_static(steps, replace(grid, scale=1.0))
-            return codes.bitwise_xor_(128).view(torch.int8)
-        # Rounded before a zero point is added: so do quantizers.
-        return steps.round_().clamp_(grid.low - grid.zero, grid.high - grid.zero)
+    def _rounded(self, y: Float[Tensor, "t n"]) -> tuple[Num[Tensor, "t c"], ...]:
+        """Queries, keys and values in whole steps where they have grids, or as signed codes; takes their memory."""
+        if self.steps is not None:
+            return quantize_static(y, self.steps).bitwise_xor_(128).view(torch.int8).chunk(3, 1)
+        q, k, v = y.chunk(3, 1)
+        for part, grid in zip((q, k, v), self.grids, strict=True):
+            if grid is not None:
+                # Rounded before a zero point is added: so do quantizers.
+                part.round_().clamp_(grid.low - grid.zero, grid.high - grid.zero)
+                if self.on_codes and part is not v:
+                    part.add_(grid.signed.zero)
+        return (q.to(torch.int8), k.to(torch.int8), v) if self.on_codes else (q, k, v)
 
     def _steps(self, codes: Int8[Tensor, "h t d"], grid: Grid | None) -> Float[Tensor, "h t d"]:
         return codes.to(self.dtype).sub_(0 if grid is None else grid.signed.zero)
