@@ -191,6 +191,13 @@ class Backend(ABC):
         self.calls["decode_bytes", "reference"] += 1
         return decode_tailed_bytes(codes, grid)
 
+    def attention_bias(
+        self, bias: Float[Tensor, "h q k"], grids: tuple[Grid, Grid, Grid] | None
+    ) -> Float[Tensor, "h q k"]:
+        """The bias as `attention` likes it, for many calls with the same."""
+        del grids
+        return bias
+
     @abstractmethod
     def attention(
         self,

@@ -1,7 +1,5 @@
 """Attention on integers that are held in floats: a CPU has no other product that is fast on heads so small."""
 
-import math
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import BFloat16, Bool, Float, UInt8
@@ -68,6 +66,8 @@ def attend_bfloat16(
         Codes that mean 0, of queries, keys and values.
     scales : tuple of float
         Of logits, and of values.
+    bias : Tensor, shape=(h, q, k)
+        Best in bfloat16: it is that for every sequence else.
     space : Tensor, bfloat16
         Memory for logits, at least `m * heads * length` elements: new memory costs more than the products.
     """
@@ -80,19 +80,19 @@ def attend_bfloat16(
     logits = space[: rows * heads * length * length].view(rows * heads, length, length)
     by_head = logits.view(rows, heads, length, length)
 
-    def reckon(unit: float) -> None:
+    def reckon() -> None:
         if bias is not None:
-            by_head.copy_((unit * bias).to(torch.bfloat16))
-        torch.baddbmm(logits, q, k.mT, beta=0 if bias is None else 1, alpha=unit * scales[0], out=logits)
+            by_head.copy_(bias)
+        torch.baddbmm(logits, q, k.mT, beta=0 if bias is None else 1, alpha=scales[0], out=logits)
         if mask is not None:
             by_head.add_(torch.where(mask, 0.0, MASKED_LOGIT).to(torch.bfloat16)[:, None, None, :])
 
-    reckon(math.log2(math.e))
-    total = torch.exp2(logits, out=logits).sum(-1, keepdim=True)
+    reckon()
+    total = torch.exp(logits, out=logits).sum(-1, keepdim=True)
     low, high = total.aminmax() if total.numel() else (1.0, 1.0)
     if not _LEAST_TOTAL < low <= high < torch.inf:
         # Softmax takes off the largest logit first, which is a pass more, and hardly ever needed.
-        reckon(1.0)
+        reckon()
         torch.softmax(logits, -1, out=logits)
         total = torch.ones_like(total)
     out = torch.bmm(logits, v).mul_(scales[1] / total).view(rows, heads, length, -1)

@@ -170,6 +170,11 @@ class CPUBackend(Backend):
         """Rows of a triangle multiplication that are worked on at a time."""
         return max(32, _PRODUCT_BYTES // (4 * channels * length))
 
+    def attention_bias(
+        self, bias: Float[Tensor, "h q k"], grids: tuple[Grid, Grid, Grid] | None
+    ) -> Float[Tensor, "h q k"]:
+        return bias.to(torch.bfloat16) if grids is not None and self.can.bfloat16 else bias
+
     def attention(
         self,
         qkv: Codes8 | Float[Tensor, "m n"],

@@ -125,7 +125,8 @@ class IntegerTriangleAttention(nn.Module):
             codes = normalized_codes(backend, self.norm, pair.read(rows).flatten(0, 1), self.grid)
             bias[rows] = backend.linear(codes, bias_proj).unflatten(0, (-1, length))
             read.append(codes)
-        triangle_bias, attention = bias.permute(2, 0, 1).contiguous(), self.attention.opened()
+        attention = self.attention.opened()
+        triangle_bias = backend.attention_bias(bias.permute(2, 0, 1).contiguous(), attention.grids)
         for codes, rows in zip(read, row_tiles(backend, length, length), strict=True):
             tile = pair.read(rows)
             attention.add_to_(codes, tile, triangle_bias, None if mask is None else mask[rows])
