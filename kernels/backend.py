@@ -192,10 +192,11 @@ class Backend(ABC):
         return decode_tailed_bytes(codes, grid)
 
     def attention_bias(
-        self, bias: Float[Tensor, "h q k"], grids: tuple[Grid, Grid, Grid] | None
+        self,
+        bias: Float[Tensor, "h q k"],
+        grids: tuple[Grid, Grid, Grid] | None,  # noqa: ARG002
     ) -> Float[Tensor, "h q k"]:
         """The bias as `attention` likes it, for many calls with the same."""
-        del grids
         return bias
 
     @abstractmethod

@@ -9,8 +9,8 @@ from protquant.kernels.reference.attention import MASKED_LOGIT
 
 __all__ = ["attend_bfloat16", "attend_float32"]
 
-_LEAST_TOTAL = 2.0**-60
-"""Of exponentials: what is lost because it is smaller than any float is nothing beside it."""
+_LARGEST_TOTAL = 2.0**60
+"""Of exponentials, and its reciprocal the least: neither they nor what they are multiplied with leave the floats."""
 
 
 def attend_float32(
@@ -57,8 +57,8 @@ def attend_bfloat16(
 ) -> BFloat16[Tensor, "m hd"]:
     """The same with products of bfloat16, which holds integers up to 256, in few passes over the logits of a tile.
 
-    Sums of products are exact; logits, weights and what comes out are rounded to the 8 bits of bfloat16, as in a model
-    of that type.
+    Sums of products are exact; logits, their exponentials, the totals of these and what comes out are rounded to the 8
+    bits of bfloat16, as in a model of that type.
 
     Parameters
     ----------
@@ -71,8 +71,13 @@ def attend_bfloat16(
     space : Tensor, bfloat16
         Memory for logits, at least `m * heads * length` elements: new memory costs more than the products.
     """
-    rows = len(qkv) // length if length else 0
-    parts = torch.empty(3, rows, heads, length, qkv.shape[1] // (3 * heads), dtype=torch.bfloat16)
+    channels = qkv.shape[1] // 3
+    if len(qkv) == 0:
+        return torch.empty(0, channels, dtype=torch.bfloat16)
+    rows = len(qkv) // length
+    if mask is not None:
+        mask = mask | ~mask.any(-1, keepdim=True)  # What has no key may see all: nobody reads it.
+    parts = torch.empty(3, rows, heads, length, channels // heads, dtype=torch.bfloat16)
     # Before the products, whose sums are rounded: a zero point of 128 would take the digits of small ones.
     by_part = qkv.to(torch.bfloat16).view(rows, length, 3, heads, -1).permute(2, 0, 3, 1, 4)
     torch.sub(by_part, torch.tensor(zeros, dtype=torch.bfloat16).view(3, 1, 1, 1, 1), out=parts)
@@ -89,8 +94,8 @@ def attend_bfloat16(
 
     reckon()
     total = torch.exp(logits, out=logits).sum(-1, keepdim=True)
-    low, high = total.aminmax() if total.numel() else (1.0, 1.0)
-    if not _LEAST_TOTAL < low <= high < torch.inf:
+    low, high = total.aminmax()
+    if not 1 / _LARGEST_TOTAL < low <= high < _LARGEST_TOTAL:
         # Softmax takes off the largest logit first, which is a pass more, and hardly ever needed.
         reckon()
         torch.softmax(logits, -1, out=logits)

@@ -28,7 +28,7 @@ _APART = 16
 class CPUBackend(Backend):
     """oneDNN's int8 product, int8 triangle products, and attention on integers held in floats.
 
-    Memory for logits and for sums of triangle products is kept from call to call: a backend, and so a model on it, is
+    Memory for logits and for triangle products is kept from call to call: a backend, and so a model on it, is
     for one thread at a time, and a triangle product is there until the next.
 
     Parameters
@@ -202,7 +202,8 @@ class CPUBackend(Backend):
     def _space(self, dtype: torch.dtype, elements: int) -> Tensor:
         """Memory that is kept from call to call: to get tens of megabytes anew costs more than a product does."""
         if dtype not in self._spaces or len(self._spaces[dtype]) < elements:
-            self._spaces[dtype] = torch.empty(elements, dtype=dtype)
+            with torch.inference_mode(False):  # or nobody outside of that mode could write to it
+                self._spaces[dtype] = torch.empty(elements, dtype=dtype)
         return self._spaces[dtype][:elements]
 
 

@@ -121,32 +121,32 @@ class CPULinear(Linear):
         """Outputs, in `dtype`."""
         if self.is_fused:
             only = self._only
-            return self._product(x, only.packed, only.scale, self.weight.bias, dtype=dtype, post=self.activation)
+            return self._product(x.data, only.packed, only.scale, self.weight.bias, dtype=dtype, post=self.activation)
         return self._activated(self._sum(x)).to(dtype)
 
     def tanh_half(self, x: Codes8, dtype: torch.dtype) -> Float[Tensor, "m n"]:
         """tanh(y / 2) of the outputs y: twice their sigmoid, less 1. oneDNN fuses the one and not the other."""
         if self.is_fused:
             scale, bias = self._half
-            return self._product(x, self._only.packed, scale, bias, dtype=dtype, post="tanh")
+            return self._product(x.data, self._only.packed, scale, bias, dtype=dtype, post="tanh")
         return self._sum(x).mul_(0.5).tanh_().to(dtype)
 
     def add_to(self, x: Codes8, residual: Float[Tensor, "m n"]) -> Float[Tensor, "m n"]:
         """Add the outputs to `residual`, in place."""
         if self.is_fused and self.activation == "none" and residual.is_contiguous():
-            only = self._only
-            return self._product(x, only.packed, only.scale, self.weight.bias, dtype=residual.dtype, total=residual)
+            only, bias = self._only, self.weight.bias
+            return self._product(x.data, only.packed, only.scale, bias, dtype=residual.dtype, total=residual)
         return residual.add_(self._activated(self._sum(x)))
 
     def to_codes(self, x: Codes8) -> UInt8[Tensor, "m n"]:
         """Outputs on the unsigned forms of `outs`."""
         if self.is_fused and self.activation == "none":
             scale, bias = self._to_codes
-            return self._clamp(self._product(x, self._only.packed, scale, bias, dtype=torch.uint8))
+            return self._clamp(self._product(x.data, self._only.packed, scale, bias, dtype=torch.uint8))
         if self.is_fused and len(self.outs) == 1:  # The activation lies between the bias and the grid.
             only, grid = self._only, self.outs[0][0].unsigned
             codes = self._product(
-                x, only.packed, only.scale, self.weight.bias, dtype=torch.uint8, post=self.activation, out=grid
+                x.data, only.packed, only.scale, self.weight.bias, dtype=torch.uint8, post=self.activation, out=grid
             )
             return self._clamp(codes)
         parts = self._activated(self._sum(x)).split([count for _, count in self.outs], dim=1)
@@ -177,7 +177,7 @@ class CPULinear(Linear):
         assert self._parts is not None
         y = None
         for part in self._parts:
-            some = x if len(self._parts) == 1 else Codes8(x.data[:, part.columns].contiguous(), x.scale, x.zero)
+            some = x.data if len(self._parts) == 1 else x.data[:, part.columns].contiguous()
             y = self._product(some, part.packed, part.scale, None, dtype=torch.float32, total=y)
         assert y is not None
         return y
@@ -202,7 +202,7 @@ class CPULinear(Linear):
 
     def _product(
         self,
-        x: Codes8,
+        data: UInt8[Tensor, "m k"],
         packed: Tensor,
         scale: Float[Tensor, " n"],
         bias: Float[Tensor, " n"] | None,
@@ -214,7 +214,7 @@ class CPULinear(Linear):
     ) -> Tensor:
         """OneDNN's product with the scale and zero point of the layer's grid; with `total`, added to it in place."""
         linear = torch.ops.onednn.qlinear_pointwise
-        operands = (x.data, self._in_scale, self._in_zero, packed, scale, self._no_zeros)
+        operands = (data, self._in_scale, self._in_zero, packed, scale, self._no_zeros)
         if total is not None:
             y: Tensor = linear.binary(*operands, total, bias, 1.0, 0, dtype, 1.0, 0, "sum", 1.0, "none", [], "")
         elif out is not None:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int8
 from torch import Tensor
 
-__all__ = ["attention_of_codes"]
+__all__ = ["attention_of_codes", "multiplies_codes"]
 
 _LOGITS = 2**19
 """That are worked on together: in int32, then in float32, then, as it may be, in bfloat16."""
@@ -15,6 +15,11 @@ _SHORTEST = 17
 """What `torch._int_mm` asks for."""
 _LONGEST = 2048
 """Beyond, logits of one head leave the cache, and attention that never stores them is faster."""
+
+
+def multiplies_codes(length: int) -> bool:
+    """Whether queries and keys of a sequence are multiplied as integers: not if it is very short, or long."""
+    return _SHORTEST <= length <= _LONGEST
 
 
 def attention_of_codes(
@@ -44,8 +49,7 @@ def attention_of_codes(
     # Made once: fresh memory costs more than what is reckoned in it.
     memory = _Memory()
     for some in sequences:
-        length = some.stop - some.start
-        if _SHORTEST <= length <= _LONGEST:
+        if multiplies_codes(some.stop - some.start):
             _attend(q[:, some], k[:, some], v[:, some], scale, q_zero, out[some].transpose(0, 1), memory)
         else:
             queries, keys = q[None, :, some].to(v.dtype).sub_(q_zero), k[None, :, some].to(v.dtype).sub_(k_zero)

@@ -1,4 +1,4 @@
-"""The commands `bench ops`, `bench trunk`, `bench lm` and `bench fold`."""
+"""The commands `bench ops`, `bench trunk`, `bench lm`, `bench fold` and `bench agreement`."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -6,8 +6,8 @@ from typing import Annotated, cast
 
 import typer
 
-from protquant.cli.app import JSON, SOME_FAILED, CalibrationFile, CpuOnly, Model, app, speaks_to_people
-from protquant.cli.tables import print_json, print_table
+from protquant.cli.app import JSON, SOME_FAILED, CalibrationFile, CpuOnly, Model, Structures, app, speaks_to_people
+from protquant.cli.tables import check_table, print_json, print_table
 from protquant.errors import ProtquantError
 from protquant.pipelines.bench import (
     BACKENDS,
@@ -24,15 +24,18 @@ from protquant.pipelines.bench import (
     bench_lm,
     bench_ops,
     bench_trunk,
+    measure_agreement,
+    summarize_agreement,
 )
 from protquant.pipelines.devices import pick_device
-from protquant.proteins import prepare_folder
+from protquant.proteins import prepare_folder, write_table
 
 _DEFAULT_QUANTS = ("w8a8-int8",)
 
 bench = typer.Typer(
     name="bench",
-    help="Time our execution against others', by turns in one process: medians of ratios, peak memory, raw times.",
+    help="Time our execution against others', by turns in one process: medians of ratios, peak memory, raw times. "
+    "And how far integers are from what they stand for.",
     no_args_is_help=True,
 )
 app.add_typer(bench)
@@ -212,6 +215,51 @@ def fold_command(
         calibration=calibration,
     )
     _show(report, output, as_json)
+
+
+@bench.command(name="agreement")
+@speaks_to_people
+def agreement_command(
+    model: Model = "demo",
+    quant: Quants = None,
+    structures: Structures = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many structures.")] = None,
+    num_recycles: Annotated[
+        int | None, typer.Option(help="Times the output is fed back.  [default: as trained]")
+    ] = None,
+    backend: BackendName = "auto",
+    cpu_only: CpuOnly = False,
+    calibration: CalibrationFile = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Table of all chains, .csv or .parquet.")
+    ] = None,
+    as_json: JSON = False,
+) -> None:
+    """Fold many chains in float, by simulation and on integers: how far these are from each other.
+
+    Example: `protquant bench agreement -q w8a8-int8 -q w4a8-int4 --num-recycles 0 -o agreement.csv`
+    """
+    if output is not None:
+        check_table(output)
+    table = measure_agreement(
+        model,
+        _quants(quant),
+        structures=structures,
+        limit=limit,
+        num_recycles=num_recycles,
+        backend=backend,
+        device=pick_device(cpu_only),
+        calibration=calibration,
+    )
+    rows, chains = summarize_agreement(table), table.to_dict("records")
+    if output is not None:
+        write_table(chains, output)
+    if as_json:
+        print_json({"summary": rows, "chains": chains})
+        return
+    print_table(rows, list(rows[0]), f"{model}: C-alpha RMSD in angstrom (median), TM-score (mean and least)")
+    for recipe, support in table.groupby("recipe", sort=False)["support"].first().items():
+        typer.echo(f"{recipe}: {support}")
 
 
 def _quants(asked: list[str] | None) -> list[str]:

@@ -155,7 +155,14 @@ class PairStream:
 
     def floats(self) -> Float[Tensor, "b i j c"]:
         """All of it, in float."""
-        return self._codec.decode(self._kept.flatten(0, 1)).view(self.shape)
+        kept = self._kept.flatten(0, 1)
+        if isinstance(self._codec, FloatCodec):
+            return self._codec.decode(kept).view(self.shape)
+        # A row at a time: what decoding needs beside it is several times as large.
+        floats = torch.empty(kept.shape, dtype=torch.float32, device=kept.device)
+        for row, codes in zip(floats.split(1), kept.split(1), strict=True):
+            row.copy_(self._codec.decode(codes))
+        return floats.view(self.shape)
 
     def put(self, pair: Float[Tensor, "b i j c"], codec: PairCodec | None) -> None:
         """Keep another pair in place of this one."""

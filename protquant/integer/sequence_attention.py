@@ -17,7 +17,7 @@ from protquant.integer.readers import shared_input
 from protquant.kernels.backend import Backend, Linear
 from protquant.kernels.cpu import CPUBackend
 from protquant.kernels.cpu.quantize import quantize_static
-from protquant.kernels.cpu.sequence_attention import attention_of_codes
+from protquant.kernels.cpu.sequence_attention import attention_of_codes, multiplies_codes
 from protquant.kernels.operands import Grid, IntegerWeight
 from protquant.models.esm2 import SelfAttention
 from protquant.quant.modules import QuantizedLinear
@@ -73,7 +73,7 @@ class IntegerSelfAttention(nn.Module):
         # The one grid of steps that all three are on, where their codes count from 0.
         steps = {None if grid is None else replace(grid, scale=1.0) for grid in self.grids}
         first = next(iter(steps))
-        self.steps = first if self.on_codes and len(steps) == 1 and first and first.signed.zero == 0 else None
+        self.step_grid = first if self.on_codes and len(steps) == 1 and first and first.unsigned.zero == 128 else None
         if not self.simulated:
             rows.append((f"{path}.products", *self._what_attends))
         scales = [1.0 if grid is None else grid.scale for grid in self.grids]
@@ -119,6 +119,10 @@ class IntegerSelfAttention(nn.Module):
             return "integer", f"steps of queries, keys and values held in {name}"
         return "simulated", f"queries, keys and values are in float, and are multiplied in {name}"
 
+    @property
+    def _float_attention(self) -> str:
+        return f"torch SDPA, {str(self.dtype).removeprefix('torch.')}"
+
     def opened(self) -> Self:
         """The same with unpacked weights."""
         other = object.__new__(type(self))
@@ -148,7 +152,9 @@ class IntegerSelfAttention(nn.Module):
         """
         q, k, v = self._projected(x, norm, turns)
         if self.on_codes and maps is None:
-            self.backend.calls["attention", "int8 queries and keys"] += len(tile.sequences)
+            for some in tile.sequences:
+                codes = multiplies_codes(some.stop - some.start)
+                self.backend.calls["attention", "int8 queries and keys" if codes else self._float_attention] += 1
             zeros = (grid.signed.zero for grid in self.grids[:2] if grid is not None)
             attended = attention_of_codes(q, k, v, tile.sequences, self.logit_scale, *zeros)
         else:
@@ -183,8 +189,8 @@ class IntegerSelfAttention(nn.Module):
 
     def _rounded(self, y: Float[Tensor, "t n"]) -> tuple[Num[Tensor, "t c"], ...]:
         """Queries, keys and values in whole steps where they have grids, or as signed codes; takes their memory."""
-        if self.steps is not None:
-            return quantize_static(y, self.steps).bitwise_xor_(128).view(torch.int8).chunk(3, 1)
+        if self.step_grid is not None:
+            return quantize_static(y, self.step_grid).bitwise_xor_(128).view(torch.int8).chunk(3, 1)
         q, k, v = y.chunk(3, 1)
         for part, grid in zip((q, k, v), self.grids, strict=True):
             if grid is not None:
@@ -216,7 +222,7 @@ class IntegerSelfAttention(nn.Module):
         if self.simulated:
             self.backend.calls["attention", "simulated"] += 1
             return self._simulate(q, k, v, dtype)
-        self.backend.calls["attention", f"torch SDPA, {str(self.dtype).removeprefix('torch.')}"] += 1
+        self.backend.calls["attention", self._float_attention] += 1
         if with_map:  # What is looked at is not rounded.
             attention = (q.float() @ k.float().mT).mul_(self.logit_scale).softmax(-1)
             return attention @ v.float(), attention

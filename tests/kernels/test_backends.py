@@ -146,22 +146,27 @@ def test_triangle_products_are_exact(cpu: CPUBackend, direction, zeros: tuple[in
     torch.testing.assert_close(found[1][1], found[0][1], rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("shift", [0.0, -300.0, 300.0])
-def test_attention_of_a_processor_with_bfloat16_takes_logits_of_any_size(shift: float):
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("shift", [0.0, -300.0, -60.0, 40.0, 78.0, 84.0, 88.0, 300.0])
+def test_attention_of_a_processor_with_bfloat16_takes_logits_of_any_size(shift: float, masked: bool):
     torch.manual_seed(0)
     heads, length, dim, zeros, scale = 2, 33, 8, (128, 120, 131), 2e-4
     qkv = torch.randint(0, 256, (3 * length, 3 * heads * dim), dtype=torch.uint8)
     # Some rows lie high or low, the others where they are.
     bias = torch.randn(heads, length, length) + shift * (torch.arange(length) % 3 == 0)[:, None]
     space = torch.empty(len(qkv) * heads * length, dtype=torch.bfloat16)
-    found = attend_bfloat16(qkv, zeros, heads, length, (scale, 0.5), bias, None, space).float()
+    mask = torch.rand(3, length) > 0.3 if masked else torch.ones(3, length, dtype=torch.bool)
+    mask[1] = not masked  # the second sequence has no key at all
+    found = attend_bfloat16(qkv, zeros, heads, length, (scale, 0.5), bias, mask if masked else None, space).float()
     q, k, v = (
         (part.double() - zero).unflatten(0, (3, length)).unflatten(-1, (heads, dim)).transpose(1, 2)
         for part, zero in zip(qkv.chunk(3, dim=1), zeros, strict=True)
     )
-    wanted = 0.5 * ((scale * q @ k.mT + bias).softmax(-1) @ v).transpose(1, 2).reshape(found.shape).float()
-    # Logits of 300 have steps of 2 in bfloat16: only those of the other rows are as they should be.
-    right = (torch.arange(length) % 3 != 0).repeat(3) if shift else slice(None)
+    logits = (scale * q @ k.mT + bias).masked_fill(~mask[:, None, None], -torch.inf)
+    wanted = 0.5 * (logits.softmax(-1) @ v).transpose(1, 2).reshape(found.shape).float()
+    # Logits of 300 have steps of 2 in bfloat16, those of 40 steps of 1/4: only the other rows are as they should be.
+    right = (torch.arange(length) % 3 != 0).repeat(3) if shift else torch.ones(3 * length, dtype=torch.bool)
+    right &= mask.any(-1).repeat_interleave(length)
     assert float((found[right] - wanted[right]).norm() / wanted[right].norm()) < 0.01
     assert bool(found.isfinite().all())
 

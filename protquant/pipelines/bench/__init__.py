@@ -1,5 +1,6 @@
-"""Benchmarks: our float and integer execution against others', run by turns in one process."""
+"""Benchmarks: our float and integer execution against others', by turns in one process; and what integers change."""
 
+from protquant.pipelines.bench.agreement import PAIRS, measure_agreement, summarize_agreement
 from protquant.pipelines.bench.baselines_lm import DEFAULT_LM_BASELINES, LM_BASELINES
 from protquant.pipelines.bench.baselines_trunk import TRUNK_BASELINES
 from protquant.pipelines.bench.contest import Contender, Ratio, Standing, run_contest
@@ -21,6 +22,7 @@ __all__ = [
     "LINEAR_SHAPES",
     "LM_BASELINES",
     "LM_PRESETS",
+    "PAIRS",
     "TRUNK_BASELINES",
     "TRUNK_PRESETS",
     "WORKLOADS",
@@ -39,7 +41,9 @@ __all__ = [
     "bench_ops",
     "bench_trunk",
     "describe_machine",
+    "measure_agreement",
     "peak_memory",
     "roofline",
     "run_contest",
+    "summarize_agreement",
 ]

@@ -6,12 +6,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from protquant.checkpoints import load
 from protquant.errors import ProtquantError
 from protquant.models import ESMFold
+from protquant.pipelines.bench.agreement import ca_trace
 from protquant.pipelines.bench.contest import Contender, run_contest
 from protquant.pipelines.bench.integer_runs import IntegerRun, check_backend
 from protquant.pipelines.bench.machine import describe_machine
@@ -125,11 +125,10 @@ class _Folds:
     """CA traces by name of contender, and how far they are apart."""
 
     def __init__(self) -> None:
-        self._traces: dict[str, np.ndarray] = {}
+        self._traces: dict[str, Any] = {}
 
     def __call__(self, name: str, prediction: Prediction) -> float:
-        atoms = prediction.atoms
-        self._traces[name] = np.asarray(atoms.coord[atoms.atom_name == "CA"])
+        self._traces[name] = ca_trace(prediction)
         return rmsd_ca(self._traces[name], next(iter(self._traces.values())))
 
     def between(self, name: str, other: str) -> dict[str, float] | None:
