@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -251,7 +251,7 @@ def agreement_command(
         device=pick_device(cpu_only),
         calibration=calibration,
     )
-    rows, chains = summarize_agreement(table), table.to_dict("records")
+    rows, chains = summarize_agreement(table), cast("list[dict[str, Any]]", table.to_dict("records"))
     if output is not None:
         write_table(chains, output)
     if as_json:
