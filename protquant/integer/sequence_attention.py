@@ -112,16 +112,15 @@ class IntegerSelfAttention(nn.Module):
 
     @property
     def _what_attends(self) -> tuple[str, str]:
-        name = str(self.dtype).removeprefix("torch.")
         if self.on_codes:
-            return "integer", f"int8 queries and keys, float32 softmax, probabilities and values in {name}"
+            return "integer", f"int8 queries and keys, float32 softmax, probabilities and values in {self._dtype_name}"
         if any(self.grids):
-            return "integer", f"steps of queries, keys and values held in {name}"
-        return "simulated", f"queries, keys and values are in float, and are multiplied in {name}"
+            return "integer", f"steps of queries, keys and values held in {self._dtype_name}"
+        return "simulated", f"queries, keys and values are in float, and are multiplied in {self._dtype_name}"
 
     @property
-    def _float_attention(self) -> str:
-        return f"torch SDPA, {str(self.dtype).removeprefix('torch.')}"
+    def _dtype_name(self) -> str:
+        return str(self.dtype).removeprefix("torch.")
 
     def opened(self) -> Self:
         """The same with unpacked weights."""
@@ -154,7 +153,9 @@ class IntegerSelfAttention(nn.Module):
         if self.on_codes and maps is None:
             for some in tile.sequences:
                 codes = multiplies_codes(some.stop - some.start)
-                self.backend.calls["attention", "int8 queries and keys" if codes else self._float_attention] += 1
+                self.backend.calls[
+                    "attention", "int8 queries and keys" if codes else f"torch SDPA, {self._dtype_name}"
+                ] += 1
             zeros = (grid.signed.zero for grid in self.grids[:2] if grid is not None)
             attended = attention_of_codes(q, k, v, tile.sequences, self.logit_scale, *zeros)
         else:
@@ -222,7 +223,7 @@ class IntegerSelfAttention(nn.Module):
         if self.simulated:
             self.backend.calls["attention", "simulated"] += 1
             return self._simulate(q, k, v, dtype)
-        self.backend.calls["attention", self._float_attention] += 1
+        self.backend.calls["attention", f"torch SDPA, {self._dtype_name}"] += 1
         if with_map:  # What is looked at is not rounded.
             attention = (q.float() @ k.float().mT).mul_(self.logit_scale).softmax(-1)
             return attention @ v.float(), attention

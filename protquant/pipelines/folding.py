@@ -12,7 +12,7 @@ from protquant.pipelines.batches import model_length
 from protquant.pipelines.memory import is_out_of_memory, plan_memory
 from protquant.proteins import Prediction, atoms_from_atom37, clean_sequence
 
-__all__ = ["check_folding_options", "fold", "fold_batch", "fold_within_memory"]
+__all__ = ["check_folding_model", "check_folding_options", "fold", "fold_batch", "fold_within_memory"]
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ def fold_within_memory(
     ProtquantError
         If it does not fit, and for the reasons of `fold_batch`.
     """
-    _check_folding_model(model)
+    check_folding_model(model)
     check_folding_options(num_recycles, chunk_size)
     plan = plan_memory(model, max(map(model_length, sequences)), len(sequences), chunk_size)
     rows = plan.chunk_size
@@ -118,7 +118,7 @@ def fold_batch(
     ProtquantError
         If the model is no folding model, or what it predicts is not finite.
     """
-    _check_folding_model(model)
+    check_folding_model(model)
     check_folding_options(num_recycles, chunk_size)
     if num_recycles is None:
         num_recycles = model.config.trunk.max_recycles - 1
@@ -149,6 +149,14 @@ def fold_batch(
     return predictions
 
 
-def _check_folding_model(model: object) -> None:
+def check_folding_model(model: object) -> ESMFold:
+    """The model itself, if it folds.
+
+    Raises
+    ------
+    ProtquantError
+        If it does not.
+    """
     if not isinstance(model, ESMFold):
         raise ProtquantError(f"{getattr(model, 'source', '') or 'this'} is a language model; folding needs an ESMFold")
+    return model

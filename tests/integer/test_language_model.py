@@ -20,7 +20,7 @@ from protquant.pipelines import quantize
 
 SEQUENCES = ["MKTAYIAKQRQISFVKSHFSRQLEERLG", "GSHMLEDPVDAFKQWWTRLNEAYCPIHAMKV" * 3, "GIVEQCCTSICSLYQLENYCN", "MA"]
 RECIPES = ["w8a8-int8", "w8a8-uniform", "w8a8-token", "w4a8-uniform", "w4a8-gptq", "w4a8-dint", "w4a8-flattenquant"]
-TRAINED = Path("/work/shared/weights/esm2_8m_finetuned")
+TRAINED = Path(__file__).parents[3] / "shared" / "weights" / "esm2_8m_finetuned"
 
 MakeBackend = Callable[[], Backend]
 
@@ -104,7 +104,7 @@ def test_the_model_is_as_near_the_float_model_as_its_simulation(recipe: str):
     assert distance(hidden, exact) < 1.01 * distance(expected, exact)
 
 
-@pytest.mark.skipif(not TRAINED.exists(), reason="no trained weights here")
+@pytest.mark.skipif(not TRAINED.exists(), reason="the trained ESM-2 8M is not beside the project")
 def test_a_trained_model_gives_what_its_simulation_gives():
     """Its channels differ in size by far, so that one code at a tie, one step on, is seen: few tokens differ at all."""
     model = load(TRAINED).requires_grad_(False)

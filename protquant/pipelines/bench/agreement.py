@@ -15,7 +15,7 @@ from protquant.integer import to_integer
 from protquant.models import ESMFold
 from protquant.pipelines.bench.integer_runs import check_backend
 from protquant.pipelines.calibration import calibration_sequences, quantize
-from protquant.pipelines.folding import check_folding_options, fold
+from protquant.pipelines.folding import check_folding_model, check_folding_options, fold
 from protquant.proteins import Prediction
 from protquant.quant import load_recipe
 from protquant.scores import rmsd_ca, tm_score
@@ -77,9 +77,7 @@ def measure_agreement(
     names = [recipe.name for recipe in recipes]
     if len(set(names)) < len(names):
         raise ProtquantError(f"--quant {', '.join(names)}: each recipe once, and each with a name of its own")
-    network = load(model, device=torch.device(device))
-    if not isinstance(network, ESMFold):
-        raise ProtquantError(f"{model} is a language model; folding needs an ESMFold")
+    network = check_folding_model(load(model, device=torch.device(device)))
     sequences, references = calibration_sequences(calibration), list(load_references(structures, limit))
     folds = (1 + 2 * len(recipes)) * len(references)
     bar = tqdm(total=folds, unit="fold", disable=None if progress is None else not progress)

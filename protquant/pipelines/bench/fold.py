@@ -20,7 +20,7 @@ from protquant.pipelines.bench.report import BenchReport, Section
 from protquant.pipelines.bench.setting import computing_with, finish_on
 from protquant.pipelines.calibration import calibration_sequences, quantize
 from protquant.pipelines.example import example_fasta
-from protquant.pipelines.folding import check_folding_options, fold
+from protquant.pipelines.folding import check_folding_model, check_folding_options, fold
 from protquant.proteins import Prediction, read_fasta
 from protquant.quant import Recipe, load_recipe
 from protquant.scores import rmsd_ca, tm_score
@@ -81,9 +81,7 @@ def bench_fold(
     recipes = [load_recipe(quant) for quant in quants]
     device = torch.device(device)
     with computing_with(threads):
-        network = load(model, device=device)
-        if not isinstance(network, ESMFold):
-            raise ProtquantError(f"{model} is a language model; folding needs an ESMFold")
+        network = check_folding_model(load(model, device=device))
         sequence = _first_sequence(fasta)
         sequences = calibration_sequences(calibration)
         prints = _Folds()
