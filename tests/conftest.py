@@ -3,7 +3,9 @@
 import os
 
 # Triton's kernels run in its interpreter, on the CPU; that is settled when triton is first imported, by torch too.
-os.environ["TRITON_INTERPRET"] = "1"
+# With PROTQUANT_TEST_DEVICE=cuda those of tests/kernels/gpu are compiled, and run on a GPU.
+if "PROTQUANT_TEST_DEVICE" not in os.environ:
+    os.environ["TRITON_INTERPRET"] = "1"
 
 from collections.abc import Iterator
 from pathlib import Path

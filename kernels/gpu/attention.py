@@ -19,7 +19,7 @@ _MASKED = tl.constexpr(MASKED_LOGIT * 1.4426950408889634)
 @triton.jit
 def multiply_keys(q, k, zeros_of_q, q_zero_ptr, k_zero_ptr):
     """Sums over channels of (q - q_zero) (k - k_zero), int32; `zeros_of_q` is what `k_zero` takes from a query's."""
-    products = tl.dot(q, k, tl.zeros((q.shape[0], k.shape[1]), dtype=tl.int32))
+    products = tl.dot(q, k, out_dtype=tl.int32)
     if q_zero_ptr is not None:
         products -= (tl.sum(k.to(tl.int32), 0) * tl.load(q_zero_ptr))[None, :]
     if k_zero_ptr is not None:
@@ -37,7 +37,7 @@ def multiply_values(weights, v, v_zero_ptr, INTEGER_VALUES: tl.constexpr):
         weights = nearest(weights * 255.0, 0.0, 255.0)
         codes = weights.to(tl.int32)
         # 255 steps are the 8 bits of a signed code once 128 is taken away, and added to all of them again.
-        update = tl.dot((codes - 128).to(tl.int8), v, tl.zeros((weights.shape[0], v.shape[1]), dtype=tl.int32))
+        update = tl.dot((codes - 128).to(tl.int8), v, out_dtype=tl.int32)
         update += (128 * tl.sum(v.to(tl.int32), 0))[None, :]
         if v_zero_ptr is not None:
             update -= (tl.sum(codes, 1) * tl.load(v_zero_ptr))[:, None]
@@ -96,11 +96,12 @@ def attention_int8_kernel(
     BLOCK_Q: tl.constexpr,
     BLOCK_K: tl.constexpr,
     INTEGER_VALUES: tl.constexpr,
+    KEY_SCALES: tl.constexpr,
     VALUE_SCALES: tl.constexpr,
 ):
     """Queries of one block of one head; pointers that are None at compile time are left out.
 
-    VALUE_SCALES: whether values have a scale per token. Logits are in bits: times log2(e).
+    KEY_SCALES, VALUE_SCALES: whether keys, and values, have a scale per token. Logits are in bits: times log2(e).
     """
     program = tl.program_id(0)
     blocks = tl.cdiv(queries, BLOCK_Q)
@@ -108,6 +109,8 @@ def attention_int8_kernel(
     head = (program // blocks % heads).to(tl.int64)
     rows = (program % blocks).to(tl.int64) * BLOCK_Q + tl.arange(0, BLOCK_Q)
     row_mask = rows < queries
+    # What is read for queries beyond the last is that of the last; nothing of it is written.
+    read_rows = tl.minimum(rows, queries - 1)
     channels = tl.arange(0, BLOCK_D)
     channel_mask = channels < HEAD_DIM
     q_ptr += batch * q_batch_stride + head * q_head_stride
@@ -116,11 +119,15 @@ def attention_int8_kernel(
     q_scale_ptr += batch * q_scale_batch_stride + head * q_scale_head_stride
     k_scale_ptr += batch * k_scale_batch_stride + head * k_scale_head_stride
     v_scale_ptr += batch * v_scale_batch_stride + head * v_scale_head_stride
+    if bias_ptr is not None:
+        bias_ptr += batch * bias_batch_stride + head * bias_head_stride
+    if mask_ptr is not None:
+        mask_ptr += batch * mask_batch_stride
 
-    q = tl.load(
-        q_ptr + rows[:, None] * q_stride + channels[None, :], mask=row_mask[:, None] & channel_mask[None, :], other=0
-    )
-    q_scale = tl.load(q_scale_ptr + rows * q_scale_stride, mask=row_mask, other=0.0) * (logit_scale * _LOG2E)
+    q = tl.load(q_ptr + read_rows[:, None] * q_stride + channels[None, :], mask=channel_mask[None, :], other=0)
+    q_scale = tl.load(q_scale_ptr + read_rows * q_scale_stride) * (logit_scale * _LOG2E)
+    if not KEY_SCALES:
+        q_scale *= tl.load(k_scale_ptr)
     zeros_of_q = tl.zeros((BLOCK_Q,), dtype=tl.int32)
     if k_zero_ptr is not None:
         zeros_of_q = tl.sum(q.to(tl.int32), 1) * tl.load(k_zero_ptr)
@@ -130,59 +137,58 @@ def attention_int8_kernel(
     largest = tl.full((BLOCK_Q,), -float("inf"), dtype=tl.float32)
     total = tl.zeros((BLOCK_Q,), dtype=tl.float32)
     y = tl.zeros((BLOCK_Q, BLOCK_D), dtype=tl.float32)
-    for start in range(0, keys, BLOCK_K):
-        columns = start + tl.arange(0, BLOCK_K)
-        column_mask = columns < keys
-        columns = columns.to(tl.int64)
-        k = tl.load(
-            k_ptr + columns[None, :] * k_stride + channels[:, None],
-            mask=column_mask[None, :] & channel_mask[:, None],
-            other=0,
-        )
-        k_scale = tl.load(k_scale_ptr + columns * k_scale_stride, mask=column_mask, other=0.0)
-        products = multiply_keys(q, k, zeros_of_q, q_zero_ptr, k_zero_ptr)
-        logits = products.to(tl.float32) * (q_scale[:, None] * k_scale[None, :])
-        if bias_ptr is not None:
-            bias = tl.load(
-                bias_ptr
-                + (batch * bias_batch_stride + head * bias_head_stride)
-                + (rows[:, None] * bias_query_stride + columns[None, :] * bias_key_stride),
-                mask=row_mask[:, None] & column_mask[None, :],
-                other=0.0,
-            )
-            logits += bias.to(tl.float32) * _LOG2E
-        logits = tl.maximum(logits, _MASKED)
-        if mask_ptr is not None:
-            valid = tl.load(mask_ptr + batch * mask_batch_stride + columns * mask_stride, mask=column_mask, other=0)
-            logits = tl.where(valid[None, :] != 0, logits, _MASKED)
-        logits = tl.where(column_mask[None, :], logits, -float("inf"))
+    # Only the last block, which may be met in part, asks for each key whether it is there.
+    all_channels: tl.constexpr = HEAD_DIM == BLOCK_D
+    last = (keys - 1) // BLOCK_K * BLOCK_K
+    for is_last in tl.static_range(2):
+        for start in range(last if is_last else 0, keys if is_last else last, BLOCK_K):
+            columns = start + tl.arange(0, BLOCK_K)
+            column_mask = columns < keys
+            columns = columns.to(tl.int64)
+            k_places = k_ptr + columns[None, :] * k_stride + channels[:, None]
+            v_places = v_ptr + columns[:, None] * v_stride + channels[None, :]
+            if all_channels and not is_last:
+                k, v = tl.load(k_places), tl.load(v_places)
+            else:
+                k = tl.load(k_places, mask=column_mask[None, :] & channel_mask[:, None], other=0)
+                v = tl.load(v_places, mask=column_mask[:, None] & channel_mask[None, :], other=0)
+            logits = multiply_keys(q, k, zeros_of_q, q_zero_ptr, k_zero_ptr).to(tl.float32) * q_scale[:, None]
+            if KEY_SCALES:
+                logits *= tl.load(k_scale_ptr + columns * k_scale_stride, mask=column_mask, other=0.0)[None, :]
+            if bias_ptr is not None:
+                bias_places = bias_ptr + read_rows[:, None] * bias_query_stride + columns[None, :] * bias_key_stride
+                if is_last:
+                    bias = tl.load(bias_places, mask=column_mask[None, :], other=0.0)
+                else:
+                    bias = tl.load(bias_places)
+                logits = tl.maximum(logits + bias.to(tl.float32) * _LOG2E, _MASKED)
+            if mask_ptr is not None:
+                valid = tl.load(mask_ptr + columns * mask_stride, mask=column_mask, other=0)
+                logits = tl.where(valid[None, :] != 0, logits, _MASKED)
+            if is_last:
+                logits = tl.where(column_mask[None, :], logits, -float("inf"))
 
-        # Weights of keys relative to the largest of the block; the blocks before and this one are then brought to the
-        # largest of all.
-        block_largest = tl.max(logits, 1)
-        weights = tl.exp2(logits - block_largest[:, None])
-        new_largest = tl.maximum(largest, block_largest)
-        before = tl.exp2(largest - new_largest)
-        here = tl.exp2(block_largest - new_largest)
-        largest = new_largest
-        if VALUE_SCALES:
-            # A scale per token belongs to the weight of its key, as the sum over keys is one of integers.
-            v_scale = tl.load(v_scale_ptr + columns * v_scale_stride, mask=column_mask, other=1.0)
-            weights *= v_scale[None, :]
-            peak = tl.max(weights, 1)
-            weights *= (1.0 / peak)[:, None]
-            here *= peak
-        v = tl.load(
-            v_ptr + columns[:, None] * v_stride + channels[None, :],
-            mask=column_mask[:, None] & channel_mask[None, :],
-            other=0,
-        )
-        change, weights = multiply_values(weights, v, v_zero_ptr, INTEGER_VALUES)
-        # What is summed is what was multiplied, so that the mean of equal values is that value.
-        if VALUE_SCALES:
-            weights *= (1.0 / v_scale)[None, :]
-        total = total * before + tl.sum(weights, 1) * here
-        y = y * before[:, None] + change * here[:, None]
+            # Weights of keys relative to the largest of the block; the blocks before and this one are then brought to
+            # the largest of all.
+            block_largest = tl.max(logits, 1)
+            weights = tl.exp2(logits - block_largest[:, None])
+            new_largest = tl.maximum(largest, block_largest)
+            before = tl.exp2(largest - new_largest)
+            here = tl.exp2(block_largest - new_largest)
+            largest = new_largest
+            if VALUE_SCALES:
+                # A scale per token belongs to the weight of its key, as the sum over keys is one of integers.
+                v_scale = tl.load(v_scale_ptr + columns * v_scale_stride, mask=column_mask, other=1.0)
+                weights *= v_scale[None, :]
+                peak = tl.max(weights, 1)
+                weights *= (1.0 / peak)[:, None]
+                here *= peak
+            change, weights = multiply_values(weights, v, v_zero_ptr, INTEGER_VALUES)
+            # What is summed is what was multiplied, so that the mean of equal values is that value.
+            if VALUE_SCALES:
+                weights *= (1.0 / v_scale)[None, :]
+            total = total * before + tl.sum(weights, 1) * here
+            y = y * before[:, None] + change * here[:, None]
     y /= total[:, None]
     if not VALUE_SCALES:
         y *= tl.load(v_scale_ptr)
@@ -272,6 +278,7 @@ def attention_int8(
         BLOCK_Q=tile.queries,
         BLOCK_K=tile.keys,
         INTEGER_VALUES=pv == "int8",
+        KEY_SCALES=k_scale.stride(2) != 0,
         VALUE_SCALES=v_scale.stride(2) != 0,
         num_warps=tile.num_warps,
         num_stages=tile.num_stages,

@@ -5,7 +5,7 @@ from functools import cache
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from protquant.kernels.backend import Backend, Direction, Linear
@@ -13,12 +13,14 @@ from protquant.kernels.gpu.attention import attention_int8
 from protquant.kernels.gpu.gated_projection import gated_projection
 from protquant.kernels.gpu.layers import Int8Layer, TritonLayer, layer_of, on_grid
 from protquant.kernels.gpu.norm import layer_norm_quantize, layer_norm_quantize_per_token
+from protquant.kernels.gpu.piecewise import decode_tailed_bytes, encode_tailed_bytes
 from protquant.kernels.gpu.quantize import quantize_int8, quantize_int8_per_token
 from protquant.kernels.gpu.tiles_triangle import target_of
 from protquant.kernels.gpu.transition import MAX_TRANSITION_CHANNELS, transition_int8
 from protquant.kernels.gpu.triangle_product import triangle_product
 from protquant.kernels.operands import Activation, Codes8, Grid, IntegerWeight, TokenGrid
 from protquant.kernels.reference.attention import MASKED_LOGIT, ValueProduct
+from protquant.kernels.reference.piecewise_bytes import ByteGrid
 
 __all__ = ["TritonBackend"]
 
@@ -28,6 +30,8 @@ _PRODUCT_BYTES = 2**30
 """Of the sums of a triangle multiplication that are made at a time."""
 _BIAS_BYTES = 2**28
 """Of masks and biases of attention between floats, which torch wants added up for each sequence."""
+_BIAS_ROW = 16
+"""Rows of biases of attention between codes begin at multiples of this."""
 
 
 class TritonBackend(Backend):
@@ -37,20 +41,25 @@ class TritonBackend(Backend):
     ----------
     pv : {"float", "int8"}
         What multiplies values in attention: probabilities of 16 bits, or of 8.
-    dtype : torch.dtype
-        Of gates and projections between two products, which are not kept.
+    dtype : torch.dtype, optional
+        Of what attention gives, of updates and of gates, which are rounded again or added, and kept nowhere else. By
+        default bfloat16, and float32 in the interpreter, which cuts bfloat16 off where it should round.
     """
 
     name = "triton"
 
-    def __init__(self, pv: ValueProduct = "float", dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, pv: ValueProduct = "float", dtype: torch.dtype | None = None) -> None:
         super().__init__()
         self.pv: ValueProduct = pv
-        self.dtype = dtype
+        self.dtype = dtype or (torch.bfloat16 if torch.cuda.is_available() else torch.float32)
 
     @property
     def tile_tokens(self) -> int:
         return _TILE_TOKENS
+
+    @property
+    def update_dtype(self) -> torch.dtype:
+        return self.dtype
 
     @property
     def kernel(self) -> str:
@@ -218,7 +227,7 @@ class TritonBackend(Backend):
         direction: Direction,
         rows: slice,
     ) -> Float[Tensor, "c i j"]:
-        """Values, that is, sums times both scales: token by token in memory, as `product_tokens` gives them."""
+        """Values, that is, sums times both scales; channel by channel in memory, as the kernel can write side by side."""
         self.calls["triangle_product", "triangle_product"] += 1
         (left_scale, left_zero), (right_scale, right_zero) = (_numbers(grid, left.device) for grid in grids)
         return triangle_product(
@@ -229,7 +238,6 @@ class TritonBackend(Backend):
             right_scale,
             left_zero=None if left_zero is None else left_zero[0],
             right_zero=None if right_zero is None else right_zero[0],
-            out_layout="channels_last",
         ).permute(2, 0, 1)
 
     def product_tokens(
@@ -239,6 +247,26 @@ class TritonBackend(Backend):
         rows: slice,
     ) -> Float[Tensor, "ij c"]:
         return product[:, rows].permute(1, 2, 0).flatten(0, 1)
+
+    def encode_bytes(self, x: Float[Tensor, "..."], grid: ByteGrid) -> UInt8[Tensor, "..."]:
+        self.calls["encode_bytes", "encode_tailed_bytes"] += 1
+        return encode_tailed_bytes(x, grid)
+
+    def decode_bytes(self, codes: UInt8[Tensor, "..."], grid: ByteGrid) -> Float[Tensor, "..."]:
+        self.calls["decode_bytes", "decode_tailed_bytes"] += 1
+        return decode_tailed_bytes(codes, grid)
+
+    def attention_bias(
+        self, bias: Float[Tensor, "h q k"], grids: tuple[Grid, Grid, Grid] | None
+    ) -> Float[Tensor, "h q k"]:
+        if grids is None:
+            return bias
+        # Every sequence of a batch reads it: half as many bytes, and rows that begin where many are loaded at a time.
+        heads, queries, keys = bias.shape
+        width = _BIAS_ROW * -(-keys // _BIAS_ROW)
+        padded = torch.empty(heads, queries, width, dtype=torch.float16, device=bias.device)[..., :keys]
+        most = torch.finfo(torch.float16).max
+        return padded.copy_(bias.clamp(-most, most))
 
     def attention(
         self,

@@ -115,7 +115,7 @@ def linear_flattened_kernel(
                 mask=column_mask[None, :] & piece_mask[:, None],
                 other=0,
             )
-        total = tl.dot(codes, weight, total)
+        total = tl.dot(codes, weight, total, out_dtype=tl.int32)
     weight_scale = tl.load(weight_scale_ptr + columns, mask=column_mask, other=0.0).to(tl.float32)
     finish_and_store(
         total.to(tl.float32) * (x_scale * weight_scale)[None, :],

@@ -66,8 +66,10 @@ def gated_projection_kernel(
         )
         weights = long_columns[None, :] * K + (start + channels)[:, None]
         weight_mask = column_mask[None, :] & channel_mask[:, None]
-        projected = tl.dot(x, tl.load(proj_ptr + weights, mask=weight_mask, other=0), projected)
-        opening = tl.dot(x, tl.load(gate_ptr + weights, mask=weight_mask, other=0), opening)
+        proj = tl.load(proj_ptr + weights, mask=weight_mask, other=0)
+        projected = tl.dot(x, proj, projected, out_dtype=tl.int32)
+        gate_weight = tl.load(gate_ptr + weights, mask=weight_mask, other=0)
+        opening = tl.dot(x, gate_weight, opening, out_dtype=tl.int32)
     if x_zero_ptr is not None:
         zero = tl.load(x_zero_ptr + rows * scale_stride, mask=row_mask, other=0)
         projected -= zero[:, None] * tl.load(proj_sum_ptr + columns, mask=column_mask, other=0)[None, :]

@@ -74,7 +74,8 @@ def sum_of_group(
         start = first + block * BLOCK_K
         x = load_x(x_ptr, x_zero, rows, row_mask, x_stride, start, end, BLOCK_K)
         weight = load_weight_steps(weight_ptr, columns, column_mask, weight_stride, zero, start, end, DINT, BLOCK_K)
-        total = tl.dot(x.to(MULTIPLY), tl.trans(weight.to(MULTIPLY)), total, input_precision="ieee")
+        weight = tl.trans(weight.to(MULTIPLY))
+        total = tl.dot(x.to(MULTIPLY), weight, total, input_precision="ieee", out_dtype=SUM)
     if weight_sum_ptr is not None:
         weight_sum = tl.load(weight_sum_ptr + of_group, mask=column_mask, other=0).to(tl.int32)
         total -= x_zero[:, None] * weight_sum[None, :]

@@ -68,7 +68,7 @@ def linear_int8_kernel(
             mask=column_mask[None, :] & channel_mask[:, None],
             other=0,
         )
-        total = tl.dot(x, weight, total)
+        total = tl.dot(x, weight, total, out_dtype=tl.int32)
         if weight_zero_ptr is not None:
             x_sum += tl.sum(x.to(tl.int32), axis=1)
     # (x - a) (w - b) summed is x w - b sum(x) - a sum(w - b); beyond 32 bits the parts wrap, and the whole comes right.

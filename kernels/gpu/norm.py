@@ -10,7 +10,7 @@ from torch import Tensor
 
 from protquant.kernels.gpu.piecewise import decode_bytes, decoding_numbers
 from protquant.kernels.gpu.quantize import encode_tokens, store_rows
-from protquant.kernels.gpu.row_tile import UNFUSED, RowTile, with_unit_columns
+from protquant.kernels.gpu.row_tile import UNFUSED, RowTile
 from protquant.kernels.reference.norm import check_bytes, check_norm
 from protquant.kernels.reference.piecewise_bytes import ByteGrid
 from protquant.kernels.reference.quantize import TokenCodes, check_matrix, check_scale
@@ -39,6 +39,7 @@ def norm_quantize_kernel(
     M,
     C,
     x_stride,
+    x_column_stride,
     eps,
     step,
     lowest,
@@ -63,7 +64,9 @@ def norm_quantize_kernel(
     columns = tl.arange(0, BLOCK_C)
     row_mask, column_mask = rows < end, columns < C
     mask = row_mask[:, None] & column_mask[None, :]
-    x = tl.load(x_ptr + rows[:, None] * x_stride + columns[None, :], mask=mask, other=0)
+    # Channels may lie further apart than neighbors do: what a triangle multiplication gives has them outermost.
+    places = rows[:, None] * x_stride + columns.to(tl.int64)[None, :] * x_column_stride
+    x = tl.load(x_ptr + places, mask=mask, other=0)
     if step is not None:
         x = decode_bytes(x, step, lowest, width, left_step, left_codes, right_step)
     x = x.to(tl.float32)
@@ -203,7 +206,6 @@ def _launch(
     if x.numel() == 0:
         return
     m, c = x.shape
-    x = with_unit_columns(x)
     tile = RowTile.of(c)
     norm_quantize_kernel[(triton.cdiv(m, tile.block_m),)](
         x,
@@ -216,7 +218,7 @@ def _launch(
         below_zero,
         m,
         c,
-        x.stride(0),
+        *x.stride(),
         eps,
         **grid,
         MODE=mode,

@@ -71,7 +71,7 @@ def transition_int8_kernel(
             mask=hidden_mask[None, :] & channel_mask[:, None],
             other=0,
         )
-        sums = tl.dot(x, up, tl.zeros((BLOCK_M, BLOCK_F), dtype=tl.int32))
+        sums = tl.dot(x, up, out_dtype=tl.int32)
         if x_zero_ptr is not None:
             sums -= x_zero[:, None] * tl.load(up_sum_ptr + hidden, mask=hidden_mask, other=0)[None, :]
         up_scale = tl.load(up_scale_ptr + hidden, mask=hidden_mask, other=0.0)
@@ -85,7 +85,7 @@ def transition_int8_kernel(
             mask=column_mask[None, :] & hidden_mask[:, None],
             other=0,
         )
-        total = tl.dot(codes, down, total)
+        total = tl.dot(codes, down, total, out_dtype=tl.int32)
     total -= hidden_zero * tl.load(down_sum_ptr + columns, mask=column_mask, other=0)[None, :]
     down_scale = tl.load(down_scale_ptr + columns, mask=column_mask, other=0.0)
     y = total.to(tl.float32) * (tl.load(hidden_scale_ptr) * down_scale)[None, :]

@@ -74,7 +74,7 @@ def triangle_product_kernel(
             mask=column_mask[None, :] & third_mask[:, None],
             other=0,
         )
-        total = tl.dot(left, right, total)
+        total = tl.dot(left, right, total, out_dtype=tl.int32)
     # The sum of (left - a) (right - b) is that of left right, less b times that of left, less a times that of right,
     # and K a b. Sums of rows come from outside: made here, beside the product, they would not fit into registers.
     if right_zero_ptr is not None:

@@ -97,19 +97,21 @@ class _Attention:
     name: str
     head_dim: int
     dtypes: tuple[str, ...] = _DTYPES
-    has_bias: bool = False
+    bias: str | None = None
     per_token: bool = True
     has_zeros: bool = False
     is_aligned: bool = True
 
 
 _ATTENTIONS = [
-    _Attention("bias", 32, has_bias=True, per_token=False),
-    _Attention("bias", 32, ("fp32",), has_bias=True, per_token=False, is_aligned=False),
-    _Attention("bias, zeros", 32, ("fp32", "bf16"), has_bias=True, per_token=False, has_zeros=True),
-    _Attention("bias, zeros, tokens", 32, ("fp32", "bf16"), has_bias=True, has_zeros=True),
-    _Attention("bias, zeros, tokens", 64, ("fp32",), has_bias=True, has_zeros=True),
-    _Attention("bias", 8, ("fp32",), has_bias=True, per_token=False),
+    _Attention("bias", 32, bias="fp16", per_token=False),
+    _Attention("bias", 32, ("bf16",), bias="fp16", per_token=False, is_aligned=False),
+    _Attention("wide bias", 32, ("fp32",), bias="fp32", per_token=False),
+    _Attention("bias, zeros", 32, ("fp32", "bf16"), bias="fp16", per_token=False, has_zeros=True),
+    _Attention("bias, zeros", 32, ("bf16",), bias="fp16", per_token=False, has_zeros=True, is_aligned=False),
+    _Attention("wide bias, zeros, tokens", 32, ("fp32", "bf16"), bias="fp32", has_zeros=True),
+    _Attention("wide bias, zeros, tokens", 64, ("fp32",), bias="fp32", has_zeros=True),
+    _Attention("bias", 8, ("bf16",), bias="fp16", per_token=False),
     _Attention("tokens", 16, ("bf16",)),
     _Attention("tokens", 20, ("bf16",)),
     _Attention("tokens", 64),
@@ -137,19 +139,22 @@ def _attention(call: _Attention, integer_values: bool, dtype: str, target: str) 
         types |= {f"{name}_zero_ptr": "*i32" for name in "qkv"}
     else:
         settings |= {f"{name}_zero_ptr": None for name in "qkv"}
-    if call.has_bias:
-        types["bias_ptr"] = f"*{dtype}"
+    if call.bias:
+        types["bias_ptr"] = f"*{call.bias}"
         settings["bias_key_stride"] = 1
     else:
         settings["bias_ptr"] = None
         numbers += ["bias_key_stride"]
-    tile = AttentionTile.of(target, call.head_dim, is_wide=call.has_bias and dtype == "fp32")
+    tile = AttentionTile.of(target, call.head_dim, is_wide=call.bias == "fp32")
     settings |= {"HEAD_DIM": call.head_dim, "BLOCK_D": channel_block(call.head_dim), "BLOCK_Q": tile.queries}
-    settings |= {"BLOCK_K": tile.keys, "INTEGER_VALUES": integer_values, "VALUE_SCALES": call.per_token}
+    settings |= {"BLOCK_K": tile.keys, "INTEGER_VALUES": integer_values}
+    settings |= {"KEY_SCALES": call.per_token, "VALUE_SCALES": call.per_token}
     types |= dict.fromkeys([*numbers, *strides, *scales, *bias], "i32")
     # Strides over channels are multiples of 16 where those of a head are.
     aligned = tuple(strides) if call.head_dim % 16 == 0 else ()
-    aligned += ("queries", "keys", *bias, *scales) if call.is_aligned else ()
+    # Rows of a narrow bias are padded, whatever the number of residues.
+    aligned += tuple(bias) if call.is_aligned or call.bias == "fp16" else ()
+    aligned += ("queries", "keys", *scales) if call.is_aligned else ()
     words = [call.name, f"{call.head_dim} channels", "int8 values" if integer_values else "float values", dtype]
     words += ["16 n residues"] if call.is_aligned else []
     return Variant(

@@ -158,7 +158,9 @@ class PairStream:
         kept = self._kept.flatten(0, 1)
         if isinstance(self._codec, FloatCodec):
             return self._codec.decode(kept).view(self.shape)
-        # A row at a time: what decoding needs beside it is several times as large.
+        if kept.device.type != "cpu":
+            return self._codec.decode(kept).view(self.shape)
+        # A row at a time: what decoding needs beside it on a CPU is several times as large.
         floats = torch.empty(kept.shape, dtype=torch.float32, device=kept.device)
         for row, codes in zip(floats.split(1), kept.split(1), strict=True):
             row.copy_(self._codec.decode(codes))

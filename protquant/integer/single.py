@@ -57,7 +57,7 @@ class IntegerSingleAttention(nn.Module):
         for index, x in enumerate(single):
             codes = normalized_codes(self.backend, self.norm, x, self.grid)
             valid = None if mask is None else mask[index : index + 1]
-            attention.add_to_(codes, x[None], bias[index], valid)
+            attention.add_to_(codes, x[None], self.backend.attention_bias(bias[index], attention.grids), valid)
 
 
 class IntegerSingleToPair(nn.Module):

@@ -106,6 +106,8 @@ def hugging_face_esm2(model: ESM2, attention: str) -> nn.Module:
     theirs.load_state_dict(_renamed(model, HUGGING_FACE_ESM2.to_theirs), strict=False, assign=True)
     theirs.tie_weights()  # type: ignore[operator]  # transformers' own
     _check_all_assigned(theirs, model)
+    # Rotary frequencies are no parameters: they are where transformers made them.
+    theirs = theirs.to(next(model.parameters()).device)
     return theirs.eval().requires_grad_(False)
 
 

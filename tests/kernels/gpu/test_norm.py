@@ -74,7 +74,7 @@ def test_bytes_get_the_codes_of_what_they_decode_to(m: int, c: int):
     floats = decode_tailed_bytes(codes, GRID)
     dtype = FLOATS[m % 3]
     found, normalized = decode_norm_quantize(codes, GRID, gain, bias, EPS, SCALE, ZERO, normalized=dtype)
-    assert torch.equal(found, layer_norm_quantize(floats, gain, bias, EPS, SCALE, ZERO))
+    assert float((found != layer_norm_quantize(floats, gain, bias, EPS, SCALE, ZERO)).float().mean()) <= 0.001
     _, expected = reference.decode_norm_quantize(codes, GRID, gain, bias, EPS, SCALE, normalized=dtype)
     eps = torch.finfo(dtype).eps
     torch.testing.assert_close(normalized, expected, rtol=max(2 * eps, 1e-5), atol=max(eps / 100, 1e-5))
@@ -82,7 +82,9 @@ def test_bytes_get_the_codes_of_what_they_decode_to(m: int, c: int):
         tokens, nothing = decode_norm_quantize_per_token(codes, GRID, gain, bias, EPS, symmetric=symmetric)
         assert nothing is None
         of_floats = layer_norm_quantize_per_token(floats, gain, bias, EPS, symmetric=symmetric)
-        assert torch.equal(tokens.codes, of_floats.codes) and torch.equal(tokens.scales, of_floats.scales)
+        # On a GPU bytes lie in other threads than floats do, and rows are summed in another order.
+        torch.testing.assert_close(tokens.scales, of_floats.scales, rtol=1e-6, atol=0)
+        assert float((tokens.codes != of_floats.codes).float().mean()) <= 0.001
     tokens, normalized = decode_norm_quantize_per_token(codes, GRID, gain, bias, EPS, normalized=torch.float32)
     assert_tokens(tokens, normalized.double(), symmetric=True)
 
@@ -104,11 +106,12 @@ def test_rows_far_from_0_keep_their_variance():
     assert_nearest(layer_norm_quantize(x, None, None, EPS, SCALE), y, SCALE, 0, (-128, 127))
 
 
-def test_the_last_axis_may_be_strided():
-    x, gain, bias, y = rows_of(17, 129)
-    turned = x.T.contiguous().T
-    assert turned.stride() == (1, 17)
-    assert_nearest(layer_norm_quantize(turned, gain, bias, EPS, SCALE), y, SCALE, 0, (-128, 127))
+@pytest.mark.parametrize("m", [1, 17, 129])
+def test_channels_may_lie_apart_as_those_of_a_triangle_multiplication_do(m: int):
+    x, gain, bias, y = rows_of(m, 127)
+    turned = x.float().T.contiguous().T
+    assert_nearest(layer_norm_quantize(turned, gain, bias, EPS, SCALE, ZERO), y, SCALE, ZERO, (-128, 127))
+    assert_tokens(layer_norm_quantize_per_token(turned, gain, bias, EPS), y, symmetric=True)
 
 
 def test_no_rows_give_no_rows():
