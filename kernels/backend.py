@@ -95,6 +95,10 @@ class Backend(ABC):
     def quantize(self, x: Float[Tensor, "m k"], grid: Grid | TokenGrid) -> Codes8:
         """Codes of a float matrix."""
 
+    def outer_codes(self, q: Float[Tensor, "j d"], k: Float[Tensor, "i d"], grid: Grid | TokenGrid) -> Codes8:
+        """Codes of products and differences of rows, [q_j k_i, q_j - k_i], one row for each i and j."""
+        return self.quantize(torch.cat((q * k[:, None], q - k[:, None]), dim=-1).flatten(0, 1), grid)
+
     def normalized_codes(
         self,
         x: Float[Tensor, "m c"],

@@ -7,7 +7,9 @@ from jaxtyping import Bool, Float, Int, Int8
 from torch import Tensor
 
 from protquant.kernels.gpu.nearest_code import nearest
-from protquant.kernels.gpu.tiles_triangle import AttentionTile, target_of
+from protquant.kernels.gpu.tiles import target_of
+from protquant.kernels.gpu.tiles_triangle import AttentionTile
+from protquant.kernels.gpu.tuned import tuned
 from protquant.kernels.reference.attention import MASKED_LOGIT, ValueProduct, check_attention_int8
 
 __all__ = ["attention_int8", "attention_int8_kernel", "channel_block", "multiply_keys", "multiply_values"]
@@ -47,6 +49,53 @@ def multiply_values(weights, v, v_zero_ptr, INTEGER_VALUES: tl.constexpr):
         values -= tl.load(v_zero_ptr).to(tl.float16)
     half = weights.to(tl.float16)
     return tl.dot(half, values), half.to(tl.float32)
+
+
+@triton.jit
+def load_codes(places, there, ALL: tl.constexpr):
+    """Codes at `places`, 0 where nothing is `there`; nobody asks where ALL are."""
+    if ALL:
+        return tl.load(places)
+    return tl.load(places, mask=there, other=0)
+
+
+@triton.jit
+def bias_and_mask(logits, bias_places, valid_places, column_mask, IS_LAST: tl.constexpr):
+    """Logits in bits with their bias, and the same for all keys that are not valid; either may be None."""
+    if bias_places is not None:
+        bias = load_codes(bias_places, column_mask[None, :], not IS_LAST)
+        logits = tl.maximum(logits + bias.to(tl.float32) * _LOG2E, _MASKED)
+    if valid_places is not None:
+        valid = tl.load(valid_places, mask=column_mask, other=0)
+        logits = tl.where(valid[None, :] != 0, logits, _MASKED)
+    if IS_LAST:
+        logits = tl.where(column_mask[None, :], logits, -float("inf"))
+    return logits
+
+
+@triton.jit
+def meet_values(largest, total, y, logits, v, v_scale, v_zero_ptr, INTEGER_VALUES: tl.constexpr):
+    """The largest logits, sums of weights and sums of weighted values so far, once a block of keys is met.
+
+    Weights of keys are relative to the largest of the block; the blocks before and this one are then brought to the
+    largest of all. A scale per token, where `v_scale` is not None, belongs to the weight of its key, as the sum over
+    keys is one of integers.
+    """
+    block_largest = tl.max(logits, 1)
+    weights = tl.exp2(logits - block_largest[:, None])
+    new_largest = tl.maximum(largest, block_largest)
+    before = tl.exp2(largest - new_largest)
+    here = tl.exp2(block_largest - new_largest)
+    if v_scale is not None:
+        weights *= v_scale[None, :]
+        peak = tl.max(weights, 1)
+        weights *= (1.0 / peak)[:, None]
+        here *= peak
+    change, weights = multiply_values(weights, v, v_zero_ptr, INTEGER_VALUES)
+    # What is summed is what was multiplied, so that the mean of equal values is that value.
+    if v_scale is not None:
+        weights *= (1.0 / v_scale)[None, :]
+    return new_largest, total * before + tl.sum(weights, 1) * here, y * before[:, None] + change * here[:, None]
 
 
 @triton.jit
@@ -145,50 +194,22 @@ def attention_int8_kernel(
             columns = start + tl.arange(0, BLOCK_K)
             column_mask = columns < keys
             columns = columns.to(tl.int64)
-            k_places = k_ptr + columns[None, :] * k_stride + channels[:, None]
-            v_places = v_ptr + columns[:, None] * v_stride + channels[None, :]
-            if all_channels and not is_last:
-                k, v = tl.load(k_places), tl.load(v_places)
-            else:
-                k = tl.load(k_places, mask=column_mask[None, :] & channel_mask[:, None], other=0)
-                v = tl.load(v_places, mask=column_mask[:, None] & channel_mask[None, :], other=0)
+            places = k_ptr + columns[None, :] * k_stride + channels[:, None]
+            k = load_codes(places, column_mask[None, :] & channel_mask[:, None], all_channels and not is_last)
+            places = v_ptr + columns[:, None] * v_stride + channels[None, :]
+            v = load_codes(places, column_mask[:, None] & channel_mask[None, :], all_channels and not is_last)
             logits = multiply_keys(q, k, zeros_of_q, q_zero_ptr, k_zero_ptr).to(tl.float32) * q_scale[:, None]
             if KEY_SCALES:
                 logits *= tl.load(k_scale_ptr + columns * k_scale_stride, mask=column_mask, other=0.0)[None, :]
+            bias_places, valid_places, v_scale = None, None, None
             if bias_ptr is not None:
                 bias_places = bias_ptr + read_rows[:, None] * bias_query_stride + columns[None, :] * bias_key_stride
-                if is_last:
-                    bias = tl.load(bias_places, mask=column_mask[None, :], other=0.0)
-                else:
-                    bias = tl.load(bias_places)
-                logits = tl.maximum(logits + bias.to(tl.float32) * _LOG2E, _MASKED)
             if mask_ptr is not None:
-                valid = tl.load(mask_ptr + columns * mask_stride, mask=column_mask, other=0)
-                logits = tl.where(valid[None, :] != 0, logits, _MASKED)
-            if is_last:
-                logits = tl.where(column_mask[None, :], logits, -float("inf"))
-
-            # Weights of keys relative to the largest of the block; the blocks before and this one are then brought to
-            # the largest of all.
-            block_largest = tl.max(logits, 1)
-            weights = tl.exp2(logits - block_largest[:, None])
-            new_largest = tl.maximum(largest, block_largest)
-            before = tl.exp2(largest - new_largest)
-            here = tl.exp2(block_largest - new_largest)
-            largest = new_largest
+                valid_places = mask_ptr + columns * mask_stride
+            logits = bias_and_mask(logits, bias_places, valid_places, column_mask, is_last)
             if VALUE_SCALES:
-                # A scale per token belongs to the weight of its key, as the sum over keys is one of integers.
                 v_scale = tl.load(v_scale_ptr + columns * v_scale_stride, mask=column_mask, other=1.0)
-                weights *= v_scale[None, :]
-                peak = tl.max(weights, 1)
-                weights *= (1.0 / peak)[:, None]
-                here *= peak
-            change, weights = multiply_values(weights, v, v_zero_ptr, INTEGER_VALUES)
-            # What is summed is what was multiplied, so that the mean of equal values is that value.
-            if VALUE_SCALES:
-                weights *= (1.0 / v_scale)[None, :]
-            total = total * before + tl.sum(weights, 1) * here
-            y = y * before[:, None] + change * here[:, None]
+            largest, total, y = meet_values(largest, total, y, logits, v, v_scale, v_zero_ptr, INTEGER_VALUES)
     y /= total[:, None]
     if not VALUE_SCALES:
         y *= tl.load(v_scale_ptr)
@@ -247,7 +268,9 @@ def attention_int8(
     bias = None if bias is None else bias.expand(b, h, i, j)
     mask = None if mask is None else mask.expand(b, j).view(torch.uint8)
     is_wide = bias is not None and bias.dtype == torch.float32
-    tile = tile or AttentionTile.of(target_of(q.device), d, is_wide=is_wide)
+    if tile is None:
+        key = f"attention_int8, {d} channels{', wide bias' if is_wide else ''}"
+        tile = tuned(key, q.device, AttentionTile.of(target_of(q.device), d, is_wide=is_wide))
     attention_int8_kernel[(b * h * triton.cdiv(i, tile.queries),)](
         q,
         k,

@@ -13,9 +13,10 @@ from protquant.kernels.gpu.attention import attention_int8
 from protquant.kernels.gpu.gated_projection import gated_projection
 from protquant.kernels.gpu.layers import Int8Layer, TritonLayer, layer_of, on_grid
 from protquant.kernels.gpu.norm import layer_norm_quantize, layer_norm_quantize_per_token
+from protquant.kernels.gpu.outer import outer_quantize
 from protquant.kernels.gpu.piecewise import decode_tailed_bytes, encode_tailed_bytes
 from protquant.kernels.gpu.quantize import quantize_int8, quantize_int8_per_token
-from protquant.kernels.gpu.tiles_triangle import target_of
+from protquant.kernels.gpu.tiles import target_of
 from protquant.kernels.gpu.transition import MAX_TRANSITION_CHANNELS, transition_int8
 from protquant.kernels.gpu.triangle_product import triangle_product
 from protquant.kernels.operands import Activation, Codes8, Grid, IntegerWeight, TokenGrid
@@ -30,8 +31,8 @@ _PRODUCT_BYTES = 2**30
 """Of the sums of a triangle multiplication that are made at a time."""
 _BIAS_BYTES = 2**28
 """Of masks and biases of attention between floats, which torch wants added up for each sequence."""
-_BIAS_ROW = 16
-"""Rows of biases of attention between codes begin at multiples of this."""
+_ALIGNED = 16
+"""Rows of operands that a kernel reads again and again begin at multiples of this, so that it loads many at a time."""
 
 
 class TritonBackend(Backend):
@@ -85,6 +86,13 @@ class TritonBackend(Backend):
         codes, scales, zeros = quantize_int8_per_token(x, symmetric=grid.symmetric, bits=grid.bits, unsigned=True)
         assert zeros is not None
         return Codes8(codes, scales, zeros)
+
+    def outer_codes(self, q: Float[Tensor, "j d"], k: Float[Tensor, "i d"], grid: Grid | TokenGrid) -> Codes8:
+        if not isinstance(grid, Grid):
+            return super().outer_codes(q, k, grid)
+        self.calls["quantize", "outer_quantize"] += 1
+        codes = outer_quantize(q, k, *_numbers(grid, q.device), grid.signed.low, grid.signed.high)
+        return _static(codes.flatten(0, 1), grid)
 
     def normalized_codes(
         self,
@@ -209,12 +217,15 @@ class TritonBackend(Backend):
             out_low=grid.signed.low,
             out_high=grid.signed.high,
             out_layout="channels",
-            out=place.view(len(place), -1),
+            out=place,
         )
         return True
 
     def channel_buffer(self, channels: int, length: int, device: torch.device) -> Int[Tensor, "c i k"]:
-        return torch.empty(channels, length, length, dtype=torch.int8, device=device)
+        # Any number of residues is multiplied as fast as a multiple of 16: see `is_padded` of `triangle_product`.
+        padded = _ALIGNED * -(-length // _ALIGNED)
+        room = torch.zeros(channels, padded + _ALIGNED, padded, dtype=torch.int8, device=device)
+        return room[:, :length, :length]
 
     def product_rows(self, channels: int, length: int) -> int:
         return max(128, _PRODUCT_BYTES // (4 * max(1, channels * length)))
@@ -227,7 +238,7 @@ class TritonBackend(Backend):
         direction: Direction,
         rows: slice,
     ) -> Float[Tensor, "c i j"]:
-        """Values, that is, sums times both scales; channel by channel in memory, as the kernel can write side by side."""
+        """Values, that is, sums times both scales; channel by channel in memory, as neighbors are written at once."""
         self.calls["triangle_product", "triangle_product"] += 1
         (left_scale, left_zero), (right_scale, right_zero) = (_numbers(grid, left.device) for grid in grids)
         return triangle_product(
@@ -238,6 +249,7 @@ class TritonBackend(Backend):
             right_scale,
             left_zero=None if left_zero is None else left_zero[0],
             right_zero=None if right_zero is None else right_zero[0],
+            is_padded=True,
         ).permute(2, 0, 1)
 
     def product_tokens(
@@ -263,7 +275,7 @@ class TritonBackend(Backend):
             return bias
         # Every sequence of a batch reads it: half as many bytes, and rows that begin where many are loaded at a time.
         heads, queries, keys = bias.shape
-        width = _BIAS_ROW * -(-keys // _BIAS_ROW)
+        width = _ALIGNED * -(-keys // _ALIGNED)
         padded = torch.empty(heads, queries, width, dtype=torch.float16, device=bias.device)[..., :keys]
         most = torch.finfo(torch.float16).max
         return padded.copy_(bias.clamp(-most, most))

@@ -1,5 +1,7 @@
 """A projection times the sigmoid of another, quantized in the same kernel."""
 
+import math
+
 import torch
 import triton
 import triton.language as tl
@@ -7,8 +9,9 @@ from jaxtyping import Bool, Float, Int, Int8
 from torch import Tensor
 
 from protquant.kernels.gpu.nearest_code import nearest_code
-from protquant.kernels.gpu.tiles import MatmulTile
-from protquant.kernels.gpu.tiles_triangle import gated_tile, target_of
+from protquant.kernels.gpu.tiles import MatmulTile, target_of
+from protquant.kernels.gpu.tiles_triangle import gated_tile
+from protquant.kernels.gpu.tuned import tuned
 from protquant.kernels.reference.gated_projection import GatedLayout, check_gated_projection
 from protquant.kernels.reference.projection import Int8Projection
 
@@ -38,6 +41,8 @@ def gated_projection_kernel(
     x_stride,
     scale_stride,
     inverse_stride,
+    line,
+    y_line_stride,
     y_row_stride,
     y_column_stride,
     LOW: tl.constexpr,
@@ -46,7 +51,10 @@ def gated_projection_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """One tile of the output; pointers that are None at compile time are left out."""
+    """One tile of the output; pointers that are None at compile time are left out.
+
+    Where `line` is not None, so many rows lie side by side, and the next so many `y_line_stride` further.
+    """
     # All tiles of some rows one after another: the rows are long gone from the cache else, the weights never are.
     program = tl.program_id(0)
     across = tl.cdiv(N, BLOCK_N)
@@ -88,8 +96,13 @@ def gated_projection_kernel(
         y = tl.where(tl.load(mask_ptr + rows, mask=row_mask, other=0)[:, None] != 0, y, 0.0)
     inverse = tl.load(inverse_ptr + columns * inverse_stride, mask=column_mask, other=1.0)
     codes = nearest_code(y, inverse[None, :], tl.load(out_zero_ptr), LOW, HIGH)
+    places = rows * y_row_stride
+    if line is not None:
+        # Not in 64 bits, which no GPU divides: 2^31 rows are the pairs of 46,340 residues.
+        lines = rows.to(tl.int32) // line
+        places = lines.to(tl.int64) * y_line_stride + (rows - lines * line) * y_row_stride
     tl.store(
-        y_ptr + rows[:, None] * y_row_stride + long_columns[None, :] * y_column_stride,
+        y_ptr + places[:, None] + long_columns[None, :] * y_column_stride,
         codes.to(tl.int8),
         mask=row_mask[:, None] & column_mask[None, :],
     )
@@ -108,7 +121,7 @@ def gated_projection(
     out_low: int = -128,
     out_high: int = 127,
     out_layout: GatedLayout = "rows",
-    out: Int8[Tensor, "m n"] | Int8[Tensor, "n m"] | None = None,
+    out: Int8[Tensor, "m n"] | Int8[Tensor, "n m"] | Int8[Tensor, "n i k"] | None = None,
     tile: MatmulTile | None = None,
 ) -> Int8[Tensor, "m n"] | Int8[Tensor, "n m"]:
     """As `protquant.kernels.reference.gated_projection`, in one kernel that reads `x` once for both products.
@@ -116,7 +129,7 @@ def gated_projection(
     Parameters
     ----------
     out : Tensor, optional
-        Where to write, of the shape of the layout; its rows may be strided.
+        Where to write, of the shape of the layout, strided in any way; that of channels may have its rows in two axes.
     tile : MatmulTile, optional
         By default that of the device.
     """
@@ -127,12 +140,14 @@ def gated_projection(
     by_rows = out_layout == "rows"
     shape = (m, n) if by_rows else (n, m)
     y = torch.empty(shape, dtype=torch.int8, device=x.device) if out is None else out
-    if tuple(y.shape) != shape or y.dtype != torch.int8:
+    in_lines = not by_rows and y.ndim == 3
+    flat = (len(y), math.prod(y.shape[1:])) if in_lines else tuple(y.shape)
+    if flat != shape or y.dtype != torch.int8:
         raise ValueError(f"out must be {shape} of int8, not {tuple(y.shape)} of {y.dtype}")
     if y.numel() == 0:
         return y
     x = x if x.stride(1) == 1 else x.contiguous()
-    tile = tile or gated_tile(target_of(x.device))
+    tile = tile or tuned("gated_projection", x.device, gated_tile(target_of(x.device)))
     inverse = out_scale.float().reciprocal().reshape(-1)
     zero = torch.zeros((), dtype=torch.int32, device=x.device) if out_zero is None else out_zero.int()
     gated_projection_kernel[(triton.cdiv(m, tile.block_m) * triton.cdiv(n, tile.block_n),)](
@@ -158,7 +173,9 @@ def gated_projection(
         # One scale for all rows, or all channels, is read again and again: a stride of 0.
         0 if len(x_scale) == 1 else 1,
         0 if len(inverse) == 1 else 1,
-        *(y.stride() if by_rows else reversed(y.stride())),
+        y.shape[2] if in_lines else None,
+        y.stride(1) if in_lines else 0,
+        *(y.stride() if by_rows else (y.stride(-1), y.stride(0))),
         LOW=out_low,
         HIGH=out_high,
         BLOCK_M=tile.block_m,

@@ -6,11 +6,14 @@ import triton.language as tl
 from jaxtyping import Float, Int, Int8
 from torch import Tensor
 
-from protquant.kernels.gpu.tiles import MatmulTile
-from protquant.kernels.gpu.tiles_triangle import target_of, triangle_tile
+from protquant.kernels.gpu.tiles import MatmulTile, target_of
+from protquant.kernels.gpu.tiles_triangle import triangle_tile
+from protquant.kernels.gpu.tuned import tuned
 from protquant.kernels.reference.triangle_product import Direction, TriangleLayout, check_triangle_product
 
 __all__ = ["triangle_product", "triangle_product_kernel"]
+
+_PADDING = 16
 
 
 @triton.jit
@@ -40,11 +43,15 @@ def triangle_product_kernel(
     y_j_stride,
     y_channel_stride,
     CHANNELS_LAST: tl.constexpr,
+    PADDING: tl.constexpr,
     BLOCK_I: tl.constexpr,
     BLOCK_J: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """One tile of a channel's output; pointers that are None at compile time are left out."""
+    """One tile of a channel's output; pointers that are None at compile time are left out.
+
+    Operands go on to the next multiple of PADDING residues, along K with zeros: many bytes are loaded at a time then.
+    """
     program = tl.program_id(0)
     across = tl.cdiv(COLUMNS, BLOCK_J)
     if CHANNELS_LAST:
@@ -57,21 +64,24 @@ def triangle_product_kernel(
     rows = (tile // across).to(tl.int64) * BLOCK_I + tl.arange(0, BLOCK_I)
     columns = (tile % across).to(tl.int64) * BLOCK_J + tl.arange(0, BLOCK_J)
     row_mask, column_mask = rows < ROWS, columns < COLUMNS
+    row_loads = (rows < tl.cdiv(ROWS, PADDING) * PADDING)[:, None]
+    column_loads = (columns < tl.cdiv(COLUMNS, PADDING) * PADDING)[None, :]
+    end = tl.cdiv(K, PADDING) * PADDING
     left_ptr += channel * left_channel_stride
     right_ptr += channel * right_channel_stride
     total = tl.zeros((BLOCK_I, BLOCK_J), dtype=tl.int32)
-    for start in range(0, K, BLOCK_K):
+    for start in range(0, end, BLOCK_K):
         third = start + tl.arange(0, BLOCK_K)
-        third_mask = third < K
+        third_mask = third < end
         third = third.to(tl.int64)
         left = tl.load(
             left_ptr + rows[:, None] * left_row_stride + third[None, :] * left_k_stride,
-            mask=row_mask[:, None] & third_mask[None, :],
+            mask=row_loads & third_mask[None, :],
             other=0,
         )
         right = tl.load(
             right_ptr + columns[None, :] * right_row_stride + third[:, None] * right_k_stride,
-            mask=column_mask[None, :] & third_mask[:, None],
+            mask=column_loads & third_mask[:, None],
             other=0,
         )
         total = tl.dot(left, right, total, out_dtype=tl.int32)
@@ -105,11 +115,21 @@ def triangle_product(
     right_zero: Int[Tensor, ""] | None = None,
     dtype: torch.dtype = torch.float32,
     out_layout: TriangleLayout = "channels_first",
+    is_padded: bool = False,
     tile: MatmulTile | None = None,
 ) -> Float[Tensor, "i j c"]:
     """As `protquant.kernels.reference.triangle_product`, in one kernel, and a sum over each operand with zero points.
 
-    Operands may be strided in any way. `tile` is by default that of the device.
+    Operands may be strided in any way.
+
+    Parameters
+    ----------
+    is_padded : bool
+        Whether both operands are parts of larger ones, whose rows begin at multiples of 16 bytes. Along k they go on to
+        the next multiple of 16 with zeros; along i and j there is memory for as much, which may hold anything. Any
+        number of residues is multiplied as fast then.
+    tile : MatmulTile, optional
+        By default that of the device.
     """
     check_triangle_product(left, right, direction, left_scale, right_scale, out_layout)
     if direction == "incoming":
@@ -122,9 +142,12 @@ def triangle_product(
     if y.numel() == 0:
         return y
     left_zero, right_zero = (None if zero is None else zero.int() for zero in (left_zero, right_zero))
-    strides = (i, j, k, *left.stride(), *right.stride())
+    lengths = () if is_padded else (i, j, k)
+    strides = (*lengths, *left.stride(), *right.stride())
     is_aligned = all(stride % 16 == 0 for stride in strides if stride != 1)
-    tile = tile or triangle_tile(target_of(left.device), is_aligned=is_aligned)
+    if tile is None:
+        key = "triangle_product" if is_aligned else "triangle_product, ragged"
+        tile = tuned(key, left.device, triangle_tile(target_of(left.device), is_aligned=is_aligned))
     left_scale, right_scale = left_scale.float().reshape(-1), right_scale.float().reshape(-1)
     triangle_product_kernel[(c * triton.cdiv(i, tile.block_m) * triton.cdiv(j, tile.block_n),)](
         left,
@@ -146,6 +169,7 @@ def triangle_product(
         0 if len(right_scale) == 1 else 1,
         *y.stride(),
         CHANNELS_LAST=out_layout == "channels_last",
+        PADDING=_PADDING if is_padded else 1,
         BLOCK_I=tile.block_m,
         BLOCK_J=tile.block_n,
         BLOCK_K=tile.block_k,

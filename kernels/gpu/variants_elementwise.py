@@ -22,7 +22,7 @@ _ENCODING = dict.fromkeys(
     ("step", "inverse", "lowest", "width", "left_inverse", "left_codes", "right_inverse", "right_codes"), "fp32"
 )
 _OLD = {f"old_{name}": kind for name, kind in _DECODING.items()}
-_BY_ROWS = {"x_column_stride": 1}
+_BY_ROWS: dict[str, object] = {"x_column_stride": 1}
 _MODES = {"static": (-128, 127), "symmetric": (-127, 127), "affine": (-128, 127)}
 # Channels of the pair and of the single representation, of ESM-2 15B, and of its hidden layers, the widest there are.
 _PAIR, _SINGLE, _EMBEDDING, _HIDDEN = 128, 1024, 5120, 20_480
@@ -83,7 +83,7 @@ def _norm(channels: int) -> Iterator[Variant]:
             yield from _signed_or_not(name, norm_quantize_kernel, channels, types, settings | _BY_ROWS)
         if channels == _PAIR:
             types, settings = _norm_types(mode)
-            settings |= dict.fromkeys(_DECODING) | {"y_ptr": None, "below_zero_ptr": None, "x_stride": 1}
+            settings |= dict.fromkeys((*_DECODING, "y_ptr", "below_zero_ptr")) | {"x_stride": 1}
             name = f"layer_norm_quantize ({mode}; {channels} x fp32, channels first)"
             types |= {"x_ptr": "*fp32", "x_column_stride": "i32"}
             yield _rows(name, norm_quantize_kernel, channels, types, settings)
@@ -145,7 +145,15 @@ def _rows(
     sizes = {name: "i32" for name in ("M", "C", "x_stride") if name not in settings}
     blocks = {"BLOCK_M": tile.block_m, "BLOCK_C": tile.block_c}
     options = {"num_warps": tile.num_warps, **UNFUSED}
-    return Variant(name, kernel, {**types, **sizes}, {**settings, **blocks}, options, ("C", "x_stride", "x_column_stride"), integer=False)
+    return Variant(
+        name,
+        kernel,
+        {**types, **sizes},
+        {**settings, **blocks},
+        options,
+        ("C", "x_stride", "x_column_stride"),
+        integer=False,
+    )
 
 
 def _outer() -> Iterator[Variant]:

@@ -40,26 +40,35 @@ def _gated_projections(target: str) -> Iterator[Variant]:
     for name, present in (("plain", {}), ("bias, mask", rest), ("zero, bias, mask", zeros | rest)):
         for layout, strided, along, aligned in (
             ("rows", "y_row_stride", "y_column_stride", ("y_row_stride",)),
-            ("channels", "y_column_stride", "y_row_stride", ()),
-            ("channels; 16 n pairs", "y_column_stride", "y_row_stride", ("M", "y_column_stride")),
+            ("channels", "y_column_stride", "y_row_stride", ("y_column_stride", "y_line_stride")),
+            (
+                "channels; 16 n residues",
+                "y_column_stride",
+                "y_row_stride",
+                ("M", "line", "y_line_stride", "y_column_stride"),
+            ),
         ):
             settings: dict[str, Any] = {key: None for key in zeros | rest if key not in present}
             settings |= tiles | {along: 1, "LOW": -128, "HIGH": 127}
+            settings |= {"line": None, "y_line_stride": 0} if layout == "rows" else {}
+            lines = {} if layout == "rows" else {"line": "i32", "y_line_stride": "i32"}
             yield Variant(
                 f"gated_projection ({name}; {layout})",
                 gated_projection_kernel,
-                types | present | {strided: "i32"},
+                types | present | lines | {strided: "i32"},
                 settings,
                 _options(tile),
                 ("N", "K", "x_stride", *aligned),
             )
 
 
-# Whether zero points, whether channels come last, the output, whether residues are a multiple of 16.
+# Whether zero points, whether channels come last, the output, and where residues lie: a multiple of 16 of them, any
+# number with padding, or any number side by side.
 _TRIANGLE_PRODUCTS = [
-    *((has_zeros, False, dtype, True) for has_zeros in (False, True) for dtype in _DTYPES),
-    *((True, True, dtype, True) for dtype in _DTYPES),
-    *((True, is_last, "fp32", False) for is_last in (False, True)),
+    *((has_zeros, False, dtype, "16 n residues") for has_zeros in (False, True) for dtype in _DTYPES),
+    *((True, True, dtype, "16 n residues") for dtype in _DTYPES),
+    *((has_zeros, False, "fp32", "padded") for has_zeros in (False, True)),
+    *((True, is_last, "fp32", "") for is_last in (False, True)),
 ]
 
 
@@ -67,19 +76,20 @@ def _triangle_products(target: str) -> Iterator[Variant]:
     types = {"left_ptr": "*i8", "right_ptr": "*i8", "left_scale_ptr": "*fp32", "right_scale_ptr": "*fp32"}
     zeros = {f"{side}_{what}_ptr": "*i32" for side in ("left", "right") for what in ("zero", "sum")}
     for direction, strided, along in (("outgoing", "row", "k"), ("incoming", "k", "row")):
-        for has_zeros, is_last, dtype, is_aligned in _TRIANGLE_PRODUCTS:
-            tile = triangle_tile(target, is_aligned=is_aligned)
-            numbers = ["ROWS", "COLUMNS", "K", "left_channel_stride", "right_channel_stride", f"left_{strided}_stride"]
-            numbers += [f"right_{strided}_stride", "y_i_stride", "y_j_stride" if is_last else "y_channel_stride"]
-            aligned = tuple(numbers) if is_aligned else ()
-            numbers += ["C", "left_scale_stride", "right_scale_stride"]
+        for has_zeros, is_last, dtype, residues in _TRIANGLE_PRODUCTS:
+            tile = triangle_tile(target, is_aligned=bool(residues))
+            operands = [f"{side}_{axis}_stride" for side in ("left", "right") for axis in ("channel", strided)]
+            sizes = ["ROWS", "COLUMNS", "K", "y_i_stride", "y_j_stride" if is_last else "y_channel_stride"]
+            aligned = (*operands, *sizes) if residues == "16 n residues" else tuple(operands) if residues else ()
+            numbers = [*operands, *sizes, "C", "left_scale_stride", "right_scale_stride"]
             settings: dict[str, Any] = {} if has_zeros else dict.fromkeys(zeros)
             settings |= {"BLOCK_I": tile.block_m, "BLOCK_J": tile.block_n, "BLOCK_K": tile.block_k}
             settings |= {f"left_{along}_stride": 1, f"right_{along}_stride": 1, "CHANNELS_LAST": is_last}
+            settings["PADDING"] = 16 if residues == "padded" else 1
             settings |= {"y_channel_stride" if is_last else "y_j_stride": 1}
             words = ["zeros"] if has_zeros else []
             words += ["channels last" if is_last else "channels first", dtype]
-            words += ["16 n residues"] if is_aligned else []
+            words += [residues] if residues else []
             yield Variant(
                 f"triangle_product {direction} ({'; '.join(words)})",
                 triangle_product_kernel,

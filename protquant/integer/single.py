@@ -78,8 +78,8 @@ class IntegerSingleToPair(nn.Module):
         for x, z in zip(single, pair.starts(codec), strict=True):
             q, k = backend.linear(normalized_codes(backend, self.norm, x, self.grid), proj).chunk(2, dim=-1)
             for rows in row_tiles(backend, length, length):
-                some, tile = k[rows, None], z.read(rows)
-                outer = torch.cat((q * some, q - some), dim=-1).flatten(0, 1)
-                backend.linear(backend.quantize(outer, self.out_grid), out, residual=tile.flatten(0, 1))
+                tile = z.read(rows)
+                codes = backend.outer_codes(q, k[rows], self.out_grid)
+                backend.linear(codes, out, residual=tile.flatten(0, 1))
                 z.write(rows, tile)
         pair.ends()

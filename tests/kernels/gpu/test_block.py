@@ -71,17 +71,17 @@ def distance(found: Tensor, expected: Tensor, before: Tensor) -> float:
     ],
 )
 def test_a_block_gives_what_the_reference_gives(recipe: str, padding: int, kernels: set[str], simulated: int | None):
-    single, pair, mask = inputs()
+    model, (single, pair, mask) = block(), inputs()
     mask = mask.clone()
     mask[:, LENGTH - padding :] = False
     with torch.device("cpu"):  # where calibration keeps what it has seen, wherever the model is
-        statistics = calibrate(block(), [inputs()], lambda model, three: model(*three))
-        quantized, _ = quantize(block(), recipe_of(recipe), statistics)
+        statistics = calibrate(model, [inputs()], lambda model, three: model(*three))
+        quantized, _ = quantize(model, recipe_of(recipe), statistics)
     found = []
     for backend in (TritonBackend(dtype=torch.float32), ReferenceBackend()):
         with torch.no_grad(), torch.device("cpu"):
-            model, support = to_integer(quantized, backend)
-            found.append(model(single.clone(), pair.clone(), mask))
+            running, support = to_integer(quantized, backend)
+            found.append(running(single.clone(), pair.clone(), mask))
         if isinstance(backend, TritonBackend):
             assert simulated is None or len(support.simulated) == simulated
             assert kernels <= {kernel for _, kernel in backend.calls}

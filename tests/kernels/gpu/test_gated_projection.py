@@ -62,6 +62,19 @@ def test_masked_rows_are_zero_and_layouts_are_transposed(out_layout, biased: boo
     assert found.min() == -127 and found.max() == 100  # both ends are met
 
 
+def test_lines_of_rows_may_lie_apart():
+    torch.manual_seed(0)
+    n, k, lines, line = 17, 24, 5, 11
+    x, proj, gate = codes(lines * line, k), projection(n, k), projection(n, k)
+    room = torch.zeros(n, lines + 3, 16, dtype=torch.int8)
+    given = (x, torch.tensor([0.003]), proj, gate, torch.tensor(0.02))
+    found = gated_projection(*given, out_layout="channels", out=room[:, 2 : 2 + lines, :line])
+    assert torch.equal(found.flatten(1), gated_projection(*given, out_layout="channels"))
+    assert not room[:, :2].any() and not room[:, 2 + lines :].any() and not room[:, :, line:].any()
+    with pytest.raises(ValueError, match=r"out must be \(17, 55\) of int8, not \(17, 5, 12\)"):
+        gated_projection(*given, out_layout="channels", out=room[:, :lines, :12])
+
+
 def test_halves_go_to_the_even_code():
     one, zero = torch.ones(1, dtype=torch.int8), torch.zeros(6, 1, dtype=torch.int8)
     x = torch.arange(-3, 3, dtype=torch.int8)[:, None]  # an open gate halves them

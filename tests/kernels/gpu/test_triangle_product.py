@@ -30,6 +30,22 @@ def test_sums_are_exact(i: int, j: int, k: int, direction):
     assert torch.equal(found, torch.einsum(letters, *steps).float())
 
 
+@pytest.mark.parametrize(("i", "j", "k"), SIZES)
+@pytest.mark.parametrize("direction", ["outgoing", "incoming"])
+def test_operands_with_room_behind_them_give_the_same(i: int, j: int, k: int, direction):
+    torch.manual_seed(i * k)
+    parts = []
+    for n in (i, j):
+        room = codes(3, 240, 224)  # what lies beyond i and j may be anything
+        some = room[:, :n, :k] if direction == "outgoing" else room[:, :k, :n]
+        beyond = room[:, :, k:] if direction == "outgoing" else room[:, k:]
+        beyond.zero_()
+        parts.append(some)
+    given = {"left_zero": torch.tensor(5), "right_zero": torch.tensor(-7), "left_scale": ONE, "right_scale": ONE}
+    found = triangle_product(*parts, direction, is_padded=True, **given)
+    assert torch.equal(found, triangle_product(*parts, direction, **given))
+
+
 @pytest.mark.parametrize("out_layout", ["channels_first", "channels_last"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("zeros", [(None, None), (3, None), (None, -4), (-128, 127)])
