@@ -12,7 +12,7 @@ from protquant.kernels.gpu.epilogue import epilogue_arguments, finish_and_store,
 from protquant.kernels.gpu.nearest_code import nearest_code
 from protquant.kernels.gpu.nibbles import load_weight_steps
 from protquant.kernels.gpu.output_tile import GROUP_M, output_tile
-from protquant.kernels.gpu.tiles import MatmulTile
+from protquant.kernels.gpu.tiles import MatmulTile, target_of
 from protquant.kernels.reference.epilogue import Epilogue
 from protquant.kernels.reference.linear_flattened import check_linear_flattened
 
@@ -166,9 +166,8 @@ def linear_flattened(
     if y.numel() == 0:
         return y
     x, weight = with_unit_columns(x), with_unit_columns(weight)
-    tile = tile or MatmulTile.for_device(x.device, "flattened")
-    if is_wide(arguments["gate_ptr"], arguments["residual_ptr"]):
-        tile = tile.narrow()
+    wide = is_wide(arguments["gate_ptr"], arguments["residual_ptr"])
+    tile = tile or MatmulTile.of(target_of(x.device), "flattened", wide=wide)
     linear_flattened_kernel[(triton.cdiv(m, tile.block_m) * triton.cdiv(n, tile.block_n),)](
         x_ptr=x,
         channel_ptr=channel.contiguous(),

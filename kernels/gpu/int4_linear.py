@@ -13,7 +13,8 @@ from protquant.kernels.gpu.epilogue import epilogue_arguments, finish_and_store,
 from protquant.kernels.gpu.int8_linear import row_stride
 from protquant.kernels.gpu.nibbles import load_nibbles, load_weight_steps
 from protquant.kernels.gpu.output_tile import GROUP_M, output_tile
-from protquant.kernels.gpu.tiles import MatmulTile, Operands
+from protquant.kernels.gpu.tiles import MatmulTile, Operands, linear_key, target_of
+from protquant.kernels.gpu.tuned import tuned
 from protquant.kernels.reference.epilogue import Epilogue
 from protquant.kernels.reference.linear_int4 import WeightCodes, check_linear_int4, weight_steps
 
@@ -221,11 +222,13 @@ def linear_int4(
     elif weight_sum is None:
         weight_sum = weight_sums(weight, weight_zero, channels, size, codes)
     x, weight = with_unit_columns(x), with_unit_columns(weight)
-    tile = tile or MatmulTile.for_device(x.device, operands_of(x.dtype))
     groups = weight_scale.shape[1]
-    # The sums of a group and those of all take as many registers.
-    if groups > 1 or is_wide(arguments["gate_ptr"], arguments["residual_ptr"]):
-        tile = tile.narrow()
+    if tile is None:
+        # The sums of a group and those of all take as many registers.
+        wide = groups > 1 or is_wide(arguments["gate_ptr"], arguments["residual_ptr"])
+        operands = operands_of(x.dtype)
+        default = MatmulTile.of(target_of(x.device), operands, channels=channels, wide=wide)
+        tile = tuned(linear_key(operands, channels, wide), x.device, default)
     block_k = block_of_group(size, tile.block_k)
     linear_int4_kernel[(triton.cdiv(m, tile.block_m) * triton.cdiv(n, tile.block_n),)](
         x_ptr=x,

@@ -2,11 +2,9 @@
 
 from dataclasses import dataclass, replace
 
-import torch
-
 from protquant.kernels.gpu.tiles import MatmulTile
 
-__all__ = ["AttentionTile", "TransitionTile", "gated_tile", "target_of", "triangle_tile"]
+__all__ = ["AttentionTile", "TransitionTile", "gated_tile", "triangle_tile"]
 
 
 @dataclass(frozen=True)
@@ -63,20 +61,10 @@ def triangle_tile(target: str | None, *, is_aligned: bool) -> MatmulTile:
     return _TRIANGLE[target] if is_aligned else _TRIANGLE_RAGGED[target]
 
 
-def target_of(device: torch.device) -> str | None:
-    """The architecture of `TARGETS` nearest to that of a device; None for the CPU, where kernels are interpreted."""
-    if device.type != "cuda":
-        return None
-    if torch.version.hip is not None:
-        return "gfx942"
-    major, _ = torch.cuda.get_device_capability(device)
-    return "sm_100" if major >= 10 else "sm_90" if major == 9 else "sm_80"
-
-
 # Larger ones were tried for all of these, and spilled.
 _GATED = {
     "sm_80": MatmulTile(128, 64, 64, 8, 3),
-    "sm_90": MatmulTile(128, 64, 128, 8, 3),
+    "sm_90": MatmulTile(64, 64, 128, 4, 2),
     "sm_100": MatmulTile(128, 32, 128, 8, 3),
     "gfx942": MatmulTile(128, 64, 64, 8, 2),
 }
@@ -113,7 +101,7 @@ _ATTENTION_ODD = {
 }
 _TRANSITION = {
     "sm_80": TransitionTile(128, 32, 8, 2),
-    "sm_90": TransitionTile(128, 64, 8, 2),
+    "sm_90": TransitionTile(64, 64, 4, 2),
     "sm_100": TransitionTile(64, 64, 8, 2),
     "gfx942": TransitionTile(64, 32, 8, 2),
 }

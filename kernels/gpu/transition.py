@@ -7,7 +7,9 @@ from jaxtyping import Float, Int, Int8
 from torch import Tensor
 
 from protquant.kernels.gpu.nearest_code import nearest_code
-from protquant.kernels.gpu.tiles_triangle import TransitionTile, target_of
+from protquant.kernels.gpu.tiles import target_of
+from protquant.kernels.gpu.tiles_triangle import TransitionTile
+from protquant.kernels.gpu.tuned import tuned
 from protquant.kernels.reference.projection import Int8Projection
 from protquant.kernels.reference.transition import check_transition_int8
 
@@ -144,7 +146,9 @@ def transition_int8(
         return y
     x = x if x.stride(1) == 1 else x.contiguous()
     residual = residual if residual is None or residual.stride(1) == 1 else residual.contiguous()
-    tile = tile or TransitionTile.of(target_of(x.device), widest)
+    if tile is None:
+        key = "transition_int8" if widest <= 128 else "transition_int8, wide"
+        tile = tuned(key, x.device, TransitionTile.of(target_of(x.device), widest))
     hidden_scale = hidden_scale.float()
     zero = torch.zeros((), dtype=torch.int32, device=x.device) if hidden_zero is None else hidden_zero.int()
     transition_int8_kernel[(triton.cdiv(m, tile.rows),)](

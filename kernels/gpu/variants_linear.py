@@ -70,8 +70,9 @@ def _int8(target: str) -> Iterator[Variant]:
     for zeros, present, afters in cases:
         settings = {name: None for name in x_zero | weight_zero if name not in present}
         for after in afters:
-            tile = _tile(target, "int8", after, narrow="weight_zero_ptr" in present)
-            yield _variant(linear_int8_kernel, ("linear_int8", zeros), types | present, numbers, settings, after, tile)
+            for few, tile in _tiles(target, "int8", after, narrow="weight_zero_ptr" in present):
+                name = ("linear_int8", zeros, few)
+                yield _variant(linear_int8_kernel, name, types | present, numbers, settings, after, tile)
 
 
 def _int4(target: str) -> Iterator[Variant]:
@@ -91,17 +92,18 @@ def _int4(target: str) -> Iterator[Variant]:
         for groups, codes in (("", ""), ("groups", ""), ("", "dINT"), ("groups", "dINT")):
             # Codes of weights have no part in what comes after.
             for after in afters[:2] if codes else afters:
-                tile = _tile(target, operands, after, narrow=bool(groups))
                 settings: dict[str, Any] = absent | {"MULTIPLY": multiply, "DINT": bool(codes)}
                 settings["SUM"] = tl.int32 if multiply == tl.int8 else tl.float32
                 settings |= {"ONE_GROUP": not groups, "ONE_BLOCK": False}
-                if groups:
-                    settings["BLOCK_K"] = block_of_group(_GROUP_SIZE, tile.block_k)
-                    settings["ONE_BLOCK"] = settings["BLOCK_K"] == _GROUP_SIZE
                 all_types = types | {"x_ptr": f"*{x_type}"} | present
                 if groups and "weight_sum_ptr" in present:
                     all_types["weight_sum_ptr"] = "*i16"  # sums of a group are small
-                yield _variant(linear_int4_kernel, (name, groups, codes), all_types, numbers, settings, after, tile)
+                for few, tile in _tiles(target, operands, after, narrow=bool(groups)):
+                    if groups:
+                        settings["BLOCK_K"] = block_of_group(_GROUP_SIZE, tile.block_k)
+                        settings["ONE_BLOCK"] = settings["BLOCK_K"] == _GROUP_SIZE
+                    words = (name, groups, codes, few)
+                    yield _variant(linear_int4_kernel, words, all_types, numbers, settings, after, tile)
 
 
 def _flattened(target: str) -> Iterator[Variant]:
@@ -115,16 +117,23 @@ def _flattened(target: str) -> Iterator[Variant]:
             if not packed:
                 settings["weight_zero_ptr"] = None
             for after in _afters(dtype) + ([] if packed else [_After("i8")]):
-                tile = _tile(target, "flattened", after)
+                ((_, tile),) = _tiles(target, "flattened", after)
                 name = ("linear_flattened", "4 bits" if packed else "", f"x {dtype}")
                 all_types = types | pieces | weight
                 yield _variant(linear_flattened_kernel, name, all_types, numbers, settings, after, tile)
 
 
-def _tile(target: str, operands: Operands, after: _After, *, narrow: bool = False) -> MatmulTile:
-    """As the linear layers choose, where gate and residual are of the type of the output, or bfloat16 beside codes."""
-    tile = MatmulTile.of(target, operands)
-    return tile.narrow() if narrow or (after.gated and after.dtype == "fp32") else tile
+def _tiles(target: str, operands: Operands, after: _After, *, narrow: bool = False) -> Iterator[tuple[str, MatmulTile]]:
+    """As linear layers choose, where gate and residual are of the type of the output, or bfloat16 beside codes.
+
+    That of layers which read few channels comes second, where it is another.
+    """
+    wide = narrow or (after.gated and after.dtype == "fp32")
+    tile = MatmulTile.of(target, operands, channels=1024, wide=wide)
+    yield "", tile
+    few = MatmulTile.of(target, operands, channels=128, wide=wide)
+    if few != tile:
+        yield "few channels", few
 
 
 def _variant(

@@ -4,9 +4,10 @@ from typing import Annotated, Any
 
 import typer
 
+from protquant.cache_folder import cache_folder
 from protquant.cli.app import JSON, app, speaks_to_people
 from protquant.cli.tables import print_json
-from protquant.pipelines.statistics_cache import DiskCache, cache_folder
+from protquant.pipelines.statistics_cache import DiskCache
 
 
 @app.command()

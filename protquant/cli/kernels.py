@@ -1,9 +1,11 @@
 """The command `kernels`."""
 
+import importlib.util
 import os
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from typing import Annotated
 
+import torch
 import typer
 
 from protquant.cli.app import JSON, SOME_FAILED, app, speaks_to_people
@@ -12,6 +14,7 @@ from protquant.errors import ProtquantError
 from protquant.pipelines.bench.roofline import GPUS, roofline
 
 _ROOFLINE_COLUMNS = ["kernel", "shape", "gpu", "megabytes", "gigaoperations", "bound", "predicted microseconds"]
+_TUNED_COLUMNS = ["kernel", "work", "table us", "best us", "x", "tile", "tried"]
 _COLUMNS = ["kernel", "target", "registers", "spill bytes", "shared bytes", "matrix instructions", "problem"]
 
 
@@ -29,32 +32,38 @@ def kernels_command(
     show_roofline: Annotated[
         bool, typer.Option("--roofline", help="Show what kernels take at best on GPUs: predicted, not measured.")
     ] = False,
+    tune: Annotated[
+        bool,
+        typer.Option("--tune", help="Look for the fastest tiles on the GPU at hand, and keep them for later runs."),
+    ] = False,
+    length: Annotated[int, typer.Option(min=16, help="Residues of the protein that --tune works on.")] = 384,
     as_json: JSON = False,
 ) -> None:
     """Compile the Triton kernels for GPUs that need not be there, and show what the machine code is like.
 
-    Example: `protquant kernels --check sm_90`, or `--only transition` for a part: all 297 variants take minutes.
+    Example: `protquant kernels --check sm_90`, or `--only transition` for a part: all variants take minutes.
 
     Fails where a kernel on integers has no integer matrix instruction, or where values do not fit into registers and
     spill to memory. Needs the package triton (`pip install triton`); nothing runs, and nothing is timed.
 
     With `--roofline` nothing is compiled: a lower bound of the time of each kernel of a trunk block, from the bytes and
     the operations it cannot do without and the published rates of A100, H100 and MI300X.
+
+    With `--tune`, on a GPU, kernels are timed with several tiles each, for a minute or two; those that are faster than
+    the tiles of the small table are kept beside the statistics of calibration, and used from then on.
     """
+    if sum((tune, show_roofline, bool(check))) > 1:
+        raise ProtquantError("--check, --roofline and --tune are three tables; ask for one at a time")
+    if tune:
+        _tune(length, only, as_json)
+        return
     if show_roofline:
-        if check:
-            raise ProtquantError("--roofline and --check are two tables; ask for one at a time")
         _print_roofline(as_json)
         return
-    try:
-        from protquant.kernels.gpu.ahead_of_time import compile_variant, variants  # noqa: PLC0415 (triton is optional)
-        from protquant.kernels.gpu.tiles import TARGETS  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        if error.name != "triton":
-            raise
-        raise ProtquantError(
-            "kernels are compiled by the package triton, which is not here: pip install triton"
-        ) from None
+    _need_triton()
+    from protquant.kernels.gpu.ahead_of_time import compile_variant, variants  # noqa: PLC0415 (triton is optional)
+    from protquant.kernels.gpu.tiles import TARGETS  # noqa: PLC0415
+
     asked = check or ["all"]
     unknown = sorted({*asked} - {*TARGETS, "all"})
     if unknown:
@@ -76,6 +85,48 @@ def kernels_command(
         print_table([dict(zip(_COLUMNS, line, strict=True)) for line in lines], _COLUMNS)
     if any(row.problem for row in rows):
         raise typer.Exit(SOME_FAILED)
+
+
+def _need_triton() -> None:
+    if importlib.util.find_spec("triton") is None:
+        raise ProtquantError("kernels are compiled by the package triton, which is not here: pip install triton")
+
+
+def _tune(length: int, only: str | None, as_json: bool) -> None:
+    _need_triton()
+    if not torch.cuda.is_available():
+        raise ProtquantError("--tune times kernels on a GPU, and torch sees none here")
+    from triton.testing import do_bench  # noqa: PLC0415 (triton is optional)
+
+    from protquant.kernels.gpu.tuned import keep_tiles  # noqa: PLC0415
+    from protquant.pipelines.bench.tuning import cases_of, tune  # noqa: PLC0415
+
+    device = torch.device("cuda")
+    cases = (case for case in cases_of(device, length) if only is None or case.key.startswith(only))
+    found = tune(cases, lambda run: 1000 * do_bench(run, warmup=10, rep=40, return_mode="median"))
+    if not found:
+        raise ProtquantError(f"--only {only}: no kernel that is tuned has a name that begins so")
+    gpu = torch.cuda.get_device_name(device)
+    path = keep_tiles(gpu, {each.key: each.best for each in found if each.best != each.default})
+    if as_json:
+        print_json(
+            {"gpu": gpu, "file": None if path is None else str(path), "kernels": [asdict(each) for each in found]}
+        )
+        return
+    lines = [
+        (
+            each.key,
+            each.what,
+            each.default_microseconds,
+            each.best_microseconds,
+            each.default_microseconds / each.best_microseconds,
+            " ".join(map(str, astuple(each.best))),
+            f"{each.tried}, {each.failed} failed",
+        )
+        for each in found
+    ]
+    print_table([dict(zip(_TUNED_COLUMNS, line, strict=True)) for line in lines], _TUNED_COLUMNS, gpu)
+    typer.echo("PROTQUANT_CACHE is off: not kept" if path is None else f"kept in {path}")
 
 
 def _print_roofline(as_json: bool) -> None:

@@ -1,13 +1,12 @@
 """Statistics of calibration on disk, so that the next process need not gather them again.
 
-One safetensors file per calibration, named by the hash of what it depends on (`protquant.quant.calibration_key`), in
-`$PROTQUANT_CACHE`, or `$XDG_CACHE_HOME/protquant`, or `~/.cache/protquant`. `PROTQUANT_CACHE=off` keeps none on disk.
+One safetensors file per calibration, named by the hash of what it depends on (`protquant.quant.calibration_key`), in a
+folder of `protquant.cache_folder`.
 """
 
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,28 +17,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from protquant.cache_folder import cache_folder
 from protquant.errors import ProtquantError
 from protquant.proteins import atomic_write, prepare_folder
 from protquant.quant import MemoryCache, Moments, Statistics, StatisticsCache
 
-__all__ = ["DiskCache", "cache_folder", "statistics_cache"]
+__all__ = ["DiskCache", "statistics_cache"]
 
 log = logging.getLogger(__name__)
 
-_VARIABLE = "PROTQUANT_CACHE"
-_OFF = ("off", "0", "no", "false")
 _SUFFIX = ".safetensors"
 _LAYOUT = "protquant-statistics-1"
-
-
-def cache_folder() -> Path | None:
-    """Where statistics are kept; None if they are not to be kept on disk."""
-    chosen = os.environ.get(_VARIABLE)
-    if chosen is not None and chosen.strip().lower() in _OFF:
-        return None
-    if chosen:
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "protquant"
 
 
 _process: dict[Path | None, StatisticsCache] = {}
@@ -110,7 +98,7 @@ class DiskCache:
             prepare_folder(self.folder)
             atomic_write(self._path(key), content)
         except ProtquantError as error:
-            log.warning("statistics are not kept for the next run: %s (%s=off keeps none)", error, _VARIABLE)
+            log.warning("statistics are not kept for the next run: %s (PROTQUANT_CACHE=off keeps none)", error)
             return
         self._make_room()
 

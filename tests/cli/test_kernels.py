@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from protquant.cli import app
@@ -47,6 +48,19 @@ def test_an_interpreter_that_is_switched_on_is_named():
     result = CliRunner().invoke(app, ["kernels", "--check", "gfx942"])  # conftest.py has switched it on
     assert result.exit_code == 2
     assert "TRITON_INTERPRET is set" in result.output
+
+
+def test_tables_are_asked_for_one_at_a_time():
+    result = CliRunner().invoke(app, ["kernels", "--tune", "--roofline"])
+    assert result.exit_code == 2
+    assert "--check, --roofline and --tune are three tables; ask for one at a time" in result.output
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_tiles_cannot_be_tuned_without_a_gpu():
+    result = CliRunner().invoke(app, ["kernels", "--tune"])
+    assert result.exit_code == 2
+    assert "--tune times kernels on a GPU, and torch sees none here" in result.output
 
 
 def test_without_triton_the_command_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch):

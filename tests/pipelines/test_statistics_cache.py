@@ -9,7 +9,7 @@ import torch
 
 from protquant.models import ESMFold
 from protquant.pipelines import calibration, quantize
-from protquant.pipelines.statistics_cache import DiskCache, cache_folder, statistics_cache
+from protquant.pipelines.statistics_cache import DiskCache, statistics_cache
 from protquant.quant import Statistics, calibrate, model_hash
 from protquant.quant.cache import statistics_bytes
 
@@ -128,14 +128,6 @@ def test_files_used_longest_ago_make_room(gathered: dict[str, Statistics], tmp_p
     assert cache.entries() == []
 
 
-def test_the_folder_is_the_users_to_choose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_process_has_one_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PROTQUANT_CACHE", str(tmp_path))
-    assert cache_folder() == tmp_path
     assert statistics_cache() is statistics_cache()
-    monkeypatch.setenv("PROTQUANT_CACHE", "off")
-    assert cache_folder() is None
-    monkeypatch.delenv("PROTQUANT_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert cache_folder() == tmp_path / "xdg" / "protquant"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert cache_folder() == Path.home() / ".cache" / "protquant"
