@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -63,13 +64,18 @@ class IntegerFoldingBlock(nn.Module):
         self,
         single: Float[Tensor, "b l s"],
         pair: Float[Tensor, "b i j c"] | PairStream,
-        mask: Bool[Tensor, "b l"],
+        mask: Bool[Tensor, "b l"] | None,
         chunk_size: int | None = None,
     ) -> tuple[Float[Tensor, "b l s"], Float[Tensor, "b i j c"] | PairStream]:
-        """`chunk_size` is for parts that are not on integers; the others choose their own."""
+        """`mask` may be None where all residues are valid.
+
+        `chunk_size` is for parts that are not on integers; the others choose their own.
+        """
         single = single.contiguous()
         stream = pair if isinstance(pair, PairStream) else PairStream(pair)
-        whole = bool(mask.all())
+        whole = mask is None or bool(mask.all())
+        if mask is None:
+            mask = torch.ones(single.shape[:2], dtype=torch.bool, device=single.device)
         self._update_single(single, stream, None if whole else mask, mask)
         if isinstance(self.single_to_pair, IntegerSingleToPair):
             self.single_to_pair.add_to_(single, stream, self.codecs["single_to_pair"])

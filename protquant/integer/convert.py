@@ -10,14 +10,15 @@ from torch import nn
 
 from protquant.errors import ProtquantError
 from protquant.integer.block import IntegerFoldingBlock
+from protquant.integer.blocks import IntegerBlocks
 from protquant.integer.language_model import IntegerESM2, integer_language_model
 from protquant.integer.linear import IntegerLinear
 from protquant.integer.linear_twin import PartRow, linear_twin
-from protquant.integer.pair_stream import FloatPair, SimulatedCodec
+from protquant.integer.pair_stream import SimulatedCodec
 from protquant.kernels.backend import Backend, Linear
 from protquant.kernels.dispatch import choose_backend
 from protquant.models import ESM2
-from protquant.models.trunk import FoldingBlock, FoldingTrunk
+from protquant.models.trunk import FoldingBlock, FoldingBlocks
 from protquant.quant.modules import ActivationQuantizer, QuantizedLayerNorm, QuantizedLinear
 
 __all__ = ["Support", "SupportRow", "to_integer"]
@@ -135,7 +136,7 @@ def to_integer(model: _Model, backend: str | Backend = "auto", *, inplace: bool 
     if not inplace:
         model = copy.deepcopy(model)
     support = Support([], backend)
-    if isinstance(model, FoldingBlock):
+    if isinstance(model, FoldingBlock | FoldingBlocks):
         holder = nn.ModuleDict({"block": model})
         _convert(holder, backend, support)
         return holder["block"], support  # type: ignore[return-value]
@@ -177,11 +178,9 @@ def _convert_trunk(model: nn.Module, backend: Backend, support: Support) -> None
                 support.rows.append(SupportRow(f"{path}.pair_residual.{name}", runs, f"kept in {codec.what}"))
         for where, reason in twin.left.items():
             support.rows.append(SupportRow(where, "simulated", f"not as a whole: {reason}"))
-    for _, trunk in _of_type(model, FoldingTrunk):
-        # Blocks hand the pair to each other as it is kept; what comes after them reads floats.
-        for block in trunk.blocks:
-            block.hands_on_codes = True
-        trunk.pair_exit = FloatPair(trunk.pair_exit)
+    for path, blocks in _of_type(model, FoldingBlocks):
+        if path:
+            model.set_submodule(path, IntegerBlocks(blocks, backend.calls))
 
 
 def _language_twin(model: ESM2, backend: Backend, path: str, support: Support) -> ESM2:

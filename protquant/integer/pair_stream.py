@@ -19,7 +19,7 @@ from protquant.quant.formats.uniform import UniformQuantizer
 from protquant.quant.modules import ActivationQuantizer
 from protquant.sites import Tap
 
-__all__ = ["FloatPair", "PairCodec", "PairRows", "PairStream", "SimulatedCodec", "pair_codec"]
+__all__ = ["PairCodec", "PairRows", "PairStream", "SimulatedCodec", "pair_codec"]
 
 
 class PairCodec(ABC):
@@ -206,15 +206,3 @@ class PairRows:
         kept = isinstance(self.stream._next_codec, FloatCodec)  # noqa: SLF001
         if other or not kept or target.data_ptr() != values.data_ptr():
             target.copy_(self.stream._next_codec.encode(values))  # noqa: SLF001
-
-
-class FloatPair(nn.Module):
-    """Gives what it is given in float: stands at the end of blocks that hand codes to each other."""
-
-    def __init__(self, then: nn.Module) -> None:
-        super().__init__()
-        self.then = then
-
-    def forward(self, pair: PairStream | Float[Tensor, "b i j c"]) -> Float[Tensor, "b i j c"]:
-        y: Tensor = self.then(pair.floats() if isinstance(pair, PairStream) else pair)
-        return y

@@ -195,6 +195,21 @@ def virtual_cb(n: Float[Tensor, "*l 3"], ca: Float[Tensor, "*l 3"], c: Float[Ten
     return -0.58273431 * torch.linalg.cross(b, a) + 0.56802827 * b - 0.54067466 * a + ca
 
 
+class FoldingBlocks(nn.ModuleList):
+    """Blocks one after the other, called as one is."""
+
+    def forward(
+        self,
+        single: Float[Tensor, "b l s"],
+        pair: Float[Tensor, "b i j c"],
+        mask: Bool[Tensor, "b l"],
+        chunk_size: int | None = None,
+    ) -> tuple[Float[Tensor, "b l s"], Float[Tensor, "b i j c"]]:
+        for block in self:
+            single, pair = block(single, pair, mask, chunk_size)
+        return single, pair
+
+
 class FoldingTrunk(nn.Module):
     """Blocks and structure module, run `num_recycles + 1` times on their own output."""
 
@@ -206,7 +221,7 @@ class FoldingTrunk(nn.Module):
         # Identities at the ends of the two residual streams, where a rotation of them begins and ends.
         self.single_entry, self.single_exit = nn.Identity(), nn.Identity()
         self.pair_entry, self.pair_exit = nn.Identity(), nn.Identity()
-        self.blocks = nn.ModuleList(FoldingBlock(config) for _ in range(config.num_blocks))
+        self.blocks = FoldingBlocks(FoldingBlock(config) for _ in range(config.num_blocks))
         self.recycle_single_norm = nn.LayerNorm(config.single_dim)
         self.recycle_pair_norm = nn.LayerNorm(config.pair_dim)
         self.recycle_distogram = nn.Embedding(_RECYCLE_BINS, config.pair_dim)
@@ -264,8 +279,7 @@ class FoldingTrunk(nn.Module):
                 pair = self.recycle_pair_norm(pair) + self.recycle_distogram(bins)
                 pair = pair + self.relative_position(residue_index, mask)
                 single, pair = self.single_entry(single), self.pair_entry(pair)
-                for block in self.blocks:
-                    single, pair = block(single, pair, mask, chunk_size)
+                single, pair = self.blocks(single, pair, mask, chunk_size)
                 single, pair = self.single_exit(single), self.pair_exit(pair)
                 structure = self.structure_module(
                     self.to_structure_single(single), self.to_structure_pair(pair), aatype, mask

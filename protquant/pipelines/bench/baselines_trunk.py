@@ -1,7 +1,7 @@
 """Blocks of the folding trunk as others run them and as our float model does, all with the same weights."""
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,11 +10,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from protquant.checkpoints.names import HUGGING_FACE_ESMFOLD
-from protquant.models.trunk import FoldingBlock, TrunkConfig
+from protquant.models.trunk import FoldingBlock, FoldingBlocks, TrunkConfig
 from protquant.pipelines.bench.contest import Contender
 from protquant.pipelines.bench.random_weights import randomize
 
-__all__ = ["TRUNK_BASELINES", "Blocks", "TrunkWork", "hugging_face_block", "random_inputs", "trunk_baseline"]
+__all__ = ["TRUNK_BASELINES", "TrunkWork", "hugging_face_block", "random_inputs", "trunk_baseline"]
 
 TRUNK_BASELINES = ("transformers-float32", "transformers-bfloat16", "protquant-float32", "protquant-bfloat16")
 """What can be compared with."""
@@ -24,32 +24,13 @@ _PREFIX = "trunk.blocks.0."
 _SPREAD = 1.0
 
 
-class Blocks(nn.Module):
-    """Blocks one after the other, called as one is."""
-
-    def __init__(self, blocks: Iterable[nn.Module]) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(blocks)
-
-    def forward(
-        self,
-        single: Float[Tensor, "b l s"],
-        pair: Float[Tensor, "b i j c"],
-        mask: Tensor,
-        chunk_size: int | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        for block in self.blocks:
-            single, pair = block(single, pair, mask, chunk_size)
-        return single, pair
-
-
 @dataclass
 class TrunkWork:
     """Blocks with random weights, and what they are run on.
 
     Attributes
     ----------
-    blocks : Blocks
+    blocks : FoldingBlocks
         In float32.
     single : Tensor, shape=(b, l, s), dtype=float32
     pair : Tensor, shape=(b, i, j, c), dtype=float32
@@ -60,12 +41,12 @@ class TrunkWork:
     """
 
     config: TrunkConfig
-    blocks: Blocks
+    blocks: FoldingBlocks
     single: Float[Tensor, "b l s"]
     pair: Float[Tensor, "b i j c"]
     mask: Bool[Tensor, "b l"]
     chunk_size: int | None = None
-    _copies: dict[torch.dtype, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict, repr=False)
+    _copies: dict[torch.dtype, list[tuple[Tensor, Tensor]]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def random(
@@ -86,12 +67,14 @@ class TrunkWork:
             block = block.to_empty(device="cpu").eval().requires_grad_(False)
             randomize(block, seed + index)
             made.append(block.to(device))
-        return cls(config, Blocks(made).eval(), *random_inputs(config, length, seed=seed, device=device), chunk_size)
+        return cls(
+            config, FoldingBlocks(made).eval(), *random_inputs(config, length, seed=seed, device=device), chunk_size
+        )
 
     def run(self, block: nn.Module, dtype: torch.dtype, mask: Tensor | None = None) -> Callable[[], Any]:
-        """What is timed: a fresh pair goes into a buffer, and the block is run on it.
+        """What is timed: fresh representations go into buffers, and the block is run on them.
 
-        The integer block changes the pair in place, so each run needs a fresh one, and all contenders pay for it alike.
+        The integer block changes both in place, so each run needs fresh ones, and all contenders pay for it alike.
 
         Parameters
         ----------
@@ -101,15 +84,15 @@ class TrunkWork:
             By default the boolean one.
         """
         if dtype not in self._copies:
-            pair = self.pair.to(dtype)
-            self._copies[dtype] = self.single.to(dtype), pair, torch.empty_like(pair)
-        single, fresh, buffer = self._copies[dtype]
+            fresh = self.single.to(dtype), self.pair.to(dtype)
+            self._copies[dtype] = [(each, torch.empty_like(each)) for each in fresh]
+        copies = self._copies[dtype]
         mask = self.mask if mask is None else mask
 
         @torch.inference_mode()
         def run() -> Any:
-            buffer.copy_(fresh)
-            return block(single, buffer, mask, self.chunk_size)
+            single, pair = (buffer.copy_(fresh) for fresh, buffer in copies)
+            return block(single, pair, mask, self.chunk_size)
 
         return run
 
@@ -166,7 +149,7 @@ def trunk_baseline(name: str, work: TrunkWork) -> Contender:
 
     def build() -> Callable[[], Any]:
         if whose == "transformers":
-            theirs = Blocks(hugging_face_block(block, work.config) for block in _folding_blocks(work.blocks))
+            theirs = FoldingBlocks(hugging_face_block(block, work.config) for block in _folding_blocks(work.blocks))
             # A mask of integers, as `EsmForProteinFolding` makes it.
             return work.run(_cast(theirs, dtype), dtype, work.mask.long())
         return work.run(_cast(work.blocks, dtype), dtype)
@@ -180,7 +163,7 @@ def _cast(block: nn.Module, dtype: torch.dtype) -> nn.Module:
     return block if dtype == torch.float32 else copy.deepcopy(block).to(dtype)
 
 
-def _folding_blocks(blocks: Blocks) -> Iterator[FoldingBlock]:
-    for block in blocks.blocks:
+def _folding_blocks(blocks: FoldingBlocks) -> Iterator[FoldingBlock]:
+    for block in blocks:
         assert isinstance(block, FoldingBlock)
         yield block

@@ -1,7 +1,7 @@
 """`protquant bench trunk`: one block of the folding trunk, with random weights and the sizes of a released model."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from protquant.checkpoints.registry import KNOWN
 from protquant.demo.sizes import FOLDING_MODEL
 from protquant.errors import ProtquantError, suggestion
+from protquant.integer.blocks import IntegerBlocks
 from protquant.models import ESMFoldConfig
 from protquant.models.trunk import TrunkConfig
 from protquant.pipelines.bench.baselines_trunk import TRUNK_BASELINES, TrunkWork, random_inputs, trunk_baseline
@@ -94,7 +95,8 @@ def bench_trunk(
             TRUNK_PRESETS[preset], length, blocks=blocks, chunk_size=chunk_size, seed=seed, device=device
         )
         contenders = [trunk_baseline(name, work) for name in dict.fromkeys(baselines)]
-        contenders += [_integer(recipe, work, backend, seed) for recipe in recipes]
+        for recipe in recipes:
+            contenders += _integer(recipe, work, backend, seed)
         if not contenders:
             raise ProtquantError("nothing to run: name a --quant or a --baseline")
         deviation = Deviation(lambda result: result[1], work.pair)
@@ -102,6 +104,7 @@ def bench_trunk(
             contenders,
             list(dict.fromkeys(baselines)),
             rounds=rounds,
+            warmups=2,  # the second is recorded, where anything is
             finish=finish_on(device),
             measure_memory=partial(peak_memory, device=device) if memory else None,
             compare=deviation,
@@ -124,19 +127,31 @@ def _notes(reference: str | None) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _integer(recipe: Recipe, work: TrunkWork, backend: str, seed: int) -> Contender:
+def _integer(recipe: Recipe, work: TrunkWork, backend: str, seed: int) -> list[Contender]:
+    """The blocks on integers; on a GPU also recorded, as they are in all passes but the first of a recycled protein."""
     integers = IntegerRun(backend)
 
-    def build() -> Callable[[], Any]:
+    @cache
+    def blocks() -> IntegerBlocks:
         # Ranges of another protein than the one that is timed.
         length = min(_CALIBRATION_LENGTH, work.single.shape[1])
         inputs = random_inputs(work.config, length, seed=seed, protein=1, device=work.single.device)
         quantized, _ = quantize(
             work.blocks, recipe, examples=Examples((inputs,), lambda block, given: block(*given), length=_residues)
         )
-        return work.run(integers.convert(quantized), torch.float32)
+        running = integers.convert(quantized)
+        assert isinstance(running, IntegerBlocks)
+        return running
 
-    return integers.contender(recipe.name, build)
+    def build(records: bool) -> Callable[[], Any]:
+        return work.run(blocks().again(records=records), torch.float32)
+
+    contenders = [integers.contender(recipe.name, lambda: build(False))]
+    if work.single.device.type == "cuda":
+        notes = "the same, replayed as one CUDA graph, which holds the memory that the row above takes beside its own"
+        recorded = Contender(f"{recipe.name}, recorded", lambda: build(True), notes)
+        contenders.append(recorded)
+    return contenders
 
 
 def _residues(inputs: tuple[torch.Tensor, ...]) -> int:

@@ -1,0 +1,131 @@
+"""Blocks are recorded at the second pass of a shape, and replayed from then on; what cannot be runs as ever."""
+
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from protquant.integer import blocks as module
+from protquant.integer import to_integer
+from protquant.integer.blocks import IntegerBlocks
+from protquant.kernels.cpu import CPUBackend
+from protquant.models.trunk import FoldingBlock, FoldingBlocks, TrunkConfig
+from protquant.quant import calibrate, quantize
+from protquant.quant.recipe import load_recipe
+
+CONFIG = TrunkConfig(single_dim=64, pair_dim=32, single_head_dim=16, pair_head_dim=16)
+
+
+class Tape:
+    """Stands for a CUDA graph on a machine without a GPU: runs again what it was given, on memory that it keeps."""
+
+    made: list["Tape"]
+
+    def __init__(self, run: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], single: Tensor, pair: Tensor) -> None:
+        self.run, self.replays = run, 0
+        self.run(single.clone(), pair.clone())
+        self.made.append(self)
+
+    def replay(self, single: Tensor, pair: Tensor) -> tuple[Tensor, Tensor]:
+        self.replays += 1
+        return self.run(single.clone(), pair.clone())
+
+
+@pytest.fixture
+def tapes(monkeypatch: pytest.MonkeyPatch) -> list[Tape]:
+    monkeypatch.setattr(Tape, "made", [], raising=False)
+    monkeypatch.setattr(module, "Recording", Tape)
+    monkeypatch.setattr(module, "_DEVICES", ("cpu",))
+    return Tape.made
+
+
+def integer_blocks(recipe: str = "w8a8-int8") -> tuple[IntegerBlocks, CPUBackend]:
+    torch.manual_seed(0)
+    blocks = FoldingBlocks(FoldingBlock(CONFIG) for _ in range(2)).eval().requires_grad_(False)
+    for parameter in blocks.parameters():
+        parameter.data = 0.1 * torch.randn(parameter.shape) + (1.0 if parameter.ndim == 1 else 0.0)
+    statistics = calibrate(blocks, [inputs(9)], lambda model, three: model(*three))
+    backend = CPUBackend()
+    running, _ = to_integer(quantize(blocks, load_recipe(recipe), statistics)[0], backend)
+    assert isinstance(running, IntegerBlocks)
+    return running, backend
+
+
+def inputs(length: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    torch.manual_seed(seed)
+    mask = torch.ones(1, length, dtype=torch.bool)
+    return 3 * torch.randn(1, length, 64), 3 * torch.randn(1, length, length, 32), mask
+
+
+def run(blocks: nn.Module, length: int, seed: int = 0, padding: int = 0) -> tuple[Tensor, Tensor]:
+    single, pair, mask = inputs(length, seed)
+    mask[:, length - padding :] = False
+    with torch.no_grad():
+        return blocks(single, pair, mask)
+
+
+def assert_equal(found: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor]) -> None:
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_the_second_pass_of_a_shape_is_recorded_and_gives_what_the_first_gave(tapes: list[Tape]):
+    blocks, backend = integer_blocks()
+    expected = [run(blocks.again(records=False), 9, seed) for seed in range(3)]
+    backend.calls.clear()
+    found, calls = [], []
+    for seed in range(3):
+        found.append(run(blocks, 9, seed))
+        calls.append(Counter(backend.calls))
+    assert [tape.replays for tape in tapes] == [2]
+    for one, other in zip(found, expected, strict=True):
+        assert_equal(one, other)
+    # What is replayed counts, and counts once. (This tape counts its own runs too.)
+    assert calls[0] and all(count % calls[0][key] == 0 for key, count in calls[2].items())
+
+
+def test_another_shape_drops_the_recording(tapes: list[Tape]):
+    blocks, _ = integer_blocks()
+    for length in (9, 9, 7, 9, 9):
+        run(blocks, length)
+    assert [tape.replays for tape in tapes] == [1, 1]
+
+
+@pytest.mark.parametrize("why", ["padding", "gradients", "switched off", "too long"])
+def test_what_is_not_recorded_runs_as_ever(why: str, tapes: list[Tape], monkeypatch: pytest.MonkeyPatch):
+    blocks, _ = integer_blocks()
+    if why == "too long":
+        monkeypatch.setattr(module, "_MOST_PAIRS", 80)
+    blocks.records = why != "switched off"
+    expected = run(blocks.again(records=False), 9, padding=2 * (why == "padding"))
+    for _ in range(3):
+        if why == "gradients":
+            found = blocks(*inputs(9))
+        else:
+            found = run(blocks, 9, padding=2 * (why == "padding"))
+        assert_equal(found, expected)
+    assert tapes == []
+
+
+def test_parts_that_are_simulated_are_not_recorded(tapes: list[Tape]):
+    blocks, _ = integer_blocks("w8a8-token")
+    assert any(block.left for block in blocks)
+    for _ in range(3):
+        run(blocks, 9)
+    assert tapes == []
+
+
+def test_where_recording_fails_blocks_run_one_by_one_and_that_is_said(
+    tapes: list[Tape], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    def fails(*_: object) -> None:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(module, "Recording", fails)
+    blocks, _ = integer_blocks()
+    expected = run(blocks.again(records=False), 9)
+    for _ in range(3):
+        assert_equal(run(blocks, 9), expected)
+    assert caplog.text.count("cannot be recorded on this GPU: operation not permitted") == 1
