@@ -68,6 +68,11 @@ class Backend(ABC):
         return None
 
     @property
+    def sequence_tokens(self) -> int | None:
+        """How many tokens of a language model are best worked on at a time; None: all."""
+        return self.tile_tokens
+
+    @property
     def update_dtype(self) -> torch.dtype:
         """Of what is rounded again, or added to a residual, and kept nowhere else."""
         return torch.float32

@@ -19,6 +19,8 @@ __all__ = ["CPUBackend"]
 
 _TILE_TOKENS = 8192
 """Rows that are worked on at a time: few enough for a cache, so many that calls do not cost more than what they do."""
+_SEQUENCE_TOKENS = 2048
+"""The same of a language model, whose rows are ten times as wide."""
 _PRODUCT_BYTES = 2**25
 """Of the sums of a triangle multiplication that are made at a time."""
 _APART = 16
@@ -47,6 +49,10 @@ class CPUBackend(Backend):
     @property
     def tile_tokens(self) -> int:
         return _TILE_TOKENS
+
+    @property
+    def sequence_tokens(self) -> int:
+        return _SEQUENCE_TOKENS
 
     @property
     def update_dtype(self) -> torch.dtype:

@@ -27,6 +27,8 @@ __all__ = ["TritonBackend"]
 
 _TILE_TOKENS = 2**20
 """Rows that are worked on at a time: all pairs of 1,024 residues."""
+_SEQUENCE_TOKENS = 2**16
+"""Tokens of a language model at a time: 4 GB of the widest hidden layer in float32."""
 _PRODUCT_BYTES = 2**30
 """Of the sums of a triangle multiplication that are made at a time."""
 _BIAS_BYTES = 2**28
@@ -57,6 +59,10 @@ class TritonBackend(Backend):
     @property
     def tile_tokens(self) -> int:
         return _TILE_TOKENS
+
+    @property
+    def sequence_tokens(self) -> int:
+        return _SEQUENCE_TOKENS
 
     @property
     def update_dtype(self) -> torch.dtype:

@@ -13,9 +13,6 @@ from protquant.models.esm2 import ESM2, ESM2Output, LanguageModelHead, RotaryEmb
 
 __all__ = ["IntegerESM2", "integer_language_model"]
 
-_TILE_TOKENS = 2048
-"""Tokens that go through a layer together, where the backend has a liking at all."""
-
 
 def integer_language_model(
     model: ESM2, backend: Backend, prefix: str = "", dtype: torch.dtype | None = None
@@ -106,7 +103,7 @@ class IntegerESM2(ESM2):
     ) -> Float[Tensor, "t c"]:
         """Packed rows after the final norm; inner states and attention go to where they are wanted."""
         x = self.stream_entry(self._embed(tokens, packed))
-        tiles = packed.tiles(None if self.backend.tile_tokens is None else _TILE_TOKENS)
+        tiles = packed.tiles(self.backend.sequence_tokens)
         turns = self._turns(packed.positions)
         for index, layer in enumerate(self.layers):
             if hidden is not None:

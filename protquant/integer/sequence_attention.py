@@ -1,5 +1,6 @@
 """Self-attention of the language model on integers, over packed sequences."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Self
 
@@ -27,7 +28,7 @@ __all__ = ["IntegerSelfAttention"]
 
 _PROJECTIONS = "q_proj", "k_proj", "v_proj"
 _PROJECTED_BYTES = 2**24
-"""Of the float32 queries, keys and values that are made at a time: few enough for a cache, and for malloc to keep."""
+"""Of float32 queries, keys and values that a CPU makes at a time: few enough for a cache, and for malloc to keep."""
 
 
 class IntegerSelfAttention(nn.Module):
@@ -162,9 +163,11 @@ class IntegerSelfAttention(nn.Module):
             if self.on_codes:
                 q, k = (self._steps(codes, grid) for codes, grid in zip((q, k), self.grids[:2], strict=True))
             attended = x.new_empty(len(x), self.heads, self.channels // self.heads, dtype=torch.float32)
-            for some in tile.sequences:
-                out, attention = self._attend(q[:, some], k[:, some], v[:, some], x.dtype, maps is not None)
-                attended[some] = out.transpose(0, 1)
+            one_by_one = self.simulated or maps is not None
+            for some, length in _of_one_length(tile.sequences, most=1 if one_by_one else None):
+                parts = (part[:, some].unflatten(1, (-1, length)) for part in (q, k, v))
+                out, attention = self._attend(*parts, x.dtype, maps is not None)
+                attended[some] = out.flatten(1, 2).transpose(0, 1)
                 if maps is not None and attention is not None:
                     maps.append(attention)
         self._add_output(attended.flatten(1), x)
@@ -177,7 +180,7 @@ class IntegerSelfAttention(nn.Module):
         dtype = torch.float32 if self.simulated else self.dtype
         q, k = (x.new_empty(shape, dtype=torch.int8 if self.on_codes else dtype) for _ in range(2))
         v = x.new_empty(shape, dtype=dtype)
-        step = max(1, _PROJECTED_BYTES // (3 * 4 * self.channels))
+        step = max(1, _PROJECTED_BYTES // (3 * 4 * self.channels)) if x.device.type == "cpu" else max(1, len(x))
         for first in range(0, len(x), step):
             some = slice(first, first + step)
             y = self._project(x[some], norm)
@@ -214,20 +217,22 @@ class IntegerSelfAttention(nn.Module):
 
     def _attend(
         self,
-        q: Float[Tensor, "h n d"],
-        k: Float[Tensor, "h n d"],
-        v: Float[Tensor, "h n d"],
+        q: Float[Tensor, "h s n d"],
+        k: Float[Tensor, "h s n d"],
+        v: Float[Tensor, "h s n d"],
         dtype: torch.dtype,
         with_map: bool,
-    ) -> tuple[Float[Tensor, "h n d"], Float[Tensor, "h n n"] | None]:
+    ) -> tuple[Float[Tensor, "h s n d"], Float[Tensor, "h n n"] | None]:
+        """Attention within each of `s` sequences; of one only, where it is simulated or its map is wanted."""
         if self.simulated:
             self.backend.calls["attention", "simulated"] += 1
-            return self._simulate(q, k, v, dtype)
+            out, attention = self._simulate(q[:, 0], k[:, 0], v[:, 0], dtype)
+            return out[:, None], attention
         self.backend.calls["attention", f"torch SDPA, {self._dtype_name}"] += 1
         if with_map:  # What is looked at is not rounded.
             attention = (q.float() @ k.float().mT).mul_(self.logit_scale).softmax(-1)
-            return attention @ v.float(), attention
-        return F.scaled_dot_product_attention(q[None], k[None], v[None], scale=self.logit_scale)[0], None
+            return attention @ v.float(), attention[:, 0]
+        return F.scaled_dot_product_attention(q, k, v, scale=self.logit_scale), None
 
     def _simulate(
         self, q: Float[Tensor, "h n d"], k: Float[Tensor, "h n d"], v: Float[Tensor, "h n d"], dtype: torch.dtype
@@ -248,6 +253,22 @@ class IntegerSelfAttention(nn.Module):
         if self.transforms is not None:
             attended = self.transforms(attended)
         self.backend.linear(self.backend.quantize(attended, self.out_grid), self.out, residual=x)
+
+
+def _of_one_length(sequences: Sequence[slice], most: int | None = None) -> Iterator[tuple[slice, int]]:
+    """Neighbors of the same length, `most` of them, and that length."""
+    first = 0
+    while first < len(sequences):
+        length = _length(sequences[first])
+        after = first + 1
+        while after < len(sequences) and after - first != most and _length(sequences[after]) == length:
+            after += 1
+        yield slice(sequences[first].start, sequences[after - 1].stop), length
+        first = after
+
+
+def _length(some: slice) -> int:
+    return int(some.stop - some.start)
 
 
 def _operand_grids(attn: SelfAttention, path: str) -> tuple[Grid | None, ...]:

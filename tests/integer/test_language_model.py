@@ -117,6 +117,18 @@ def test_a_trained_model_gives_what_its_simulation_gives():
     assert distance(ours, exact) < 1.1 * distance(simulation, exact)
 
 
+def test_neighbors_of_one_length_attend_in_one_call():
+    lengths = (7, 7, 7, 12, 7, 1, 1)
+    sequences = [SEQUENCES[1][:length] for length in lengths]
+    backend = ReferenceBackend()
+    integer, _ = integer_language_model(simulated("w8a8-int8"), backend, dtype=torch.float32)
+    found = integer.logits(tokenize(sequences))
+    assert backend.calls["attention", "torch SDPA, float32"] == 4 * 2  # layers
+    for sequence, logits in zip(sequences, found, strict=True):
+        expected = integer.logits(tokenize([sequence]))[0]
+        torch.testing.assert_close(logits[: len(expected)], expected, rtol=1e-4, atol=1e-4)
+
+
 def test_attention_in_bfloat16_is_as_near_the_float_model():
     """It rounds what a head gives before that is rounded to its grid: some codes are a step off, none of them worse."""
     tokens, valid = batch()
