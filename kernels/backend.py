@@ -176,7 +176,8 @@ class Backend(ABC):
     ) -> Shaped[Tensor, "c i j"]:
         """Sum over k of left[i, k] right[j, k] (outgoing), or of left[k, i] right[k, j] (incoming), for `rows` of i.
 
-        Products are summed as integers, exactly. Algorithms 11 and 12, line 4, of Jumper et al. 2021.
+        Products are summed as integers, exactly. Algorithms 11 and 12, line 4, of Jumper et al. 2021. Operands are in
+        memory of `channel_buffer`.
 
         Returns
         -------
@@ -205,7 +206,7 @@ class Backend(ABC):
         bias: Float[Tensor, "h q k"],
         grids: tuple[Grid, Grid, Grid] | None,  # noqa: ARG002
     ) -> Float[Tensor, "h q k"]:
-        """The bias as `attention` likes it, for many calls with the same."""
+        """The bias as `attention` takes it, for many calls with the same."""
         return bias
 
     @abstractmethod
@@ -227,6 +228,8 @@ class Backend(ABC):
             Codes on `grids`, or float where these are None.
         scale : float
             Logits are `scale * q k^T + bias`.
+        bias : Tensor, shape=(h, q, k), optional
+            As `attention_bias` gives it.
         mask : Tensor, shape=(b, length), optional
             False for keys that nobody attends to. What a row without any key gives is finite.
         """

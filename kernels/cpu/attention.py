@@ -1,5 +1,7 @@
 """Attention on integers that are held in floats: a CPU has no other product that is fast on heads so small."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import BFloat16, Bool, Float, UInt8
@@ -7,8 +9,13 @@ from torch import Tensor
 
 from protquant.kernels.reference.attention import MASKED_LOGIT
 
-__all__ = ["attend_bfloat16", "attend_float32"]
+__all__ = ["attend_bfloat16", "attend_float32", "in_bits"]
 
+Space = Callable[[int], BFloat16[Tensor, " n"]]
+
+_LOG2E = 1.4426950408889634
+_LOGITS = 2**22
+"""That are worked on together: 8 MB, which stay in the cache from one pass over them to the next."""
 _LARGEST_TOTAL = 2.0**60
 """Of exponentials, and its reciprocal the least: neither they nor what they are multiplied with leave the floats."""
 
@@ -53,9 +60,9 @@ def attend_bfloat16(
     scales: tuple[float, float],
     bias: Float[Tensor, "h q k"] | None,
     mask: Bool[Tensor, "b k"] | None,
-    space: Tensor,
+    space: Space,
 ) -> BFloat16[Tensor, "m hd"]:
-    """The same with products of bfloat16, which holds integers up to 256, in few passes over the logits of a tile.
+    """The same with products of bfloat16, which holds integers up to 256, in few passes over logits in the cache.
 
     Sums of products are exact; logits, their exponentials, the totals of these and what comes out are rounded to the 8
     bits of bfloat16, as in a model of that type.
@@ -67,20 +74,55 @@ def attend_bfloat16(
     scales : tuple of float
         Of logits, and of values.
     bias : Tensor, shape=(h, q, k)
-        Best in bfloat16: it is that for every sequence else.
-    space : Tensor, bfloat16
-        Memory for logits, at least `m * heads * length` elements: new memory costs more than the products.
+        Of logits in bits, see `in_bits`.
+    space : callable
+        Memory for so many elements of bfloat16, as it was before: new memory costs more than the products.
     """
     channels = qkv.shape[1] // 3
+    out = torch.empty(len(qkv), channels, dtype=torch.bfloat16)
     if len(qkv) == 0:
-        return torch.empty(0, channels, dtype=torch.bfloat16)
-    rows = len(qkv) // length
+        return out
     if mask is not None:
         mask = mask | ~mask.any(-1, keepdim=True)  # What has no key may see all: nobody reads it.
-    parts = torch.empty(3, rows, heads, length, channels // heads, dtype=torch.bfloat16)
+    sequences = len(qkv) // length
+    rows = min(sequences, max(1, _LOGITS // (heads * length * length)))
+    # Logits; codes, and queries, keys and values as floats; what comes out.
+    memory = space(rows * length * (heads * length + 7 * channels))
+    for first in range(0, sequences, rows):
+        tokens = slice(first * length, (first + rows) * length)
+        _attend_some(
+            qkv[tokens].view(-1, length, 3, heads, channels // heads),
+            torch.tensor(zeros, dtype=torch.bfloat16),
+            (scales[0] * _LOG2E, scales[1]),
+            bias,
+            None if mask is None else mask[first : first + rows],
+            memory,
+            out[tokens].view(-1, length, heads, channels // heads).transpose(1, 2),
+        )
+    return out
+
+
+def in_bits(bias: Float[Tensor, "h q k"]) -> BFloat16[Tensor, "h q k"]:
+    """A bias of logits times log2(e): exponentials are powers of 2 then, which take less time."""
+    return (bias * _LOG2E).to(torch.bfloat16)
+
+
+def _attend_some(
+    qkv: UInt8[Tensor, "b l 3 h d"],
+    zeros: BFloat16[Tensor, " 3"],
+    scales: tuple[float, float],
+    bias: Float[Tensor, "h q k"] | None,
+    mask: Bool[Tensor, "b k"] | None,
+    memory: BFloat16[Tensor, " n"],
+    out: BFloat16[Tensor, "b h l d"],
+) -> None:
+    """Attention within some sequences."""
+    rows, length, _, heads, _ = qkv.shape
+    number = out.numel()
+    space, codes, parts, attended = memory.split_with_sizes([len(memory) - 7 * number, 3 * number, 3 * number, number])
     # Before the products, whose sums are rounded: a zero point of 128 would take the digits of small ones.
-    by_part = qkv.to(torch.bfloat16).view(rows, length, 3, heads, -1).permute(2, 0, 3, 1, 4)
-    torch.sub(by_part, torch.tensor(zeros, dtype=torch.bfloat16).view(3, 1, 1, 1, 1), out=parts)
+    codes, parts = codes.view(qkv.shape).copy_(qkv), parts.view(3, *out.shape)
+    torch.sub(codes.permute(2, 0, 3, 1, 4), zeros.view(3, 1, 1, 1, 1), out=parts)
     q, k, v = parts.flatten(1, 2)
     logits = space[: rows * heads * length * length].view(rows * heads, length, length)
     by_head = logits.view(rows, heads, length, length)
@@ -93,12 +135,12 @@ def attend_bfloat16(
             by_head.add_(torch.where(mask, 0.0, MASKED_LOGIT).to(torch.bfloat16)[:, None, None, :])
 
     reckon()
-    total = torch.exp(logits, out=logits).sum(-1, keepdim=True)
+    total = torch.exp2(logits, out=logits).sum(-1, keepdim=True)
     low, high = total.aminmax()
     if not 1 / _LARGEST_TOTAL < low <= high < _LARGEST_TOTAL:
         # Softmax takes off the largest logit first, which is a pass more, and hardly ever needed.
         reckon()
-        torch.softmax(logits, -1, out=logits)
+        torch.softmax(logits.div_(_LOG2E), -1, out=logits)
         total = torch.ones_like(total)
-    out = torch.bmm(logits, v).mul_(scales[1] / total).view(rows, heads, length, -1)
-    return out.transpose(1, 2).reshape(len(qkv), -1)
+    attended = torch.bmm(logits, v, out=attended.view(v.shape)).view(out.shape)
+    torch.mul(attended, (scales[1] / total).view(rows, heads, length, 1), out=out)

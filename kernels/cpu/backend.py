@@ -1,13 +1,14 @@
 """Integer execution on CPUs, by what stock torch has: no compiler is needed where it runs."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from torch import Tensor
 
 from protquant.kernels.backend import Backend, Direction, Linear
-from protquant.kernels.cpu.attention import attend_bfloat16, attend_float32
+from protquant.kernels.cpu.attention import attend_bfloat16, attend_float32, in_bits
 from protquant.kernels.cpu.features import Features, features
 from protquant.kernels.cpu.linear import CPULinear
 from protquant.kernels.cpu.piecewise import decode_bytes, encode_bytes
@@ -179,7 +180,7 @@ class CPUBackend(Backend):
     def attention_bias(
         self, bias: Float[Tensor, "h q k"], grids: tuple[Grid, Grid, Grid] | None
     ) -> Float[Tensor, "h q k"]:
-        return bias.to(torch.bfloat16) if grids is not None and self.can.bfloat16 else bias
+        return in_bits(bias) if grids is not None and self.can.bfloat16 else bias
 
     def attention(
         self,
@@ -198,7 +199,7 @@ class CPUBackend(Backend):
             zeros, v_scale = (q_grid.zero, k_grid.zero, v_grid.zero), v_grid.scale
         if isinstance(qkv, Codes8) and self.can.bfloat16:
             self.calls["attention", "bfloat16"] += 1
-            space = self._space(torch.bfloat16, len(qkv.data) * heads * length)
+            space = partial(self._space, torch.bfloat16)
             return attend_bfloat16(qkv.data, zeros, heads, length, (scale, v_scale), bias, mask, space)
         self.calls["attention", "float32"] += 1
         data = qkv.data if isinstance(qkv, Codes8) else qkv

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from protquant.kernels.cpu import CPUBackend, Features, features
-from protquant.kernels.cpu.attention import attend_bfloat16
+from protquant.kernels.cpu.attention import attend_bfloat16, in_bits
 from protquant.kernels.cpu.quantize import quantize_static
 from protquant.kernels.operands import Codes8, Grid, IntegerWeight, TokenGrid
 from protquant.kernels.reference.backend import ReferenceBackend
@@ -154,10 +154,10 @@ def test_attention_of_a_processor_with_bfloat16_takes_logits_of_any_size(shift: 
     qkv = torch.randint(0, 256, (3 * length, 3 * heads * dim), dtype=torch.uint8)
     # Some rows lie high or low, the others where they are.
     bias = torch.randn(heads, length, length) + shift * (torch.arange(length) % 3 == 0)[:, None]
-    space = torch.empty(len(qkv) * heads * length, dtype=torch.bfloat16)
     mask = torch.rand(3, length) > 0.3 if masked else torch.ones(3, length, dtype=torch.bool)
     mask[1] = not masked  # the second sequence has no key at all
-    found = attend_bfloat16(qkv, zeros, heads, length, (scale, 0.5), bias, mask if masked else None, space).float()
+    given = (scale, 0.5), in_bits(bias), mask if masked else None, lambda n: torch.empty(n, dtype=torch.bfloat16)
+    found = attend_bfloat16(qkv, zeros, heads, length, *given).float()
     q, k, v = (
         (part.double() - zero).unflatten(0, (3, length)).unflatten(-1, (heads, dim)).transpose(1, 2)
         for part, zero in zip(qkv.chunk(3, dim=1), zeros, strict=True)
@@ -193,7 +193,7 @@ def test_attention_agrees(cpu: CPUBackend, codes: bool, masked: bool, batch: int
         else:
             # The same codes for both: those of the reference, as the other has them.
             qkv = backend.linear_codes(read, layer) if backend is reference else as_unsigned(qkv)
-        found.append(backend.attention(qkv, grids, heads, length, 0.3, bias, mask))
+        found.append(backend.attention(qkv, grids, heads, length, 0.3, backend.attention_bias(bias, grids), mask))
     assert found[0].shape == (batch * length, heads * dim)
     torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-4)
 

@@ -209,7 +209,10 @@ def test_triangle_multiplications_agree(kind: str, direction: Direction):
         rows = slice(length // 3, length)
         found = []
         for backend in (ours, theirs):
-            product = backend.triangle_product(*operands[1], grids, direction, rows)
+            # The same codes for both, in memory of their own.
+            buffers = [backend.channel_buffer(channels, length, x.device) for _ in operands[1]]
+            left, right = (buffer.copy_(codes) for buffer, codes in zip(buffers, operands[1], strict=True))
+            product = backend.triangle_product(left, right, grids, direction, rows)
             assert product.shape == (channels, length - length // 3, length)
             found.append(backend.product_tokens(product, grids, slice(0, product.shape[1])))
             some = backend.product_tokens(product, grids, slice(1, 2))
@@ -235,12 +238,13 @@ def test_attention_agrees(kind: str, masked: bool, monkeypatch: pytest.MonkeyPat
         qkv: Codes8 | Tensor = 0.03 * data.float()
         if kind == "int8":
             qkv = Codes8(data, torch.ones(1), torch.zeros(1, dtype=torch.int32))
-        found = ours.attention(qkv, grids, heads, length, 0.3, bias, mask)
+        of_ours = None if bias is None else ours.attention_bias(bias, grids)
+        found = ours.attention(qkv, grids, heads, length, 0.3, of_ours, mask)
         assert found.shape == (batch * length, heads * dim) and found.dtype == torch.float32
         if batch:
-            # Probabilities have 11 bits where codes are multiplied.
+            # Probabilities have 11 bits where codes are multiplied, and so has the bias.
             expected = theirs.attention(qkv, grids, heads, length, 0.3, bias, mask)
-            atol = 2**-11 * 91 * 0.02 if kind == "int8" else 1e-5
+            atol = 2**-11 * 91 * 0.02 * 2 if kind == "int8" else 1e-5
             torch.testing.assert_close(found, expected, rtol=0, atol=atol)
     assert ours.calls["attention", "attention_int8" if kind == "int8" else "torch, float"] == 3
 
