@@ -1,6 +1,7 @@
 """What integer operations work on: grids of eight bits at most, codes, and weights of small integers."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -34,13 +35,13 @@ class Grid:
         if not self.scale > 0:
             raise ValueError(f"a scale is positive, not {self.scale}")
 
-    @property
+    @cached_property
     def unsigned(self) -> "Grid":
         """The same grid, its codes moved into 0 .. 255: what the matrix instructions of CPUs read."""
         move = 128 if self.low < 0 else 0
         return Grid(self.scale, self.zero + move, self.low + move, self.high + move)
 
-    @property
+    @cached_property
     def signed(self) -> "Grid":
         """The same grid, its codes moved into -128 .. 127: what the matrix instructions of GPUs read."""
         move = 128 if self.high > 127 else 0

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int, Int8
 from torch import Tensor
 
 from protquant.kernels.gpu.nearest_code import nearest
-from protquant.kernels.gpu.tiles import target_of
+from protquant.kernels.gpu.tiles import blocks_of, target_of
 from protquant.kernels.gpu.tiles_triangle import AttentionTile
 from protquant.kernels.gpu.tuned import tuned
 from protquant.kernels.reference.attention import MASKED_LOGIT, ValueProduct, check_attention_int8
@@ -271,7 +271,7 @@ def attention_int8(
     if tile is None:
         key = f"attention_int8, {d} channels{', wide bias' if is_wide else ''}"
         tile = tuned(key, q.device, AttentionTile.of(target_of(q.device), d, is_wide=is_wide))
-    attention_int8_kernel[(b * h * triton.cdiv(i, tile.queries),)](
+    attention_int8_kernel[(b * h * blocks_of(i, tile.queries),)](
         q,
         k,
         v,

@@ -12,7 +12,7 @@ from protquant.kernels.gpu.epilogue import epilogue_arguments, finish_and_store,
 from protquant.kernels.gpu.nearest_code import nearest_code
 from protquant.kernels.gpu.nibbles import load_weight_steps
 from protquant.kernels.gpu.output_tile import GROUP_M, output_tile
-from protquant.kernels.gpu.tiles import MatmulTile, target_of
+from protquant.kernels.gpu.tiles import MatmulTile, blocks_of, target_of
 from protquant.kernels.reference.epilogue import Epilogue
 from protquant.kernels.reference.linear_flattened import check_linear_flattened
 
@@ -168,7 +168,7 @@ def linear_flattened(
     x, weight = with_unit_columns(x), with_unit_columns(weight)
     wide = is_wide(arguments["gate_ptr"], arguments["residual_ptr"])
     tile = tile or MatmulTile.of(target_of(x.device), "flattened", wide=wide)
-    linear_flattened_kernel[(triton.cdiv(m, tile.block_m) * triton.cdiv(n, tile.block_n),)](
+    linear_flattened_kernel[(blocks_of(m, tile.block_m) * blocks_of(n, tile.block_n),)](
         x_ptr=x,
         channel_ptr=channel.contiguous(),
         low_ptr=low.to(x.dtype).contiguous(),

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int, Int8
 from torch import Tensor
 
 from protquant.kernels.gpu.nearest_code import nearest_code
-from protquant.kernels.gpu.tiles import MatmulTile, target_of
+from protquant.kernels.gpu.tiles import MatmulTile, blocks_of, target_of
 from protquant.kernels.gpu.tiles_triangle import gated_tile
 from protquant.kernels.gpu.tuned import tuned
 from protquant.kernels.reference.gated_projection import GatedLayout, check_gated_projection
@@ -150,7 +150,7 @@ def gated_projection(
     tile = tile or tuned("gated_projection", x.device, gated_tile(target_of(x.device)))
     inverse = out_scale.float().reciprocal().reshape(-1)
     zero = torch.zeros((), dtype=torch.int32, device=x.device) if out_zero is None else out_zero.int()
-    gated_projection_kernel[(triton.cdiv(m, tile.block_m) * triton.cdiv(n, tile.block_n),)](
+    gated_projection_kernel[(blocks_of(m, tile.block_m) * blocks_of(n, tile.block_n),)](
         x,
         x_scale.contiguous(),
         None if x_zero is None else x_zero.int().contiguous(),

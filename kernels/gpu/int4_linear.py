@@ -13,7 +13,7 @@ from protquant.kernels.gpu.epilogue import epilogue_arguments, finish_and_store,
 from protquant.kernels.gpu.int8_linear import row_stride
 from protquant.kernels.gpu.nibbles import load_nibbles, load_weight_steps
 from protquant.kernels.gpu.output_tile import GROUP_M, output_tile
-from protquant.kernels.gpu.tiles import MatmulTile, Operands, linear_key, target_of
+from protquant.kernels.gpu.tiles import MatmulTile, Operands, blocks_of, linear_key, target_of
 from protquant.kernels.gpu.tuned import tuned
 from protquant.kernels.reference.epilogue import Epilogue
 from protquant.kernels.reference.linear_int4 import WeightCodes, check_linear_int4, weight_steps
@@ -230,7 +230,7 @@ def linear_int4(
         default = MatmulTile.of(target_of(x.device), operands, channels=channels, wide=wide)
         tile = tuned(linear_key(operands, channels, wide), x.device, default)
     block_k = block_of_group(size, tile.block_k)
-    linear_int4_kernel[(triton.cdiv(m, tile.block_m) * triton.cdiv(n, tile.block_n),)](
+    linear_int4_kernel[(blocks_of(m, tile.block_m) * blocks_of(n, tile.block_n),)](
         x_ptr=x,
         x_scale_ptr=None if x_scale is None else x_scale.contiguous(),
         x_zero_ptr=None if x_zero is None else x_zero.contiguous(),

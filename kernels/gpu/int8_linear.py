@@ -10,7 +10,7 @@ from torch import Tensor
 
 from protquant.kernels.gpu.epilogue import epilogue_arguments, finish_and_store, is_wide, with_unit_columns
 from protquant.kernels.gpu.output_tile import GROUP_M, output_tile
-from protquant.kernels.gpu.tiles import MatmulTile, linear_key, target_of
+from protquant.kernels.gpu.tiles import MatmulTile, blocks_of, linear_key, target_of
 from protquant.kernels.gpu.tuned import tuned
 from protquant.kernels.reference.epilogue import Epilogue
 from protquant.kernels.reference.linear import check_linear_int8
@@ -143,7 +143,7 @@ def linear_int8(
         wide = weight_zero is not None or is_wide(arguments["gate_ptr"], arguments["residual_ptr"])
         default = MatmulTile.of(target_of(x.device), "int8", channels=k, wide=wide)
         tile = tuned(linear_key("int8", k, wide), x.device, default)
-    linear_int8_kernel[(triton.cdiv(m, tile.block_m) * triton.cdiv(n, tile.block_n),)](
+    linear_int8_kernel[(blocks_of(m, tile.block_m) * blocks_of(n, tile.block_n),)](
         x_ptr=x,
         x_scale_ptr=x_scale.contiguous(),
         x_zero_ptr=None if x_zero is None else x_zero.contiguous(),

@@ -11,6 +11,7 @@ from torch import Tensor
 from protquant.kernels.gpu.piecewise import decode_bytes, decoding_numbers
 from protquant.kernels.gpu.quantize import encode_tokens, store_rows
 from protquant.kernels.gpu.row_tile import UNFUSED, RowTile
+from protquant.kernels.gpu.tiles import blocks_of
 from protquant.kernels.reference.norm import check_bytes, check_norm
 from protquant.kernels.reference.piecewise_bytes import ByteGrid
 from protquant.kernels.reference.quantize import TokenCodes, check_matrix, check_scale
@@ -207,7 +208,7 @@ def _launch(
         return
     m, c = x.shape
     tile = RowTile.of(c)
-    norm_quantize_kernel[(triton.cdiv(m, tile.block_m),)](
+    norm_quantize_kernel[(blocks_of(m, tile.block_m),)](
         x,
         None if gain is None else gain.contiguous(),
         None if bias is None else bias.contiguous(),

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from protquant.kernels.gpu.nearest_code import nearest_code
 from protquant.kernels.gpu.row_tile import UNFUSED, RowTile, with_unit_columns
+from protquant.kernels.gpu.tiles import blocks_of
 from protquant.kernels.reference.outer import check_outer
 from protquant.kernels.reference.quantize import check_scale
 
@@ -64,7 +65,7 @@ def outer_quantize(
         return codes
     q, k = with_unit_columns(q), with_unit_columns(k)
     tile = RowTile.of(d)
-    outer_quantize_kernel[(i * triton.cdiv(j, tile.block_m),)](
+    outer_quantize_kernel[(i * blocks_of(j, tile.block_m),)](
         q,
         k,
         scale,

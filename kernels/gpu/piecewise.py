@@ -8,6 +8,7 @@ from torch import Tensor
 
 from protquant.kernels.gpu.nearest_code import nearest
 from protquant.kernels.gpu.row_tile import UNFUSED
+from protquant.kernels.gpu.tiles import blocks_of
 from protquant.kernels.reference.piecewise_bytes import ByteGrid, check_residual_add
 
 __all__ = [
@@ -164,7 +165,7 @@ def encode_tailed_bytes(x: Float[Tensor, "..."], grid: ByteGrid) -> UInt8[Tensor
     codes = torch.empty(x.shape, dtype=torch.uint8, device=x.device)
     count = x.numel()
     if count:
-        encode_tailed_bytes_kernel[(triton.cdiv(count, _BLOCK),)](
+        encode_tailed_bytes_kernel[(blocks_of(count, _BLOCK),)](
             x.contiguous(), codes, count, **encoding_numbers(grid), BLOCK=_BLOCK, **UNFUSED
         )
     return codes
@@ -177,7 +178,7 @@ def decode_tailed_bytes(
     y = torch.empty(codes.shape, dtype=dtype, device=codes.device)
     count = codes.numel()
     if count:
-        decode_tailed_bytes_kernel[(triton.cdiv(count, _BLOCK),)](
+        decode_tailed_bytes_kernel[(blocks_of(count, _BLOCK),)](
             codes.contiguous(), y, count, **decoding_numbers(grid), BLOCK=_BLOCK, **UNFUSED
         )
     return y
@@ -206,7 +207,7 @@ def residual_add_encode(
     names = decoding_numbers(grid)
     old = decoding_numbers(residual_grid or grid) if residual.dtype == torch.uint8 else dict.fromkeys(names)
     if count:
-        residual_add_encode_kernel[(triton.cdiv(count, _BLOCK),)](
+        residual_add_encode_kernel[(blocks_of(count, _BLOCK),)](
             residual.contiguous(),
             update.contiguous(),
             codes,

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from protquant.kernels.gpu.nearest_code import nearest_code
 from protquant.kernels.gpu.row_tile import UNFUSED, RowTile, with_unit_columns
+from protquant.kernels.gpu.tiles import blocks_of
 from protquant.kernels.reference.quantize import TokenCodes, check_bits, check_matrix, check_scale
 
 __all__ = [
@@ -191,7 +192,7 @@ def _launch(
     m, c = x.shape
     x = with_unit_columns(x)
     tile = RowTile.of(c)
-    quantize_int8_kernel[(triton.cdiv(m, tile.block_m),)](
+    quantize_int8_kernel[(blocks_of(m, tile.block_m),)](
         x,
         scale,
         zero,

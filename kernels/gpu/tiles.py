@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-__all__ = ["TARGETS", "MatmulTile", "Operands", "linear_key", "target_of"]
+__all__ = ["TARGETS", "MatmulTile", "Operands", "blocks_of", "linear_key", "target_of"]
 
 TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
 # What is multiplied: int8 by int8; codes, 16-bit floats and float32 by unpacked 4-bit weights; pieces of channels.
@@ -44,6 +44,11 @@ class MatmulTile:
         else:
             tile = _MATMUL[operands][target]
         return replace(tile, block_n=tile.block_n // 2) if wide else tile
+
+
+def blocks_of(count: int, size: int) -> int:
+    """Blocks of `size` that hold `count`; as triton's own, which takes longer than many a launch leaves time for."""
+    return -(-count // size)
 
 
 def linear_key(operands: Operands, channels: int, wide: bool) -> str:

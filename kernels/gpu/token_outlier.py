@@ -8,6 +8,7 @@ from torch import Tensor
 
 from protquant.kernels.gpu.nearest_code import nearest_code
 from protquant.kernels.gpu.row_tile import UNFUSED, RowTile, with_unit_columns
+from protquant.kernels.gpu.tiles import blocks_of
 from protquant.kernels.reference.token_outlier import outlier_index_dtype
 from protquant.kernels.reference.token_outlier_rows import OutlierRows, check_token_outlier
 
@@ -129,7 +130,7 @@ def quantize_token_outlier(x: Float[Tensor, "m c"], bits: int, outliers: int) ->
         return encoded
     x = with_unit_columns(x)
     tile = RowTile.of(c, TILE_ELEMENTS)
-    quantize_token_outlier_kernel[(triton.cdiv(m, tile.block_m),)](
+    quantize_token_outlier_kernel[(blocks_of(m, tile.block_m),)](
         x,
         *encoded,
         m,

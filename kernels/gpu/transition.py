@@ -7,7 +7,7 @@ from jaxtyping import Float, Int, Int8
 from torch import Tensor
 
 from protquant.kernels.gpu.nearest_code import nearest_code
-from protquant.kernels.gpu.tiles import target_of
+from protquant.kernels.gpu.tiles import blocks_of, target_of
 from protquant.kernels.gpu.tiles_triangle import TransitionTile
 from protquant.kernels.gpu.tuned import tuned
 from protquant.kernels.reference.projection import Int8Projection
@@ -151,7 +151,7 @@ def transition_int8(
         tile = tuned(key, x.device, TransitionTile.of(target_of(x.device), widest))
     hidden_scale = hidden_scale.float()
     zero = torch.zeros((), dtype=torch.int32, device=x.device) if hidden_zero is None else hidden_zero.int()
-    transition_int8_kernel[(triton.cdiv(m, tile.rows),)](
+    transition_int8_kernel[(blocks_of(m, tile.rows),)](
         x,
         x_scale.contiguous(),
         None if x_zero is None else x_zero.int().contiguous(),

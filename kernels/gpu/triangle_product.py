@@ -6,7 +6,7 @@ import triton.language as tl
 from jaxtyping import Float, Int, Int8
 from torch import Tensor
 
-from protquant.kernels.gpu.tiles import MatmulTile, target_of
+from protquant.kernels.gpu.tiles import MatmulTile, blocks_of, target_of
 from protquant.kernels.gpu.tiles_triangle import triangle_tile
 from protquant.kernels.gpu.tuned import tuned
 from protquant.kernels.reference.triangle_product import Direction, TriangleLayout, check_triangle_product
@@ -149,7 +149,7 @@ def triangle_product(
         key = "triangle_product" if is_aligned else "triangle_product, ragged"
         tile = tuned(key, left.device, triangle_tile(target_of(left.device), is_aligned=is_aligned))
     left_scale, right_scale = left_scale.float().reshape(-1), right_scale.float().reshape(-1)
-    triangle_product_kernel[(c * triton.cdiv(i, tile.block_m) * triton.cdiv(j, tile.block_n),)](
+    triangle_product_kernel[(c * blocks_of(i, tile.block_m) * blocks_of(j, tile.block_n),)](
         left,
         right,
         left_scale,
