@@ -299,7 +299,7 @@ def test_the_program_exits_with_2(monkeypatch, capsys, tmp_path: Path):
 def test_the_program_exits_with_1_and_keeps_standard_output_clean(fasta, esmfold_checkpoint, tmp_path: Path):
     fasta.write_text(FASTA + ">gap\nM-K\n")
     arguments = ["fold", "-i", fasta, "-o", tmp_path / "out", "-m", esmfold_checkpoint, "--no-plots", "--json"]
-    command = [sys.executable, "-m", "protquant.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "protquant", *map(str, arguments)]
     # From elsewhere, as a user would.
     done = subprocess.run(
         command, check=False, capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"COLUMNS": "80"}
