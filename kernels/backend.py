@@ -58,6 +58,8 @@ class Backend(ABC):
     """
 
     name: ClassVar[str]
+    tile_rows: ClassVar[int] = 1
+    """Of what rows of the pair in a tile are a multiple, where there are so many."""
 
     def __init__(self) -> None:
         self.calls: Counter[tuple[str, str]] = Counter()

@@ -28,7 +28,7 @@ __all__ = ["TritonBackend"]
 _TILE_TOKENS = 2**20
 """Rows that are worked on at a time: all pairs of 1,024 residues."""
 _SEQUENCE_TOKENS = 2**16
-"""Tokens of a language model at a time: 4 GB of the widest hidden layer in float32."""
+"""Tokens of a language model at a time: 5 GB of the widest hidden layer in float32."""
 _PRODUCT_BYTES = 2**30
 """Of the sums of a triangle multiplication that are made at a time."""
 _BIAS_BYTES = 2**28
@@ -50,6 +50,7 @@ class TritonBackend(Backend):
     """
 
     name = "triton"
+    tile_rows = 16  # or operands of a triangle multiplication would begin where few bytes are loaded at a time
 
     def __init__(self, pv: ValueProduct = "float", dtype: torch.dtype | None = None) -> None:
         super().__init__()

@@ -9,7 +9,7 @@ from torch import Tensor
 from protquant.kernels.gpu.tiles import MatmulTile, blocks_of, target_of
 from protquant.kernels.gpu.tiles_triangle import triangle_tile
 from protquant.kernels.gpu.tuned import tuned
-from protquant.kernels.reference.triangle_product import Direction, TriangleLayout, check_triangle_product
+from protquant.kernels.reference.triangle_product import Direction, check_triangle_product
 
 __all__ = ["triangle_product", "triangle_product_kernel"]
 
@@ -27,7 +27,6 @@ def triangle_product_kernel(
     right_zero_ptr,
     right_sum_ptr,
     y_ptr,
-    C,
     ROWS,
     COLUMNS,
     K,
@@ -39,10 +38,6 @@ def triangle_product_kernel(
     right_k_stride,
     left_scale_stride,
     right_scale_stride,
-    y_i_stride,
-    y_j_stride,
-    y_channel_stride,
-    CHANNELS_LAST: tl.constexpr,
     PADDING: tl.constexpr,
     BLOCK_I: tl.constexpr,
     BLOCK_J: tl.constexpr,
@@ -54,12 +49,8 @@ def triangle_product_kernel(
     """
     program = tl.program_id(0)
     across = tl.cdiv(COLUMNS, BLOCK_J)
-    if CHANNELS_LAST:
-        # All channels of a tile one after another, so that what they write side by side leaves the cache at once.
-        channel, tile = program % C, program // C
-    else:
-        tiles = tl.cdiv(ROWS, BLOCK_I) * across
-        channel, tile = program // tiles, program % tiles
+    tiles = tl.cdiv(ROWS, BLOCK_I) * across
+    channel, tile = program // tiles, program % tiles
     channel = channel.to(tl.int64)  # L x L x channels passes 2^31
     rows = (tile // across).to(tl.int64) * BLOCK_I + tl.arange(0, BLOCK_I)
     columns = (tile % across).to(tl.int64) * BLOCK_J + tl.arange(0, BLOCK_J)
@@ -98,7 +89,7 @@ def triangle_product_kernel(
     scale = tl.load(left_scale_ptr + channel * left_scale_stride)
     scale *= tl.load(right_scale_ptr + channel * right_scale_stride)
     tl.store(
-        y_ptr + channel * y_channel_stride + rows[:, None] * y_i_stride + columns[None, :] * y_j_stride,
+        y_ptr + (channel * ROWS + rows[:, None]) * COLUMNS + columns[None, :],
         (total.to(tl.float32) * scale).to(y_ptr.dtype.element_ty),
         mask=row_mask[:, None] & column_mask[None, :],
     )
@@ -114,7 +105,6 @@ def triangle_product(
     left_zero: Int[Tensor, ""] | None = None,
     right_zero: Int[Tensor, ""] | None = None,
     dtype: torch.dtype = torch.float32,
-    out_layout: TriangleLayout = "channels_first",
     is_padded: bool = False,
     tile: MatmulTile | None = None,
 ) -> Float[Tensor, "i j c"]:
@@ -131,23 +121,21 @@ def triangle_product(
     tile : MatmulTile, optional
         By default that of the device.
     """
-    check_triangle_product(left, right, direction, left_scale, right_scale, out_layout)
+    check_triangle_product(left, right, direction, left_scale, right_scale)
     if direction == "incoming":
         left, right = left.transpose(1, 2), right.transpose(1, 2)
     (c, i, k), j = left.shape, right.shape[1]
-    if out_layout == "channels_last":
-        y = torch.empty((i, j, c), dtype=dtype, device=left.device)
-    else:
-        y = torch.empty((c, i, j), dtype=dtype, device=left.device).permute(1, 2, 0)
+    y = torch.empty((c, i, j), dtype=dtype, device=left.device)
     if y.numel() == 0:
-        return y
+        return y.permute(1, 2, 0)
     left_zero, right_zero = (None if zero is None else zero.int() for zero in (left_zero, right_zero))
     lengths = () if is_padded else (i, j, k)
     strides = (*lengths, *left.stride(), *right.stride())
     is_aligned = all(stride % 16 == 0 for stride in strides if stride != 1)
+    is_aligned = is_aligned and left.data_ptr() % 16 == 0 and right.data_ptr() % 16 == 0
     if tile is None:
-        key = "triangle_product" if is_aligned else "triangle_product, ragged"
-        tile = tuned(key, left.device, triangle_tile(target_of(left.device), is_aligned=is_aligned))
+        tile = triangle_tile(target_of(left.device), is_aligned=is_aligned)
+        tile = tuned("triangle_product", left.device, tile) if is_aligned else tile
     left_scale, right_scale = left_scale.float().reshape(-1), right_scale.float().reshape(-1)
     triangle_product_kernel[(c * blocks_of(i, tile.block_m) * blocks_of(j, tile.block_n),)](
         left,
@@ -159,7 +147,6 @@ def triangle_product(
         right_zero,
         None if left_zero is None else right.sum(2, dtype=torch.int32),
         y,
-        c,
         i,
         j,
         k,
@@ -167,8 +154,6 @@ def triangle_product(
         *right.stride(),
         0 if len(left_scale) == 1 else 1,
         0 if len(right_scale) == 1 else 1,
-        *y.stride(),
-        CHANNELS_LAST=out_layout == "channels_last",
         PADDING=_PADDING if is_padded else 1,
         BLOCK_I=tile.block_m,
         BLOCK_J=tile.block_n,
@@ -176,4 +161,4 @@ def triangle_product(
         num_warps=tile.num_warps,
         num_stages=tile.num_stages,
     )
-    return y
+    return y.permute(1, 2, 0)

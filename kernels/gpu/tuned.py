@@ -6,8 +6,9 @@ was timed with another version of triton does not count.
 
 import json
 import logging
+import os
 from collections.abc import Mapping
-from dataclasses import astuple
+from dataclasses import astuple, fields
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
@@ -31,32 +32,48 @@ def tuned(key: str, device: torch.device, default: _Tile) -> _Tile:
     """The tile that was found to be fastest for what `key` names; the default where none was, and on a CPU."""
     gpu = _name_of(device)
     numbers = None if gpu is None else tuned_tiles(gpu).get(key)
-    return default if numbers is None else type(default)(*numbers)
+    if numbers is None or len(numbers) != len(fields(default)):
+        return default
+    return type(default)(*numbers)
 
 
 @cache
 def tuned_tiles(gpu: str) -> Mapping[str, tuple[int, ...]]:
     """All tiles that are kept for a kind of GPU; a file that cannot be read is reported, and counts as none."""
-    path = _path(gpu)
-    if path is None or not path.is_file():
-        return {}
     try:
+        path = _path(gpu)
+        if path is None or not path.is_file():
+            return {}
         document = json.loads(path.read_text())
         tiles = {str(key): tuple(int(number) for number in tile) for key, tile in document["tiles"].items()}
-    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
-        log.warning("%s: tiles of kernels cannot be read (%s); run `protquant kernels --tune` again", path, error)
+        return tiles if document.get("triton") == triton.__version__ else {}
+    except (OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
+        log.warning("tiles of kernels cannot be read (%s); run `protquant kernels --tune` again", error)
         return {}
-    return tiles if document.get("triton") == triton.__version__ else {}
 
 
-def keep_tiles(gpu: str, tiles: Mapping[str, Tile]) -> Path | None:
-    """Keep tiles for later runs beside those that are there; the file, or None where nothing is kept on disk."""
+def keep_tiles(gpu: str, tiles: Mapping[str, Tile | None]) -> Path | None:
+    """Keep tiles for later runs beside those that are there, and forget those of keys with None.
+
+    Returns
+    -------
+    Path or None
+        The file; None where nothing is to be kept on disk.
+
+    Raises
+    ------
+    OSError
+        Where it cannot be written; what was there stays.
+    """
     path = _path(gpu)
     if path is None:
         return None
-    kept = {**tuned_tiles(gpu), **{key: astuple(tile) for key, tile in tiles.items()}}
+    kept = {key: tile for key, tile in tuned_tiles(gpu).items() if key not in tiles}
+    kept |= {key: astuple(tile) for key, tile in tiles.items() if tile is not None}
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"gpu": gpu, "triton": triton.__version__, "tiles": kept}, indent=1) + "\n")
+    unfinished = path.with_suffix(f".{os.getpid()}")
+    unfinished.write_text(json.dumps({"gpu": gpu, "triton": triton.__version__, "tiles": kept}, indent=1) + "\n")
+    unfinished.replace(path)
     tuned_tiles.cache_clear()
     return path
 

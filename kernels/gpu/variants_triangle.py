@@ -62,13 +62,12 @@ def _gated_projections(target: str) -> Iterator[Variant]:
             )
 
 
-# Whether zero points, whether channels come last, the output, and where residues lie: a multiple of 16 of them, any
-# number with padding, or any number side by side.
+# Whether zero points, the output, and where residues lie: a multiple of 16 of them, any number with padding, or any
+# number side by side.
 _TRIANGLE_PRODUCTS = [
-    *((has_zeros, False, dtype, "16 n residues") for has_zeros in (False, True) for dtype in _DTYPES),
-    *((True, True, dtype, "16 n residues") for dtype in _DTYPES),
-    *((has_zeros, False, "fp32", "padded") for has_zeros in (False, True)),
-    *((True, is_last, "fp32", "") for is_last in (False, True)),
+    *((has_zeros, dtype, "16 n residues") for has_zeros in (False, True) for dtype in _DTYPES),
+    *((has_zeros, "fp32", "padded") for has_zeros in (False, True)),
+    (True, "fp32", ""),
 ]
 
 
@@ -76,19 +75,18 @@ def _triangle_products(target: str) -> Iterator[Variant]:
     types = {"left_ptr": "*i8", "right_ptr": "*i8", "left_scale_ptr": "*fp32", "right_scale_ptr": "*fp32"}
     zeros = {f"{side}_{what}_ptr": "*i32" for side in ("left", "right") for what in ("zero", "sum")}
     for direction, strided, along in (("outgoing", "row", "k"), ("incoming", "k", "row")):
-        for has_zeros, is_last, dtype, residues in _TRIANGLE_PRODUCTS:
+        for has_zeros, dtype, residues in _TRIANGLE_PRODUCTS:
             tile = triangle_tile(target, is_aligned=bool(residues))
             operands = [f"{side}_{axis}_stride" for side in ("left", "right") for axis in ("channel", strided)]
-            sizes = ["ROWS", "COLUMNS", "K", "y_i_stride", "y_j_stride" if is_last else "y_channel_stride"]
+            sizes = ["ROWS", "COLUMNS", "K"]
             aligned = (*operands, *sizes) if residues == "16 n residues" else tuple(operands) if residues else ()
-            numbers = [*operands, *sizes, "C", "left_scale_stride", "right_scale_stride"]
+            numbers = [*operands, *sizes, "left_scale_stride", "right_scale_stride"]
             settings: dict[str, Any] = {} if has_zeros else dict.fromkeys(zeros)
             settings |= {"BLOCK_I": tile.block_m, "BLOCK_J": tile.block_n, "BLOCK_K": tile.block_k}
-            settings |= {f"left_{along}_stride": 1, f"right_{along}_stride": 1, "CHANNELS_LAST": is_last}
+            settings |= {f"left_{along}_stride": 1, f"right_{along}_stride": 1}
             settings["PADDING"] = 16 if residues == "padded" else 1
-            settings |= {"y_channel_stride" if is_last else "y_j_stride": 1}
             words = ["zeros"] if has_zeros else []
-            words += ["channels last" if is_last else "channels first", dtype]
+            words += [dtype]
             words += [residues] if residues else []
             yield Variant(
                 f"triangle_product {direction} ({'; '.join(words)})",

@@ -6,11 +6,9 @@ import torch
 from jaxtyping import Float, Int, Int8
 from torch import Tensor
 
-__all__ = ["Direction", "TriangleLayout", "check_triangle_product", "triangle_product"]
+__all__ = ["Direction", "check_triangle_product", "triangle_product"]
 
 Direction = Literal["outgoing", "incoming"]
-# What lies side by side in memory: the residues j of a channel, or the channels of a pair.
-TriangleLayout = Literal["channels_first", "channels_last"]
 
 
 def triangle_product(
@@ -23,7 +21,6 @@ def triangle_product(
     left_zero: Int[Tensor, ""] | None = None,
     right_zero: Int[Tensor, ""] | None = None,
     dtype: torch.dtype = torch.float32,
-    out_layout: TriangleLayout = "channels_first",
 ) -> Float[Tensor, "i j c"]:
     """Sum over k of `left[i, k] * right[j, k]` or, along incoming edges, of `left[k, i] * right[k, j]`.
 
@@ -41,20 +38,19 @@ def triangle_product(
         The codes that mean 0; None for 0.
     dtype : torch.dtype
         Of the output. float16 ends at 65,504, which a sum over many residues may pass; bfloat16 and float32 do not.
-    out_layout : {"channels_first", "channels_last"}
-        How the output lies in memory; its shape is the same. Channels first, whole rows of a tile are written at
-        once, and a LayerNorm that reads a tile of pairs finds 16 or more pairs of a channel side by side.
 
     Returns
     -------
     Tensor, shape=(i, j, c)
+        Channel by channel in memory: whole rows of a tile are written at once, and a LayerNorm that reads a tile of
+        pairs finds 16 or more pairs of a channel side by side.
 
     Raises
     ------
     ValueError
         For shapes or dtypes that do not fit.
     """
-    check_triangle_product(left, right, direction, left_scale, right_scale, out_layout)
+    check_triangle_product(left, right, direction, left_scale, right_scale)
     if direction == "incoming":
         left, right = left.transpose(1, 2), right.transpose(1, 2)
     # Sums of products of int8 are far below 2^53: float64 holds them exactly, and has a fast product.
@@ -63,13 +59,11 @@ def triangle_product(
     total = left_steps @ right_steps.transpose(1, 2)
     scale = (left_scale.float() * right_scale.float()).expand(len(left))
     product = (total.float() * scale[:, None, None]).to(dtype)
-    if out_layout == "channels_last":
-        return product.permute(1, 2, 0).contiguous()
     return product.permute(1, 2, 0)
 
 
 def check_triangle_product(
-    left: Tensor, right: Tensor, direction: str, left_scale: Tensor, right_scale: Tensor, out_layout: str
+    left: Tensor, right: Tensor, direction: str, left_scale: Tensor, right_scale: Tensor
 ) -> None:
     """Raise ValueError where the operands of `triangle_product` do not fit together."""
     for name, tensor in (("left", left), ("right", right)):
@@ -83,5 +77,3 @@ def check_triangle_product(
     for name, scale in (("left_scale", left_scale), ("right_scale", right_scale)):
         if tuple(scale.shape) not in ((), (1,), (len(left),)):
             raise ValueError(f"{name} has the shape {tuple(scale.shape)}, not () or ({len(left)},)")
-    if out_layout not in ("channels_first", "channels_last"):
-        raise ValueError(f"out_layout {out_layout!r} is neither 'channels_first' nor 'channels_last'")

@@ -27,7 +27,9 @@ def kernels_command(
     ] = None,
     only: Annotated[
         str | None,
-        typer.Option(help="Only variants whose name begins so, such as `linear_int8 (plain`.  [default: all]"),
+        typer.Option(
+            help="Only variants, or kernels to tune, whose name begins so: `linear_int8 (plain`.  [default: all]"
+        ),
     ] = None,
     show_roofline: Annotated[
         bool, typer.Option("--roofline", help="Show what kernels take at best on GPUs: predicted, not measured.")
@@ -107,11 +109,15 @@ def _tune(length: int, only: str | None, as_json: bool) -> None:
     if not found:
         raise ProtquantError(f"--only {only}: no kernel that is tuned has a name that begins so")
     gpu = torch.cuda.get_device_name(device)
-    path = keep_tiles(gpu, {each.key: each.best for each in found if each.best != each.default})
+    tiles = {each.key: None if each.best == each.default else each.best for each in found}
+    try:
+        path = keep_tiles(gpu, tiles)
+        said = "PROTQUANT_CACHE is off: not kept" if path is None else f"kept in {path}"
+    except OSError as error:
+        path, said = None, f"NOT kept: {error}"
     if as_json:
-        print_json(
-            {"gpu": gpu, "file": None if path is None else str(path), "kernels": [asdict(each) for each in found]}
-        )
+        document = {"gpu": gpu, "file": None if path is None else str(path), "said": said}
+        print_json(document | {"kernels": [asdict(each) for each in found]})
         return
     lines = [
         (
@@ -126,7 +132,7 @@ def _tune(length: int, only: str | None, as_json: bool) -> None:
         for each in found
     ]
     print_table([dict(zip(_TUNED_COLUMNS, line, strict=True)) for line in lines], _TUNED_COLUMNS, gpu)
-    typer.echo("PROTQUANT_CACHE is off: not kept" if path is None else f"kept in {path}")
+    typer.echo(said)
 
 
 def _print_roofline(as_json: bool) -> None:

@@ -2,7 +2,8 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -12,7 +13,7 @@ from protquant.integer.block import IntegerFoldingBlock
 from protquant.integer.pair_stream import PairStream, SimulatedCodec
 from protquant.models.trunk import FoldingBlocks
 
-__all__ = ["IntegerBlocks", "Recording"]
+__all__ = ["IntegerBlocks", "Recording", "may_record"]
 
 log = logging.getLogger(__name__)
 
@@ -62,16 +63,24 @@ class IntegerBlocks(FoldingBlocks):
         Whether to record at all.
     """
 
-    def __init__(self, blocks: Iterable[nn.Module], calls: Counter[tuple[str, str]]) -> None:
+    def __init__(self, blocks: Iterable[nn.Module], calls: Counter[tuple[str, str]] | None = None) -> None:
         super().__init__(blocks)
         for block in self:
             if isinstance(block, IntegerFoldingBlock):
                 block.hands_on_codes = True
         self.records = True
-        self._calls = calls  # of the backend: what is replayed counts as well
-        self._shapes: tuple[torch.Size, torch.Size] | None = None
+        self._calls = Counter() if calls is None else calls  # of the backend: what is replayed counts as well
+        self._seen: Hashable = None
         self._recording: Recording | None = None
         self._recorded_calls = Counter[tuple[str, str]]()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_seen": None, "_recording": None}  # a graph is neither copied nor stored
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether the next pass over what the last one was given is a replay."""
+        return self._recording is not None
 
     def again(self, *, records: bool) -> "IntegerBlocks":
         """Other passes through the same blocks."""
@@ -88,25 +97,34 @@ class IntegerBlocks(FoldingBlocks):
     ) -> tuple[Float[Tensor, "b l s"], Float[Tensor, "b i j c"]]:
         # Once for all blocks: to ask waits for the device.
         mask = None if mask is None or bool(mask.all()) else mask
-        if not self._can_record(single, pair, mask):
+        what = None
+        if self._can_record(single, pair, mask):
+            what = chunk_size, *((x.shape, x.dtype, x.device) for x in (single, pair))
+        if what is None or what != self._seen:
+            # The first time kernels are compiled, and constants are made. Nothing is kept of what went before.
+            self._seen, self._recording = what, None
             return self._one_by_one(single, pair, mask, chunk_size)
-        shapes = single.shape, pair.shape
-        if shapes != self._shapes:
-            # The first time kernels are compiled, and constants are made.
-            self._shapes, self._recording = shapes, None
+        if self._recording is None and not self._record(single, pair, chunk_size):
             return self._one_by_one(single, pair, None, chunk_size)
-        if self._recording is None:
-            before = self._calls.copy()
-            try:
-                self._recording = Recording(lambda x, z: self._one_by_one(x, z, None, chunk_size), single, pair)
-            except RuntimeError as error:
-                self.records = False
-                log.warning("blocks are run one by one, because they cannot be recorded on this GPU: %s", error)
-                return self._one_by_one(single, pair, None, chunk_size)
-            self._recorded_calls = self._calls - before
-            self._calls.subtract(self._recorded_calls)
+        assert self._recording is not None
         self._calls.update(self._recorded_calls)
         return self._recording.replay(single, pair)
+
+    def _record(self, single: Tensor, pair: Tensor, chunk_size: int | None) -> bool:
+        """Make a recording, and tell whether that went well; it does not count as a pass."""
+        before = self._calls.copy()
+        try:
+            self._recording = Recording(lambda x, z: self._one_by_one(x, z, None, chunk_size), single, pair)
+        except torch.OutOfMemoryError:
+            self._seen = None
+            log.warning("blocks are run one by one: there is no memory for a recording of %d residues", pair.shape[1])
+        except RuntimeError as error:
+            self.records = False
+            log.warning("blocks are run one by one, because they cannot be recorded on this GPU: %s", error)
+        self._recorded_calls = self._calls - before
+        self._calls.clear()
+        self._calls.update(before)
+        return self._recording is not None
 
     def _one_by_one(
         self, single: Tensor, pair: Tensor, mask: Tensor | None, chunk_size: int | None
@@ -118,9 +136,14 @@ class IntegerBlocks(FoldingBlocks):
         return single, kept.floats() if isinstance(kept, PairStream) else kept
 
     def _can_record(self, single: Tensor, pair: Tensor, mask: Tensor | None) -> bool:
-        if not self.records or pair.device.type not in _DEVICES or torch.is_grad_enabled() or mask is not None:
+        if not self.records or torch.is_grad_enabled() or mask is not None or single.dtype != pair.dtype:
             return False
-        return pair.shape[:3].numel() <= _MOST_PAIRS and single.dtype == pair.dtype and all(map(_is_recordable, self))
+        return may_record(pair) and all(map(_is_recordable, self))
+
+
+def may_record(pair: Float[Tensor, "b i j c"]) -> bool:
+    """Whether blocks are recorded on such a device, with so many residues."""
+    return pair.device.type in _DEVICES and pair.shape[:3].numel() <= _MOST_PAIRS
 
 
 def _is_recordable(block: nn.Module) -> bool:

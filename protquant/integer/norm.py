@@ -16,6 +16,8 @@ def row_tiles(backend: Backend, length: int, tokens_per_row: int) -> Iterator[sl
     """Slices of rows, each of as many tokens as the backend likes to work on."""
     tokens = backend.tile_tokens
     step = length if tokens is None else max(1, tokens // max(1, tokens_per_row))
+    if tokens is not None and step > backend.tile_rows:
+        step -= step % backend.tile_rows
     for first in range(0, length, max(1, step)):
         yield slice(first, min(first + step, length))
 

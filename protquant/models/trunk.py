@@ -16,7 +16,7 @@ from protquant.models.triangle import TriangleAttention, TriangleMultiplication
 from protquant.sites import Tap
 from protquant.topology import Link, Product, Stream
 
-__all__ = ["FoldingBlock", "FoldingTrunk", "TrunkConfig", "virtual_cb"]
+__all__ = ["FoldingBlock", "FoldingBlocks", "FoldingTrunk", "TrunkConfig", "virtual_cb"]
 
 _PAIR_UPDATES = ("single_to_pair", "tri_mul_out", "tri_mul_in", "tri_attn_start", "tri_attn_end", "pair_transition")
 _RECYCLE_BINS = 15

@@ -1,5 +1,6 @@
 """Blocks are recorded at the second pass of a shape, and replayed from then on; what cannot be runs as ever."""
 
+import copy
 from collections import Counter
 from collections.abc import Callable
 
@@ -10,7 +11,9 @@ from torch import Tensor, nn
 from protquant.integer import blocks as module
 from protquant.integer import to_integer
 from protquant.integer.blocks import IntegerBlocks
+from protquant.kernels.backend import Backend
 from protquant.kernels.cpu import CPUBackend
+from protquant.kernels.reference.backend import ReferenceBackend
 from protquant.models.trunk import FoldingBlock, FoldingBlocks, TrunkConfig
 from protquant.quant import calibrate, quantize
 from protquant.quant.recipe import load_recipe
@@ -19,9 +22,10 @@ CONFIG = TrunkConfig(single_dim=64, pair_dim=32, single_head_dim=16, pair_head_d
 
 
 class Tape:
-    """Stands for a CUDA graph on a machine without a GPU: runs again what it was given, on memory that it keeps."""
+    """Stands for a CUDA graph on a machine without a GPU: runs again what it was given, uncounted."""
 
     made: list["Tape"]
+    calls: Counter[tuple[str, str]]
 
     def __init__(self, run: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], single: Tensor, pair: Tensor) -> None:
         self.run, self.replays = run, 0
@@ -30,24 +34,29 @@ class Tape:
 
     def replay(self, single: Tensor, pair: Tensor) -> tuple[Tensor, Tensor]:
         self.replays += 1
-        return self.run(single.clone(), pair.clone())
+        before = self.calls.copy()
+        result = self.run(single.clone(), pair.clone())
+        self.calls.clear()
+        self.calls.update(before)
+        return result
 
 
 @pytest.fixture
 def tapes(monkeypatch: pytest.MonkeyPatch) -> list[Tape]:
     monkeypatch.setattr(Tape, "made", [], raising=False)
+    monkeypatch.setattr(Tape, "calls", Counter(), raising=False)
     monkeypatch.setattr(module, "Recording", Tape)
     monkeypatch.setattr(module, "_DEVICES", ("cpu",))
     return Tape.made
 
 
-def integer_blocks(recipe: str = "w8a8-int8") -> tuple[IntegerBlocks, CPUBackend]:
+def integer_blocks(recipe: str = "w8a8-int8", make: type[Backend] = CPUBackend) -> tuple[IntegerBlocks, Backend]:
     torch.manual_seed(0)
     blocks = FoldingBlocks(FoldingBlock(CONFIG) for _ in range(2)).eval().requires_grad_(False)
     for parameter in blocks.parameters():
         parameter.data = 0.1 * torch.randn(parameter.shape) + (1.0 if parameter.ndim == 1 else 0.0)
     statistics = calibrate(blocks, [inputs(9)], lambda model, three: model(*three))
-    backend = CPUBackend()
+    backend = make()
     running, _ = to_integer(quantize(blocks, load_recipe(recipe), statistics)[0], backend)
     assert isinstance(running, IntegerBlocks)
     return running, backend
@@ -75,15 +84,18 @@ def test_the_second_pass_of_a_shape_is_recorded_and_gives_what_the_first_gave(ta
     blocks, backend = integer_blocks()
     expected = [run(blocks.again(records=False), 9, seed) for seed in range(3)]
     backend.calls.clear()
+    Tape.calls = backend.calls
     found, calls = [], []
     for seed in range(3):
         found.append(run(blocks, 9, seed))
-        calls.append(Counter(backend.calls))
-    assert [tape.replays for tape in tapes] == [2]
+        calls.append(dict(backend.calls))
+    assert [tape.replays for tape in tapes] == [2] and blocks.is_recorded
     for one, other in zip(found, expected, strict=True):
         assert_equal(one, other)
-    # What is replayed counts, and counts once. (This tape counts its own runs too.)
-    assert calls[0] and all(count % calls[0][key] == 0 for key, count in calls[2].items())
+    # What is replayed counts, and counts once; what is recorded does not.
+    assert calls[0]
+    for passes, counted in enumerate(calls, 1):
+        assert counted == {key: passes * count for key, count in calls[0].items()}
 
 
 def test_another_shape_drops_the_recording(tapes: list[Tape]):
@@ -91,6 +103,25 @@ def test_another_shape_drops_the_recording(tapes: list[Tape]):
     for length in (9, 9, 7, 9, 9):
         run(blocks, length)
     assert [tape.replays for tape in tapes] == [1, 1]
+
+
+def test_nothing_is_kept_of_a_shape_that_is_not_there_any_more(tapes: list[Tape], monkeypatch: pytest.MonkeyPatch):
+    blocks, _ = integer_blocks()
+    monkeypatch.setattr(module, "_MOST_PAIRS", 90)
+    for length in (9, 9, 11):
+        run(blocks, length)
+    assert len(tapes) == 1 and not blocks.is_recorded
+
+
+def test_copies_and_parts_are_not_recorded(tapes: list[Tape]):
+    blocks, _ = integer_blocks(make=ReferenceBackend)  # layers of oneDNN cannot be copied
+    expected = run(blocks, 9)
+    run(blocks, 9)
+    assert blocks.is_recorded
+    for other in (copy.deepcopy(blocks), blocks[:2]):
+        assert isinstance(other, IntegerBlocks) and not other.is_recorded
+        assert_equal(run(other, 9), expected)
+    assert len(tapes) == 1
 
 
 @pytest.mark.parametrize("why", ["padding", "gradients", "switched off", "too long"])
@@ -129,3 +160,24 @@ def test_where_recording_fails_blocks_run_one_by_one_and_that_is_said(
     for _ in range(3):
         assert_equal(run(blocks, 9), expected)
     assert caplog.text.count("cannot be recorded on this GPU: operation not permitted") == 1
+
+
+def test_without_memory_for_one_recording_another_may_be_made(
+    tapes: list[Tape], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    def no_memory(run: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], single: Tensor, pair: Tensor) -> Tape:
+        if pair.shape[1] > 8:
+            run(single.clone(), pair.clone())
+            raise torch.OutOfMemoryError
+        return Tape(run, single, pair)
+
+    monkeypatch.setattr(module, "Recording", no_memory)
+    blocks, backend = integer_blocks()
+    backend.calls.clear()
+    once = run(blocks, 9) and dict(backend.calls)
+    run(blocks, 9)
+    assert backend.calls == {key: 2 * count for key, count in once.items()}
+    assert "there is no memory for a recording of 9 residues" in caplog.text
+    for _ in range(2):
+        run(blocks, 7)
+    assert blocks.is_recorded and len(tapes) == 1

@@ -1,6 +1,7 @@
 """Every backend that runs here gives what the reference gives."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -169,6 +170,22 @@ def test_attention_of_a_processor_with_bfloat16_takes_logits_of_any_size(shift: 
     right &= mask.any(-1).repeat_interleave(length)
     assert float((found[right] - wanted[right]).norm() / wanted[right].norm()) < 0.01
     assert bool(found.isfinite().all())
+
+
+def test_attention_of_a_processor_with_bfloat16_is_the_same_whatever_is_worked_on_together(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    torch.manual_seed(0)
+    heads, length, dim, batch = 2, 33, 8, 7
+    qkv = torch.randint(0, 256, (batch * length, 3 * heads * dim), dtype=torch.uint8)
+    bias, mask = in_bits(torch.randn(heads, length, length)), torch.rand(batch, length) > 0.3
+    found = []
+    for together in (batch, 2):
+        monkeypatch.setattr("protquant.kernels.cpu.attention._LOGITS", together * heads * length**2)
+        memory = partial(torch.full, fill_value=float("nan"), dtype=torch.bfloat16)
+        given = (2e-4, 0.5), bias, mask, lambda n, memory=memory: memory((n,))
+        found.append(attend_bfloat16(qkv, (128, 120, 131), heads, length, *given))
+    assert torch.equal(*found)
 
 
 @pytest.mark.parametrize("codes", [True, False])

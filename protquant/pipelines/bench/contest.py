@@ -131,7 +131,7 @@ def run_contest(
     measure_memory : callable, optional
         Runs a contender once more, after all rounds, and says how much memory that took.
     compare : callable, optional
-        Given the name and the result of the first warm-up of each, in their order: how far the result is off.
+        Given the name and the result of the last warm-up of each, in their order: how far the result is off.
     progress : bool, optional
         Whether to draw a progress bar on standard error; by default on a terminal.
 
@@ -158,7 +158,12 @@ def run_contest(
         contest.bar = bar
         contest.set_up()
         for number in range(warmups + rounds):
-            contest.run_round(backwards=number % 2 == 1, warmup=number < warmups, first=number == 0)
+            round_number = number - warmups  # negative in warm-ups, which go in order
+            contest.run_round(
+                backwards=round_number > 0 and round_number % 2 == 1,
+                warmup=round_number < 0,
+                compares=round_number == -1,
+            )
         if measure_memory is not None:
             contest.measure(measure_memory)
     sound = {standing.name: standing for standing in contest.standings if standing.error is None}
@@ -204,12 +209,12 @@ class _Contest:
             if run is not None:
                 self._running[contender.name] = run
 
-    def run_round(self, *, backwards: bool, warmup: bool, first: bool) -> None:
+    def run_round(self, *, backwards: bool, warmup: bool, compares: bool) -> None:
         for standing in reversed(self.standings) if backwards else self.standings:
             run = self._running.get(standing.name)
             if run is None:
                 continue
-            if warmup and first and self.compare is not None:
+            if compares and self.compare is not None:
                 compared = partial(_compared, run, self.compare, standing.name)
                 standing.deviation = self._attempt(standing, "warm-up", compared)
             elif warmup:

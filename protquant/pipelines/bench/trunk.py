@@ -10,7 +10,7 @@ import torch
 from protquant.checkpoints.registry import KNOWN
 from protquant.demo.sizes import FOLDING_MODEL
 from protquant.errors import ProtquantError, suggestion
-from protquant.integer.blocks import IntegerBlocks
+from protquant.integer.blocks import IntegerBlocks, may_record
 from protquant.models import ESMFoldConfig
 from protquant.models.trunk import TrunkConfig
 from protquant.pipelines.bench.baselines_trunk import TRUNK_BASELINES, TrunkWork, random_inputs, trunk_baseline
@@ -143,14 +143,21 @@ def _integer(recipe: Recipe, work: TrunkWork, backend: str, seed: int) -> list[C
         assert isinstance(running, IntegerBlocks)
         return running
 
-    def build(records: bool) -> Callable[[], Any]:
-        return work.run(blocks().again(records=records), torch.float32)
+    def build(running: IntegerBlocks) -> Callable[[], Any]:
+        return work.run(running, torch.float32)
 
-    contenders = [integers.contender(recipe.name, lambda: build(False))]
-    if work.single.device.type == "cuda":
-        notes = "the same, replayed as one CUDA graph, which holds the memory that the row above takes beside its own"
-        recorded = Contender(f"{recipe.name}, recorded", lambda: build(True), notes)
-        contenders.append(recorded)
+    contenders = [integers.contender(recipe.name, lambda: build(blocks().again(records=False)))]
+    if may_record(work.pair):
+        recorded = cache(lambda: blocks().again(records=True))
+
+        def notes() -> str:
+            if not recorded().is_recorded:
+                return "NOT recorded: as the row above"
+            return (
+                "the same, replayed as one CUDA graph, which holds the memory that the row above takes beside its own"
+            )
+
+        contenders.append(Contender(f"{recipe.name}, recorded", lambda: build(recorded()), notes))
     return contenders
 
 

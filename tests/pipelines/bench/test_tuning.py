@@ -16,7 +16,8 @@ import triton
 from protquant.errors import ProtquantError
 from protquant.kernels.gpu import tuned as module
 from protquant.kernels.gpu.int8_linear import linear_int8, linear_int8_kernel
-from protquant.kernels.gpu.tiles import MatmulTile, linear_key
+from protquant.kernels.gpu.tiles import MatmulTile
+from protquant.kernels.gpu.tiles_triangle import AttentionTile
 from protquant.kernels.gpu.tuned import keep_tiles, tuned, tuned_tiles
 from protquant.pipelines.bench.tuning import Case, cases_of, tune
 
@@ -60,13 +61,20 @@ def test_a_tile_that_gives_something_else_is_an_error():
         tune([case(WRONG)], clock({DEFAULT: 10.0, WRONG: 1.0}))
 
 
-def test_every_case_is_of_a_key_that_a_kernel_looks_for():
-    with torch.device("meta"):
-        keys = [case.key for case in cases_of(torch.device("meta"), 32)]
-    assert len(keys) == len(set(keys))
-    assert linear_key("int8", 128, False) in keys and linear_key("int4", 1024, True) in keys
-    assert {"triangle_product", "triangle_product, ragged", "gated_projection", "transition_int8"} <= set(keys)
-    assert "attention_int8, 32 channels" in keys
+def test_every_case_is_of_the_key_that_its_kernel_looks_for(monkeypatch: pytest.MonkeyPatch):
+    asked = list[str]()
+
+    def ask(key: str, device: torch.device, default: MatmulTile) -> MatmulTile:
+        asked.append(key)
+        return default
+
+    for kernel in ("attention", "gated_projection", "int4_linear", "int8_linear", "transition", "triangle_product"):
+        monkeypatch.setattr(f"protquant.kernels.gpu.{kernel}.tuned", ask)
+    monkeypatch.setattr("protquant.pipelines.bench.tuning._SINGLE", 288)
+    cases = list(cases_of(torch.device("cpu"), 17))
+    for case in cases:
+        case.run(None)
+    assert asked == [case.key for case in cases] and len(set(asked)) == len(asked)
 
 
 @pytest.fixture
@@ -96,6 +104,17 @@ def test_tiles_are_added_to_those_that_are_kept(as_on_a_gpu: Path):
     assert tuned_tiles(GPU) == {"one": (32, 16, 32, 4, 2), "other": (128, 16, 32, 4, 2)}
     assert tuned("one", torch.device("cpu"), DEFAULT) == FAST
     assert tuned("none", torch.device("cpu"), DEFAULT) == DEFAULT
+
+
+def test_what_is_no_longer_the_fastest_is_forgotten(as_on_a_gpu: Path):
+    keep_tiles(GPU, {"one": FAST, "other": LARGE})
+    keep_tiles(GPU, {"one": None})
+    assert tuned_tiles(GPU) == {"other": (128, 16, 32, 4, 2)}
+
+
+def test_a_tile_of_too_few_numbers_is_none(as_on_a_gpu: Path):
+    keep_tiles(GPU, {"one": AttentionTile(64, 64, 4, 2)})
+    assert tuned("one", torch.device("cpu"), DEFAULT) == DEFAULT
 
 
 def test_tiles_of_another_triton_do_not_count(as_on_a_gpu: Path, monkeypatch: pytest.MonkeyPatch):

@@ -1,0 +1,33 @@
+"""Blocks that are recorded as a CUDA graph give what those do that are launched one by one."""
+
+import pytest
+import torch
+
+pytest.importorskip("triton")
+
+from protquant.demo.sizes import FOLDING_MODEL
+from protquant.integer import to_integer
+from protquant.integer.blocks import IntegerBlocks
+from protquant.pipelines.bench.baselines_trunk import TrunkWork, random_inputs
+from protquant.quant import calibrate, load_recipe, quantize
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
+@pytest.mark.parametrize("length", [64, 77])
+def test_a_replay_is_the_same_bit_by_bit(length: int):
+    with torch.device("cpu"):
+        work = TrunkWork.random(FOLDING_MODEL.trunk, length, blocks=2, device="cuda")
+        others = random_inputs(work.config, 48, protein=1, device="cuda")
+        statistics = calibrate(work.blocks, [others], lambda model, three: model(*three))
+        recorded, _ = to_integer(quantize(work.blocks, load_recipe("w8a8-int8"), statistics)[0])
+        assert isinstance(recorded, IntegerBlocks)
+        launched = recorded.again(records=False)
+        for number in range(4):
+            # Modes change between passes: what was made in one must not be bound to it.
+            with torch.inference_mode(number % 2 == 1), torch.no_grad():
+                single, pair = work.single + number, work.pair - number
+                found = recorded(single.clone(), pair.clone(), work.mask)
+                expected = launched(single.clone(), pair.clone(), work.mask)
+            assert recorded.is_recorded == (number > 0)
+            for one, other in zip(found, expected, strict=True):
+                assert torch.equal(one, other)
