@@ -165,8 +165,8 @@ class IntegerSelfAttention(nn.Module):
             attended = x.new_empty(len(x), self.heads, self.channels // self.heads, dtype=torch.float32)
             one_by_one = self.simulated or maps is not None
             for some, length in _of_one_length(tile.sequences, most=1 if one_by_one else None):
-                parts = (part[:, some].unflatten(1, (-1, length)) for part in (q, k, v))
-                out, attention = self._attend(*parts, x.dtype, maps is not None)
+                queries, keys, values = (part[:, some].unflatten(1, (-1, length)) for part in (q, k, v))
+                out, attention = self._attend(queries, keys, values, x.dtype, maps is not None)
                 attended[some] = out.flatten(1, 2).transpose(0, 1)
                 if maps is not None and attention is not None:
                     maps.append(attention)
