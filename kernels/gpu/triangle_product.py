@@ -89,7 +89,7 @@ def triangle_product_kernel(
     scale = tl.load(left_scale_ptr + channel * left_scale_stride)
     scale *= tl.load(right_scale_ptr + channel * right_scale_stride)
     tl.store(
-        y_ptr + (channel * ROWS + rows[:, None]) * COLUMNS + columns[None, :],
+        y_ptr + channel * ROWS * COLUMNS + rows[:, None] * COLUMNS + columns[None, :],
         (total.to(tl.float32) * scale).to(y_ptr.dtype.element_ty),
         mask=row_mask[:, None] & column_mask[None, :],
     )
