@@ -38,6 +38,8 @@ def triangle_product_kernel(
     right_k_stride,
     left_scale_stride,
     right_scale_stride,
+    y_row_stride,
+    y_channel_stride,
     PADDING: tl.constexpr,
     BLOCK_I: tl.constexpr,
     BLOCK_J: tl.constexpr,
@@ -89,7 +91,7 @@ def triangle_product_kernel(
     scale = tl.load(left_scale_ptr + channel * left_scale_stride)
     scale *= tl.load(right_scale_ptr + channel * right_scale_stride)
     tl.store(
-        y_ptr + channel * ROWS * COLUMNS + rows[:, None] * COLUMNS + columns[None, :],
+        y_ptr + channel * y_channel_stride + rows[:, None] * y_row_stride + columns[None, :],
         (total.to(tl.float32) * scale).to(y_ptr.dtype.element_ty),
         mask=row_mask[:, None] & column_mask[None, :],
     )
@@ -154,6 +156,8 @@ def triangle_product(
         *right.stride(),
         0 if len(left_scale) == 1 else 1,
         0 if len(right_scale) == 1 else 1,
+        j,
+        i * j,
         PADDING=_PADDING if is_padded else 1,
         BLOCK_I=tile.block_m,
         BLOCK_J=tile.block_n,

@@ -78,7 +78,7 @@ def _triangle_products(target: str) -> Iterator[Variant]:
         for has_zeros, dtype, residues in _TRIANGLE_PRODUCTS:
             tile = triangle_tile(target, is_aligned=bool(residues))
             operands = [f"{side}_{axis}_stride" for side in ("left", "right") for axis in ("channel", strided)]
-            sizes = ["ROWS", "COLUMNS", "K"]
+            sizes = ["ROWS", "COLUMNS", "K", "y_row_stride", "y_channel_stride"]
             aligned = (*operands, *sizes) if residues == "16 n residues" else tuple(operands) if residues else ()
             numbers = [*operands, *sizes, "left_scale_stride", "right_scale_stride"]
             settings: dict[str, Any] = {} if has_zeros else dict.fromkeys(zeros)
