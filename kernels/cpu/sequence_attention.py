@@ -47,7 +47,7 @@ def attention_of_codes(
     heads, tokens, channels = q.shape
     out = torch.empty(tokens, heads, channels)
     # Made once: fresh memory costs more than what is reckoned in it.
-    memory = _Memory()
+    memory = _Memory(v.dtype)
     for some in sequences:
         if multiplies_codes(some.stop - some.start):
             _attend(q[:, some], k[:, some], v[:, some], scale, q_zero, out[some].transpose(0, 1), memory)
@@ -59,16 +59,17 @@ def attention_of_codes(
 
 
 class _Memory:
-    """Buffers of the products and logits of some heads, as large as was needed so far."""
+    """Buffers of the products, logits and rounded probabilities of some heads, as large as was needed so far."""
 
-    def __init__(self) -> None:
-        self._sums, self._logits = torch.empty(0, dtype=torch.int32), torch.empty(0)
+    def __init__(self, dtype: torch.dtype) -> None:
+        self._buffers = [torch.empty(0, dtype=each) for each in (torch.int32, torch.float32, dtype)]
 
-    def of(self, *shape: int) -> tuple[Tensor, Tensor]:
+    def of(self, *shape: int) -> tuple[Tensor, Tensor, Tensor]:
         numel = torch.Size(shape).numel()
-        if numel > self._sums.numel():
-            self._sums, self._logits = torch.empty(numel, dtype=torch.int32), torch.empty(numel)
-        return self._sums[:numel].view(shape), self._logits[:numel].view(shape)
+        if numel > self._buffers[0].numel():
+            self._buffers = [torch.empty(numel, dtype=buffer.dtype) for buffer in self._buffers]
+        sums, logits, probs = (buffer[:numel].view(shape) for buffer in self._buffers)
+        return sums, logits, probs
 
 
 def _attend(
@@ -86,11 +87,12 @@ def _attend(
     step = max(1, _LOGITS // length**2)
     for first in range(0, len(q), step):
         some = slice(first, min(first + step, len(q)))
-        sums, logits = memory.of(some.stop - some.start, length, length)
-        for each, queries, keys in zip(sums, q[some], k[some], strict=True):
-            torch._int_mm(queries, keys.T, out=each)  # noqa: SLF001
-        torch.mul(sums, scale, out=logits)
+        sums, logits, probs = memory.of(some.stop - some.start, length, length)
+        for each, queries, keys in zip(sums.unbind(), q[some].unbind(), k[some].mT.unbind(), strict=True):
+            torch._int_mm(queries, keys, out=each)  # noqa: SLF001
+        # One after the other: a product that changes the type as well takes half as long again.
+        logits.copy_(sums).mul_(scale)
         if by_key is not None:
             logits += by_key[some]
         torch.softmax(logits, -1, out=logits)
-        out[some] = torch.bmm(logits.to(v.dtype), v[some])
+        out[some] = torch.bmm(logits if v.dtype == logits.dtype else probs.copy_(logits), v[some])
