@@ -6,7 +6,6 @@ was timed with another version of triton does not count.
 
 import json
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import astuple, fields
 from functools import cache
@@ -19,6 +18,7 @@ import triton
 from protquant.cache_folder import cache_folder
 from protquant.kernels.gpu.tiles import MatmulTile
 from protquant.kernels.gpu.tiles_triangle import AttentionTile, TransitionTile
+from protquant.proteins import atomic_write, prepare_folder
 
 __all__ = ["keep_tiles", "tuned", "tuned_tiles"]
 
@@ -62,7 +62,7 @@ def keep_tiles(gpu: str, tiles: Mapping[str, Tile | None]) -> Path | None:
 
     Raises
     ------
-    OSError
+    ProtquantError
         Where it cannot be written; what was there stays.
     """
     path = _path(gpu)
@@ -70,10 +70,8 @@ def keep_tiles(gpu: str, tiles: Mapping[str, Tile | None]) -> Path | None:
         return None
     kept = {key: tile for key, tile in tuned_tiles(gpu).items() if key not in tiles}
     kept |= {key: astuple(tile) for key, tile in tiles.items() if tile is not None}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(f".{os.getpid()}")
-    unfinished.write_text(json.dumps({"gpu": gpu, "triton": triton.__version__, "tiles": kept}, indent=1) + "\n")
-    unfinished.replace(path)
+    prepare_folder(path.parent)
+    atomic_write(path, json.dumps({"gpu": gpu, "triton": triton.__version__, "tiles": kept}, indent=1) + "\n")
     tuned_tiles.cache_clear()
     return path
 

@@ -15,6 +15,7 @@ from protquant.pipelines.bench.roofline import GPUS, roofline
 
 _ROOFLINE_COLUMNS = ["kernel", "shape", "gpu", "megabytes", "gigaoperations", "bound", "predicted microseconds"]
 _TUNED_COLUMNS = ["kernel", "work", "table us", "best us", "x", "tile", "tried"]
+_TUNED_LENGTH = 384
 _COLUMNS = ["kernel", "target", "registers", "spill bytes", "shared bytes", "matrix instructions", "problem"]
 
 
@@ -38,7 +39,9 @@ def kernels_command(
         bool,
         typer.Option("--tune", help="Look for the fastest tiles on the GPU at hand, and keep them for later runs."),
     ] = False,
-    length: Annotated[int, typer.Option(min=16, help="Residues of the protein that --tune works on.")] = 384,
+    length: Annotated[
+        int | None, typer.Option(min=16, help="Residues of the protein that --tune works on.  [default: 384]")
+    ] = None,
     as_json: JSON = False,
 ) -> None:
     """Compile the Triton kernels for GPUs that need not be there, and show what the machine code is like.
@@ -57,8 +60,10 @@ def kernels_command(
     if sum((tune, show_roofline, bool(check))) > 1:
         raise ProtquantError("--check, --roofline and --tune are three tables; ask for one at a time")
     if tune:
-        _tune(length, only, as_json)
+        _tune(length or _TUNED_LENGTH, only, as_json)
         return
+    if length is not None:
+        raise ProtquantError("--length is that of --tune, which was not asked for")
     if show_roofline:
         _print_roofline(as_json)
         return
@@ -113,7 +118,7 @@ def _tune(length: int, only: str | None, as_json: bool) -> None:
     try:
         path = keep_tiles(gpu, tiles)
         said = "PROTQUANT_CACHE is off: not kept" if path is None else f"kept in {path}"
-    except OSError as error:
+    except ProtquantError as error:
         path, said = None, f"NOT kept: {error}"
     if as_json:
         document = {"gpu": gpu, "file": None if path is None else str(path), "said": said}

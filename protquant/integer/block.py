@@ -56,7 +56,6 @@ class IntegerFoldingBlock(nn.Module):
         self.on_integers = [name for name, module in self.named_children() if module is not block.get_submodule(name)]
         self.pair_residual = block.pair_residual
         self.codecs = {name: pair_codec(tap, backend) for name, tap in block.pair_residual.items()}
-        self.hands_on_codes = False
 
     next_inputs = staticmethod(FoldingBlock.next_inputs)
 
@@ -67,7 +66,7 @@ class IntegerFoldingBlock(nn.Module):
         mask: Bool[Tensor, "b l"] | None,
         chunk_size: int | None = None,
     ) -> tuple[Float[Tensor, "b l s"], Float[Tensor, "b i j c"] | PairStream]:
-        """`mask` may be None where all residues are valid.
+        """The pair comes back as it was given: in float, or as it is kept. `mask` may be None where all are valid.
 
         `chunk_size` is for parts that are not on integers; the others choose their own.
         """
@@ -94,7 +93,7 @@ class IntegerFoldingBlock(nn.Module):
             self.pair_transition.add_to_pair(stream, self.codecs["pair_transition"])
         else:
             self._simulate("pair_transition", stream, stream.floats())
-        return single, stream if self.hands_on_codes else stream.floats()
+        return single, pair if isinstance(pair, PairStream) else stream.floats()
 
     def _update_single(
         self,

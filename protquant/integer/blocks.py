@@ -65,9 +65,6 @@ class IntegerBlocks(FoldingBlocks):
 
     def __init__(self, blocks: Iterable[nn.Module], calls: Counter[tuple[str, str]] | None = None) -> None:
         super().__init__(blocks)
-        for block in self:
-            if isinstance(block, IntegerFoldingBlock):
-                block.hands_on_codes = True
         self.records = True
         self._calls = Counter() if calls is None else calls  # of the backend: what is replayed counts as well
         self._seen: Hashable = None
@@ -130,10 +127,10 @@ class IntegerBlocks(FoldingBlocks):
         self, single: Tensor, pair: Tensor, mask: Tensor | None, chunk_size: int | None
     ) -> tuple[Tensor, Tensor]:
         """Blocks hand the pair to each other as it is kept."""
-        kept: Tensor | PairStream = pair
+        kept = PairStream(pair)
         for block in self:
             single, kept = block(single, kept, mask, chunk_size)
-        return single, kept.floats() if isinstance(kept, PairStream) else kept
+        return single, kept.floats()
 
     def _can_record(self, single: Tensor, pair: Tensor, mask: Tensor | None) -> bool:
         if not self.records or torch.is_grad_enabled() or mask is not None or single.dtype != pair.dtype:

@@ -56,6 +56,12 @@ def test_tables_are_asked_for_one_at_a_time():
     assert "--check, --roofline and --tune are three tables; ask for one at a time" in result.output
 
 
+def test_a_length_without_tuning_is_an_error():
+    result = CliRunner().invoke(app, ["kernels", "--length", "64"])
+    assert result.exit_code == 2
+    assert "--length is that of --tune, which was not asked for" in result.output
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_tiles_cannot_be_tuned_without_a_gpu():
     result = CliRunner().invoke(app, ["kernels", "--tune"])

@@ -1,7 +1,7 @@
 """`protquant kernels --tune`: which tiles are the fastest on the GPU at hand."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import torch
@@ -26,38 +26,24 @@ __all__ = ["Case", "TunedCase", "cases_of", "tune"]
 _PAIR, _HEADS, _HEAD, _SINGLE = 128, 4, 32, 1024
 
 # Rows, columns and depth of a tile, warps, stages.
-_LINEARS = tuple(
-    MatmulTile(*numbers)
-    for numbers in (
-        *((64, 64, 128, 4, 2), (64, 128, 128, 4, 2), (128, 64, 128, 4, 2), (128, 64, 128, 8, 2), (128, 128, 128, 4, 2)),
-        *((128, 128, 128, 8, 2), (128, 128, 64, 8, 3), (64, 128, 64, 4, 3), (128, 32, 128, 4, 2), (256, 64, 128, 8, 2)),
-    )
+_LINEARS = (
+    *((64, 64, 128, 4, 2), (64, 128, 128, 4, 2), (128, 64, 128, 4, 2), (128, 64, 128, 8, 2), (128, 128, 128, 4, 2)),
+    *((128, 128, 128, 8, 2), (128, 128, 64, 8, 3), (64, 128, 64, 4, 3), (128, 32, 128, 4, 2), (256, 64, 128, 8, 2)),
 )
-_GATED = tuple(
-    MatmulTile(*numbers)
-    for numbers in (
-        *((64, 64, 128, 4, 2), (64, 128, 128, 4, 2), (128, 64, 128, 8, 2), (64, 32, 128, 4, 2), (128, 32, 128, 4, 2)),
-        *((128, 64, 64, 8, 3), (32, 128, 128, 4, 2)),
-    )
+_GATED = (
+    *((64, 64, 128, 4, 2), (64, 128, 128, 4, 2), (128, 64, 128, 8, 2), (64, 32, 128, 4, 2), (128, 32, 128, 4, 2)),
+    *((128, 64, 64, 8, 3), (32, 128, 128, 4, 2)),
 )
-_TRIANGLES = tuple(
-    MatmulTile(*numbers)
-    for numbers in (
-        *((64, 64, 64, 4, 3), (128, 128, 128, 8, 3), (128, 128, 64, 8, 4), (128, 64, 128, 4, 3), (64, 128, 128, 4, 3)),
-        *((128, 256, 64, 8, 3), (64, 64, 128, 4, 3)),
-    )
+_TRIANGLES = (
+    *((64, 64, 64, 4, 3), (128, 128, 128, 8, 3), (128, 128, 64, 8, 4), (128, 64, 128, 4, 3), (64, 128, 128, 4, 3)),
+    *((128, 256, 64, 8, 3), (64, 64, 128, 4, 3)),
 )
-_ATTENTIONS = tuple(
-    AttentionTile(*numbers)
-    for numbers in (
-        *((64, 32, 4, 2), (64, 64, 4, 2), (64, 64, 4, 3), (64, 128, 4, 2), (128, 32, 8, 2), (128, 64, 8, 3)),
-        *((128, 128, 8, 2), (128, 64, 4, 2)),
-    )
+# Queries or rows, keys or hidden channels, warps, stages.
+_ATTENTIONS = (
+    *((64, 32, 4, 2), (64, 64, 4, 2), (64, 64, 4, 3), (64, 128, 4, 2), (128, 32, 8, 2), (128, 64, 8, 3)),
+    *((128, 128, 8, 2), (128, 64, 4, 2)),
 )
-_TRANSITIONS = tuple(
-    TransitionTile(*numbers)
-    for numbers in ((64, 64, 4, 2), (64, 128, 8, 2), (128, 64, 8, 3), (128, 128, 8, 2), (64, 64, 8, 3), (64, 32, 4, 2))
-)
+_TRANSITIONS = ((64, 64, 4, 2), (64, 128, 8, 2), (128, 64, 8, 3), (128, 128, 8, 2), (64, 64, 8, 3), (64, 32, 4, 2))
 
 
 @dataclass(frozen=True)
@@ -72,7 +58,8 @@ class Case:
         The work, in words.
     default : tile
         Of the small table.
-    candidates : sequence of tiles
+    candidates : sequence of tuple of int
+        Numbers of other tiles of the same kind.
     run : callable
         Does the work with a tile.
     """
@@ -80,7 +67,7 @@ class Case:
     key: str
     what: str
     default: Tile
-    candidates: Sequence[Tile]
+    candidates: Sequence[tuple[int, ...]]
     run: Callable[[Any], Tensor]
 
 
@@ -246,7 +233,7 @@ def tune(
         expected = case.run(case.default).double()  # a copy: some write into the same memory
         before = best_time = measure(lambda case=case: case.run(case.default))  # type: ignore[misc]
         best, failed = case.default, 0
-        others = [tile for tile in case.candidates if tile != case.default]
+        others = [type(case.default)(*numbers) for numbers in case.candidates if numbers != astuple(case.default)]
         for tile in others:
             try:
                 y = case.run(tile).double()

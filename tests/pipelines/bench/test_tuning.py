@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,14 @@ DEFAULT, FAST, WRONG, LARGE = (MatmulTile(size, 16, 32, 4, 2) for size in (64, 3
 GPU = "NVIDIA H100 80GB/HBM3"
 
 
-def case(*candidates: MatmulTile) -> Case:
+def case(*others: MatmulTile) -> Case:
     def run(tile: MatmulTile) -> Tensor:
         if tile == LARGE:
             raise RuntimeError("out of resource: shared memory")
         run.last = tile  # type: ignore[attr-defined]
         return torch.full((3,), 500.0 if tile == WRONG else 100.0)
 
-    return Case("linear int8, few channels", "3 x 16 -> 8", DEFAULT, candidates, run)
+    return Case("linear int8, few channels", "3 x 16 -> 8", DEFAULT, [astuple(tile) for tile in others], run)
 
 
 def clock(times: dict[MatmulTile, float]) -> Callable[[Callable[[], Any]], float]:
@@ -132,6 +133,14 @@ def test_a_file_that_cannot_be_read_is_reported_and_counts_as_none(
     as_on_a_gpu.write_text(text)
     assert tuned_tiles(GPU) == {}
     assert "run `protquant kernels --tune` again" in caplog.text
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("PROTQUANT_CACHE", str(tmp_path / "file"))
+    tuned_tiles.cache_clear()
+    with pytest.raises(ProtquantError, match="file"):
+        keep_tiles(GPU, {"one": FAST})
 
 
 def test_nothing_is_kept_where_nothing_is_to_be(monkeypatch: pytest.MonkeyPatch):
