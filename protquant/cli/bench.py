@@ -52,6 +52,9 @@ Rounds = Annotated[int, typer.Option(min=1, help="Runs of each that are timed.")
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads to compute with.  [default: torch's]")]
 BackendName = Annotated[str, typer.Option("--backend", help=f"Of the integer kernels: {', '.join(BACKENDS)}.")]
 Memory = Annotated[bool, typer.Option("--memory", help="Measure the peak memory of activations too.")]
+KeepMemory = Annotated[
+    bool, typer.Option("--keep-memory", help="Let glibc keep memory that is freed: large float models are faster then.")
+]
 Output = Annotated[
     Path | None, typer.Option("-o", "--output", help="Write times of every round and facts of the machine as .json.")
 ]
@@ -69,6 +72,7 @@ def ops_command(
     rounds: Rounds = 20,
     threads: Threads = None,
     backend: BackendName = "auto",
+    keep_memory: KeepMemory = False,
     cpu_only: CpuOnly = False,
     seed: Seed = 0,
     output: Output = None,
@@ -84,6 +88,7 @@ def ops_command(
         rounds=rounds,
         threads=threads,
         backend=backend,
+        keep_memory=keep_memory,
         device=pick_device(cpu_only),
         seed=seed,
     )
@@ -100,6 +105,7 @@ def trunk_command(
     rounds: Rounds = 5,
     threads: Threads = None,
     backend: BackendName = "auto",
+    keep_memory: KeepMemory = False,
     memory: Memory = False,
     blocks: Annotated[int, typer.Option(min=1, help="How many, one after the other.")] = 1,
     chunk_size: Annotated[
@@ -123,6 +129,7 @@ def trunk_command(
         rounds=rounds,
         threads=threads,
         backend=backend,
+        keep_memory=keep_memory,
         memory=memory,
         blocks=blocks,
         chunk_size=chunk_size,
@@ -148,6 +155,7 @@ def lm_command(
     rounds: Rounds = 5,
     threads: Threads = None,
     backend: BackendName = "auto",
+    keep_memory: KeepMemory = False,
     memory: Memory = False,
     cpu_only: CpuOnly = False,
     seed: Seed = 0,
@@ -169,6 +177,7 @@ def lm_command(
         rounds=rounds,
         threads=threads,
         backend=backend,
+        keep_memory=keep_memory,
         memory=memory,
         device=pick_device(cpu_only),
         esm_cpp_python=esm_cpp_python,
@@ -191,6 +200,7 @@ def fold_command(
     rounds: Rounds = 5,
     threads: Threads = None,
     backend: BackendName = "auto",
+    keep_memory: KeepMemory = False,
     memory: Memory = False,
     cpu_only: CpuOnly = False,
     calibration: CalibrationFile = None,
@@ -210,6 +220,7 @@ def fold_command(
         rounds=rounds,
         threads=threads,
         backend=backend,
+        keep_memory=keep_memory,
         memory=memory,
         device=pick_device(cpu_only),
         calibration=calibration,
@@ -284,7 +295,7 @@ def _show(report: BenchReport, output: Path | None, as_json: bool) -> None:
     else:
         for section in report.sections:
             print_table(section.rows(), section.columns, section.title)
-        for line in (*report.notes, str(report.machine)):
+        for line in (*report.notes, f"freed memory: {report.settings['freed memory']}", str(report.machine)):
             typer.echo(line)
     if output is not None:
         report.write(output)

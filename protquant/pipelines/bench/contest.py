@@ -109,6 +109,7 @@ def run_contest(
     rounds: int = 5,
     warmups: int = 1,
     clock: Callable[[], float] = time.perf_counter,
+    settle: Callable[[], Any] | None = None,
     finish: Callable[[], Any] | None = None,
     measure_memory: Callable[[Callable[[], Any]], PeakMemory] | None = None,
     compare: Callable[[str, Any], float] | None = None,
@@ -126,6 +127,8 @@ def run_contest(
         Runs of each that are timed, and runs before that are not.
     clock : callable
         Seconds.
+    settle : callable, optional
+        Called when all contenders are made, before the first runs.
     finish : callable, optional
         Waits until a device has done what it was told to; part of every run.
     measure_memory : callable, optional
@@ -157,6 +160,8 @@ def run_contest(
     with tqdm(total=steps, unit="run", disable=None if progress is None else not progress, leave=False) as bar:
         contest.bar = bar
         contest.set_up()
+        if settle is not None:
+            settle()
         for number in range(warmups + rounds):
             round_number = number - warmups  # negative in warm-ups, which go in order
             contest.run_round(

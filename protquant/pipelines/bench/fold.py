@@ -39,6 +39,7 @@ def bench_fold(
     rounds: int = 5,
     threads: int | None = None,
     backend: str = "auto",
+    keep_memory: bool = False,
     memory: bool = False,
     device: torch.device | str = "cpu",
     calibration: Path | None = None,
@@ -60,6 +61,8 @@ def bench_fold(
         That torch computes with; by default as many as now.
     backend : str
         Of the integer kernels.
+    keep_memory : bool
+        Whether freed memory is kept, see `FreedMemory`.
     memory : bool
         Whether to measure the peak of activations too.
     calibration : Path, optional
@@ -80,7 +83,7 @@ def bench_fold(
     check_folding_options(num_recycles, None)
     recipes = [load_recipe(quant) for quant in quants]
     device = torch.device(device)
-    with computing_with(threads):
+    with computing_with(threads, keep_memory) as freed:
         network = check_folding_model(load(model, device=device))
         sequence = _first_sequence(fasta)
         sequences = calibration_sequences(calibration)
@@ -96,6 +99,7 @@ def bench_fold(
             contenders,
             _BASELINES,
             rounds=rounds,
+            settle=freed.settle,
             finish=finish_on(device),
             measure_memory=partial(peak_memory, device=device) if memory else None,
             compare=prints,
@@ -104,7 +108,12 @@ def bench_fold(
         machine = describe_machine()
     model = Path(model).name if Path(model).exists() else model  # a report tells of no folders
     settings: dict[str, Any] = {"model": model, "length": len(sequence), "rounds": rounds, "backend": backend}
-    settings |= {"threads": machine.threads, "device": device.type, "quants": [recipe.name for recipe in recipes]}
+    settings |= {
+        "freed memory": str(freed),
+        "threads": machine.threads,
+        "device": device.type,
+        "quants": [recipe.name for recipe in recipes],
+    }
     facts = {"integers against simulation": {r.name: prints.between(r.name, _simulated(r)) for r in recipes}}
     section = Section(f"{model}, {len(sequence)} residues", standings, _BASELINES, facts)
     notes = [

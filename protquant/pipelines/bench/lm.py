@@ -44,6 +44,7 @@ def bench_lm(
     rounds: int = 5,
     threads: int | None = None,
     backend: str = "auto",
+    keep_memory: bool = False,
     memory: bool = False,
     device: torch.device | str = "cpu",
     esm_cpp_python: str | None = None,
@@ -66,6 +67,8 @@ def bench_lm(
         That all compute with; by default as many as torch does now.
     backend : str
         Of the integer kernels.
+    keep_memory : bool
+        Whether freed memory is kept, see `FreedMemory`.
     memory : bool
         Whether to measure the peak of activations too; not that of another process.
     esm_cpp_python : str, optional
@@ -91,7 +94,7 @@ def bench_lm(
         raise ProtquantError("nothing to run: name a --quant or a --baseline")
     device, compared = torch.device(device), list(dict.fromkeys(baselines))
     sections = []
-    with computing_with(threads):
+    with computing_with(threads, keep_memory) as freed:
         model = random_esm2(LM_PRESETS[preset], seed).to(device)
         prepared = [_Prepared(recipe, model, backend, seed) for recipe in recipes]
         for workload in dict.fromkeys(workloads):
@@ -103,6 +106,7 @@ def bench_lm(
                 contenders,
                 compared,
                 rounds=rounds,
+                settle=freed.settle,
                 finish=finish_on(device),
                 measure_memory=partial(_memory, device=device) if memory else None,
                 compare=deviation,
@@ -114,7 +118,7 @@ def bench_lm(
         machine = describe_machine()
     settings: dict[str, Any] = {"preset": preset, "workloads": list(workloads), "rounds": rounds}
     settings |= {"threads": machine.threads, "backend": backend, "device": device.type, "seed": seed}
-    settings["quants"] = [recipe.name for recipe in recipes]
+    settings |= {"freed memory": str(freed), "quants": [recipe.name for recipe in recipes]}
     notes = (
         "x: how many times as fast, the median of ratios round by round (quartiles).",
         f"deviation: of logits of real tokens, relative to those of {sections[0].facts['deviation from']}.",

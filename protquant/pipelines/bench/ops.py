@@ -58,6 +58,7 @@ def bench_ops(
     rounds: int = 20,
     threads: int | None = None,
     backend: str = "auto",
+    keep_memory: bool = False,
     device: torch.device | str = "cpu",
     seed: int = 0,
     progress: bool | None = None,
@@ -72,6 +73,8 @@ def bench_ops(
         That torch computes with; by default as many as now.
     backend : str
         Of the integer kernels.
+    keep_memory : bool
+        Whether freed memory is kept, see `FreedMemory`.
 
     Returns
     -------
@@ -87,7 +90,7 @@ def bench_ops(
     check_backend(backend)
     device = torch.device(device)
     sections = []
-    with computing_with(threads), torch.inference_mode():
+    with computing_with(threads, keep_memory) as freed, torch.inference_mode():
         for name in dict.fromkeys(shapes):
             layer = _Layer(LINEAR_SHAPES[name], device, backend, seed)
             deviation = Deviation(layer.decode)
@@ -96,6 +99,7 @@ def bench_ops(
                 _BASELINES,
                 rounds=rounds,
                 warmups=2,
+                settle=freed.settle,
                 finish=finish_on(device),
                 compare=deviation,
                 progress=progress,
@@ -103,7 +107,7 @@ def bench_ops(
             sections.append(Section(str(LINEAR_SHAPES[name]), standings, _BASELINES))
         machine = describe_machine()
     settings = {"shapes": list(shapes), "rounds": rounds, "threads": machine.threads, "backend": backend}
-    settings |= {"device": device.type, "seed": seed}
+    settings |= {"freed memory": str(freed), "device": device.type, "seed": seed}
     notes = (
         "x: how many times as fast, the median of ratios round by round (quartiles).",
         "deviation: of the result from float32; rounding of weights and activations, no fault of a kernel.",

@@ -1,4 +1,4 @@
-"""What a benchmark is run under: threads, device, and names that are checked before the work."""
+"""What a benchmark is run under: threads, memory, device, and names that are checked before the work."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -8,28 +8,32 @@ from typing import Any
 import torch
 
 from protquant.errors import ProtquantError, suggestion
+from protquant.pipelines.bench.freed_memory import FreedMemory
 
 __all__ = ["check_names", "computing_with", "finish_on"]
 
 
 @contextmanager
-def computing_with(threads: int | None) -> Iterator[None]:
+def computing_with(threads: int | None, keep_memory: bool = False) -> Iterator[FreedMemory]:
     """Let torch compute with so many threads, and with as many as before afterwards; None changes nothing.
+
+    Yields
+    ------
+    FreedMemory
+        Entered; to be settled when what is timed is there.
 
     Raises
     ------
     ProtquantError
         For fewer than one thread.
     """
-    if threads is None:
-        yield
-        return
-    if threads < 1:
+    if threads is not None and threads < 1:
         raise ProtquantError(f"--threads {threads}: give 1 or more")
     before = torch.get_num_threads()
-    torch.set_num_threads(threads)
+    torch.set_num_threads(threads or before)
     try:
-        yield
+        with FreedMemory(keep_memory) as freed:
+            yield freed
     finally:
         torch.set_num_threads(before)
 

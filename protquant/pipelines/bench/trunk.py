@@ -42,6 +42,7 @@ def bench_trunk(
     rounds: int = 5,
     threads: int | None = None,
     backend: str = "auto",
+    keep_memory: bool = False,
     memory: bool = False,
     blocks: int = 1,
     chunk_size: int | None = None,
@@ -65,6 +66,8 @@ def bench_trunk(
         That torch computes with; by default as many as now.
     backend : str
         Of the integer kernels.
+    keep_memory : bool
+        Whether freed memory is kept, see `FreedMemory`.
     memory : bool
         Whether to measure the peak of activations too.
     blocks : int
@@ -90,7 +93,7 @@ def bench_trunk(
     check_backend(backend)
     recipes = [load_recipe(quant) for quant in quants]
     device = torch.device(device)
-    with computing_with(threads):
+    with computing_with(threads, keep_memory) as freed:
         work = TrunkWork.random(
             TRUNK_PRESETS[preset], length, blocks=blocks, chunk_size=chunk_size, seed=seed, device=device
         )
@@ -105,6 +108,7 @@ def bench_trunk(
             list(dict.fromkeys(baselines)),
             rounds=rounds,
             warmups=2,  # the second is recorded, where anything is
+            settle=freed.settle,
             finish=finish_on(device),
             measure_memory=partial(peak_memory, device=device) if memory else None,
             compare=deviation,
@@ -113,7 +117,12 @@ def bench_trunk(
         machine = describe_machine()
     settings = {"preset": preset, "length": length, "blocks": blocks, "chunk_size": chunk_size}
     settings |= {"rounds": rounds, "threads": machine.threads, "backend": backend}
-    settings |= {"device": device.type, "seed": seed, "quants": [recipe.name for recipe in recipes]}
+    settings |= {
+        "freed memory": str(freed),
+        "device": device.type,
+        "seed": seed,
+        "quants": [recipe.name for recipe in recipes],
+    }
     many = "one block" if blocks == 1 else f"{blocks} blocks"
     title = f"{many} of the trunk of {preset}, {length} residues, random weights"
     section = Section(title, standings, tuple(dict.fromkeys(baselines)), {"deviation from": deviation.reference})

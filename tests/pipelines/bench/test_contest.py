@@ -44,6 +44,13 @@ def test_every_other_round_goes_backwards():
     assert "".join(clock.order) == "abcabccbaabc"
 
 
+def test_all_is_made_before_things_settle_and_nothing_has_run_yet():
+    told: list[str] = []
+    contenders = [Contender(name, lambda name=name: told.append(name) or (lambda: told.append("run"))) for name in "ab"]
+    run_contest(contenders, rounds=1, warmups=0, settle=lambda: told.append("settle"), progress=False)
+    assert told == ["a", "b", "settle", "run", "run"]
+
+
 def test_warm_ups_are_not_timed():
     clock = Clock()
     (standing,) = run_contest([clock.contender("a", 100, 100, 1)], rounds=1, warmups=2, clock=clock, progress=False)
