@@ -78,12 +78,12 @@ class IntegerSelfAttention(nn.Module):
         if not self.simulated:
             rows.append((f"{path}.products", *self._what_attends))
         scales = [1.0 if grid is None else grid.scale for grid in self.grids]
-        self.logit_scale, self.value_scale = scales[0] * scales[1], scales[2]
+        self.logit_scale = scales[0] * scales[1]
         # Queries are quantized after they are scaled.
         self.factors = attn.scale / scales[0], 1 / scales[1], 1 / scales[2]
         self.order = _pairs_together(self.channels, self.heads)
         self._prepare_projections(attn, path, rows)
-        self._prepare_output(attn.out_proj, f"{path}.out_proj", rows)
+        self._prepare_output(attn.out_proj, scales[2], f"{path}.out_proj", rows)
 
     def _prepare_projections(self, attn: SelfAttention, path: str, rows: list[PartRow]) -> None:
         self.qkv: Linear | None = None
@@ -100,16 +100,22 @@ class IntegerSelfAttention(nn.Module):
             for name in _PROJECTIONS:
                 self.add_module(name, linear_twin(attn.get_submodule(name), self.backend, f"{path}.{name}", rows))
 
-    def _prepare_output(self, layer: nn.Module, path: str, rows: list[PartRow]) -> None:
+    def _prepare_output(self, layer: nn.Module, value_scale: float, path: str, rows: list[PartRow]) -> None:
         self.out: Linear | None = None
+        self.value_scale = value_scale
         try:
-            self.out_grid = input_grid(layer, path)
-            self.out = self.backend.prepare(integer_weight(layer, path), self.out_grid)
-            assert isinstance(layer, QuantizedLinear)
-            self.transforms = layer.transforms
-            rows.append((path, "integer", self.backend.kernel))
+            self.out_grid, weight = input_grid(layer, path), integer_weight(layer, path)
         except NoIntegerKernelError:
             self.out_proj = linear_twin(layer, self.backend, path, rows)
+            return
+        assert isinstance(layer, QuantizedLinear)
+        self.transforms = layer.transforms
+        if self.transforms is None:  # Codes are made of steps of values as they are.
+            weight, self.value_scale = replace(weight, scale=weight.scale * value_scale), 1.0
+            if isinstance(self.out_grid, Grid):
+                self.out_grid = replace(self.out_grid, scale=self.out_grid.scale / value_scale)
+        self.out = self.backend.prepare(weight, self.out_grid)
+        rows.append((path, "integer", self.backend.kernel))
 
     @property
     def _what_attends(self) -> tuple[str, str]:
