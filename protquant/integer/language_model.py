@@ -116,13 +116,8 @@ class IntegerESM2(ESM2):
         return rows
 
     def _embed(self, tokens: Int[Tensor, "b l"], packed: PackedSequences) -> Float[Tensor, "t c"]:
-        """Sequence by sequence: the share of masked tokens is one's own."""
-        x = self.embedding.weight.new_empty(len(packed), self.config.dim)
-        start = 0
-        for row, columns in zip(packed.batch_rows, packed.columns, strict=True):
-            x[start : start + len(columns)] = self.embed(tokens[row, columns][None])[0]
-            start += len(columns)
-        return x
+        x: Tensor = self.embedding(packed.pack(tokens))
+        return x * packed.pack(self.embedding_factor(tokens)).to(x.dtype)[:, None]
 
     def _turns(self, positions: Int[Tensor, " t"]) -> Complex[Tensor, "t p"]:
         angle = torch.outer(positions.float(), self.rotary.inverse_frequency)

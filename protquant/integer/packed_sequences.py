@@ -1,13 +1,35 @@
 """A padded batch without its padding: tokens of all sequences in the rows of one matrix."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-__all__ = ["PackedSequences", "SequenceTile"]
+__all__ = ["PackedSequences", "PaddedSequences", "SequenceTile"]
+
+
+class PaddedSequences(NamedTuple):
+    """Some sequences of a tile, padded to the longest of them: `b` of `l` tokens.
+
+    Attributes
+    ----------
+    rows : Tensor, shape=(b * l,), int64
+        Of the tile, in the order of the padded batch; padding is any of them.
+    valid : Tensor, shape=(b, l), bool
+        False for padding.
+    tokens, places : Tensor, shape=(n,), int64
+        Rows of the tile that are there, and where each lies in the padded batch.
+    """
+
+    length: int
+    rows: Int[Tensor, " bl"]
+    valid: Bool[Tensor, "b l"]
+    tokens: Int[Tensor, " n"]
+    places: Int[Tensor, " n"]
 
 
 @dataclass(frozen=True)
@@ -20,10 +42,46 @@ class SequenceTile:
         Of the packed matrix.
     sequences : tuple of slice
         Where each sequence lies in the tile.
+    device : torch.device
+        Where the rows are.
     """
 
     rows: slice
     sequences: tuple[slice, ...]
+    device: torch.device
+
+    @property
+    def length(self) -> int | None:
+        """Of all sequences; None where they differ."""
+        lengths = {some.stop - some.start for some in self.sequences}
+        return lengths.pop() if len(lengths) == 1 else None
+
+    @cached_property
+    def padded(self) -> tuple[PaddedSequences, ...]:
+        """All sequences, in batches in which none is less than half as long as another: little of them is padding."""
+        return tuple(self._pad(some) for some in _of_similar_length(self.sequences))
+
+    def _pad(self, sequences: Sequence[slice]) -> PaddedSequences:
+        starts = torch.tensor([some.start for some in sequences])
+        lengths = torch.tensor([some.stop - some.start for some in sequences])
+        length = int(lengths.max())
+        rows = starts[:, None] + torch.arange(length).minimum(lengths[:, None] - 1)
+        valid = torch.arange(length) < lengths[:, None]
+        places = valid.flatten().nonzero().squeeze(1)
+        tokens = rows.flatten()[places]
+        return PaddedSequences(length, *(x.to(self.device) for x in (rows.flatten(), valid, tokens, places)))
+
+
+def _of_similar_length(sequences: Sequence[slice]) -> Iterator[list[slice]]:
+    """In groups in which the shortest is at least half as long as the longest; the longest come first."""
+    group: list[slice] = []
+    for some in sorted(sequences, key=lambda each: each.start - each.stop):
+        if group and 2 * (some.stop - some.start) < group[0].stop - group[0].start:
+            yield group
+            group = []
+        group.append(some)
+    if group:
+        yield group
 
 
 class PackedSequences:
@@ -36,19 +94,20 @@ class PackedSequences:
 
     Attributes
     ----------
-    columns : list of Tensor, shape=(n,), int64
-        Of the batch, that the tokens of each sequence come from.
-    positions : Tensor, shape=(t,), int64
-        The same of all tokens: what rotary positions are made of.
+    lengths : list of int
+        Of the sequences.
+    batch_rows, positions : Tensor, shape=(t,), int64
+        Row and column of the batch that each token comes from; rotary positions are made of columns.
     """
 
     def __init__(self, valid: Bool[Tensor, "b l"]) -> None:
         self.shape = valid.shape
-        columns = [row.nonzero().squeeze(1) for row in valid]
-        self.batch_rows = [row for row, some in enumerate(columns) if len(some)]
-        self.columns: list[Int[Tensor, " n"]] = [columns[row] for row in self.batch_rows]
-        none = torch.empty(0, dtype=torch.int64, device=valid.device)
-        self.positions: Int[Tensor, " t"] = torch.cat([none, *self.columns])
+        # On the CPU, so that a GPU is waited for once.
+        on_cpu = valid.cpu()
+        self.lengths: list[int] = [count for count in on_cpu.sum(1).tolist() if count]
+        rows, columns = on_cpu.nonzero().unbind(1)
+        self.batch_rows: Int[Tensor, " t"] = rows.to(valid.device)
+        self.positions: Int[Tensor, " t"] = columns.to(valid.device)
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -58,38 +117,36 @@ class PackedSequences:
         tiles: list[SequenceTile] = []
         sequences: list[slice] = []
         start = 0
-        for length in map(len, self.columns):
+        for length in self.lengths:
             total = sequences[-1].stop if sequences else 0
             if sequences and tokens is not None and total + length > tokens:
-                tiles.append(SequenceTile(slice(start, start + total), tuple(sequences)))
+                tiles.append(self._tile(start, sequences))
                 start, total, sequences = start + total, 0, []
             sequences.append(slice(total, total + length))
         if sequences:
-            tiles.append(SequenceTile(slice(start, len(self)), tuple(sequences)))
+            tiles.append(self._tile(start, sequences))
         return tiles
+
+    def _tile(self, start: int, sequences: Sequence[slice]) -> SequenceTile:
+        return SequenceTile(slice(start, start + sequences[-1].stop), tuple(sequences), self.positions.device)
+
+    def pack(self, batch: Shaped[Tensor, "b l ..."]) -> Shaped[Tensor, "t ..."]:
+        """The tokens of a batch without its padding."""
+        return batch[self.batch_rows, self.positions]
 
     def unpack(self, rows: Float[Tensor, "t c"], batch: Float[Tensor, "b l c"] | None = None) -> Float[Tensor, "b l c"]:
         """Rows in the places of their tokens in a batch: in `batch`, or in one that is zero where there is padding."""
         if batch is None:
             batch = rows.new_zeros(*self.shape, rows.shape[1])
-        for row, columns, some in zip(self.batch_rows, self.columns, self._split(rows), strict=True):
-            batch[row, _as_slice(columns)] = some
+        batch[self.batch_rows, self.positions] = rows
         return batch
-
-    def _split(self, rows: Float[Tensor, "t c"]) -> Sequence[Float[Tensor, "n c"]]:
-        return rows.split([len(columns) for columns in self.columns]) if self.columns else []
 
     def unpack_maps(
         self, maps: Sequence[Float[Tensor, "h n n"]], batch: Float[Tensor, "b h l l"]
     ) -> Float[Tensor, "b h l l"]:
         """The same of attention between the tokens of each sequence."""
-        for row, columns, some in zip(self.batch_rows, self.columns, maps, strict=True):
-            item = batch[row]
+        places = zip(self.batch_rows.split(self.lengths), self.positions.split(self.lengths), maps, strict=True)
+        for rows, columns, some in places:
+            item = batch[int(rows[0])]
             item[:, columns[:, None], columns] = some.to(batch.dtype)
         return batch
-
-
-def _as_slice(columns: Int[Tensor, " n"]) -> slice | Tensor:
-    """Columns that lie next to each other as a slice: copies of rows are faster."""
-    first, last = int(columns[0]), int(columns[-1]) + 1
-    return slice(first, last) if last - first == len(columns) else columns

@@ -19,7 +19,7 @@ from protquant.kernels.backend import Backend, Linear
 from protquant.kernels.cpu import CPUBackend
 from protquant.kernels.cpu.quantize import quantize_static
 from protquant.kernels.cpu.sequence_attention import attention_of_codes, multiplies_codes
-from protquant.kernels.operands import Grid, IntegerWeight
+from protquant.kernels.operands import Codes8, Grid, IntegerWeight
 from protquant.models.esm2 import SelfAttention
 from protquant.quant.modules import QuantizedLinear
 from protquant.sites import Tap
@@ -69,12 +69,15 @@ class IntegerSelfAttention(nn.Module):
             self.simulated = True
             rows.append((f"{path}.products", "simulated", str(reason)))
         self.dtype = dtype or (backend.update_dtype if all(self.grids) else torch.float32)
-        on_cpu = isinstance(backend, CPUBackend) and backend.can.int_mm
-        self.on_codes = on_cpu and self.grids[0] is not None and self.grids[1] is not None
-        # The one grid of steps that all three are on, where their codes count from 0.
-        steps = {None if grid is None else replace(grid, scale=1.0) for grid in self.grids}
-        first = next(iter(steps))
-        self.step_grid = first if self.on_codes and len(steps) == 1 and first and first.unsigned.zero == 128 else None
+        cpu = backend if isinstance(backend, CPUBackend) else None
+        multiplies = cpu is not None and cpu.can.int_mm
+        self.on_codes = multiplies and self.grids[0] is not None and self.grids[1] is not None
+        # Grids of the steps that are left when the scales have gone elsewhere.
+        self.step_grids = _step_grids(self.grids)
+        self.by_backend = cpu is None and self.step_grids is not None and self.dtype == backend.update_dtype
+        # The one that all three are on, where their codes count from 0.
+        one = self.step_grids[0] if self.step_grids is not None and len(set(self.step_grids)) == 1 else None
+        self.step_grid = one if self.on_codes and one is not None and one.unsigned.zero == 128 else None
         if not self.simulated:
             rows.append((f"{path}.products", *self._what_attends))
         scales = [1.0 if grid is None else grid.scale for grid in self.grids]
@@ -119,6 +122,8 @@ class IntegerSelfAttention(nn.Module):
 
     @property
     def _what_attends(self) -> tuple[str, str]:
+        if self.by_backend:
+            return "integer", "int8 queries, keys and values, float32 softmax"
         if self.on_codes:
             return "integer", f"int8 queries and keys, float32 softmax, probabilities and values in {self._dtype_name}"
         if any(self.grids):
@@ -156,6 +161,9 @@ class IntegerSelfAttention(nn.Module):
         maps : list, optional
             Is given the attention of each sequence, in float32.
         """
+        if self.by_backend and maps is None:
+            self._add_output(self._attend_codes(self._rotated(x, norm, turns), tile), x)
+            return
         q, k, v = self._projected(x, norm, turns)
         if self.on_codes and maps is None:
             for some in tile.sequences:
@@ -189,13 +197,41 @@ class IntegerSelfAttention(nn.Module):
         step = max(1, _PROJECTED_BYTES // (3 * 4 * self.channels)) if x.device.type == "cpu" else max(1, len(x))
         for first in range(0, len(x), step):
             some = slice(first, first + step)
-            y = self._project(x[some], norm)
-            heads = y.view(len(y), 3, self.heads, -1)
-            torch.view_as_complex(heads[:, :2].unflatten(-1, (-1, 2))).mul_(turns[some, None, None])
+            y = self._rotated(x[some], norm, turns[some])
             # Bytes are made in the order that is there, and then moved.
             for out, part in zip((q, k, v), self._rounded(y), strict=True):
                 out[:, some] = part.view(len(y), self.heads, -1).transpose(0, 1)
         return q, k, v
+
+    def _rotated(self, x: Float[Tensor, "t c"], norm: nn.Module, turns: Complex[Tensor, "t p"]) -> Float[Tensor, "t n"]:
+        """Rotated queries and keys, and values, side by side, float32."""
+        y = self._project(x, norm)
+        heads = y.view(len(y), 3, self.heads, -1)
+        torch.view_as_complex(heads[:, :2].unflatten(-1, (-1, 2))).mul_(turns[:, None, None])
+        return y
+
+    def _attend_codes(self, y: Float[Tensor, "t n"], tile: SequenceTile) -> Float[Tensor, "t c"]:
+        """What the backend's own attention gives, in steps of values: one call for all sequences of similar length."""
+        grids = self.step_grids
+        assert grids is not None
+        codes = self._codes(y, grids)
+        if tile.length is not None:
+            return self.backend.attention(codes, grids, self.heads, tile.length, self.logit_scale, None, None)
+        attended = None
+        for length, rows, valid, tokens, places in tile.padded:
+            padded = replace(codes, data=codes.data[rows])
+            some = self.backend.attention(padded, grids, self.heads, length, self.logit_scale, None, valid)
+            if attended is None:
+                attended = some.new_empty(len(y), self.channels)
+            attended[tokens] = some[places]
+        assert attended is not None
+        return attended
+
+    def _codes(self, y: Float[Tensor, "t n"], grids: tuple[Grid, Grid, Grid]) -> Codes8:
+        if len(set(grids)) == 1:
+            return self.backend.quantize(y, grids[0])
+        parts = [self.backend.quantize(part, grid) for part, grid in zip(y.chunk(3, 1), grids, strict=True)]
+        return replace(parts[0], data=torch.cat([part.data for part in parts], 1))
 
     def _rounded(self, y: Float[Tensor, "t n"]) -> tuple[Num[Tensor, "t c"], ...]:
         """Queries, keys and values in whole steps where they have grids, or as signed codes; takes their memory."""
@@ -252,12 +288,12 @@ class IntegerSelfAttention(nn.Module):
 
     def _add_output(self, attended: Float[Tensor, "t c"], x: Float[Tensor, "t c"]) -> None:
         if self.value_scale != 1:
-            attended.mul_(self.value_scale)
+            attended = attended.float().mul_(self.value_scale)
         if self.out is None:
             x += self.out_proj(attended.to(x.dtype))
             return
         if self.transforms is not None:
-            attended = self.transforms(attended)
+            attended = self.transforms(attended.float())
         self.backend.linear(self.backend.quantize(attended, self.out_grid), self.out, residual=x)
 
 
@@ -275,6 +311,14 @@ def _of_one_length(sequences: Sequence[slice], most: int | None = None) -> Itera
 
 def _length(some: slice) -> int:
     return int(some.stop - some.start)
+
+
+def _step_grids(grids: tuple[Grid | None, ...]) -> tuple[Grid, Grid, Grid] | None:
+    """Grids of queries, keys and values with steps of 1; None where one of them has none."""
+    q, k, v = grids
+    if q is None or k is None or v is None:
+        return None
+    return replace(q, scale=1.0), replace(k, scale=1.0), replace(v, scale=1.0)
 
 
 def _operand_grids(attn: SelfAttention, path: str) -> tuple[Grid | None, ...]:

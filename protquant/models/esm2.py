@@ -282,14 +282,18 @@ class ESM2(nn.Module):
 
     def embed(self, tokens: Int[Tensor, "b l"]) -> Float[Tensor, "b l c"]:
         """Token embedding; `<mask>` is zero and the rest rescaled for the share of masks seen in training."""
-        x = self.embedding(tokens)
+        x: Tensor = self.embedding(tokens)
+        return x * self.embedding_factor(tokens).to(x.dtype)[..., None]
+
+    def embedding_factor(self, tokens: Int[Tensor, "b l"]) -> Float[Tensor, "b l"]:
+        """What each token's embedding is multiplied with; 0 for padding."""
         padding = tokens.eq(PAD)
-        if self.config.token_dropout:
-            masked = tokens.eq(MASK)
-            x = x.masked_fill(masked.unsqueeze(-1), 0.0)
-            ratio = masked.sum(-1) / (~padding).sum(-1)
-            x = x * ((1 - _MASK_RATIO_IN_TRAINING) / (1 - ratio)).to(x.dtype)[:, None, None]
-        return x.masked_fill(padding.unsqueeze(-1), 0.0)
+        if not self.config.token_dropout:
+            return (~padding).float()
+        masked = tokens.eq(MASK)
+        ratio = masked.sum(-1) / (~padding).sum(-1)
+        factor = ((1 - _MASK_RATIO_IN_TRAINING) / (1 - ratio))[:, None].expand(tokens.shape)
+        return factor.masked_fill(padding | masked, 0.0)
 
     def forward(
         self, tokens: Int[Tensor, "b l"], return_hidden: bool = False, return_attentions: bool = False

@@ -1,6 +1,7 @@
 """ESM-2 on integers: what simulation gives, without padding."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -117,13 +118,18 @@ def test_a_trained_model_gives_what_its_simulation_gives():
     assert distance(ours, exact) < 1.1 * distance(simulation, exact)
 
 
-def test_neighbors_of_one_length_attend_in_one_call():
-    lengths = (7, 7, 7, 12, 7, 1, 1)
-    sequences = [SEQUENCES[1][:length] for length in lengths]
-    backend = ReferenceBackend()
+@pytest.mark.parametrize(
+    ("backend", "kernel", "calls"),
+    [
+        (CPUBackend(replace(features(), int_mm=False)), "torch SDPA, float32", 4),  # neighbors of one length
+        (ReferenceBackend(), "reference", 2),  # 14 and 9 tokens are padded, but not 3
+    ],
+)
+def test_sequences_of_one_length_attend_in_one_call(backend: Backend, kernel: str, calls: int):
+    sequences = [SEQUENCES[1][:length] for length in (7, 7, 7, 12, 7, 1, 1)]
     integer, _ = integer_language_model(simulated("w8a8-int8"), backend, dtype=torch.float32)
     found = integer.logits(tokenize(sequences))
-    assert backend.calls["attention", "torch SDPA, float32"] == 4 * 2  # layers
+    assert backend.calls["attention", kernel] == calls * 2  # layers
     for sequence, logits in zip(sequences, found, strict=True):
         expected = integer.logits(tokenize([sequence]))[0]
         torch.testing.assert_close(logits[: len(expected)], expected, rtol=1e-4, atol=1e-4)

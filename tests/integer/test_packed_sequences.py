@@ -35,6 +35,27 @@ def test_tiles_hold_whole_sequences():
     assert [tile.rows for tile in packed.tiles(1)] == [slice(0, 3), slice(3, 7), slice(7, 10)]
 
 
+def test_sequences_of_similar_length_are_padded_together():
+    lengths = (3, 9, 5, 4, 2)
+    (tile,) = PackedSequences(torch.arange(9) < torch.tensor(lengths)[:, None]).tiles(None)
+    assert tile.length is None
+    rows = torch.arange(sum(lengths))
+    whole = [rows[some] for some in tile.sequences]
+    batches = tile.padded
+    assert [batch.length for batch in batches] == [9, 4]
+    assert [batch.valid.sum(1).tolist() for batch in batches] == [[9, 5], [4, 3, 2]]
+    for batch, expected in zip(batches, ([1, 2], [3, 0, 4]), strict=True):
+        read = rows[batch.rows].view(batch.valid.shape)
+        assert all(torch.equal(r[v], whole[i]) for r, v, i in zip(read, batch.valid, expected, strict=True))
+        assert torch.equal(rows[batch.rows][batch.places], batch.tokens)
+    assert torch.cat([batch.tokens for batch in batches]).sort().values.equal(rows)
+
+
+def test_sequences_of_one_length_are_no_padding():
+    packed = PackedSequences(VALID)
+    assert [tile.length for tile in packed.tiles(1)] == [3, 4, 3]
+
+
 def test_a_batch_of_nothing_but_padding_has_no_tiles():
     packed = PackedSequences(torch.zeros(2, 3, dtype=torch.bool))
     assert packed.tiles(None) == packed.tiles(5) == []
