@@ -43,6 +43,11 @@ class IntegerEncoderLayer(nn.Module):
         except NoIntegerKernelError:
             self.ffn = _PerceptronInParts(layer.ffn, backend, f"{path}.ffn", rows)
 
+    @property
+    def is_recordable(self) -> bool:
+        """Whether nothing in the layer waits for the device, as parts that are simulated do."""
+        return self.attn.is_recordable and isinstance(self.ffn, Perceptron)
+
     def forward(
         self,
         x: Float[Tensor, "t c"],

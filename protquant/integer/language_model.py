@@ -1,5 +1,9 @@
 """ESM-2 on integers: batches without their padding, and no hidden state kept that nobody asks for."""
 
+import copy
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from jaxtyping import Complex, Float, Int
 from torch import Tensor, nn
@@ -7,11 +11,15 @@ from torch import Tensor, nn
 from protquant.integer.encoder_layer import IntegerEncoderLayer
 from protquant.integer.linear_twin import PartRow, linear_twin
 from protquant.integer.packed_sequences import PackedSequences
+from protquant.integer.recording import Recorder, can_record
 from protquant.kernels.backend import Backend
 from protquant.models.alphabet import PAD
 from protquant.models.esm2 import ESM2, ESM2Output, LanguageModelHead, RotaryEmbedding
 
 __all__ = ["IntegerESM2", "integer_language_model"]
+
+_MOST_TOKENS = 2**13
+"""That are recorded: with more, kernels run for longer than it takes to launch them one by one."""
 
 
 def integer_language_model(
@@ -44,7 +52,14 @@ class IntegerESM2(ESM2):
     """Twin of a quantized `ESM2`.
 
     Sequences of a batch do not see its padding: what comes out there is 0. The residual stream is of the type of the
-    embedding, and updated in place.
+    embedding, and updated in place. On an NVIDIA GPU the layers are recorded where a batch has its tokens where the one
+    before had them, and replayed from then on: so it is with variants of a protein, and with masks that wander along
+    it. Only where all is on integers, and neither hidden states nor attention are asked for.
+
+    Attributes
+    ----------
+    recorder : Recorder
+        Of batches.
     """
 
     def __init__(
@@ -61,6 +76,7 @@ class IntegerESM2(ESM2):
             IntegerEncoderLayer(layer, backend, f"{prefix}layers.{index}", dtype, rows)  # type: ignore[arg-type]
             for index, layer in enumerate(model.layers)
         )
+        self.recorder = Recorder(backend.calls)
         self.lm_head = model.lm_head
         if isinstance(model.lm_head, LanguageModelHead):
             self.lm_head = _IntegerHead(model.lm_head, backend, f"{prefix}lm_head", rows)
@@ -68,6 +84,13 @@ class IntegerESM2(ESM2):
         if self.config.has_contact_head:
             reason = "one output for every pair: there is nothing to gain"
             rows.append((f"{prefix}contact_head.regression", "simulated", reason))
+
+    def again(self, *, records: bool) -> "IntegerESM2":
+        """Other batches through the same layers."""
+        other = copy.copy(self)
+        other.recorder = Recorder(self.backend.calls)
+        other.recorder.records = records
+        return other
 
     @torch.no_grad()
     def forward(
@@ -103,17 +126,41 @@ class IntegerESM2(ESM2):
     ) -> Float[Tensor, "t c"]:
         """Packed rows after the final norm; inner states and attention go to where they are wanted."""
         x = self.stream_entry(self._embed(tokens, packed))
-        tiles = packed.tiles(self.backend.sequence_tokens)
-        turns = self._turns(packed.positions)
-        for index, layer in enumerate(self.layers):
-            if hidden is not None:
-                packed.unpack(self.stream_exit(x), hidden[:, :, index])
-            maps: list[Tensor] | None = None if attentions is None else []
-            layer(x, tiles, turns, maps)
-            if attentions is not None and maps is not None:
-                packed.unpack_maps(maps, attentions[:, index])
+        what = None
+        if hidden is None and attentions is None and self.may_record(packed):
+            what = packed.key, x.dtype
+        (x,) = self.recorder.run(what, partial(self._prepare, packed, hidden, attentions), x)
         rows: Tensor = self.final_norm(self.stream_exit(x))
         return rows
+
+    def may_record(self, packed: PackedSequences) -> bool:
+        """Whether layers are recorded on such a device, with so many tokens."""
+        few = len(packed) <= _MOST_TOKENS
+        return few and can_record(packed.positions.device) and all(layer.is_recordable for layer in self.layers)
+
+    def _prepare(
+        self,
+        packed: PackedSequences,
+        hidden: Float[Tensor, "b l layers c"] | None,
+        attentions: Float[Tensor, "b layers h l l"] | None,
+    ) -> Callable[[Tensor], tuple[Tensor]]:
+        """All layers, as a function of packed rows that it changes in place."""
+        tiles, turns = packed.tiles(self.backend.sequence_tokens), self._turns(packed.positions)
+        if can_record(packed.positions.device):
+            for tile in tiles:
+                tile.prepare()
+
+        def run(x: Tensor) -> tuple[Tensor]:
+            for index, layer in enumerate(self.layers):
+                if hidden is not None:
+                    packed.unpack(self.stream_exit(x), hidden[:, :, index])
+                maps: list[Tensor] | None = None if attentions is None else []
+                layer(x, tiles, turns, maps)
+                if attentions is not None and maps is not None:
+                    packed.unpack_maps(maps, attentions[:, index])
+            return (x,)
+
+        return run
 
     def _embed(self, tokens: Int[Tensor, "b l"], packed: PackedSequences) -> Float[Tensor, "t c"]:
         x: Tensor = self.embedding(packed.pack(tokens))

@@ -1,6 +1,6 @@
 """A padded batch without its padding: tokens of all sequences in the rows of one matrix."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -61,6 +61,11 @@ class SequenceTile:
         """All sequences, in batches in which none is less than half as long as another: little of them is padding."""
         return tuple(self._pad(some) for some in _of_similar_length(self.sequences))
 
+    def prepare(self) -> None:
+        """Bring to the device what attention will read there, which waits for it."""
+        if self.length is None:
+            _ = self.padded
+
     def _pad(self, sequences: Sequence[slice]) -> PaddedSequences:
         starts = torch.tensor([some.start for some in sequences])
         lengths = torch.tensor([some.stop - some.start for some in sequences])
@@ -94,6 +99,8 @@ class PackedSequences:
 
     Attributes
     ----------
+    key : hashable
+        The same for another batch of the same device whose tokens lie in the same places.
     lengths : list of int
         Of the sequences.
     batch_rows, positions : Tensor, shape=(t,), int64
@@ -104,6 +111,7 @@ class PackedSequences:
         self.shape = valid.shape
         # On the CPU, so that a GPU is waited for once.
         on_cpu = valid.cpu()
+        self.key: Hashable = (valid.device, valid.shape, on_cpu.numpy().tobytes())
         self.lengths: list[int] = [count for count in on_cpu.sum(1).tolist() if count]
         rows, columns = on_cpu.nonzero().unbind(1)
         self.batch_rows: Int[Tensor, " t"] = rows.to(valid.device)

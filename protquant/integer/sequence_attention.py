@@ -121,6 +121,11 @@ class IntegerSelfAttention(nn.Module):
         rows.append((path, "integer", self.backend.kernel))
 
     @property
+    def is_recordable(self) -> bool:
+        """Whether nothing waits for the device, once batches are padded."""
+        return self.by_backend and self.qkv is not None and self.out is not None
+
+    @property
     def _what_attends(self) -> tuple[str, str]:
         if self.by_backend:
             return "integer", "int8 queries, keys and values, float32 softmax"

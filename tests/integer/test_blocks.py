@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from protquant.integer import blocks as module
+from protquant.integer import blocks as blocks_module
+from protquant.integer import recording as recording_module
 from protquant.integer import to_integer
 from protquant.integer.blocks import IntegerBlocks
 from protquant.kernels.backend import Backend
@@ -45,8 +46,8 @@ class Tape:
 def tapes(monkeypatch: pytest.MonkeyPatch) -> list[Tape]:
     monkeypatch.setattr(Tape, "made", [], raising=False)
     monkeypatch.setattr(Tape, "calls", Counter(), raising=False)
-    monkeypatch.setattr(module, "Recording", Tape)
-    monkeypatch.setattr(module, "_DEVICES", ("cpu",))
+    monkeypatch.setattr(recording_module, "Recording", Tape)
+    monkeypatch.setattr(recording_module, "_DEVICES", ("cpu",))
     return Tape.made
 
 
@@ -89,7 +90,7 @@ def test_the_second_pass_of_a_shape_is_recorded_and_gives_what_the_first_gave(ta
     for seed in range(3):
         found.append(run(blocks, 9, seed))
         calls.append(dict(backend.calls))
-    assert [tape.replays for tape in tapes] == [2] and blocks.is_recorded
+    assert [tape.replays for tape in tapes] == [2] and blocks.recorder.is_recorded
     for one, other in zip(found, expected, strict=True):
         assert_equal(one, other)
     # What is replayed counts, and counts once; what is recorded does not.
@@ -107,19 +108,19 @@ def test_another_shape_drops_the_recording(tapes: list[Tape]):
 
 def test_nothing_is_kept_of_a_shape_that_is_not_there_any_more(tapes: list[Tape], monkeypatch: pytest.MonkeyPatch):
     blocks, _ = integer_blocks()
-    monkeypatch.setattr(module, "_MOST_PAIRS", 90)
+    monkeypatch.setattr(blocks_module, "_MOST_PAIRS", 90)
     for length in (9, 9, 11):
         run(blocks, length)
-    assert len(tapes) == 1 and not blocks.is_recorded
+    assert len(tapes) == 1 and not blocks.recorder.is_recorded
 
 
 def test_copies_and_parts_are_not_recorded(tapes: list[Tape]):
     blocks, _ = integer_blocks(make=ReferenceBackend)  # layers of oneDNN cannot be copied
     expected = run(blocks, 9)
     run(blocks, 9)
-    assert blocks.is_recorded
+    assert blocks.recorder.is_recorded
     for other in (copy.deepcopy(blocks), blocks[:2]):
-        assert isinstance(other, IntegerBlocks) and not other.is_recorded
+        assert isinstance(other, IntegerBlocks) and not other.recorder.is_recorded
         assert_equal(run(other, 9), expected)
     assert len(tapes) == 1
 
@@ -128,8 +129,8 @@ def test_copies_and_parts_are_not_recorded(tapes: list[Tape]):
 def test_what_is_not_recorded_runs_as_ever(why: str, tapes: list[Tape], monkeypatch: pytest.MonkeyPatch):
     blocks, _ = integer_blocks()
     if why == "too long":
-        monkeypatch.setattr(module, "_MOST_PAIRS", 80)
-    blocks.records = why != "switched off"
+        monkeypatch.setattr(blocks_module, "_MOST_PAIRS", 80)
+    blocks.recorder.records = why != "switched off"
     expected = run(blocks.again(records=False), 9, padding=2 * (why == "padding"))
     for _ in range(3):
         if why == "gradients":
@@ -154,7 +155,7 @@ def test_where_recording_fails_blocks_run_one_by_one_and_that_is_said(
     def fails(*_: object) -> None:
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    monkeypatch.setattr(module, "Recording", fails)
+    monkeypatch.setattr(recording_module, "Recording", fails)
     blocks, _ = integer_blocks()
     expected = run(blocks.again(records=False), 9)
     for _ in range(3):
@@ -171,13 +172,13 @@ def test_without_memory_for_one_recording_another_may_be_made(
             raise torch.OutOfMemoryError
         return Tape(run, single, pair)
 
-    monkeypatch.setattr(module, "Recording", no_memory)
+    monkeypatch.setattr(recording_module, "Recording", no_memory)
     blocks, backend = integer_blocks()
     backend.calls.clear()
     once = run(blocks, 9) and dict(backend.calls)
     run(blocks, 9)
     assert backend.calls == {key: 2 * count for key, count in once.items()}
-    assert "there is no memory for a recording of 9 residues" in caplog.text
+    assert "there is no memory for a recording of 1 x 9 x 64 and 1 x 9 x 9 x 32 numbers" in caplog.text
     for _ in range(2):
         run(blocks, 7)
-    assert blocks.is_recorded and len(tapes) == 1
+    assert blocks.recorder.is_recorded and len(tapes) == 1

@@ -7,9 +7,10 @@ from torch import nn
 
 from protquant.errors import ProtquantError
 from protquant.integer import Support, to_integer
+from protquant.integer.recording import Recorder
 from protquant.pipelines.bench.contest import Contender
 
-__all__ = ["BACKENDS", "IntegerRun", "check_backend"]
+__all__ = ["BACKENDS", "IntegerRun", "check_backend", "said_of_recording"]
 
 BACKENDS = ("auto", "reference", "cpu", "triton")
 
@@ -20,6 +21,13 @@ def check_backend(backend: str) -> None:
     """Raise ProtquantError if there is no such backend."""
     if backend not in BACKENDS:
         raise ProtquantError(f"unknown backend {backend!r}; choose one of {', '.join(BACKENDS)}")
+
+
+def said_of_recording(recorder: Recorder) -> str:
+    """Notes on a row whose runs are replays, if they are."""
+    if not recorder.is_recorded:
+        return "NOT recorded: as the row above"
+    return "the same, replayed as one CUDA graph, which holds the memory that the row above takes beside its own"
 
 
 class IntegerRun:

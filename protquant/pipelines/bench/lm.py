@@ -1,7 +1,7 @@
 """`protquant bench lm`: ESM-2 with random weights and the sizes of a released model, on batches of proteins."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,13 @@ from torch import Tensor
 from protquant.checkpoints.registry import KNOWN
 from protquant.demo.sizes import LANGUAGE_MODEL
 from protquant.errors import ProtquantError, suggestion
+from protquant.integer.language_model import IntegerESM2
+from protquant.integer.recording import can_record
 from protquant.models import ESM2, ESM2Config
 from protquant.pipelines.bench.baselines_lm import DEFAULT_LM_BASELINES, LM_BASELINES, lm_baseline, run_logits
 from protquant.pipelines.bench.contest import Contender, run_contest
 from protquant.pipelines.bench.deviation import Deviation
-from protquant.pipelines.bench.integer_runs import IntegerRun, check_backend
+from protquant.pipelines.bench.integer_runs import IntegerRun, check_backend, said_of_recording
 from protquant.pipelines.bench.machine import describe_machine
 from protquant.pipelines.bench.peak_memory import PeakMemory, peak_memory
 from protquant.pipelines.bench.random_weights import randomize
@@ -100,12 +102,13 @@ def bench_lm(
         for workload in dict.fromkeys(workloads):
             work = language_work(workload, seed=seed, device=device)
             contenders = [lm_baseline(name, model, work, esm_cpp_python) for name in compared]
-            contenders += [each.contender(work) for each in prepared]
+            contenders += [contender for each in prepared for contender in each.contenders(work)]
             deviation = Deviation(partial(_real_logits, work))
             standings = run_contest(
                 contenders,
                 compared,
                 rounds=rounds,
+                warmups=2 if can_record(device) else 1,  # the second is recorded
                 settle=freed.settle,
                 finish=finish_on(device),
                 measure_memory=partial(_memory, device=device) if memory else None,
@@ -141,18 +144,30 @@ class _Prepared:
     def __init__(self, recipe: Recipe, model: ESM2, backend: str, seed: int) -> None:
         self.recipe, self.model, self.seed = recipe, model, seed
         self._integers = IntegerRun(backend)
-        self._running: ESM2 | None = None
 
-    def contender(self, work: LanguageWork) -> Contender:
-        def build() -> Callable[[], Tensor]:
-            if self._running is None:
-                # Other sequences than those that are timed.
-                sequences = language_work("ragged", seed=self.seed + 1).sequences[:_CALIBRATION_SEQUENCES]
-                quantized, _ = quantize(self.model, self.recipe, sequences, execution="simulate", cache=False)
-                self._running = self._integers.convert(quantized)
-            return run_logits(self._running, work)
+    @cached_property
+    def _running(self) -> IntegerESM2:
+        # Other sequences than those that are timed.
+        sequences = language_work("ragged", seed=self.seed + 1).sequences[:_CALIBRATION_SEQUENCES]
+        quantized, _ = quantize(self.model, self.recipe, sequences, execution="simulate", cache=False)
+        running = self._integers.convert(quantized)
+        assert isinstance(running, IntegerESM2)
+        return running
 
-        return self._integers.contender(self.recipe.name, build)
+    def contenders(self, work: LanguageWork) -> list[Contender]:
+        """The model on integers; on a GPU also recorded, as with batches whose tokens lie in the same places."""
+        launched = self._integers.contender(
+            self.recipe.name, lambda: run_logits(self._running.again(records=False), work)
+        )
+        if not can_record(work.tokens.device):
+            return [launched]
+        recorded = cache(lambda: self._running.again(records=True))
+        replayed = Contender(
+            f"{self.recipe.name}, recorded",
+            lambda: run_logits(recorded(), work),
+            lambda: said_of_recording(recorded().recorder),
+        )
+        return [launched, replayed]
 
 
 def _real_logits(work: LanguageWork, result: Any) -> Tensor:

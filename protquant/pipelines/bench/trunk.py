@@ -16,7 +16,7 @@ from protquant.models.trunk import TrunkConfig
 from protquant.pipelines.bench.baselines_trunk import TRUNK_BASELINES, TrunkWork, random_inputs, trunk_baseline
 from protquant.pipelines.bench.contest import Contender, run_contest
 from protquant.pipelines.bench.deviation import Deviation
-from protquant.pipelines.bench.integer_runs import IntegerRun, check_backend
+from protquant.pipelines.bench.integer_runs import IntegerRun, check_backend, said_of_recording
 from protquant.pipelines.bench.machine import describe_machine
 from protquant.pipelines.bench.peak_memory import peak_memory
 from protquant.pipelines.bench.report import BenchReport, Section
@@ -159,14 +159,13 @@ def _integer(recipe: Recipe, work: TrunkWork, backend: str, seed: int) -> list[C
     if may_record(work.pair):
         recorded = cache(lambda: blocks().again(records=True))
 
-        def notes() -> str:
-            if not recorded().is_recorded:
-                return "NOT recorded: as the row above"
-            return (
-                "the same, replayed as one CUDA graph, which holds the memory that the row above takes beside its own"
+        contenders.append(
+            Contender(
+                f"{recipe.name}, recorded",
+                lambda: build(recorded()),
+                lambda: said_of_recording(recorded().recorder),
             )
-
-        contenders.append(Contender(f"{recipe.name}, recorded", lambda: build(recorded()), notes))
+        )
     return contenders
 
 

@@ -1,4 +1,4 @@
-"""Blocks that are recorded as a CUDA graph give what those do that are launched one by one."""
+"""What is recorded as a CUDA graph gives what it does kernel by kernel."""
 
 import pytest
 import torch
@@ -8,11 +8,15 @@ pytest.importorskip("triton")
 from protquant.demo.sizes import FOLDING_MODEL
 from protquant.integer import to_integer
 from protquant.integer.blocks import IntegerBlocks
+from protquant.integer.language_model import IntegerESM2
+from protquant.models import ESM2, ESM2Config
+from protquant.models.alphabet import MASK, tokenize
 from protquant.pipelines.bench.baselines_trunk import TrunkWork, random_inputs
 from protquant.quant import calibrate, load_recipe, quantize
 
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
+
 @pytest.mark.parametrize("length", [64, 77])
 def test_a_replay_is_the_same_bit_by_bit(length: int):
     with torch.device("cpu"):
@@ -28,6 +32,26 @@ def test_a_replay_is_the_same_bit_by_bit(length: int):
                 single, pair = work.single + number, work.pair - number
                 found = recorded(single.clone(), pair.clone(), work.mask)
                 expected = launched(single.clone(), pair.clone(), work.mask)
-            assert recorded.is_recorded == (number > 0)
+            assert recorded.recorder.is_recorded == (number > 0)
             for one, other in zip(found, expected, strict=True):
                 assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    "sequences", [["MKTAYIAKQRQISFVKSHFS"] * 3, ["MKTAYIAKQRQISFVKSHFS", "GSHMLEDPVDAF", "MA", "KW"]]
+)
+def test_a_language_model_replays_the_same_bit_by_bit(sequences: list[str]):
+    with torch.device("cpu"):
+        torch.manual_seed(0)
+        model = ESM2(ESM2Config(num_layers=2, dim=64, num_heads=4, ffn_dim=160)).eval().requires_grad_(False).cuda()
+        tokens = tokenize(sequences, "cuda")
+        statistics = calibrate(model, [tokens[:1]], lambda m, t: m.logits(t))
+        recorded, _ = to_integer(quantize(model, load_recipe("w8a8-int8"), statistics)[0])
+        assert isinstance(recorded, IntegerESM2)
+        launched = recorded.again(records=False)
+        for number in range(4):
+            with torch.inference_mode(number % 2 == 1):
+                masked = tokens.clone()
+                masked[0, number + 1] = MASK
+                assert torch.equal(recorded.logits(masked), launched.logits(masked))
+            assert recorded.recorder.is_recorded == (number > 0)
