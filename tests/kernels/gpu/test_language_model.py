@@ -14,6 +14,7 @@ from protquant.models import ESM2, ESM2Config
 from protquant.models.alphabet import tokenize
 from protquant.quant import calibrate, load_recipe, quantize
 
+DEVICE = torch.get_default_device()
 SEQUENCES = ["MKTAYIAKQRQISFVKSHFS", "GSHMLEDPVDAF", "GIVEQCCTSICSLYQLENYCN", "MA", "KW"]
 
 
@@ -21,11 +22,11 @@ SEQUENCES = ["MKTAYIAKQRQISFVKSHFS", "GSHMLEDPVDAF", "GIVEQCCTSICSLYQLENYCN", "M
 def quantized() -> ESM2:
     torch.manual_seed(0)
     config = ESM2Config(num_layers=2, dim=64, num_heads=4, ffn_dim=160)
-    model = ESM2(config).to(torch.get_default_device()).eval().requires_grad_(False)
+    model = ESM2(config).to(DEVICE).eval().requires_grad_(False)
     for parameter in model.parameters():
         if parameter.ndim == 2:
             parameter.copy_(1.5 * torch.randn(parameter.shape) * parameter.shape[-1] ** -0.5)
-    tokens = [tokenize([sequence], torch.get_default_device()) for sequence in SEQUENCES[:3]]
+    tokens = [tokenize([sequence], DEVICE) for sequence in SEQUENCES[:3]]
     with torch.device("cpu"):  # where calibration keeps what it has seen, wherever the model is
         statistics = calibrate(model, tokens, lambda m, t: m.logits(t))
         return quantize(model, load_recipe("w8a8-int8"), statistics)[0].eval()
@@ -33,7 +34,7 @@ def quantized() -> ESM2:
 
 @pytest.mark.parametrize("sequences", [SEQUENCES, [SEQUENCES[1], SEQUENCES[1][::-1]]])
 def test_it_gives_what_plain_integers_give(sequences: list[str]):
-    tokens = tokenize(sequences, torch.get_default_device())
+    tokens = tokenize(sequences, DEVICE)
     found = {}
     for backend in (TritonBackend(dtype=torch.float32), ReferenceBackend()):
         with torch.device("cpu"):
@@ -51,7 +52,7 @@ def test_few_kernels_run_in_a_layer():
     backend = TritonBackend()
     with torch.device("cpu"):
         integer, _ = integer_language_model(quantized(), backend)
-    integer.logits(tokenize([SEQUENCES[1]] * 3, torch.get_default_device()))
+    integer.logits(tokenize([SEQUENCES[1]] * 3, DEVICE))
     calls = dict(backend.calls)
     assert calls.pop(("linear", "linear_int8")) == 2 * 4
     assert calls == {
