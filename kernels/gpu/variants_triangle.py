@@ -109,6 +109,7 @@ class _Attention:
     per_token: bool = True
     has_zeros: bool = False
     is_aligned: bool = True
+    has_mask: bool = True
 
 
 _ATTENTIONS = [
@@ -125,6 +126,10 @@ _ATTENTIONS = [
     _Attention("tokens", 64),
     _Attention("zeros, tokens", 64, ("bf16",), has_zeros=True, is_aligned=False),
     _Attention("tokens", 128, ("bf16",)),
+    # Heads of the language models.
+    *(_Attention("mask", head_dim, ("bf16",), per_token=False) for head_dim in (16, 24, 32, 64, 128)),
+    _Attention("mask, zeros", 64, ("bf16",), per_token=False, has_zeros=True, is_aligned=False),
+    _Attention("plain", 64, ("bf16",), per_token=False, has_mask=False),
 ]
 
 
@@ -137,12 +142,16 @@ def _attentions(target: str) -> Iterator[Variant]:
 
 def _attention(call: _Attention, integer_values: bool, dtype: str, target: str) -> Variant:
     types = {f"{name}_ptr": "*i8" for name in "qkv"} | {f"{name}_scale_ptr": "*fp32" for name in "qkv"}
-    types |= {"mask_ptr": "*u8", "y_ptr": f"*{dtype}", "logit_scale": "fp32"}
+    types |= {"y_ptr": f"*{dtype}", "logit_scale": "fp32"}
     numbers = ["heads", "queries", "keys", "mask_batch_stride"]
     strides = [f"{name}{axis}_stride" for name in "qkv" for axis in ("_batch", "_head", "")]
     scales = [f"{name}_scale{axis}_stride" for name in "qkv" for axis in ("_batch", "_head", "")]
     bias = ["bias_batch_stride", "bias_head_stride", "bias_query_stride"]
     settings: dict[str, Any] = {"mask_stride": 1}
+    if call.has_mask:
+        types["mask_ptr"] = "*u8"
+    else:
+        settings |= {"mask_ptr": None, "mask_stride": 0}
     if call.has_zeros:
         types |= {f"{name}_zero_ptr": "*i32" for name in "qkv"}
     else:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Hashable, Iterable
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float
@@ -54,26 +55,25 @@ class IntegerBlocks(FoldingBlocks):
         what: Hashable = None
         if self._can_record(single, pair, mask):
             what = chunk_size, *((x.shape, x.dtype, x.device) for x in (single, pair))
-
-        def one_by_one(single: Tensor, pair: Tensor) -> tuple[Tensor, Tensor]:
-            return self._one_by_one(single, pair, mask, chunk_size)
-
-        single, pair = self.recorder.run(what, lambda: one_by_one, single, pair)
+        # Not the module itself, which would hold what holds it.
+        run = partial(_one_by_one, tuple(self), mask, chunk_size)
+        single, pair = self.recorder.run(what, lambda: run, single, pair)
         return single, pair
-
-    def _one_by_one(
-        self, single: Tensor, pair: Tensor, mask: Tensor | None, chunk_size: int | None
-    ) -> tuple[Tensor, Tensor]:
-        """Blocks hand the pair to each other as it is kept."""
-        kept = PairStream(pair)
-        for block in self:
-            single, kept = block(single, kept, mask, chunk_size)
-        return single, kept.floats()
 
     def _can_record(self, single: Tensor, pair: Tensor, mask: Tensor | None) -> bool:
         if torch.is_grad_enabled() or mask is not None or single.dtype != pair.dtype:
             return False
         return may_record(pair) and all(map(_is_recordable, self))
+
+
+def _one_by_one(
+    blocks: Iterable[nn.Module], mask: Tensor | None, chunk_size: int | None, single: Tensor, pair: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Blocks hand the pair to each other as it is kept."""
+    kept = PairStream(pair)
+    for block in blocks:
+        single, kept = block(single, kept, mask, chunk_size)
+    return single, kept.floats()
 
 
 def may_record(pair: Float[Tensor, "b i j c"]) -> bool:

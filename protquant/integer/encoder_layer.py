@@ -8,6 +8,7 @@ from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
 from protquant.integer.linear_twin import PartRow, linear_twin
+from protquant.integer.norm import is_plain
 from protquant.integer.operands import NoIntegerKernelError
 from protquant.integer.packed_sequences import SequenceTile
 from protquant.integer.sequence_attention import IntegerSelfAttention
@@ -46,7 +47,8 @@ class IntegerEncoderLayer(nn.Module):
     @property
     def is_recordable(self) -> bool:
         """Whether nothing in the layer waits for the device, as parts that are simulated do."""
-        return self.attn.is_recordable and isinstance(self.ffn, Perceptron)
+        on_integers = self.attn.is_recordable and isinstance(self.ffn, Perceptron)
+        return on_integers and is_plain(self.attn_norm) and is_plain(self.ffn_norm)
 
     def forward(
         self,

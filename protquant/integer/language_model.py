@@ -16,7 +16,7 @@ from protquant.kernels.backend import Backend
 from protquant.models.alphabet import PAD
 from protquant.models.esm2 import ESM2, ESM2Output, LanguageModelHead, RotaryEmbedding
 
-__all__ = ["IntegerESM2", "integer_language_model"]
+__all__ = ["IntegerESM2", "integer_language_model", "may_record"]
 
 _MOST_TOKENS = 2**13
 """That are recorded: with more, kernels run for longer than it takes to launch them one by one."""
@@ -54,7 +54,7 @@ class IntegerESM2(ESM2):
     Sequences of a batch do not see its padding: what comes out there is 0. The residual stream is of the type of the
     embedding, and updated in place. On an NVIDIA GPU the layers are recorded where a batch has its tokens where the one
     before had them, and replayed from then on: so it is with variants of a protein, and with masks that wander along
-    it. Only where all is on integers, and neither hidden states nor attention are asked for.
+    it. Only where all is on integers, and neither hidden states nor attention are asked for: not in a folding model.
 
     Attributes
     ----------
@@ -127,16 +127,12 @@ class IntegerESM2(ESM2):
         """Packed rows after the final norm; inner states and attention go to where they are wanted."""
         x = self.stream_entry(self._embed(tokens, packed))
         what = None
-        if hidden is None and attentions is None and self.may_record(packed):
+        plain = hidden is None and attentions is None
+        if plain and may_record(packed) and all(layer.is_recordable for layer in self.layers):
             what = packed.key, x.dtype
         (x,) = self.recorder.run(what, partial(self._prepare, packed, hidden, attentions), x)
         rows: Tensor = self.final_norm(self.stream_exit(x))
         return rows
-
-    def may_record(self, packed: PackedSequences) -> bool:
-        """Whether layers are recorded on such a device, with so many tokens."""
-        few = len(packed) <= _MOST_TOKENS
-        return few and can_record(packed.positions.device) and all(layer.is_recordable for layer in self.layers)
 
     def _prepare(
         self,
@@ -150,10 +146,13 @@ class IntegerESM2(ESM2):
             for tile in tiles:
                 tile.prepare()
 
+        # Not the model itself, which would hold what holds it.
+        layers, stream_exit = self.layers, self.stream_exit
+
         def run(x: Tensor) -> tuple[Tensor]:
-            for index, layer in enumerate(self.layers):
+            for index, layer in enumerate(layers):
                 if hidden is not None:
-                    packed.unpack(self.stream_exit(x), hidden[:, :, index])
+                    packed.unpack(stream_exit(x), hidden[:, :, index])
                 maps: list[Tensor] | None = None if attentions is None else []
                 layer(x, tiles, turns, maps)
                 if attentions is not None and maps is not None:
@@ -169,6 +168,11 @@ class IntegerESM2(ESM2):
     def _turns(self, positions: Int[Tensor, " t"]) -> Complex[Tensor, "t p"]:
         angle = torch.outer(positions.float(), self.rotary.inverse_frequency)
         return torch.polar(torch.ones_like(angle), angle)
+
+
+def may_record(packed: PackedSequences) -> bool:
+    """Whether layers are recorded on such a device, with so many tokens."""
+    return can_record(packed.positions.device) and len(packed) <= _MOST_TOKENS
 
 
 class _IntegerHead(LanguageModelHead):

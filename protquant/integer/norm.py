@@ -9,7 +9,7 @@ from protquant.kernels.backend import Backend
 from protquant.kernels.operands import Codes8, Grid, TokenGrid
 from protquant.quant.modules import QuantizedLayerNorm
 
-__all__ = ["normalized_codes", "row_tiles"]
+__all__ = ["is_plain", "normalized_codes", "row_tiles"]
 
 
 def row_tiles(backend: Backend, length: int, tokens_per_row: int) -> Iterator[slice]:
@@ -22,8 +22,13 @@ def row_tiles(backend: Backend, length: int, tokens_per_row: int) -> Iterator[sl
         yield slice(first, min(first + step, length))
 
 
+def is_plain(norm: nn.Module) -> bool:
+    """Whether a norm reads floats as they are."""
+    return type(norm) is nn.LayerNorm or (type(norm) is QuantizedLayerNorm and norm.input_quantizer is None)
+
+
 def normalized_codes(backend: Backend, norm: nn.Module, x: Float[Tensor, "m c"], grid: Grid | TokenGrid) -> Codes8:
     """Codes of the normalized rows; a quantized input of the norm is decoded, or simulated, inside it."""
-    if type(norm) is nn.LayerNorm or (type(norm) is QuantizedLayerNorm and norm.input_quantizer is None):
+    if is_plain(norm):
         return backend.normalized_codes(x, norm.weight, norm.bias, norm.eps, grid)
     return backend.quantize(norm(x), grid)

@@ -58,7 +58,7 @@ class SequenceTile:
 
     @cached_property
     def padded(self) -> tuple[PaddedSequences, ...]:
-        """All sequences, in batches in which none is less than half as long as another: little of them is padding."""
+        """All sequences, in batches in which none is less than half as long as another."""
         return tuple(self._pad(some) for some in _of_similar_length(self.sequences))
 
     def prepare(self) -> None:
@@ -109,10 +109,12 @@ class PackedSequences:
 
     def __init__(self, valid: Bool[Tensor, "b l"]) -> None:
         self.shape = valid.shape
-        # On the CPU, so that a GPU is waited for once.
+        # On the CPU, so that a GPU is not waited for with every sequence.
         on_cpu = valid.cpu()
         self.key: Hashable = (valid.device, valid.shape, on_cpu.numpy().tobytes())
-        self.lengths: list[int] = [count for count in on_cpu.sum(1).tolist() if count]
+        counts = on_cpu.sum(1).tolist()
+        self.lengths: list[int] = [count for count in counts if count]
+        self._rows = [row for row, count in enumerate(counts) if count]
         rows, columns = on_cpu.nonzero().unbind(1)
         self.batch_rows: Int[Tensor, " t"] = rows.to(valid.device)
         self.positions: Int[Tensor, " t"] = columns.to(valid.device)
@@ -153,8 +155,7 @@ class PackedSequences:
         self, maps: Sequence[Float[Tensor, "h n n"]], batch: Float[Tensor, "b h l l"]
     ) -> Float[Tensor, "b h l l"]:
         """The same of attention between the tokens of each sequence."""
-        places = zip(self.batch_rows.split(self.lengths), self.positions.split(self.lengths), maps, strict=True)
-        for rows, columns, some in places:
-            item = batch[int(rows[0])]
+        for row, columns, some in zip(self._rows, self.positions.split(self.lengths), maps, strict=True):
+            item = batch[row]
             item[:, columns[:, None], columns] = some.to(batch.dtype)
         return batch

@@ -94,8 +94,10 @@ class Recorder:
             what = None
         if what is None or what != self._seen:
             # The first time kernels are compiled, and constants are made. Nothing is kept of what went before.
-            self._seen, self._recording = what, None
-            return prepare()(*inputs)
+            self._seen, self._recording = None, None
+            outputs = prepare()(*inputs)
+            self._seen = what
+            return outputs
         if self._recording is None:
             run = prepare()
             if not self._record(run, inputs):

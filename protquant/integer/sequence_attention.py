@@ -39,8 +39,9 @@ class IntegerSelfAttention(nn.Module):
     product then, in place.
 
     Where logits and probabilities are in float, queries, keys and values count steps of their grids from there on, from
-    their zero points: small integers, exact in bfloat16. Where these are quantized too, attention is simulated: values
-    of the same codes are multiplied in float.
+    their zero points: small integers, exact in bfloat16. On a GPU they are codes, which the backend's own attention
+    multiplies as it does those of the trunk, if `dtype` is what the backend likes. Where logits or probabilities are
+    quantized too, attention is simulated: values of the same codes are multiplied in float.
 
     Parameters
     ----------
@@ -116,7 +117,7 @@ class IntegerSelfAttention(nn.Module):
         if self.transforms is None:  # Codes are made of steps of values as they are.
             weight, self.value_scale = replace(weight, scale=weight.scale * value_scale), 1.0
             if isinstance(self.out_grid, Grid):
-                self.out_grid = replace(self.out_grid, scale=self.out_grid.scale / value_scale)
+                self.out_grid = self.out_grid.stretched(1 / value_scale)
         self.out = self.backend.prepare(weight, self.out_grid)
         rows.append((path, "integer", self.backend.kernel))
 

@@ -1,8 +1,7 @@
 """Blocks are recorded at the second pass of a shape, and replayed from then on; what cannot be runs as ever."""
 
 import copy
-from collections import Counter
-from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -20,35 +19,6 @@ from protquant.quant import calibrate, quantize
 from protquant.quant.recipe import load_recipe
 
 CONFIG = TrunkConfig(single_dim=64, pair_dim=32, single_head_dim=16, pair_head_dim=16)
-
-
-class Tape:
-    """Stands for a CUDA graph on a machine without a GPU: runs again what it was given, uncounted."""
-
-    made: list["Tape"]
-    calls: Counter[tuple[str, str]]
-
-    def __init__(self, run: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], single: Tensor, pair: Tensor) -> None:
-        self.run, self.replays = run, 0
-        self.run(single.clone(), pair.clone())
-        self.made.append(self)
-
-    def replay(self, single: Tensor, pair: Tensor) -> tuple[Tensor, Tensor]:
-        self.replays += 1
-        before = self.calls.copy()
-        result = self.run(single.clone(), pair.clone())
-        self.calls.clear()
-        self.calls.update(before)
-        return result
-
-
-@pytest.fixture
-def tapes(monkeypatch: pytest.MonkeyPatch) -> list[Tape]:
-    monkeypatch.setattr(Tape, "made", [], raising=False)
-    monkeypatch.setattr(Tape, "calls", Counter(), raising=False)
-    monkeypatch.setattr(recording_module, "Recording", Tape)
-    monkeypatch.setattr(recording_module, "_DEVICES", ("cpu",))
-    return Tape.made
 
 
 def integer_blocks(recipe: str = "w8a8-int8", make: type[Backend] = CPUBackend) -> tuple[IntegerBlocks, Backend]:
@@ -81,16 +51,16 @@ def assert_equal(found: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor]) 
         assert torch.equal(one, other)
 
 
-def test_the_second_pass_of_a_shape_is_recorded_and_gives_what_the_first_gave(tapes: list[Tape]):
+def test_the_second_pass_of_a_shape_is_recorded_and_gives_what_the_first_gave(tapes: Any):
     blocks, backend = integer_blocks()
     expected = [run(blocks.again(records=False), 9, seed) for seed in range(3)]
     backend.calls.clear()
-    Tape.calls = backend.calls
+    tapes.calls = backend.calls
     found, calls = [], []
     for seed in range(3):
         found.append(run(blocks, 9, seed))
         calls.append(dict(backend.calls))
-    assert [tape.replays for tape in tapes] == [2] and blocks.recorder.is_recorded
+    assert tapes.replays == [2] and blocks.recorder.is_recorded
     for one, other in zip(found, expected, strict=True):
         assert_equal(one, other)
     # What is replayed counts, and counts once; what is recorded does not.
@@ -99,14 +69,14 @@ def test_the_second_pass_of_a_shape_is_recorded_and_gives_what_the_first_gave(ta
         assert counted == {key: passes * count for key, count in calls[0].items()}
 
 
-def test_another_shape_drops_the_recording(tapes: list[Tape]):
+def test_another_shape_drops_the_recording(tapes: Any):
     blocks, _ = integer_blocks()
     for length in (9, 9, 7, 9, 9):
         run(blocks, length)
-    assert [tape.replays for tape in tapes] == [1, 1]
+    assert tapes.replays == [1, 1]
 
 
-def test_nothing_is_kept_of_a_shape_that_is_not_there_any_more(tapes: list[Tape], monkeypatch: pytest.MonkeyPatch):
+def test_nothing_is_kept_of_a_shape_that_is_not_there_any_more(tapes: Any, monkeypatch: pytest.MonkeyPatch):
     blocks, _ = integer_blocks()
     monkeypatch.setattr(blocks_module, "_MOST_PAIRS", 90)
     for length in (9, 9, 11):
@@ -114,7 +84,7 @@ def test_nothing_is_kept_of_a_shape_that_is_not_there_any_more(tapes: list[Tape]
     assert len(tapes) == 1 and not blocks.recorder.is_recorded
 
 
-def test_copies_and_parts_are_not_recorded(tapes: list[Tape]):
+def test_copies_and_parts_are_not_recorded(tapes: Any):
     blocks, _ = integer_blocks(make=ReferenceBackend)  # layers of oneDNN cannot be copied
     expected = run(blocks, 9)
     run(blocks, 9)
@@ -126,7 +96,7 @@ def test_copies_and_parts_are_not_recorded(tapes: list[Tape]):
 
 
 @pytest.mark.parametrize("why", ["padding", "gradients", "switched off", "too long"])
-def test_what_is_not_recorded_runs_as_ever(why: str, tapes: list[Tape], monkeypatch: pytest.MonkeyPatch):
+def test_what_is_not_recorded_runs_as_ever(why: str, tapes: Any, monkeypatch: pytest.MonkeyPatch):
     blocks, _ = integer_blocks()
     if why == "too long":
         monkeypatch.setattr(blocks_module, "_MOST_PAIRS", 80)
@@ -141,7 +111,7 @@ def test_what_is_not_recorded_runs_as_ever(why: str, tapes: list[Tape], monkeypa
     assert tapes == []
 
 
-def test_parts_that_are_simulated_are_not_recorded(tapes: list[Tape]):
+def test_parts_that_are_simulated_are_not_recorded(tapes: Any):
     blocks, _ = integer_blocks("w8a8-token")
     assert any(block.left for block in blocks)
     for _ in range(3):
@@ -150,7 +120,7 @@ def test_parts_that_are_simulated_are_not_recorded(tapes: list[Tape]):
 
 
 def test_where_recording_fails_blocks_run_one_by_one_and_that_is_said(
-    tapes: list[Tape], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tapes: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     def fails(*_: object) -> None:
         raise RuntimeError("operation not permitted when stream is capturing")
@@ -164,15 +134,9 @@ def test_where_recording_fails_blocks_run_one_by_one_and_that_is_said(
 
 
 def test_without_memory_for_one_recording_another_may_be_made(
-    tapes: list[Tape], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tapes: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    def no_memory(run: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], single: Tensor, pair: Tensor) -> Tape:
-        if pair.shape[1] > 8:
-            run(single.clone(), pair.clone())
-            raise torch.OutOfMemoryError
-        return Tape(run, single, pair)
-
-    monkeypatch.setattr(recording_module, "Recording", no_memory)
+    monkeypatch.setattr(recording_module, "Recording", tapes.record_few)
     blocks, backend = integer_blocks()
     backend.calls.clear()
     once = run(blocks, 9) and dict(backend.calls)

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
+from protquant.pipelines.bench.freed_memory import FreedMemory
 from protquant.pipelines.bench.peak_memory import PeakMemory
 
 __all__ = ["Contender", "Ratio", "Standing", "run_contest"]
@@ -109,7 +110,7 @@ def run_contest(
     rounds: int = 5,
     warmups: int = 1,
     clock: Callable[[], float] = time.perf_counter,
-    settle: Callable[[], Any] | None = None,
+    freed: FreedMemory | None = None,
     finish: Callable[[], Any] | None = None,
     measure_memory: Callable[[Callable[[], Any]], PeakMemory] | None = None,
     compare: Callable[[str, Any], float] | None = None,
@@ -127,8 +128,8 @@ def run_contest(
         Runs of each that are timed, and runs before that are not.
     clock : callable
         Seconds.
-    settle : callable, optional
-        Called when all contenders are made, before the first runs.
+    freed : FreedMemory, optional
+        Told when contenders are made, and when all are there.
     finish : callable, optional
         Waits until a device has done what it was told to; part of every run.
     measure_memory : callable, optional
@@ -159,9 +160,11 @@ def run_contest(
     steps = len(contenders) * (1 + warmups + rounds + (measure_memory is not None))
     with tqdm(total=steps, unit="run", disable=None if progress is None else not progress, leave=False) as bar:
         contest.bar = bar
+        if freed is not None:
+            freed.leave_no_holes()
         contest.set_up()
-        if settle is not None:
-            settle()
+        if freed is not None:
+            freed.settle()
         for number in range(warmups + rounds):
             round_number = number - warmups  # negative in warm-ups, which go in order
             contest.run_round(
@@ -175,8 +178,12 @@ def run_contest(
     for standing in sound.values():
         standing.ratios = {name: Ratio.of(sound[name].seconds, standing.seconds) for name in baselines if name in sound}
     for contender, standing in zip(contenders, contest.standings, strict=True):
-        standing.notes = contender.notes if isinstance(contender.notes, str) else contender.notes()
-        standing.details = contender.details() if contender.details is not None else {}
+        if isinstance(contender.notes, str):
+            standing.notes = contender.notes
+        elif standing.error is None:  # What was never made has nothing to tell.
+            standing.notes = contender.notes()
+        if contender.details is not None and standing.error is None:
+            standing.details = contender.details()
     return contest.standings
 
 

@@ -99,7 +99,7 @@ def bench_fold(
             contenders,
             _BASELINES,
             rounds=rounds,
-            settle=freed.settle,
+            freed=freed,
             finish=finish_on(device),
             measure_memory=partial(peak_memory, device=device) if memory else None,
             compare=prints,

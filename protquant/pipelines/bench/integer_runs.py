@@ -1,5 +1,6 @@
 """Our model on integers, as a contender."""
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -44,7 +45,22 @@ class IntegerRun:
 
     def contender(self, name: str, build: Callable[[], Callable[[], Any]]) -> Contender:
         """A row whose notes and details say what ran on integers, by which kernels."""
-        return Contender(name, build, self.notes, self.details)
+        calls = Counter[tuple[str, str]]()
+
+        def counted() -> Callable[[], Any]:
+            run = build()
+
+            def run_counted() -> Any:
+                assert self._support is not None
+                before = self._support.backend.calls.copy()
+                result = run()
+                calls.clear()
+                calls.update(self._support.backend.calls - before)
+                return result
+
+            return run_counted
+
+        return Contender(name, counted, self.notes, lambda: self.details(calls))
 
     def notes(self) -> str:
         if self._support is None:
@@ -54,13 +70,13 @@ class IntegerRun:
             text += f"; {self._support.weight_bytes / self._support.weight_elements:.3f} bytes per weight"
         return text
 
-    def details(self) -> dict[str, Any]:
-        """Parts with their kernels, how often each operation ran by which kernel, and bytes of weights."""
+    def details(self, calls: Counter[tuple[str, str]]) -> dict[str, Any]:
+        """Parts with their kernels, how often each operation ran by which kernel in one run, and bytes of weights."""
         if self._support is None:
             return {}
         return {
             "parts": self._support.to_dicts(),
-            "calls": {f"{what} by {by}": count for (what, by), count in sorted(self._support.backend.calls.items())},
+            "calls": {f"{what} by {by}": count for (what, by), count in sorted(calls.items())},
             "weight_bytes": self._support.weight_bytes,
             "weight_elements": self._support.weight_elements,
         }

@@ -11,7 +11,8 @@ from torch import Tensor
 from protquant.checkpoints.registry import KNOWN
 from protquant.demo.sizes import LANGUAGE_MODEL
 from protquant.errors import ProtquantError, suggestion
-from protquant.integer.language_model import IntegerESM2
+from protquant.integer.language_model import IntegerESM2, may_record
+from protquant.integer.packed_sequences import PackedSequences
 from protquant.integer.recording import can_record
 from protquant.models import ESM2, ESM2Config
 from protquant.pipelines.bench.baselines_lm import DEFAULT_LM_BASELINES, LM_BASELINES, lm_baseline, run_logits
@@ -109,7 +110,7 @@ def bench_lm(
                 compared,
                 rounds=rounds,
                 warmups=2 if can_record(device) else 1,  # the second is recorded
-                settle=freed.settle,
+                freed=freed,
                 finish=finish_on(device),
                 measure_memory=partial(_memory, device=device) if memory else None,
                 compare=deviation,
@@ -159,7 +160,7 @@ class _Prepared:
         launched = self._integers.contender(
             self.recipe.name, lambda: run_logits(self._running.again(records=False), work)
         )
-        if not can_record(work.tokens.device):
+        if not may_record(PackedSequences(work.valid)):
             return [launched]
         recorded = cache(lambda: self._running.again(records=True))
         replayed = Contender(

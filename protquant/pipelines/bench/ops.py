@@ -99,7 +99,7 @@ def bench_ops(
                 _BASELINES,
                 rounds=rounds,
                 warmups=2,
-                settle=freed.settle,
+                freed=freed,
                 finish=finish_on(device),
                 compare=deviation,
                 progress=progress,

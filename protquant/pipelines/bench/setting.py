@@ -15,12 +15,17 @@ __all__ = ["check_names", "computing_with", "finish_on"]
 
 @contextmanager
 def computing_with(threads: int | None, keep_memory: bool = False) -> Iterator[FreedMemory]:
-    """Let torch compute with so many threads, and with as many as before afterwards; None changes nothing.
+    """Let torch compute with so many threads, and with as many as before afterwards; None: with as many as now.
+
+    Parameters
+    ----------
+    keep_memory : bool
+        Whether memory that contenders free is kept, see `FreedMemory`.
 
     Yields
     ------
     FreedMemory
-        Entered; to be settled when what is timed is there.
+        Entered, for `run_contest`.
 
     Raises
     ------

@@ -108,7 +108,7 @@ def bench_trunk(
             list(dict.fromkeys(baselines)),
             rounds=rounds,
             warmups=2,  # the second is recorded, where anything is
-            settle=freed.settle,
+            freed=freed,
             finish=finish_on(device),
             measure_memory=partial(peak_memory, device=device) if memory else None,
             compare=deviation,

@@ -4,6 +4,9 @@ import pytest
 import torch
 
 from protquant.errors import ProtquantError
+from protquant.integer import language_model as language_model_module
+from protquant.integer import recording as recording_module
+from protquant.kernels.cpu import features
 from protquant.models import ESM2Config
 from protquant.models.trunk import TrunkConfig
 from protquant.pipelines.bench import LinearShape, bench_lm, bench_ops, bench_trunk
@@ -71,6 +74,22 @@ def test_a_language_model_runs_on_integers_on_all_workloads(small):
     for section in report.sections:
         assert 1e-4 < section.standings[1].deviation < 0.2
         assert "parts on integers" in section.standings[1].notes
+        calls = section.standings[1].details["calls"]  # of one run
+        assert sum(count for call, count in calls.items() if call.startswith("linear")) == 2 * 4
+
+
+def test_a_recording_is_a_row_only_where_one_can_be_made(small, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(recording_module, "_DEVICES", ("cpu",))
+    given = {"baselines": ["protquant-float32"], "rounds": 1, "progress": False}
+    # Nothing to record on a CPU, which the row says; and a recipe that cannot run at all fails in both.
+    report = bench_lm("small", ["uniform"], ["w8a8-int8", "fp32"], **given)
+    _, launched, recorded, refused, too = report.sections[0].standings
+    assert launched.details["calls"]["linear by onednn" if features().product == "onednn" else "linear by float"] == 8
+    assert (recorded.name, recorded.notes) == ("w8a8-int8, recorded", "NOT recorded: as the row above")
+    assert "not quantized" in refused.error and "not quantized" in too.error and too.notes == ""
+    monkeypatch.setattr(language_model_module, "_MOST_TOKENS", 20)
+    (section,) = bench_lm("small", ["uniform"], ["w8a8-int8"], **given).sections
+    assert [standing.name for standing in section.standings] == ["protquant-float32", "w8a8-int8"]
 
 
 def test_language_models_are_timed_on_both_workloads(small):

@@ -3,6 +3,7 @@
 import pytest
 
 from protquant.pipelines.bench import Contender, PeakMemory, Ratio, run_contest
+from protquant.pipelines.bench.freed_memory import FreedMemory
 
 
 class Clock:
@@ -47,8 +48,19 @@ def test_every_other_round_goes_backwards():
 def test_all_is_made_before_things_settle_and_nothing_has_run_yet():
     told: list[str] = []
     contenders = [Contender(name, lambda name=name: told.append(name) or (lambda: told.append("run"))) for name in "ab"]
-    run_contest(contenders, rounds=1, warmups=0, settle=lambda: told.append("settle"), progress=False)
-    assert told == ["a", "b", "settle", "run", "run"]
+    freed = FreedMemory()
+    freed.leave_no_holes = lambda: told.append("leave no holes")
+    freed.settle = lambda: told.append("settle")
+    run_contest(contenders, rounds=1, warmups=0, freed=freed, progress=False)
+    assert told == ["leave no holes", "a", "b", "settle", "run", "run"]
+
+
+def test_what_was_never_made_tells_nothing():
+    def missing() -> None:
+        raise RuntimeError("not there")
+
+    (standing,) = run_contest([Contender("a", missing, missing, missing)], rounds=1, progress=False)
+    assert (standing.notes, standing.details) == ("", {}) and "not there" in standing.error
 
 
 def test_warm_ups_are_not_timed():
