@@ -1,6 +1,7 @@
 """LayerNorm, and the codes of what it gives, tile by tile."""
 
 from collections.abc import Iterator
+from typing import TypeGuard
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ def row_tiles(backend: Backend, length: int, tokens_per_row: int) -> Iterator[sl
         yield slice(first, min(first + step, length))
 
 
-def is_plain(norm: nn.Module) -> bool:
+def is_plain(norm: nn.Module) -> TypeGuard[nn.LayerNorm]:
     """Whether a norm reads floats as they are."""
     return type(norm) is nn.LayerNorm or (type(norm) is QuantizedLayerNorm and norm.input_quantizer is None)
 

@@ -18,8 +18,10 @@ from protquant.kernels.reference.backend import ReferenceBackend
 from protquant.models import ESM2, ESM2Config, ESMFold
 from protquant.models.alphabet import MASK, PAD, tokenize
 from protquant.pipelines import quantize
+from protquant.quant import Recipe, load_recipe
 
 SEQUENCES = ["MKTAYIAKQRQISFVKSHFSRQLEERLG", "GSHMLEDPVDAFKQWWTRLNEAYCPIHAMKV" * 3, "GIVEQCCTSICSLYQLENYCN", "MA"]
+VARIANTS = ["operands with zero points", "output in float", "output flattened"]
 RECIPES = ["w8a8-int8", "w8a8-uniform", "w8a8-token", "w4a8-uniform", "w4a8-gptq", "w4a8-dint", "w4a8-flattenquant"]
 TRAINED = Path(__file__).parents[3] / "shared" / "weights" / "esm2_8m_finetuned"
 
@@ -40,9 +42,23 @@ def float_model() -> ESM2:
     return model
 
 
+def recipe_of(name: str) -> Recipe:
+    """A recipe by name; `VARIANTS` are others whose attention is on codes."""
+    recipe = load_recipe({"output flattened": "w4a8-flattenquant"}.get(name, "w8a8-int8" if name in VARIANTS else name))
+    if name == "operands with zero points":
+        operand = {**recipe.kinds["matmul_operand"], "symmetric": False}
+        return replace(recipe, kinds={**recipe.kinds, "matmul_operand": operand})
+    if name == "output in float":
+        return replace(recipe, exclude=[*recipe.exclude, "*.attn.out_proj.*"])
+    if name == "output flattened":
+        kept = ("linear_weight", "linear_input", "matmul_operand")
+        return replace(recipe, kinds={kind: recipe.kinds[kind] for kind in kept})
+    return recipe
+
+
 @cache
 def simulated(recipe: str) -> ESM2:
-    return quantize(float_model(), recipe, SEQUENCES, execution="simulate", cache=False)[0].eval()
+    return quantize(float_model(), recipe_of(recipe), SEQUENCES, execution="simulate", cache=False)[0].eval()
 
 
 def batch() -> tuple[Tensor, Tensor]:
@@ -88,11 +104,20 @@ def run_layer(model: IntegerESM2, layer: torch.nn.Module, x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("make", [ReferenceBackend, CPUBackend])
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", [*RECIPES, *VARIANTS])
 def test_a_layer_gives_what_its_simulation_gives(recipe: str, make: MakeBackend):
     integer, _ = integer_language_model(simulated(recipe), make(), dtype=torch.float32)
     for ours, quantization in layer_distances(simulated(recipe), float_model(), integer):
         assert ours < 0.05 * quantization
+
+
+@pytest.mark.parametrize("recipe", VARIANTS)
+def test_variants_attend_on_codes_and_differ_as_they_should(recipe: str):
+    attn = integer_language_model(simulated(recipe), ReferenceBackend())[0].layers[1].attn
+    assert attn.by_backend
+    assert (len(set(attn.step_grids)) == 3) == (recipe == "operands with zero points")
+    assert (attn.out is None) == (recipe == "output in float")
+    assert (attn.value_scale == 1) == (recipe == "operands with zero points")
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

@@ -106,3 +106,16 @@ def test_absent_heads_say_so() -> None:
         model.logits(tokenize(["MKT"]))
     with pytest.raises(ProtquantError, match="no contact head"):
         model.contacts(tokenize(["MKT"]))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("token_dropout", [True, False])
+def test_padding_and_masks_are_embedded_as_nothing_even_alone(token_dropout: bool) -> None:
+    """Rows of nothing else have no share of masks that could be divided by."""
+    model = ESM2(ESM2Config(num_layers=1, dim=16, num_heads=2, ffn_dim=32, token_dropout=token_dropout))
+    tokens = torch.tensor([[PAD] * 4, [MASK] * 4, [5, MASK, 6, PAD], [5, 6, 7, 8]])
+    factor = model.embedding_factor(tokens)
+    kept = (1 - 0.12) / (1 - torch.tensor([[0.0], [0.0], [1 / 3], [0.0]])) if token_dropout else torch.ones(4, 1)
+    there = tokens.ne(PAD) & tokens.ne(MASK) if token_dropout else tokens.ne(PAD)
+    torch.testing.assert_close(factor, kept * there)
+    assert model.embed(tokens).isfinite().all()
