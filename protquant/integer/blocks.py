@@ -1,6 +1,5 @@
 """The blocks of a folding trunk on integers; on an NVIDIA GPU recorded once, and replayed at every further pass."""
 
-from collections import Counter
 from collections.abc import Hashable, Iterable
 from functools import partial
 
@@ -32,16 +31,13 @@ class IntegerBlocks(FoldingBlocks):
         Of passes.
     """
 
-    def __init__(self, blocks: Iterable[nn.Module], calls: Counter[tuple[str, str]] | None = None) -> None:
+    def __init__(self, blocks: Iterable[nn.Module], recorder: Recorder | None = None) -> None:
         super().__init__(blocks)
-        self._calls = Counter() if calls is None else calls
-        self.recorder = Recorder(self._calls)
+        self.recorder = recorder or Recorder()
 
     def again(self, *, records: bool) -> "IntegerBlocks":
         """Other passes through the same blocks."""
-        other = IntegerBlocks(self, self._calls).eval()
-        other.recorder.records = records
-        return other
+        return IntegerBlocks(self, Recorder(self.recorder.calls, records=records)).eval()
 
     def forward(
         self,

@@ -15,6 +15,7 @@ from protquant.integer.language_model import IntegerESM2, integer_language_model
 from protquant.integer.linear import IntegerLinear
 from protquant.integer.linear_twin import PartRow, linear_twin
 from protquant.integer.pair_stream import SimulatedCodec
+from protquant.integer.recording import Recorder
 from protquant.kernels.backend import Backend, Linear
 from protquant.kernels.dispatch import choose_backend
 from protquant.models import ESM2
@@ -180,7 +181,7 @@ def _convert_trunk(model: nn.Module, backend: Backend, support: Support) -> None
             support.rows.append(SupportRow(where, "simulated", f"not as a whole: {reason}"))
     for path, blocks in _of_type(model, FoldingBlocks):
         if path:
-            model.set_submodule(path, IntegerBlocks(blocks, backend.calls))
+            model.set_submodule(path, IntegerBlocks(blocks, Recorder(backend.calls)))
 
 
 def _language_twin(model: ESM2, backend: Backend, path: str, support: Support) -> ESM2:

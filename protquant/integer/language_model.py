@@ -88,8 +88,7 @@ class IntegerESM2(ESM2):
     def again(self, *, records: bool) -> "IntegerESM2":
         """Other batches through the same layers."""
         other = copy.copy(self)
-        other.recorder = Recorder(self.backend.calls)
-        other.recorder.records = records
+        other.recorder = Recorder(self.backend.calls, records=records)
         return other
 
     @torch.no_grad()

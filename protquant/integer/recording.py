@@ -58,16 +58,13 @@ class Recorder:
     ----------
     calls : Counter, optional
         Of the backend: what is replayed counts there as well.
-
-    Attributes
-    ----------
     records : bool
         Whether to record at all.
     """
 
-    def __init__(self, calls: Counter[tuple[str, str]] | None = None) -> None:
-        self.records = True
-        self._calls = Counter() if calls is None else calls
+    def __init__(self, calls: Counter[tuple[str, str]] | None = None, *, records: bool = True) -> None:
+        self.calls = Counter() if calls is None else calls
+        self.records = records
         self._seen: Hashable = None
         self._recording: Recording | None = None
         self._recorded_calls = Counter[tuple[str, str]]()
@@ -103,12 +100,12 @@ class Recorder:
             if not self._record(run, inputs):
                 return run(*inputs)
         assert self._recording is not None
-        self._calls.update(self._recorded_calls)
+        self.calls.update(self._recorded_calls)
         return self._recording.replay(*inputs)
 
     def _record(self, run: Run, inputs: tuple[Tensor, ...]) -> bool:
         """Make a recording, and tell whether that went well; it does not count as a run."""
-        before = self._calls.copy()
+        before = self.calls.copy()
         try:
             self._recording = Recording(run, *inputs)
         except torch.OutOfMemoryError:
@@ -118,7 +115,7 @@ class Recorder:
         except RuntimeError as error:
             self.records = False
             log.warning("kernels are launched one by one, because they cannot be recorded on this GPU: %s", error)
-        self._recorded_calls = self._calls - before
-        self._calls.clear()
-        self._calls.update(before)
+        self._recorded_calls = self.calls - before
+        self.calls.clear()
+        self.calls.update(before)
         return self._recording is not None

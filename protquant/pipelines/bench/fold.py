@@ -108,12 +108,8 @@ def bench_fold(
         machine = describe_machine()
     model = Path(model).name if Path(model).exists() else model  # a report tells of no folders
     settings: dict[str, Any] = {"model": model, "length": len(sequence), "rounds": rounds, "backend": backend}
-    settings |= {
-        "freed memory": str(freed),
-        "threads": machine.threads,
-        "device": device.type,
-        "quants": [recipe.name for recipe in recipes],
-    }
+    settings |= {"threads": machine.threads, "device": device.type, "quants": [recipe.name for recipe in recipes]}
+    settings["freed memory"] = str(freed)
     facts = {"integers against simulation": {r.name: prints.between(r.name, _simulated(r)) for r in recipes}}
     section = Section(f"{model}, {len(sequence)} residues", standings, _BASELINES, facts)
     notes = [

@@ -2,7 +2,8 @@
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, TypeVar
+from functools import cache
+from typing import Any, Protocol, TypeVar
 
 from torch import nn
 
@@ -11,7 +12,7 @@ from protquant.integer import Support, to_integer
 from protquant.integer.recording import Recorder
 from protquant.pipelines.bench.contest import Contender
 
-__all__ = ["BACKENDS", "IntegerRun", "check_backend", "said_of_recording"]
+__all__ = ["BACKENDS", "IntegerRun", "check_backend", "recorded_row"]
 
 BACKENDS = ("auto", "reference", "cpu", "triton")
 
@@ -24,11 +25,25 @@ def check_backend(backend: str) -> None:
         raise ProtquantError(f"unknown backend {backend!r}; choose one of {', '.join(BACKENDS)}")
 
 
-def said_of_recording(recorder: Recorder) -> str:
-    """Notes on a row whose runs are replays, if they are."""
-    if not recorder.is_recorded:
-        return "NOT recorded: as the row above"
-    return "the same, replayed as one CUDA graph, which holds the memory that the row above takes beside its own"
+class _HasRecorder(Protocol):
+    """A model that keeps a recording of what it ran last."""
+
+    recorder: Recorder
+
+
+_Recorded = TypeVar("_Recorded", bound=_HasRecorder)
+
+
+def recorded_row(name: str, make: Callable[[], _Recorded], time: Callable[[_Recorded], Callable[[], Any]]) -> Contender:
+    """A row below that of a launched model, of the same model recorded; its notes say so, or that it is not."""
+    made = cache(make)
+
+    def notes() -> str:
+        if not made().recorder.is_recorded:
+            return "NOT recorded: as the row above"
+        return "the same, replayed as one CUDA graph, which holds the memory that the row above takes beside its own"
+
+    return Contender(f"{name}, recorded", lambda: time(made()), notes)
 
 
 class IntegerRun:
@@ -63,8 +78,8 @@ class IntegerRun:
         return Contender(name, counted, self.notes, lambda: self.details(calls))
 
     def notes(self) -> str:
-        if self._support is None:
-            return ""
+        """What ran on integers, and bytes of weights; once the model is converted."""
+        assert self._support is not None
         text = self._support.summary()
         if self._support.weight_elements:
             text += f"; {self._support.weight_bytes / self._support.weight_elements:.3f} bytes per weight"
@@ -72,8 +87,7 @@ class IntegerRun:
 
     def details(self, calls: Counter[tuple[str, str]]) -> dict[str, Any]:
         """Parts with their kernels, how often each operation ran by which kernel in one run, and bytes of weights."""
-        if self._support is None:
-            return {}
+        assert self._support is not None
         return {
             "parts": self._support.to_dicts(),
             "calls": {f"{what} by {by}": count for (what, by), count in sorted(calls.items())},

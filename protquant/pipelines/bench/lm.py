@@ -1,7 +1,7 @@
 """`protquant bench lm`: ESM-2 with random weights and the sizes of a released model, on batches of proteins."""
 
 from collections.abc import Callable, Sequence
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from protquant.models import ESM2, ESM2Config
 from protquant.pipelines.bench.baselines_lm import DEFAULT_LM_BASELINES, LM_BASELINES, lm_baseline, run_logits
 from protquant.pipelines.bench.contest import Contender, run_contest
 from protquant.pipelines.bench.deviation import Deviation
-from protquant.pipelines.bench.integer_runs import IntegerRun, check_backend, said_of_recording
+from protquant.pipelines.bench.integer_runs import IntegerRun, check_backend, recorded_row
 from protquant.pipelines.bench.machine import describe_machine
 from protquant.pipelines.bench.peak_memory import PeakMemory, peak_memory
 from protquant.pipelines.bench.random_weights import randomize
@@ -122,7 +122,7 @@ def bench_lm(
         machine = describe_machine()
     settings: dict[str, Any] = {"preset": preset, "workloads": list(workloads), "rounds": rounds}
     settings |= {"threads": machine.threads, "backend": backend, "device": device.type, "seed": seed}
-    settings |= {"freed memory": str(freed), "quants": [recipe.name for recipe in recipes]}
+    settings |= {"quants": [recipe.name for recipe in recipes], "freed memory": str(freed)}
     notes = (
         "x: how many times as fast, the median of ratios round by round (quartiles).",
         f"deviation: of logits of real tokens, relative to those of {sections[0].facts['deviation from']}.",
@@ -162,13 +162,8 @@ class _Prepared:
         )
         if not may_record(PackedSequences(work.valid)):
             return [launched]
-        recorded = cache(lambda: self._running.again(records=True))
-        replayed = Contender(
-            f"{self.recipe.name}, recorded",
-            lambda: run_logits(recorded(), work),
-            lambda: said_of_recording(recorded().recorder),
-        )
-        return [launched, replayed]
+        make, time = lambda: self._running.again(records=True), lambda model: run_logits(model, work)
+        return [launched, recorded_row(self.recipe.name, make, time)]
 
 
 def _real_logits(work: LanguageWork, result: Any) -> Tensor:

@@ -16,7 +16,7 @@ from protquant.models.trunk import TrunkConfig
 from protquant.pipelines.bench.baselines_trunk import TRUNK_BASELINES, TrunkWork, random_inputs, trunk_baseline
 from protquant.pipelines.bench.contest import Contender, run_contest
 from protquant.pipelines.bench.deviation import Deviation
-from protquant.pipelines.bench.integer_runs import IntegerRun, check_backend, said_of_recording
+from protquant.pipelines.bench.integer_runs import IntegerRun, check_backend, recorded_row
 from protquant.pipelines.bench.machine import describe_machine
 from protquant.pipelines.bench.peak_memory import peak_memory
 from protquant.pipelines.bench.report import BenchReport, Section
@@ -117,12 +117,8 @@ def bench_trunk(
         machine = describe_machine()
     settings = {"preset": preset, "length": length, "blocks": blocks, "chunk_size": chunk_size}
     settings |= {"rounds": rounds, "threads": machine.threads, "backend": backend}
-    settings |= {
-        "freed memory": str(freed),
-        "device": device.type,
-        "seed": seed,
-        "quants": [recipe.name for recipe in recipes],
-    }
+    settings |= {"device": device.type, "seed": seed, "quants": [recipe.name for recipe in recipes]}
+    settings["freed memory"] = str(freed)
     many = "one block" if blocks == 1 else f"{blocks} blocks"
     title = f"{many} of the trunk of {preset}, {length} residues, random weights"
     section = Section(title, standings, tuple(dict.fromkeys(baselines)), {"deviation from": deviation.reference})
@@ -157,15 +153,7 @@ def _integer(recipe: Recipe, work: TrunkWork, backend: str, seed: int) -> list[C
 
     contenders = [integers.contender(recipe.name, lambda: build(blocks().again(records=False)))]
     if may_record(work.pair):
-        recorded = cache(lambda: blocks().again(records=True))
-
-        contenders.append(
-            Contender(
-                f"{recipe.name}, recorded",
-                lambda: build(recorded()),
-                lambda: said_of_recording(recorded().recorder),
-            )
-        )
+        contenders.append(recorded_row(recipe.name, lambda: blocks().again(records=True), build))
     return contenders
 
 
