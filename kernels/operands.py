@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-__all__ = ["Activation", "Codes8", "Grid", "IntegerWeight", "TokenGrid", "WeightCodes", "spread"]
+__all__ = ["Activation", "Codes8", "Grid", "IntegerWeight", "TokenGrid", "WeightCodes", "spread", "unpack4"]
 
 Activation = Literal["none", "relu", "gelu"]
 WeightCodes = Literal["int8", "int4", "dint4"]
@@ -132,11 +132,7 @@ class IntegerWeight:
         """What the codes count, int8: `weight = steps * step_scale`, less `zero` where the codes have eight bits."""
         if self.kind == "int8":
             return self.codes
-        half = len(self.codes)
-        steps = torch.empty(2 * half, self.in_features, dtype=torch.uint8, device=self.codes.device)
-        torch.bitwise_and(self.codes, 15, out=steps[:half])
-        torch.bitwise_right_shift(self.codes, 4, out=steps[half:])
-        codes = steps[: self.out_features].view(torch.int8)
+        codes = unpack4(self.codes, self.out_features).view(torch.int8)
         zero = 0 if self.zero is None else spread(self.zero.view(torch.int8), self.group_size, self.in_features)
         if self.kind == "int4":
             return codes.sub_(zero)
@@ -165,6 +161,15 @@ class IntegerWeight:
         packed = low.clone()
         packed[: len(high)] |= high << 4
         return packed
+
+
+def unpack4(packed: Int[Tensor, "h k"], rows: int) -> Int[Tensor, "n k"]:
+    """Return the codes from 0 to 15, dtype uint8, that `IntegerWeight.pack4` packed; `rows` is their number of rows."""
+    half = len(packed)
+    codes = torch.empty(2 * half, packed.shape[1], dtype=torch.uint8, device=packed.device)
+    torch.bitwise_and(packed, 15, out=codes[:half])
+    torch.bitwise_right_shift(packed, 4, out=codes[half:])
+    return codes[:rows]
 
 
 def spread(values: Tensor, group_size: int | None, channels: int) -> Tensor:

@@ -190,7 +190,7 @@ class Int4Layer(_KernelLayer):
         self.kernel = "linear_dint4" if weight.kind == "dint4" else "linear_int4"
         self._size = min(weight.group_size or weight.in_features, weight.in_features)
         # Rows of a byte are far apart in the weight; the kernel reads neighbors.
-        packed = pack_nibbles(torch.cat((weight.codes & 15, weight.codes >> 4))[: weight.out_features])
+        packed = pack_nibbles(unpack4(weight.codes, weight.out_features))
         scale = weight.scale.float().contiguous()
         zero = torch.zeros_like(scale, dtype=torch.uint8) if weight.zero is None else weight.zero.contiguous()
         sums = weight_sums(packed, zero, weight.in_features, self._size, self._kind)

@@ -38,10 +38,10 @@ def encode_uniform(
         Of the dtype of `code_dtype(low, high)`.
     """
     # Times the reciprocal, not divided: the fast path does so, and ties must fall the same way.
-    codes = torch.round(x.float() * scale.reciprocal())
+    codes = torch.mul(x.float(), scale.reciprocal()).round_()
     if zero_point is not None:
         codes = codes + zero_point
-    return codes.clamp(low, high).to(code_dtype(low, high))
+    return codes.clamp_(low, high).to(code_dtype(low, high))
 
 
 def decode_uniform(

@@ -12,13 +12,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from protquant.checkpoints.assemble import assemble, rotary_frequencies
+from protquant.checkpoints.assemble import rotary_frequencies
+from protquant.checkpoints.float_checkpoint import FloatCheckpoint
 from protquant.checkpoints.inert_pickle import read_inert, setting
 from protquant.checkpoints.names import FAIR_ESM_ESM2, FAIR_ESM_ESMFOLD
 from protquant.errors import ProtquantError
 from protquant.models import ESM2, ESM2Config, ESMFold, ESMFoldConfig, StructureModuleConfig, TrunkConfig
 
-__all__ = ["STEM", "load_fair_esm"]
+__all__ = ["STEM", "load_fair_esm", "open_fair_esm"]
 
 STEM = "esm2_t36_3B_UR50D.pt"
 """The language model that fair-esm's ESMFold is built on, and does not contain."""
@@ -31,7 +32,12 @@ _IGNORED = re.compile(r"trunk\.structure_module\.(default_frames|group_idx|atom_
 
 
 def load_fair_esm(path: str | os.PathLike[str]) -> ESM2 | ESMFold:
-    """Load a checkpoint of fair-esm, in float32 on the CPU.
+    """Load a checkpoint of fair-esm, in float32 on the CPU; the parameter is that of `open_fair_esm`."""
+    return open_fair_esm(path).load()
+
+
+def open_fair_esm(path: str | os.PathLike[str]) -> FloatCheckpoint:
+    """Open a checkpoint of fair-esm; its weights are mapped, not read, where its format allows that.
 
     Parameters
     ----------
@@ -49,7 +55,13 @@ def load_fair_esm(path: str | os.PathLike[str]) -> ESM2 | ESMFold:
     if "esm_s_combine" in state:
         return _esmfold(path, state, settings)
     config = _take_esm2(path, state, settings)
-    return assemble(lambda: ESM2(config), state, str(path), FAIR_ESM_ESM2)
+    return FloatCheckpoint(lambda: ESM2(config), state, str(path), FAIR_ESM_ESM2, files=_beside(path))
+
+
+def _beside(path: Path) -> list[Path]:
+    """The file, and those that are read with it where they are there."""
+    names = [path.name, STEM, *(f"{Path(name).stem}-contact-regression.pt" for name in (path.name, STEM))]
+    return [path.with_name(name) for name in dict.fromkeys(names) if path.with_name(name).is_file()]
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], object]:
@@ -96,7 +108,7 @@ def _take_esm2(path: Path, state: dict[str, Tensor], settings: object) -> ESM2Co
     return replace(config, rotary_frequencies=rotary_frequencies(rotary, config, str(path)))
 
 
-def _esmfold(path: Path, state: dict[str, Tensor], settings: object) -> ESMFold:
+def _esmfold(path: Path, state: dict[str, Tensor], settings: object) -> FloatCheckpoint:
     state = {name: tensor for name, tensor in state.items() if not _IGNORED.fullmatch(name)}
     stem = {name.removeprefix("esm."): state.pop(name) for name in list(state) if name.startswith("esm.")}
     stem_path, stem_settings = path, None
@@ -111,7 +123,7 @@ def _esmfold(path: Path, state: dict[str, Tensor], settings: object) -> ESMFold:
     encoder = _take_esm2(stem_path, stem, stem_settings)
     config = _esmfold_config(path, state, settings, encoder)
     state.update({f"esm.{name}": tensor for name, tensor in stem.items()})
-    return assemble(lambda: ESMFold(config), state, str(path), FAIR_ESM_ESMFOLD)
+    return FloatCheckpoint(lambda: ESMFold(config), state, str(path), FAIR_ESM_ESMFOLD, files=_beside(path))
 
 
 def _esmfold_config(path: Path, state: dict[str, Tensor], settings: object, encoder: ESM2Config) -> ESMFoldConfig:

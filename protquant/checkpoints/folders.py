@@ -2,18 +2,22 @@
 
 import hashlib
 import os
+import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 from protquant.errors import ProtquantError
 
-__all__ = ["CONFIG", "SCHEME", "WEIGHTS", "check_new_folder", "file_hash", "new_folder"]
+__all__ = ["CONFIG", "SCHEME", "WEIGHTS", "check_new_folder", "file_hash", "file_hashes", "new_folder"]
 
 CONFIG, SCHEME, WEIGHTS = "config.json", "scheme.json", "model.safetensors"
-_OURS = {CONFIG, SCHEME, WEIGHTS}
+_MOST_THREADS = 4
+# A quantized checkpoint has a file of weights for each block, named by its path in the model.
+_BLOCK_WEIGHTS = re.compile(r"[a-z_.]+\.\d+\.safetensors")
 
 
 @contextmanager
@@ -66,17 +70,27 @@ def check_new_folder(folder: Path, overwrite: bool) -> None:
     """
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not overwrite):
         raise ProtquantError(f"{folder}: already exists and is not empty; name another folder or ask to overwrite it.")
-    if folder.is_dir() and (strangers := sorted({path.name for path in folder.iterdir()} - _OURS)):
+    if folder.is_dir() and (strangers := sorted(path.name for path in folder.iterdir() if not _is_ours(path))):
         raise ProtquantError(
             f"{folder}: not overwritten, for it holds what is no part of a checkpoint ({', '.join(strangers[:3])});"
             " name another folder."
         )
 
 
+def _is_ours(path: Path) -> bool:
+    return path.name in (CONFIG, SCHEME, WEIGHTS) or _BLOCK_WEIGHTS.fullmatch(path.name) is not None
+
+
 def file_hash(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def file_hashes(paths: Sequence[Path]) -> list[str]:
+    """SHA-256 of files, in hexadecimal; several files at a time."""
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, _MOST_THREADS)) as pool:
+        return list(pool.map(file_hash, paths))
 
 
 def _flush(path: Path) -> None:

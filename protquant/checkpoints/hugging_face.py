@@ -9,14 +9,15 @@ import torch
 from huggingface_hub import snapshot_download
 from torch import Tensor
 
-from protquant.checkpoints.assemble import assemble, rotary_frequencies
+from protquant.checkpoints.assemble import rotary_frequencies
+from protquant.checkpoints.float_checkpoint import FloatCheckpoint
 from protquant.checkpoints.hugging_face_config import esm2_config, esmfold_config, read_config
 from protquant.checkpoints.names import HUGGING_FACE_ESM2, HUGGING_FACE_ESMFOLD
 from protquant.checkpoints.weight_files import read_safetensors, read_shards, read_torch_weights
 from protquant.errors import ProtquantError
 from protquant.models import ESM2, ESMFold
 
-__all__ = ["IGNORED", "is_hub_name", "load_hugging_face"]
+__all__ = ["IGNORED", "is_hub_name", "load_hugging_face", "open_hugging_face"]
 
 # The only tensors that may be in a checkpoint without having a place in the model, and why.
 IGNORED: dict[str, str] = {
@@ -42,7 +43,20 @@ def is_hub_name(name: str) -> bool:
 def load_hugging_face(
     path_or_name: str | os.PathLike[str], *, revision: str | None = None, local_files_only: bool | None = None
 ) -> ESM2 | ESMFold:
-    """Load a checkpoint that transformers wrote, in float32 on the CPU.
+    """Load a checkpoint that transformers wrote, in float32 on the CPU; parameters as for `open_hugging_face`.
+
+    Returns
+    -------
+    ESM2 or ESMFold
+        A head that the checkpoint does not have is absent: `model.config.has_lm_head`, `has_contact_head`.
+    """
+    return open_hugging_face(path_or_name, revision=revision, local_files_only=local_files_only).load()
+
+
+def open_hugging_face(
+    path_or_name: str | os.PathLike[str], *, revision: str | None = None, local_files_only: bool | None = None
+) -> FloatCheckpoint:
+    """Open a checkpoint that transformers wrote; its weights are mapped, not read.
 
     Parameters
     ----------
@@ -53,11 +67,6 @@ def load_hugging_face(
         Branch, tag or commit on the hub.
     local_files_only : bool, optional
         Use what was downloaded before and never the network; `HF_HUB_OFFLINE` and `HF_HOME` are honored too.
-
-    Returns
-    -------
-    ESM2 or ESMFold
-        A head that the checkpoint does not have is absent: `model.config.has_lm_head`, `has_contact_head`.
 
     Raises
     ------
@@ -71,6 +80,7 @@ def load_hugging_face(
         folder = _download(source, revision, bool(local_files_only))
         source = f"{source}@{revision}" if revision else source
     settings = read_config(folder / "config.json")
+    files = sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors", ".bin"))
     state = _named_as_masked_lm(_read_weights(folder), source)
     _drop_tied(state, source)
     rotary = {name: state.pop(name) for name in list(state) if _ROTARY.fullmatch(name)}
@@ -86,9 +96,9 @@ def load_hugging_face(
     )
     if folding:
         config = replace(folding, lm=replace(encoder, has_lm_head=False))
-        return assemble(lambda: ESMFold(config), state, source, HUGGING_FACE_ESMFOLD)
+        return FloatCheckpoint(lambda: ESMFold(config), state, source, HUGGING_FACE_ESMFOLD, files=files)
     encoder = replace(encoder, has_lm_head=any(name.startswith("lm_head.") for name in state))
-    return assemble(lambda: ESM2(encoder), state, source, HUGGING_FACE_ESM2)
+    return FloatCheckpoint(lambda: ESM2(encoder), state, source, HUGGING_FACE_ESM2, files=files)
 
 
 def _download(name: str, revision: str | None, local_files_only: bool) -> Path:

@@ -1,22 +1,22 @@
 """One verb for every checkpoint: the demo, released models by name, folders and files."""
 
 import os
-from collections.abc import Callable
 from importlib.resources import as_file, files
 from pathlib import Path
 
 import torch
 
-from protquant.checkpoints.fair_esm import load_fair_esm
-from protquant.checkpoints.hugging_face import is_hub_name, load_hugging_face
-from protquant.checkpoints.native import is_native, load_native, save_model
+from protquant.checkpoints.fair_esm import open_fair_esm
+from protquant.checkpoints.float_checkpoint import FloatCheckpoint
+from protquant.checkpoints.hugging_face import is_hub_name, open_hugging_face
+from protquant.checkpoints.native import is_native, open_native, save_model
 from protquant.checkpoints.quantized import is_quantized, load_quantized
 from protquant.checkpoints.registry import KNOWN, find_known
 from protquant.checkpoints.scheme import Scheme, read_scheme
 from protquant.errors import ProtquantError, suggestion
 from protquant.models import ESM2, ESMFold
 
-__all__ = ["DEMO", "import_checkpoint", "load", "scheme_of"]
+__all__ = ["DEMO", "import_checkpoint", "load", "open_checkpoint", "scheme_exists", "scheme_of"]
 
 DEMO = "demo"
 """The name of the model that is shipped with the package."""
@@ -27,9 +27,11 @@ def load(
     *,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
-    keep_codes: bool = False,
 ) -> ESM2 | ESMFold:
     """Load a float model, or one that was quantized and saved.
+
+    A quantized model has the codes of its weights in memory, mapped from the file; where it simulates, weights are
+    decoded as they are needed (`protquant.quant.decoded_weights`).
 
     Parameters
     ----------
@@ -41,9 +43,6 @@ def load(
         What it computes in. ESMFold's structure module and pLDDT head stay in float32, and so do scales.
     device : torch.device or str
         Where it is put.
-    keep_codes : bool
-        Whether linear layers of a quantized checkpoint have the codes of their weights in memory and not the weights:
-        for `to_integer`, which takes codes. Until then a weight is decoded whenever its layer is called.
 
     Returns
     -------
@@ -57,7 +56,7 @@ def load(
         `load_quantized`.
     """
     name = os.fspath(name_or_path)
-    model = _reader(name, keep_codes)()
+    model = load_quantized(name) if scheme_exists(name) else open_checkpoint(name).load()
     model.source = name
     if isinstance(model, ESMFold):
         model.set_compute_dtype(dtype)
@@ -110,37 +109,53 @@ def scheme_of(name_or_path: str | os.PathLike[str]) -> Scheme | None:
         If the checkpoint's `scheme.json` is damaged or newer.
     """
     name = os.fspath(name_or_path)
-    if name == DEMO or find_known(name) or not is_quantized(name):
-        return None
-    return read_scheme(Path(name))
+    return read_scheme(Path(name)) if scheme_exists(name) else None
 
 
-def _reader(name: str, keep_codes: bool) -> Callable[[], ESM2 | ESMFold]:
+def scheme_exists(name: str) -> bool:
+    """Whether `load` would give a quantized model. A known name wins over a folder of that name."""
+    return name != DEMO and not find_known(name) and is_quantized(name)
+
+
+def open_checkpoint(name_or_path: str | os.PathLike[str]) -> FloatCheckpoint:
+    """Open a float model without loading it: its weights are mapped, and read part by part.
+
+    Parameters
+    ----------
+    name_or_path : str or PathLike
+        As for `load`.
+
+    Raises
+    ------
+    ProtquantError
+        As `load`, or if the model is quantized.
+    """
+    name = os.fspath(name_or_path)
     if name == DEMO:
-        return _load_demo
+        return _open_demo()
     if known := find_known(name):
-        return lambda: load_hugging_face(known.repository)
+        return open_hugging_face(known.repository)
     path = Path(name)
     if path.is_dir():
         if is_quantized(path):
-            return lambda: load_quantized(path, keep_codes)
+            raise ProtquantError(f"{path}: is quantized already; name the float model.")
         if not (path / "config.json").is_file():
             raise ProtquantError(f"{path}: not a checkpoint, this folder has no config.json and no scheme.json.")
-        return lambda: load_native(path) if is_native(path) else load_hugging_face(path)
+        return open_native(path) if is_native(path) else open_hugging_face(path)
     if path.is_file():
         if path.suffix != ".pt":
             raise ProtquantError(f"{path}: not a checkpoint of fair-esm (.pt); for others give the folder it is in.")
-        return lambda: load_fair_esm(path)
+        return open_fair_esm(path)
     if is_hub_name(name):
-        return lambda: load_hugging_face(name)
+        return open_hugging_face(name)
     hint = suggestion(name, [DEMO, *KNOWN])
     raise ProtquantError(f"{name}: neither a known model nor an existing folder or file; {hint}")
 
 
-def _load_demo() -> ESM2 | ESMFold:
+def _open_demo() -> FloatCheckpoint:
     with as_file(files("protquant.demo").joinpath("weights")) as folder:
         if not folder.is_dir():
             raise ProtquantError(
                 "The demo model is not in this installation (no protquant/demo/weights); install protquant again."
             )
-        return load_native(folder)
+        return open_native(folder)

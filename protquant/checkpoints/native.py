@@ -14,14 +14,15 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from protquant.checkpoints.assemble import assemble, fingerprint
+from protquant.checkpoints.assemble import fingerprint
+from protquant.checkpoints.float_checkpoint import FloatCheckpoint
 from protquant.checkpoints.folders import CONFIG, WEIGHTS, file_hash, new_folder
 from protquant.checkpoints.sizes import empty_model, sizes_of
 from protquant.checkpoints.weight_files import read_safetensors
 from protquant.errors import ProtquantError
 from protquant.models import ESM2, ESMFold
 
-__all__ = ["is_native", "load_native", "save_model"]
+__all__ = ["is_native", "load_native", "open_native", "save_model"]
 
 _FORMAT, _VERSION = "protquant", 1
 
@@ -85,7 +86,12 @@ def is_native(folder: str | os.PathLike[str]) -> bool:
 
 
 def load_native(folder: str | os.PathLike[str]) -> ESM2 | ESMFold:
-    """Load what `save_model` wrote, in float32 on the CPU.
+    """Load what `save_model` wrote, in float32 on the CPU; errors are those of `open_native`."""
+    return open_native(folder).load()
+
+
+def open_native(folder: str | os.PathLike[str]) -> FloatCheckpoint:
+    """Open what `save_model` wrote; its weights are hashed and mapped, and not held in memory.
 
     Raises
     ------
@@ -116,11 +122,12 @@ def load_native(folder: str | os.PathLike[str]) -> ESM2 | ESMFold:
             " replaced. Copy or import the checkpoint again."
         )
     state = read_safetensors(weights)
-    return assemble(
+    return FloatCheckpoint(
         lambda: empty_model(content["kind"], content["config"]),
         state,
         str(folder),
         known_fingerprint=content["fingerprint"],
+        files=(path, weights),
     )
 
 

@@ -1,25 +1,24 @@
-"""Quantized models in a folder: `model.safetensors` with packed codes, and a `scheme.json` that vouches for both.
+"""Quantized models in a folder: files of tensors with packed codes, and a `scheme.json` that vouches for all of them.
 
-What is loaded computes, bit for bit, what was saved, without calibrating again. Nothing of a file is executed: modules
-are put together from the names of classes that are known here, plain settings and tensors
-(`protquant.quant.storable`).
+There is one safetensors file for each block of the model, named by its path, and `model.safetensors` for what lies
+outside of blocks (`protquant.checkpoints.stored_units`). What is loaded computes, bit for bit, what was saved, without
+calibrating again. Nothing of a file is executed: modules are put together from the names of classes that are known
+here, plain settings and tensors (`protquant.quant.storable`).
 """
 
 import os
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from protquant.checkpoints.assemble import check_places
-from protquant.checkpoints.folders import SCHEME, WEIGHTS, file_hash, new_folder
+from protquant.checkpoints.folders import SCHEME, file_hashes, new_folder
 from protquant.checkpoints.scheme import Scheme, read_scheme, write_scheme
-from protquant.checkpoints.settings import parts_of
 from protquant.checkpoints.sizes import empty_model, sizes_of
-from protquant.checkpoints.stored_modules import describe_module, rebuild_module
-from protquant.checkpoints.stored_tensors import TensorReader, TensorWriter
+from protquant.checkpoints.stored_modules import rebuild_module
+from protquant.checkpoints.stored_tensors import TensorReader
+from protquant.checkpoints.stored_units import describe_unit, lies_in, unit_names, write_unit
 from protquant.checkpoints.weight_files import read_safetensors
 from protquant.errors import ProtquantError
 from protquant.models import ESM2, ESMFold
@@ -28,9 +27,6 @@ from protquant.quant.modules import QuantizedLinear
 from protquant.quant.transforms import TransformedLinear
 
 __all__ = ["is_quantized", "load_quantized", "save_quantized"]
-
-# Of a model as a whole, and not of its sizes.
-_LABELS = {"source", "fingerprint", "config"}
 
 
 def save_quantized(
@@ -66,24 +62,24 @@ def save_quantized(
             f"{folder}: not saved, the model was made to run on integers; save what quantize(..., execution='simulate')"
             " gives, which runs on integers just as well when it is loaded"
         )
-    sizes = sizes_of(model)
-    writer = TensorWriter()
     with torch.device("meta"):
         plan = type(model)(model.config)  # type: ignore[arg-type]  # each has its own
-    modules: dict[str, dict[str, Any]] = {}
+    units = [None, *unit_names(plan)]
     try:
-        for path, module in _replaced(model, plan):
-            modules[path] = describe_module(module, path, writer)
+        descriptions = [describe_unit(model, plan, unit) for unit in units]
     except ValueError as error:
-        raise ProtquantError(f"{folder}: not saved, {path}: {error}") from error
-    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    frozen = [name for name, _ in model.named_parameters() if name not in trained | writer.coded]
-    for name, tensor in model.state_dict().items():
-        if not _lies_in(name, modules):
-            writer.plain(name, tensor)
+        raise ProtquantError(f"{folder}: not saved, {error}") from error
     with new_folder(folder, overwrite) as temporary:
-        save_file(writer.tensors, temporary / WEIGHTS, metadata={"format": "pt"})
-        scheme = Scheme(sizes, model.source, model.fingerprint, report, modules, file_hash(temporary / WEIGHTS), frozen)
+        paths = [write_unit(description, temporary) for description in descriptions]
+        scheme = Scheme(
+            sizes_of(model),
+            model.source,
+            model.fingerprint,
+            report,
+            {path: node for each in descriptions for path, node in each.modules.items()},
+            dict(zip((path.name for path in paths), file_hashes(paths), strict=True)),
+            [name for each in descriptions for name in each.frozen],
+        )
         write_scheme(scheme, temporary / SCHEME)
     return folder
 
@@ -93,13 +89,8 @@ def is_quantized(folder: str | os.PathLike[str]) -> bool:
     return (Path(folder) / SCHEME).is_file()
 
 
-def load_quantized(folder: str | os.PathLike[str], keep_codes: bool = False) -> ESM2 | ESMFold:
-    """Load what `save_quantized` wrote, on the CPU, in the number types that it had.
-
-    Parameters
-    ----------
-    keep_codes : bool
-        Whether linear layers have the codes of their weights in memory and not the weights, see `load`.
+def load_quantized(folder: str | os.PathLike[str]) -> ESM2 | ESMFold:
+    """Load what `save_quantized` wrote, on the CPU, in the number types that it had; codes stay mapped.
 
     Raises
     ------
@@ -108,56 +99,33 @@ def load_quantized(folder: str | os.PathLike[str], keep_codes: bool = False) -> 
     """
     folder = Path(folder)
     scheme = read_scheme(folder)
-    weights = folder / WEIGHTS
-    if not weights.is_file():
-        raise ProtquantError(f"{weights}: no such file; copy the checkpoint again, whole.")
-    if file_hash(weights) != scheme.weights_hash:
-        raise ProtquantError(
-            f"{weights}: differs from what was saved (its SHA-256 is not the one in {SCHEME}): truncated, damaged or"
-            " replaced. Copy the checkpoint again, or quantize the float model again."
-        )
-    reader = TensorReader(read_safetensors(weights))
+    paths = [folder / Path(name).name for name in scheme.weights]
+    for path in paths:
+        if not path.is_file():
+            raise ProtquantError(f"{path}: no such file; copy the checkpoint again, whole.")
+    for path, digest in zip(paths, file_hashes(paths), strict=True):
+        if digest != scheme.weights[path.name]:
+            raise ProtquantError(
+                f"{path}: differs from what was saved (its SHA-256 is not the one in {SCHEME}): truncated, damaged or"
+                " replaced. Copy the checkpoint again, or quantize the float model again."
+            )
+    reader = TensorReader({name: tensor for path in paths for name, tensor in read_safetensors(path).items()})
     try:
         with torch.device("meta"):
             model = empty_model(**scheme.sizes)
-        places = {name: place for name, place in model.state_dict().items() if not _lies_in(name, scheme.modules)}
+        places = {name: place for name, place in model.state_dict().items() if not lies_in(name, scheme.modules)}
         for path, node in scheme.modules.items():
-            _put(model, path, rebuild_module(node, path, reader, keep_codes))
+            _put(model, path, rebuild_module(node, path, reader))
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, ArithmeticError) as error:
         raise ProtquantError(f"{folder / SCHEME}: {error}. Install the protquant that wrote it, or a newer.") from error
-    check_places(places, reader.tensors, str(weights))
+    check_places(places, reader.tensors, str(folder))
     model.load_state_dict(reader.take_rest(), strict=False, assign=True)
+    frozen = set(scheme.frozen)
     for name, parameter in model.named_parameters():
-        if name in scheme.frozen:
+        if name in frozen:
             parameter.requires_grad_(False)
     model.source, model.fingerprint = str(folder), scheme.fingerprint
     return model.eval()
-
-
-def _replaced(module: nn.Module, plan: nn.Module, path: str = "") -> list[tuple[str, nn.Module]]:
-    """Path and module of all that is not as the sizes of the model say, the outermost ones."""
-    if _structure(module) != _structure(plan):
-        return [(path, module)]
-    return [
-        found
-        for name, child in module.named_children()
-        for found in _replaced(child, plan.get_submodule(name), f"{path}.{name}" if path else name)
-    ]
-
-
-def _structure(module: nn.Module) -> tuple[Any, ...]:
-    """What two modules must have in common for the tensors of the one to be put into the other."""
-    parts = parts_of(module)
-    tensors = {
-        name: None if tensor is None else tensor.shape for name, tensor in (parts.parameters | parts.buffers).items()
-    }
-    attributes = {name: value for name, value in parts.attributes.items() if name not in _LABELS}
-    return type(module), tensors, list(parts.modules), attributes
-
-
-def _lies_in(name: str, modules: dict[str, Any]) -> bool:
-    parts = name.split(".")
-    return any(".".join(parts[:length]) in modules for length in range(1, len(parts)))
 
 
 def _put(model: nn.Module, path: str, module: nn.Module) -> None:

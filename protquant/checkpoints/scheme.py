@@ -12,7 +12,7 @@ refused rather than run. It holds, in this order:
 `float`       `source` and `fingerprint` of the float model
 `recipe`      as `protquant.quant.Recipe.to_dict` gives it
 `report`      on every site, see `protquant.checkpoints.stored_report`
-`weights`     name and SHA-256 of the tensors' file
+`weights`     name and SHA-256 of each file of tensors: one for each block, one for what lies outside of blocks
 `frozen`      parameters that are not to be trained, but for the decoded weights, none of which is
 `modules`     one line for each module that quantization put into the model, by its path: class, settings, tensors and
               children, see `protquant.checkpoints.stored_modules` and `protquant.checkpoints.stored_tensors`
@@ -30,14 +30,14 @@ from typing import Any
 
 import torch
 
-from protquant.checkpoints.folders import SCHEME, WEIGHTS
+from protquant.checkpoints.folders import SCHEME
 from protquant.checkpoints.stored_report import report_from_json, report_to_json
 from protquant.errors import ProtquantError
 from protquant.quant import Recipe, Report
 
 __all__ = ["Scheme", "read_scheme", "write_scheme"]
 
-_FORMAT, _VERSION = "protquant-quantized", 1
+_FORMAT, _VERSION = "protquant-quantized", 2
 _HEAD = re.compile(rb'\{"sha256": "([0-9a-f]{64})",\n')
 
 
@@ -55,8 +55,8 @@ class Scheme:
         On every site, with the recipe.
     modules : dict
         By path in the model, see `protquant.checkpoints.stored_modules`.
-    weights_hash : str
-        SHA-256 of the tensors' file.
+    weights : dict
+        SHA-256 of the files of tensors, by name.
     frozen : list of str
         Parameters that are not to be trained. torch multiplies by these in another order, so that it makes a
         difference in the last bit.
@@ -69,7 +69,7 @@ class Scheme:
     float_fingerprint: str
     report: Report
     modules: dict[str, dict[str, Any]]
-    weights_hash: str
+    weights: dict[str, str]
     frozen: list[str]
     fingerprint: str = ""
 
@@ -84,7 +84,7 @@ def write_scheme(scheme: Scheme, path: Path) -> None:
         "float": {"source": scheme.source, "fingerprint": scheme.float_fingerprint},
         "recipe": scheme.report.recipe.to_dict(),
         "report": report_to_json(scheme.report),
-        "weights": {"file": WEIGHTS, "sha256": scheme.weights_hash},
+        "weights": scheme.weights,
         "frozen": scheme.frozen,
     }
     entries = [f"{_compact(name)}: {_compact(value)}" for name, value in content.items()]
@@ -127,7 +127,7 @@ def read_scheme(folder: Path) -> Scheme:
             content["float"]["fingerprint"],
             report_from_json(Recipe.from_dict(content["recipe"]), content["report"]),
             dict(content["modules"]),
-            content["weights"]["sha256"],
+            {str(name): str(digest) for name, digest in content["weights"].items()},
             list(content["frozen"]),
             head[1].decode(),
         )

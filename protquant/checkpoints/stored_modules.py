@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from protquant.checkpoints.settings import parts_of, read_settings, settings_of
 from protquant.checkpoints.stored_tensors import TensorReader, TensorWriter
-from protquant.quant.formats import StaticQuantizer
-from protquant.quant.modules import QuantizedLayerNorm, QuantizedLinear
+from protquant.quant.modules import CodedWeight, QuantizedLayerNorm, QuantizedLinear
 from protquant.quant.storable import STORABLE, Storable, storable_name
 
 __all__ = ["describe_module", "rebuild_module"]
@@ -38,21 +37,16 @@ def describe_module(module: nn.Module, path: str, writer: TensorWriter) -> dict[
     parts = parts_of(module)
     if parts.has_hooks:
         raise ValueError(f"a hook hangs at this {name}, which cannot be saved")
-    coded = _coded_weight(module)
-
-    def parameter(key: str, tensor: nn.Parameter | None) -> dict[str, Any] | None:
-        if tensor is None:
-            return None
-        if key == "weight" and isinstance(module, QuantizedLinear) and module.packed_codes is not None:
-            return writer.put_codes(f"{path}.{key}", module.packed_codes)
-        if key == "weight" and coded is not None:
-            return writer.put_weight(f"{path}.{key}", tensor.detach(), coded)
-        return writer.put(f"{path}.{key}", tensor.detach())
-
+    parameters = {
+        key: None if tensor is None else writer.put(f"{path}.{key}", tensor.detach())
+        for key, tensor in parts.parameters.items()
+    }
+    if isinstance(module, CodedWeight) and module.packed_codes is not None:
+        parameters["weight"] = writer.put_codes(f"{path}.weight", module.packed_codes)
     node = {
         "class": name,
         "settings": settings_of(module),
-        "parameters": {key: parameter(key, tensor) for key, tensor in parts.parameters.items()},
+        "parameters": parameters,
         "buffers": {
             key: None if buffer is None else writer.put(f"{path}.{key}", buffer)
             for key, buffer in parts.buffers.items()
@@ -65,13 +59,8 @@ def describe_module(module: nn.Module, path: str, writer: TensorWriter) -> dict[
     return {key: value for key, value in node.items() if value}
 
 
-def rebuild_module(node: Mapping[str, Any], path: str, reader: TensorReader, keep_codes: bool = False) -> nn.Module:
+def rebuild_module(node: Mapping[str, Any], path: str, reader: TensorReader) -> nn.Module:
     """The module that `describe_module` described.
-
-    Parameters
-    ----------
-    keep_codes : bool
-        Whether linear layers have the codes of their weights in memory, and not the weights.
 
     Raises
     ------
@@ -91,17 +80,12 @@ def rebuild_module(node: Mapping[str, Any], path: str, reader: TensorReader, kee
         for key, value in _settings(cls, node, path).items():
             setattr(module, key, value)
         for key, child in node.get("modules", {}).items():
-            rebuilt = None if child is None else rebuild_module(child, f"{path}.{key}", reader, keep_codes)
+            rebuilt = None if child is None else rebuild_module(child, f"{path}.{key}", reader)
             module.register_module(key, rebuilt)
         for key, entry in node.get("buffers", {}).items():
             module.register_buffer(key, None if entry is None else reader.get(f"{path}.{key}", entry))
-        coded = _coded_weight(module)
         for key, entry in node.get("parameters", {}).items():
-            name = f"{path}.{key}"
-            if keep_codes and isinstance(module, QuantizedLinear) and coded is not None and "pieces" in (entry or ()):
-                module.keep_codes(reader.get_codes(name, entry))
-            else:
-                module.register_parameter(key, _parameter(name, entry, reader, coded))
+            _put_parameter(module, key, f"{path}.{key}", entry, reader)
         if isinstance(module, Storable):
             module.restored()
     except (KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
@@ -117,22 +101,20 @@ def _settings(cls: type[nn.Module], node: Mapping[str, Any], path: str) -> dict[
         raise ValueError(f"{path}: {error}") from error
 
 
-def _coded_weight(module: nn.Module) -> StaticQuantizer | None:
-    """The quantizer whose codes the weight of a module is saved as."""
-    return module.weight_quantizer if isinstance(module, QuantizedLinear | QuantizedLayerNorm) else None
-
-
-def _parameter(
-    name: str, entry: Mapping[str, Any] | None, reader: TensorReader, coded: StaticQuantizer | None
-) -> nn.Parameter | None:
-    if entry is None:
-        return None
-    if "pieces" in entry:
-        if coded is None:
+def _put_parameter(
+    module: nn.Module, key: str, name: str, entry: Mapping[str, Any] | None, reader: TensorReader
+) -> None:
+    if entry is not None and "pieces" in entry:
+        if key != "weight" or not isinstance(module, CodedWeight) or module.weight_quantizer is None:
             raise ValueError(f"{name} has codes, and nothing that decodes them")
-        return nn.Parameter(reader.get_weight(name, entry, coded), requires_grad=False)
-    tensor = reader.get(name, entry)
-    return nn.Parameter(tensor, requires_grad=tensor.is_floating_point())
+        module.hold_codes(reader.get_codes(name, entry))
+        return
+    tensor = None if entry is None else reader.get(name, entry)
+    parameter = None if tensor is None else nn.Parameter(tensor, requires_grad=tensor.is_floating_point())
+    if key == "weight" and isinstance(module, CodedWeight):
+        module.hold_float(parameter)
+    else:
+        module.register_parameter(key, parameter)
 
 
 def _check(module: nn.Module, path: str) -> None:
@@ -143,6 +125,9 @@ def _check(module: nn.Module, path: str) -> None:
     elif isinstance(module, nn.LayerNorm | QuantizedLayerNorm):
         expected = dict.fromkeys(("weight", "bias"), tuple(module.normalized_shape))
     for name, shape in expected.items():
-        tensor = getattr(module, name)
-        if isinstance(tensor, Tensor) and tensor.shape != torch.Size(shape):
+        codes = module.packed_codes if name == "weight" and isinstance(module, CodedWeight) else None
+        tensor = codes or getattr(module, name)
+        if tensor is not None and tuple(tensor.shape) != shape:
             raise ValueError(f"{path}.{name} has shape {tuple(tensor.shape)} and should be {shape}")
+        if codes is not None and codes.packed.numel() != codes.expected_bytes:
+            raise ValueError(f"{path}.{name} has {codes.packed.numel()} bytes of codes and should have {codes.expected_bytes}")

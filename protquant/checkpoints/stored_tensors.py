@@ -21,7 +21,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from protquant.quant.formats import StaticQuantizer
 from protquant.quant.packed_codes import MAX_BITS, PackedCodes, pack_integers, unpack_integers
 
 __all__ = ["TensorReader", "TensorWriter"]
@@ -80,23 +79,6 @@ class TensorWriter:
         self.tensors[name] = pack_integers(values - low, bits)
         return {**entry, "bits": bits, "low": low}
 
-    def put_weight(self, name: str, weight: Tensor, quantizer: StaticQuantizer) -> dict[str, Any]:
-        """Take the codes of a decoded weight, and return its entry.
-
-        Raises
-        ------
-        ValueError
-            If the weight is not on the grid of its quantizer, or its codes are too many for their bits.
-        """
-        encoded = quantizer.recode(weight.detach())
-        if not torch.equal(quantizer.decode(encoded).to(weight.dtype), weight):
-            raise ValueError(f"the weight is not on the grid of its {type(quantizer).__name__}")
-        try:
-            packed = PackedCodes.pack(encoded, quantizer.code_bits, weight.dtype)
-        except ValueError as error:
-            raise ValueError(f"{type(quantizer).__name__}: {error}") from None
-        return self.put_codes(name, packed)
-
     def put_codes(self, name: str, codes: PackedCodes) -> dict[str, Any]:
         """Take codes of a weight that are packed already, and return their entry."""
         self.tensors[name] = codes.packed.cpu()
@@ -116,7 +98,7 @@ class TensorReader:
     Parameters
     ----------
     tensors : dict
-        Those of the file. What is read is taken out, so that in the end it holds what no entry asked for.
+        Tensors of all files. What is read is taken out, so that in the end it holds what no entry asked for.
     """
 
     def __init__(self, tensors: dict[str, Tensor]) -> None:
@@ -161,50 +143,35 @@ class TensorReader:
         """
         shape = tuple(int(length) for length in entry["shape"])
         pieces = [(region, int(low), int(count)) for region, low, count in entry["pieces"]]
-        packed = self._take_bytes(name)
+        packed = _bytes(name, self._pop(name))
         return PackedCodes(packed, shape, entry["bits"], pieces, _DTYPES[entry["codes"]], _DTYPES[entry["dtype"]])
-
-    def get_weight(self, name: str, entry: Mapping[str, Any], quantizer: StaticQuantizer) -> Tensor:
-        """Return the decoded weight of an entry.
-
-        Raises
-        ------
-        ValueError
-            If its codes are not in the file, are of another number, or decode to another shape.
-        """
-        codes = self.get_codes(name, entry)
-        try:
-            encoded = codes.unpack()
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from None
-        weight = quantizer.decode(encoded).to(codes.values)
-        if weight.shape != codes.shape:
-            raise ValueError(f"{name} decodes to {tuple(weight.shape)} and should be {codes.shape}")
-        return weight
 
     def take_rest(self) -> dict[str, Tensor]:
         """Take the tensors that no entry asked for."""
         return {name: self._take(name) for name in list(self.tensors)}
 
-    def _take(self, name: str) -> Tensor:
+    def _pop(self, name: str) -> Tensor:
         if name not in self.tensors:
             raise ValueError(f"the tensor {name} is missing")
-        # A copy, which lies in memory as torch aligns it, not where it lay in the file: sums are taken in another order
-        # where the first element is not aligned, and differ in the last bit.
-        return self.tensors.pop(name).clone()
+        return self.tensors.pop(name)
 
-    def _take_bytes(self, name: str) -> Tensor:
-        packed = self._take(name)
-        if packed.dtype != torch.uint8:
-            raise ValueError(f"{name} is {packed.dtype} and should be packed into bytes")
-        return packed
+    def _take(self, name: str) -> Tensor:
+        # A copy, which lies in memory as torch aligns it, not where it lay in the file: sums are taken in another order
+        # where the first element is not aligned, and differ in the last bit. Codes stay mapped, for they are bytes.
+        return self._pop(name).clone()
 
     def _unpack(self, name: str, bits: int, shape: list[int]) -> Tensor:
-        packed = self._take_bytes(name)
+        packed = _bytes(name, self._take(name))
         try:
             return unpack_integers(packed, bits, math.prod(shape)).view(shape)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
+
+
+def _bytes(name: str, packed: Tensor) -> Tensor:
+    if packed.dtype != torch.uint8:
+        raise ValueError(f"{name} is {packed.dtype} and should be packed into bytes")
+    return packed
 
 
 def _for_file(tensor: Tensor) -> Tensor:

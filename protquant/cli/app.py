@@ -16,6 +16,7 @@ __all__ = [
     "JSON",
     "SOME_FAILED",
     "Backend",
+    "Cache",
     "CalibrationFile",
     "CpuOnly",
     "Dtype",
@@ -59,6 +60,10 @@ Backend = Annotated[
 ]
 CpuOnly = Annotated[bool, typer.Option("--cpu-only", help="Do not use a GPU.")]
 Dtype = Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16.")]
+Cache = Annotated[
+    bool,
+    typer.Option(help="Keep the quantized model in the cache folder, and load it from there; else quantize in memory."),
+]
 CalibrationFile = Annotated[
     Path | None, typer.Option("--calibration", help="FASTA to calibrate on.  [default: 12 shipped UniProt proteins]")
 ]

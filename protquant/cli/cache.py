@@ -7,6 +7,7 @@ import typer
 from protquant.cache_folder import cache_folder
 from protquant.cli.app import JSON, app, speaks_to_people
 from protquant.cli.tables import print_json
+from protquant.pipelines.prepared import delete_prepared, list_prepared
 from protquant.pipelines.statistics_cache import DiskCache
 
 
@@ -16,20 +17,20 @@ def cache(
     clear: Annotated[bool, typer.Option(help="Delete it.")] = False,
     as_json: JSON = False,
 ) -> None:
-    """Show, or delete, what calibration has seen: kept so that the next recipe on a model need not calibrate again.
+    """Show, or delete, what is kept between runs: statistics of calibration, and quantized models that were prepared.
 
-    It lies in `$PROTQUANT_CACHE`, or `~/.cache/protquant`; `PROTQUANT_CACHE=off` keeps nothing on disk. Where the files
-    pass 4 GiB, those that were used longest ago are deleted.
+    It lies in `$PROTQUANT_CACHE`, or `~/.cache/protquant`; `PROTQUANT_CACHE=off` keeps nothing on disk. Where
+    statistics pass 4 GiB, those that were used longest ago are deleted; models stay until `--clear`.
 
     Example: `protquant cache --clear`
     """
     folder = cache_folder()
     document: dict[str, Any]
     if folder is None:
-        document = {"folder": None, "entries": 0, "bytes": 0, "limit": 0, "freed": 0}
+        document = {"folder": None, "entries": 0, "bytes": 0, "limit": 0, "models": [], "freed": 0}
     else:
         kept = DiskCache(folder)
-        freed = kept.clear() if clear else 0
+        freed = kept.clear() + delete_prepared() if clear else 0
         entries = kept.entries()
         total = sum(entry.bytes for entry in entries)
         document = {
@@ -37,6 +38,7 @@ def cache(
             "entries": len(entries),
             "bytes": total,
             "limit": kept.limit,
+            "models": [{"folder": str(each.folder), "bytes": each.bytes} for each in list_prepared()],
             "freed": freed,
         }
     if as_json:
@@ -51,3 +53,5 @@ def cache(
                 mb=document["bytes"] / 1e6, gb=document["limit"] / 1e9, **document
             )
         )
+        for model in document["models"]:
+            typer.echo(f"{model['folder']}: quantized model, {model['bytes'] / 1e6:.1f} MB")

@@ -10,6 +10,7 @@ from protquant.cli.app import (
     JSON,
     SOME_FAILED,
     Backend,
+    Cache,
     CalibrationFile,
     CpuOnly,
     Dtype,
@@ -41,6 +42,7 @@ def fold(
     cpu_only: CpuOnly = False,
     dtype: Dtype = "float32",
     calibration: CalibrationFile = None,
+    cache: Cache = True,
     plots: Plots = True,
     overwrite: Annotated[bool, typer.Option(help="Fold again what is done.")] = False,
     as_json: JSON = False,
@@ -65,6 +67,7 @@ def fold(
         cpu_only=cpu_only,
         dtype=dtype,
         calibration=calibration,
+        cache=cache,
         plots=plots,
         overwrite=overwrite,
     )
@@ -90,6 +93,7 @@ def contacts(
     cpu_only: CpuOnly = False,
     dtype: Dtype = "float32",
     calibration: CalibrationFile = None,
+    cache: Cache = True,
     plots: Plots = True,
     as_json: JSON = False,
 ) -> None:
@@ -108,6 +112,7 @@ def contacts(
         cpu_only=cpu_only,
         dtype=dtype,
         calibration=calibration,
+        cache=cache,
         plots=plots,
     )
     if as_json:

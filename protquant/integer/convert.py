@@ -160,8 +160,6 @@ def _convert(model: nn.Module, backend: Backend, support: Support) -> None:
         if path not in told:
             model.set_submodule(path, linear_twin(layer, backend, path, rows))
     support.add(rows)
-    for _, layer in _of_type(model, QuantizedLinear):
-        layer.expand()
     for layer in _prepared(model):
         support.weight_bytes += layer.nbytes
         support.weight_elements += layer.weight.out_features * layer.weight.in_features
@@ -186,7 +184,7 @@ def _convert_trunk(model: nn.Module, backend: Backend, support: Support) -> None
 
 def _language_twin(model: ESM2, backend: Backend, path: str, support: Support) -> ESM2:
     # What a trunk reads is not rounded further: that costs 0.005 angstrom, and a trunk takes most of the time.
-    twin, rows = integer_language_model(model, backend, path, torch.float32 if path else None)
+    twin, rows = integer_language_model(model, backend, path, torch.float32 if path else None, consume=True)
     support.add(rows)
     return twin
 

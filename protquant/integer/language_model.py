@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Complex, Float, Int
@@ -23,7 +24,7 @@ _MOST_TOKENS = 2**13
 
 
 def integer_language_model(
-    model: ESM2, backend: Backend, prefix: str = "", dtype: torch.dtype | None = None
+    model: ESM2, backend: Backend, prefix: str = "", dtype: torch.dtype | None = None, *, consume: bool = False
 ) -> tuple["IntegerESM2", list[PartRow]]:
     """Twin of a quantized ESM-2 that runs on integers.
 
@@ -35,6 +36,8 @@ def integer_language_model(
         Path of the model in a larger one, for what comes back and for messages.
     dtype : torch.dtype, optional
         Of attention whose logits and probabilities are in float, see `IntegerSelfAttention`.
+    consume : bool
+        Whether to take each layer out of `model` once it has a twin, so that no more than one is in memory twice.
 
     Returns
     -------
@@ -44,7 +47,7 @@ def integer_language_model(
         What each part runs on.
     """
     rows: list[PartRow] = []
-    twin = IntegerESM2(model, backend, f"{prefix}." if prefix else "", dtype, rows)
+    twin = IntegerESM2(model, backend, f"{prefix}." if prefix else "", dtype, rows, consume)
     return twin, rows
 
 
@@ -63,7 +66,7 @@ class IntegerESM2(ESM2):
     """
 
     def __init__(
-        self, model: ESM2, backend: Backend, prefix: str, dtype: torch.dtype | None, rows: list[PartRow]
+        self, model: ESM2, backend: Backend, prefix: str, dtype: torch.dtype | None, rows: list[PartRow], consume: bool
     ) -> None:
         nn.Module.__init__(self)
         self.config, self.backend = model.config, backend
@@ -72,10 +75,12 @@ class IntegerESM2(ESM2):
         self.stream_entry, self.stream_exit = model.stream_entry, model.stream_exit
         rotary = RotaryEmbedding(self.config.dim // self.config.num_heads, self.config.rotary_frequencies)
         self.rotary = rotary.to(self.embedding.weight.device)
-        self.layers = nn.ModuleList(
-            IntegerEncoderLayer(layer, backend, f"{prefix}layers.{index}", dtype, rows)  # type: ignore[arg-type]
-            for index, layer in enumerate(model.layers)
-        )
+        self.layers = nn.ModuleList()
+        for index in range(len(model.layers)):
+            layer: Any = model.layers[index]
+            self.layers.append(IntegerEncoderLayer(layer, backend, f"{prefix}layers.{index}", dtype, rows))
+            if consume:
+                model.layers[index] = nn.Identity()
         self.recorder = Recorder(backend.calls)
         self.lm_head = model.lm_head
         if isinstance(model.lm_head, LanguageModelHead):

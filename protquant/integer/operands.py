@@ -6,11 +6,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from protquant.kernels.operands import Grid, IntegerWeight, TokenGrid
+from protquant.kernels.operands import Grid, IntegerWeight, TokenGrid, unpack4
 from protquant.quant.formats import Quantizer
 from protquant.quant.formats.dint import DIntQuantizer
 from protquant.quant.formats.uniform import DynamicUniformQuantizer, UniformQuantizer
 from protquant.quant.modules import ActivationQuantizer, QuantizedLinear
+from protquant.quant.packed_codes import PackedCodes
 from protquant.sites import Tap
 
 __all__ = ["NoIntegerKernelError", "grid_of", "integer_weight", "reordered", "stacked", "tap_grid"]
@@ -80,8 +81,9 @@ def integer_weight(layer: nn.Module, name: str) -> IntegerWeight:
         raise NoIntegerKernelError(f"{name}.weight is {type(quantizer).__name__.removesuffix('Quantizer')}")
     if quantizer.code_bits > 8:
         raise NoIntegerKernelError(f"{name}.weight has {quantizer.code_bits} bits")
-    codes = layer.weight_codes().codes
-    rows, group = len(codes), quantizer.group_size
+    packed = layer.packed_codes
+    assert packed is not None
+    rows, group = layer.out_features, quantizer.group_size
     scale = _per_group(quantizer.scale, rows)
     zero = torch.zeros_like(scale, dtype=torch.int32)
     if quantizer.zero_point is not None:
@@ -91,18 +93,31 @@ def integer_weight(layer: nn.Module, name: str) -> IntegerWeight:
             raise NoIntegerKernelError(
                 f"{name}.weight is dint with {quantizer.code_bits} bits or another fraction than 1/2"
             )
-        special = codes.int() - (2**quantizer.code_bits - 2)
-        codes = torch.where(special >= 0, 14 + special, codes.int())
+        if quantizer.code_bits == 4:
+            return IntegerWeight(_nibbles(packed), scale, zero.to(torch.uint8), bias, rows, "dint4", group)
+        codes = packed.unpack().codes.int()
+        special = codes - (2**quantizer.code_bits - 2)
+        codes = torch.where(special >= 0, 14 + special, codes)
         return IntegerWeight(IntegerWeight.pack4(codes), scale, zero.to(torch.uint8), bias, rows, "dint4", group)
     low, high = quantizer.codes.tolist()
     if high - low < 16:
-        packed = IntegerWeight.pack4(codes.int() - min(low, 0))
-        return IntegerWeight(packed, scale, (zero - min(low, 0)).to(torch.uint8), bias, rows, "int4", group)
+        first = packed.pieces[0][1] if packed.pieces else 0
+        return IntegerWeight(_nibbles(packed), scale, (zero - first).to(torch.uint8), bias, rows, "int4", group)
+    codes = packed.unpack().codes
+    if codes.dtype == torch.int8 and not bool(zero.any()):
+        return IntegerWeight(codes, scale, None, bias, rows, "int8", group)
     if bool((low - zero >= -128).all()) and bool((high - zero <= 127).all()):
-        spread = zero if group is None else zero.repeat_interleave(group, 1)[:, : codes.shape[1]]
-        return IntegerWeight((codes.int() - spread).to(torch.int8), scale, None, bias, rows, "int8", group)
+        spread_zero = zero if group is None else zero.repeat_interleave(group, 1)[:, : codes.shape[1]]
+        return IntegerWeight((codes.int() - spread_zero).to(torch.int8), scale, None, bias, rows, "int8", group)
     moved = (codes.int() - 128).to(torch.int8)
     return IntegerWeight(moved, scale, (zero - 128).to(torch.int8), bias, rows, "int8", group)
+
+
+def _nibbles(packed: PackedCodes) -> Tensor:
+    """Return the numbers of codes, two rows to a byte: as they are packed, where they have four bits."""
+    if packed.bits == 4:
+        return packed.packed.view(-1, packed.shape[1])
+    return IntegerWeight.pack4(packed.numbers())
 
 
 def _per_group(values: Tensor, rows: int) -> Tensor:
@@ -145,7 +160,7 @@ def _codes(weight: IntegerWeight) -> Tensor:
     """Codes one by one."""
     if weight.kind == "int8":
         return weight.codes
-    return torch.cat((weight.codes & 15, weight.codes >> 4))[: weight.out_features]
+    return unpack4(weight.codes, weight.out_features)
 
 
 def _of_codes(weight: IntegerWeight, codes: Tensor, choose: Callable[[Tensor], Tensor]) -> IntegerWeight:

@@ -120,7 +120,7 @@ class TriangleAttention(nn.Module):
         k = self.k(self._split_heads(self.k_proj(z)))
         v = self.v(self._split_heads(self.v_proj(z)))
         logits = self.logits(q @ k.transpose(-1, -2) + bias)
-        if not mask.all():
+        if mask.is_meta or not mask.all():  # a tensor without data stands for any
             penalty = torch.where(mask, 0.0, max(_MASKED, torch.finfo(logits.dtype).min / 2))
             logits = logits + penalty[:, :, None, None, :].to(logits.dtype)
         out = (self.probs(logits.softmax(dim=-1)) @ v).transpose(-2, -3).flatten(-2)

@@ -7,6 +7,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from tqdm import tqdm
 
 from protquant.errors import ProtquantError
@@ -15,10 +16,26 @@ from protquant.pipelines.execution import Execution
 from protquant.pipelines.objectives import objective_of
 from protquant.pipelines.statistics_cache import statistics_cache
 from protquant.proteins import read_fasta
-from protquant.quant import Examples, Recipe, Report, Statistics, calibrate_once, load_recipe
+from protquant.quant import (
+    Examples,
+    Recipe,
+    Report,
+    Statistics,
+    calibrate_once,
+    count_activations,
+    load_recipe,
+    needs_sequences,
+)
 from protquant.quant import quantize as quantize_model
 
-__all__ = ["calibration_sequences", "gather_statistics", "quantize"]
+__all__ = [
+    "calibration_sequences",
+    "examples_of",
+    "forward_of",
+    "gather_statistics",
+    "median_sequence",
+    "quantize",
+]
 
 Model = TypeVar("Model", bound=ESM2 | ESMFold)
 
@@ -52,9 +69,30 @@ def _residues(sequence: str) -> int:
     return len(sequence.replace(":", ""))
 
 
-def _forward(model: ESM2 | ESMFold) -> Callable[[Any, str], object]:
+def forward_of(model: ESM2 | ESMFold) -> Callable[[Any, str], object]:
+    """Return what runs a model on a sequence for calibration."""
     # One recycle: the trunk's input differs between its first pass and those on its own output.
     return partial(_forward_esmfold, num_recycles=1) if isinstance(model, ESMFold) else _forward_esm2
+
+
+def examples_of(
+    model: ESM2 | ESMFold, sequences: Sequence[str], *, checkpoint: Path | None = None, seed: int = 0, progress: bool = False
+) -> Examples:
+    """Return what recipes calibrate and train on; `checkpoint` and `seed` are those of `quantize`."""
+    return Examples(
+        tuple(sequences),
+        forward_of(model),
+        objective=objective_of(model),
+        length=_residues,
+        checkpoint=checkpoint,
+        seed=seed,
+        progress=progress,
+    )
+
+
+def median_sequence(sequences: Sequence[str]) -> str:
+    """Return a sequence of median length."""
+    return sorted(sequences, key=_residues)[len(sequences) // 2]
 
 
 def gather_statistics(
@@ -76,7 +114,7 @@ def gather_statistics(
     """
     if sequences is None:
         sequences = calibration_sequences()
-    return calibrate_once(model, sequences, _forward(model), statistics_cache() if cache else None, progress=progress)
+    return calibrate_once(model, sequences, forward_of(model), statistics_cache() if cache else None, progress=progress)
 
 
 def quantize(
@@ -95,8 +133,8 @@ def quantize(
 ) -> tuple[Model, Report]:
     """Quantize a float model by a recipe.
 
-    Activations are calibrated first, where they get formats: for their ranges, or for the report, which counts what
-    passes. Without sequences (an empty list) only recipes with neither ranges to freeze nor steps can be had.
+    Sequences are run only where the recipe has ranges to freeze or steps that look at activations; else the report
+    counts activations from shapes.
 
     Parameters
     ----------
@@ -135,23 +173,22 @@ def quantize(
     """
     recipe = load_recipe(recipe)
     running = Execution(recipe, execution, backend, next(model.parameters()).device)
+    calibrates = needs_sequences(model, recipe)
     if sequences is None:
         sequences = calibration_sequences()
-    examples = Examples(
-        tuple(sequences),
-        _forward(model),
-        objective=objective_of(model),
-        length=_residues,
-        checkpoint=None if checkpoint is None else Path(checkpoint),
-        seed=seed,
-        progress=progress,
-    )
+    if not calibrates and statistics is None:
+        with torch.device("meta"):
+            skeleton = type(model)(model.config)  # type: ignore[arg-type]  # each has its own
+        sequence = median_sequence(sequences or calibration_sequences())
+        statistics = count_activations(skeleton.eval(), sequence, forward_of(model))
+    path = None if checkpoint is None else Path(checkpoint)
+    examples = examples_of(model, sequences, checkpoint=path, seed=seed, progress=progress)
     quantized, report = quantize_model(
         model,
         recipe,
         statistics,
-        examples=examples,
-        cache=statistics_cache() if cache else None,
+        examples=examples if calibrates else None,
+        cache=statistics_cache() if cache and calibrates else None,
         inplace=inplace,
         progress=progress,
     )

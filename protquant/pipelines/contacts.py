@@ -10,14 +10,15 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from protquant.checkpoints import load
+from protquant.checkpoints import load, scheme_of
 from protquant.errors import ProtquantError
 from protquant.models import ESM2, ESMFold, tokenize
 from protquant.pipelines.calibration import calibration_sequences, quantize
 from protquant.pipelines.devices import parse_dtype, pick_device
-from protquant.pipelines.execution import Execution
+from protquant.pipelines.execution import Execution, is_float
 from protquant.pipelines.memory import is_out_of_memory
 from protquant.pipelines.plots import plot_contacts
+from protquant.pipelines.prepared import prepare
 from protquant.pipelines.quantize_model import choose_recipe
 from protquant.proteins import atomic_write, clean_sequence, prepare_folder, read_fasta, write_table
 
@@ -65,6 +66,7 @@ def contacts_fasta(
     cpu_only: bool = False,
     dtype: str = "float32",
     calibration: Path | None = None,
+    cache: bool = True,
     plots: bool = True,
 ) -> dict[str, Any]:
     """Predict the contacts of every record with ESM-2; of a folding model its language model is taken.
@@ -75,7 +77,7 @@ def contacts_fasta(
 
     Parameters
     ----------
-    fasta, output, quant, execution, backend, cpu_only, dtype, calibration, plots
+    fasta, output, quant, execution, backend, cpu_only, dtype, calibration, cache, plots
         As for `fold_fasta`.
     model : str
         As for `fold_fasta`, or a language model.
@@ -99,9 +101,11 @@ def contacts_fasta(
     sequences = calibration_sequences(calibration)
     records = read_fasta(fasta)
     prepare_folder(output)
-    network: ESM2 | ESMFold = load(
-        model, dtype=parse_dtype(dtype), device=pick_device(cpu_only), keep_codes=running.integer
-    )
+    prepared = None
+    if cache and saved is None and not is_float(recipe):
+        prepared = prepare(model, recipe, sequences, kind=ESM2)
+        saved = None if prepared is None else scheme_of(prepared)
+    network = load(prepared or model, dtype=parse_dtype(dtype), device=pick_device(cpu_only))
     language_model = network.lm if isinstance(network, ESMFold) else network
     quantized, report = language_model, saved.report if saved else None
     if report is None:

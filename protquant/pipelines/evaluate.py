@@ -168,8 +168,7 @@ def evaluate(
     baselines: dict[str, Any] = {}
     for name in sorted(models, key=lambda name: name in saved):
         scored = _make_task(task, references, records, mask_every, num_recycles, chunk_size)
-        keep_codes = name in saved and wants_integers(saved[name].report.recipe, execution)
-        network = load(name, dtype=parse_dtype(dtype), device=device, keep_codes=keep_codes)
+        network = load(name, dtype=parse_dtype(dtype), device=device)
         evaluation.weights[name] = network.fingerprint
         model = scored.network(network, name)
         if name in saved:

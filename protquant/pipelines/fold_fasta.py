@@ -8,15 +8,16 @@ from typing import Any
 
 from tqdm import tqdm
 
-from protquant.checkpoints import load
+from protquant.checkpoints import load, scheme_of
 from protquant.errors import ProtquantError
 from protquant.models import ESMFold
 from protquant.pipelines.batches import length_batches
 from protquant.pipelines.calibration import calibration_sequences, quantize
 from protquant.pipelines.devices import parse_dtype, pick_device
-from protquant.pipelines.execution import Execution
+from protquant.pipelines.execution import Execution, is_float
 from protquant.pipelines.folding import check_folding_options, fold_within_memory
 from protquant.pipelines.plots import plot_prediction
+from protquant.pipelines.prepared import prepare
 from protquant.pipelines.quantize_model import choose_recipe
 from protquant.proteins import (
     Fasta,
@@ -92,6 +93,7 @@ def fold_fasta(
     cpu_only: bool = False,
     dtype: str = "float32",
     calibration: Path | None = None,
+    cache: bool = True,
     plots: bool = True,
     overwrite: bool = False,
 ) -> FoldRun:
@@ -129,6 +131,9 @@ def fold_fasta(
         "float32", "bfloat16" or "float16": what the model computes in.
     calibration : Path, optional
         FASTA of sequences to calibrate on; by default 12 UniProt proteins that ship with protquant.
+    cache : bool
+        Whether to prepare a quantized checkpoint in the cache folder, and to load it from there (`prepare`); otherwise
+        the model is quantized in memory.
     plots : bool
         Whether to draw pLDDT and PAE.
     overwrite : bool
@@ -155,7 +160,11 @@ def fold_fasta(
             _note(f"{records.path}, line {record.line}: {record.header!r}: {note}")
     manifest = Manifest.load(output)
 
-    network = _load(model, dtype, cpu_only, keep_codes=running.integer)
+    prepared = None
+    if cache and saved is None and not is_float(recipe):
+        prepared = prepare(model, recipe, sequences)
+        saved = None if prepared is None else scheme_of(prepared)
+    network = _load(str(prepared or model), dtype, cpu_only)
     # A checkpoint that is quantized brings its ranges along.
     calibrates = saved is None and needs_sequences(network, recipe)
     run.settings = {
@@ -222,8 +231,8 @@ def fold_fasta(
     return run
 
 
-def _load(model: str, dtype: str, cpu_only: bool, keep_codes: bool) -> ESMFold:
-    network = load(model, dtype=parse_dtype(dtype), device=pick_device(cpu_only), keep_codes=keep_codes)
+def _load(model: str, dtype: str, cpu_only: bool) -> ESMFold:
+    network = load(model, dtype=parse_dtype(dtype), device=pick_device(cpu_only))
     if not isinstance(network, ESMFold):
         raise ProtquantError(f"{model} is a language model and cannot fold; see `protquant contacts`")
     return network

@@ -45,7 +45,7 @@ def inspect_model(
     """
     recipe, saved = choose_recipe(model, quant)
     running = Execution(recipe, execution, backend, pick_device(cpu_only=True))
-    network = load(model, keep_codes=running.integer)
+    network = load(model)
     if saved is not None:
         quantized, report = network, saved.report
     else:

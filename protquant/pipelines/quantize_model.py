@@ -5,12 +5,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-from protquant.checkpoints import Scheme, check_new_folder, load, save_quantized, scheme_of
+from tqdm import tqdm
+
+from protquant.checkpoints import Scheme, check_new_folder, load, open_checkpoint, save_quantized, scheme_of
 from protquant.errors import ProtquantError
 from protquant.pipelines.calibration import calibration_sequences, quantize
 from protquant.pipelines.devices import pick_device
 from protquant.pipelines.execution import is_float
-from protquant.quant import Recipe, Report, load_recipe
+from protquant.pipelines.streaming import stream_checkpoint
+from protquant.quant import Recipe, Report, load_recipe, needs_whole_model
 
 __all__ = ["already_quantized", "choose_recipe", "is_float", "quantize_checkpoint"]
 
@@ -66,8 +69,46 @@ def quantize_checkpoint(
     if saved is not None:
         raise already_quantized(model, saved)
     sequences = calibration_sequences(calibration)
-    network = load(model, device=pick_device(cpu_only))
     started = time.perf_counter()
+    whole = needs_whole_model(recipe)
+    if whole or state is not None or pick_device(cpu_only).type != "cpu":
+        report = _quantize_whole(model, recipe, sequences, output, whole, state, seed, cpu_only, overwrite)
+    else:
+        report = stream_checkpoint(open_checkpoint(model), recipe, sequences, output, seed=seed, overwrite=overwrite)
+    seconds = time.perf_counter() - started
+    return report, {
+        "model": model,
+        "output": str(output),
+        "recipe": recipe.to_dict(),
+        "weight_bits": report.weight_bits,
+        "activation_bits": report.activation_bits,
+        "weight_bytes": report.weight_bytes,
+        "float_weight_bytes": report.float_weight_bytes,
+        "bytes_on_disk": sum(path.stat().st_size for path in output.iterdir()),
+        "seconds": seconds,
+    }
+
+
+def _quantize_whole(
+    model: str,
+    recipe: Recipe,
+    sequences: list[str],
+    output: Path,
+    reason: str,
+    state: Path | None,
+    seed: int,
+    cpu_only: bool,
+    overwrite: bool,
+) -> Report:
+    """Quantize a model that is in memory as a whole, and save it."""
+    network = load(model, device=pick_device(cpu_only))
+    size = sum(parameter.numel() * parameter.element_size() for parameter in network.parameters())
+    if reason:
+        tqdm.write(
+            f"{recipe.name}: {reason}, so the whole model is in memory, in float: {size / 2**30:.1f} GiB of weights,"
+            " and as much again for the training of all of them",
+            file=sys.stderr,
+        )
     # In place: there is no second use for the float model, and no need of the memory of two.
     # What is saved is what can be simulated, and runs on integers when it is loaded.
     network, report = quantize(
@@ -80,19 +121,8 @@ def quantize_checkpoint(
         inplace=True,
         progress=sys.stderr.isatty(),
     )
-    seconds = time.perf_counter() - started
     save_quantized(network, report, output, overwrite)
-    return report, {
-        "model": model,
-        "output": str(output),
-        "recipe": recipe.to_dict(),
-        "weight_bits": report.weight_bits,
-        "activation_bits": report.activation_bits,
-        "weight_bytes": report.weight_bytes,
-        "float_weight_bytes": report.float_weight_bytes,
-        "bytes_on_disk": sum(path.stat().st_size for path in output.iterdir()),
-        "seconds": seconds,
-    }
+    return report
 
 
 def choose_recipe(model: str, quant: str | Path | Recipe) -> tuple[Recipe, Scheme | None]:

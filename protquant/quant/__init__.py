@@ -2,7 +2,7 @@
 
 from protquant.quant.assignments import Assignment, Assignments
 from protquant.quant.cache import MemoryCache, StatisticsCache, calibrate_once, calibration_key, model_hash
-from protquant.quant.calibrate import calibrate
+from protquant.quant.calibrate import calibrate, count_activations
 from protquant.quant.evidence import Evidence
 from protquant.quant.formats import (
     FORMATS,
@@ -37,6 +37,7 @@ from protquant.quant.steps import (
     WeightFit,
     register_step,
 )
+from protquant.quant.stream import needs_whole_model, quantize_stream
 from protquant.quant.transforms import InputTransform, LinkLayers, TransformedLinear
 from protquant.sites import ACTIVATION_KINDS, WEIGHT_KINDS
 
@@ -88,14 +89,17 @@ __all__ = [
     "calibrate_once",
     "calibrated_range",
     "calibration_key",
+    "count_activations",
     "check_execution",
     "format_from_config",
     "load_recipe",
     "model_hash",
     "needs_sequences",
     "needs_statistics",
+    "needs_whole_model",
     "plan",
     "quantize",
+    "quantize_stream",
     "register_format",
     "register_step",
 ]

@@ -12,7 +12,7 @@ import dataclasses
 import hashlib
 import json
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from typing import Any, Protocol
@@ -85,6 +85,7 @@ def calibrate_once(
     cache: StatisticsCache | None,
     *,
     steps: Sequence[Mapping[str, Any]] = (),
+    sites: Collection[str] | None = None,
     progress: bool = False,
 ) -> dict[str, Statistics]:
     """`calibrate`, unless `cache` has what it would return.
@@ -97,15 +98,23 @@ def calibrate_once(
         None calibrates in any case.
     steps : sequence of mapping
         Configs of the steps that have changed the model; part of the key beside the weights that they have left.
+    sites : collection of str, optional
+        As for `calibrate`; statistics of some sites are not looked for in the cache, and not kept there.
     """
+
+    def gather() -> dict[str, Statistics]:
+        return calibrate(
+            model, sequences, forward, sites=sites, depth=_DEPTH, sample_size=_SAMPLE_SIZE, progress=progress
+        )
+
     key = None
-    if cache is not None:
+    if cache is not None and sites is None:
         key = calibration_key(model, sequences, forward, depth=_DEPTH, sample_size=_SAMPLE_SIZE, steps=steps)
     if cache is None or key is None:
-        return calibrate(model, sequences, forward, depth=_DEPTH, sample_size=_SAMPLE_SIZE, progress=progress)
+        return gather()
     statistics = cache.get(key)
     if statistics is None:
-        statistics = calibrate(model, sequences, forward, depth=_DEPTH, sample_size=_SAMPLE_SIZE, progress=progress)
+        statistics = gather()
         cache.put(key, statistics)
     return statistics
 

@@ -13,7 +13,7 @@ from protquant.quant.observers import Digest, Observer, Statistics
 from protquant.quant.transforms import TransformedLinear
 from protquant.sites import ACTIVATION_KINDS, find_sites
 
-__all__ = ["calibrate", "watch_input"]
+__all__ = ["calibrate", "count_activations", "watch_input"]
 
 _Model = TypeVar("_Model", bound=nn.Module)
 _Sequence = TypeVar("_Sequence")
@@ -29,6 +29,7 @@ def calibrate(
     forward: Callable[[_Model, _Sequence], object] = _call,
     *,
     sites: Collection[str] | None = None,
+    counted: Collection[str] = (),
     depth: int = 64,
     sample_size: int = 2**15,
     progress: bool = False,
@@ -43,6 +44,8 @@ def calibrate(
         Runs the model on one of them; its result is not used. Calls the model with it by default.
     sites : collection of str, optional
         Names of the activations to observe; all by default.
+    counted : collection of str
+        Names of activations whose values are counted only (`Statistics.counted`), which costs nothing.
     depth : int
         How many extreme values to keep per sequence, at least the `top_k` of the recipes to come.
     sample_size : int
@@ -61,7 +64,7 @@ def calibrate(
         Where there are no sequences, a name is no activation of the model, or a value is not finite.
     """
     known = {site.name: site for site in find_sites(model) if site.kind in ACTIVATION_KINDS}
-    for name in sites or ():
+    for name in (*(sites or ()), *counted):
         if name not in known:
             raise ProtquantError(f"{name!r} is no activation site of the model, so it cannot be observed")
     observers = {
@@ -69,6 +72,8 @@ def calibrate(
     }
     watcher = _Watcher(depth)
     handles = [watcher.watch(model.get_submodule(known[name].module), seen) for name, seen in observers.items()]
+    counters = {name: _Counter() for name in known if name in frozenset(counted)}
+    handles += [watch_input(model.get_submodule(known[name].module), each.count) for name, each in counters.items()]
     training, count = model.training, 0
     model.eval()
     try:
@@ -84,7 +89,32 @@ def calibrate(
             handle.remove()
     if count == 0:
         raise ProtquantError("there are no sequences to calibrate on")
-    return _share({name: observer.statistics() for name, observer in observers.items() if observer.has_seen})
+    statistics = _share({name: observer.statistics() for name, observer in observers.items() if observer.has_seen})
+    return statistics | {name: each.statistics() for name, each in counters.items() if each.total}
+
+
+def count_activations(
+    skeleton: _Model, sequence: _Sequence, forward: Callable[[_Model, _Sequence], object] = _call
+) -> dict[str, Statistics]:
+    """Count the values of all activations on one sequence, without weights: from shapes alone.
+
+    Parameters
+    ----------
+    skeleton : nn.Module
+        The model on the meta device; its buffers are moved there too.
+    sequence, forward
+        As for `calibrate`.
+
+    Returns
+    -------
+    dict
+        `Statistics.counted` by name of site.
+    """
+    for module in skeleton.modules():
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            module._buffers[name] = buffer.to("meta")  # noqa: SLF001 (`to` keeps some buffers where they are)
+    names = [site.name for site in find_sites(skeleton) if site.kind in ACTIVATION_KINDS]
+    return calibrate(skeleton, [sequence], forward, sites=(), counted=names)
 
 
 def _share(statistics: dict[str, Statistics]) -> dict[str, Statistics]:
@@ -110,6 +140,20 @@ def watch_input(module: nn.Module, see: Callable[[Tensor], object]) -> Removable
     if isinstance(module, TransformedLinear):
         return module.transforms.register_forward_hook(behind)
     return module.register_forward_pre_hook(before)
+
+
+class _Counter:
+    """Counts the values of what it is shown."""
+
+    def __init__(self) -> None:
+        self.total = self._vectors = 0
+
+    def count(self, x: Tensor) -> None:
+        self.total += x.numel()
+        self._vectors += x.shape[:-1].numel()
+
+    def statistics(self) -> Statistics:
+        return Statistics.counted(self.total, round(self.total / self._vectors))
 
 
 class _Watcher:

@@ -1,7 +1,7 @@
 """The engine: takes the steps of a recipe on a model, and puts quantized twins in the places of its modules."""
 
 import logging
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from protquant.quant.assignments import Assignment, Assignments
 from protquant.quant.cache import StatisticsCache, calibrate_once
 from protquant.quant.evidence import Evidence
 from protquant.quant.fit import ActivationFitter, tensor_bytes, weight_report
-from protquant.quant.formats import Quantizer, StaticQuantizer
+from protquant.quant.formats import Codes, Quantizer, StaticQuantizer
 from protquant.quant.layerwise import Stage, sweep
 from protquant.quant.lengths import BinnedStatistics, in_bin
 from protquant.quant.memory import release_freed
@@ -40,6 +40,7 @@ __all__ = ["Engine"]
 log = logging.getLogger(__name__)
 
 
+
 class Engine:
     """Quantizes one model, in place, by one recipe.
 
@@ -51,6 +52,9 @@ class Engine:
         None will do for recipes without ranges to freeze and without steps that look at what passes.
     cache : StatisticsCache or None
         Where statistics are looked for before the model is run for them.
+    scope : callable, optional
+        Whether a parameter or module, by its name, is in the part of the model that is quantized; `assignments` have
+        no sites outside of it. By default that part is the whole model.
     """
 
     def __init__(
@@ -61,8 +65,10 @@ class Engine:
         examples: Examples | None,
         progress: bool = False,
         cache: StatisticsCache | None = None,
+        scope: Callable[[str], bool] | None = None,
     ) -> None:
         self.model, self.recipe, self.assignments = model, recipe, assignments
+        self._scope = scope
         self.steps = recipe.load_steps()
         self.progress = progress
         self._cache = cache
@@ -75,13 +81,16 @@ class Engine:
         # What is calibrated on is as long as what the recipe is for.
         self._bins = recipe.calibration.bins
         self._examples = self._of_length(examples) if examples and examples.sequences and self._bins else examples
-        self._float_bytes = sum(tensor_bytes(parameter) for parameter in model.parameters())
+        self._float_bytes = sum(tensor_bytes(parameter) for _, parameter in self._parameters())
         # Before any step adds channels: effective bits are those of an element of the model that was given.
         self._elements = {a.site.name: self._weight(a).numel() for a in assignments if not a.is_activation}
+        self._outputs: dict[str, int] = {}
         self._reports: dict[str, SiteReport] = {}
 
     def run(self, statistics: Mapping[str, Statistics] | None = None) -> Report:
         """Take all steps, fit all formats; `statistics` are of the model as it is given."""
+        if self._scope is None:
+            self.check_steps()
         for rotation in (step for step in self.steps if isinstance(step, ModelTransform)):
             rotation.apply(self.model, self.assignments)
         for transform in (step for step in self.steps if isinstance(step, LinkTransform)):
@@ -90,6 +99,19 @@ class Engine:
             tuning.tune(self.model, self.assignments, self.examples)
         self._fit(self._statistics(statistics))
         return self._report()
+
+    def check_steps(self) -> None:
+        """Check that every step that changes layers finds one; the model needs no weights for that.
+
+        Raises
+        ------
+        ProtquantError
+            If a step finds none.
+        """
+        links = self._links()
+        for step in self.steps:
+            if isinstance(step, LinkTransform) and not any(self._is_for(step, link) for link in links):
+                raise ProtquantError(f"recipe {self.recipe.name}: step {step.name} finds no layer to change")
 
     @property
     def examples(self) -> Examples:
@@ -116,11 +138,19 @@ class Engine:
         # A gain that a step has folded into other layers takes nothing.
         return weight.detach() if isinstance(weight, Tensor) else torch.empty(0)
 
+    def _parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        return ((name, p) for name, p in self.model.named_parameters() if self._is_inside(name))
+
+    def _is_inside(self, path: str) -> bool:
+        return self._scope is None or self._scope(path)
+
     def _links(self) -> list[Link]:
         """Every link that the model declares, and one of its own for every other linear layer."""
-        links = list(find_links(self.model))
+        links = [link for link in find_links(self.model) if self._is_inside(link.readers[0])]
         known = {reader for link in links for reader in link.readers}
-        linears = [path for path, module in self.model.named_modules() if isinstance(module, nn.Linear)]
+        linears = [
+            path for path, module in self.model.named_modules() if isinstance(module, nn.Linear) and self._is_inside(path)
+        ]
         return links + [Link((path,)) for path in linears if path not in known]
 
     def _is_for(self, step: LayerStep, link: Link) -> bool:
@@ -144,8 +174,8 @@ class Engine:
 
     def _transform(self, step: LinkTransform) -> None:
         links = [link for link in self._links() if self._is_for(step, link)]
-        if not links:
-            raise ProtquantError(f"recipe {self.recipe.name}: step {step.name} finds no layer to change")
+        if not links:  # not in this part of the model
+            return
         before = [assignment.format for assignment in self.assignments]
         changed = False
         for stage in self._sweep(links, step.name):
@@ -154,7 +184,7 @@ class Engine:
                     layers = LinkLayers(self.model, link)
                     step.apply(layers, stage.evidence[link.readers[0]], self.assignments)
                     changed |= layers.changed
-        if not changed and before == [assignment.format for assignment in self.assignments]:
+        if self._scope is None and not changed and before == [assignment.format for assignment in self.assignments]:
             log.warning(
                 "recipe %s: step %s changed none of the %d groups of layers that it looked at",
                 self.recipe.name,
@@ -193,7 +223,12 @@ class Engine:
     def _calibrate(self, sequences: Sequence[Any]) -> dict[str, Statistics]:
         steps = [s.to_config() for s in self.steps if isinstance(s, ModelTransform | LinkTransform | Tuning)]
         forward = self.examples.forward
-        return calibrate_once(self.model, sequences, forward, self._cache, steps=steps, progress=self.progress)
+        sites = None
+        if self._scope is not None:
+            sites = [a.site.name for a in self.assignments if a.is_activation]
+        return calibrate_once(
+            self.model, sequences, forward, self._cache, steps=steps, sites=sites, progress=self.progress
+        )
 
     def _fit(self, statistics: Mapping[str, Statistics] | Mapping[str, BinnedStatistics]) -> None:
         fit_activation = ActivationFitter(self.model, self.recipe.calibration)
@@ -227,6 +262,7 @@ class Engine:
     ) -> None:
         corrections = [step for step in self.steps if isinstance(step, Correction)]
         fitted: dict[str, Quantizer] = {}
+        rounded: dict[str, Codes] = {}
         floats: dict[str, Tensor] = {}
         for assignment in assignments:
             name, path = assignment.site.name, assignment.site.module
@@ -236,16 +272,19 @@ class Engine:
                     quantizer, report = fit_activation(assignment, statistics.get(name))
                 else:
                     weight = self._weight(assignment)
+                    self._outputs[name] = len(weight)
                     if path in evidence:
                         floats[path] = weight
-                    quantizer, report = self._fit_weight(assignment, weight, evidence.get(path))
-                    release_freed()
+                    quantizer, codes, report = self._fit_weight(assignment, weight, evidence.get(path))
+                    if codes is not None:
+                        rounded[name] = codes
             except ProtquantError as error:
                 raise ProtquantError(f"recipe {self.recipe.name}, site {name}: {error}") from None
             self._reports[name] = report
             if quantizer is not None:
                 fitted[name] = quantizer
-        replace_modules(self.model, fitted)
+        replace_modules(self.model, fitted, rounded)
+        release_freed()
         for step in corrections:
             for path, weight in floats.items():
                 layer = self.model.get_submodule(path)
@@ -254,12 +293,12 @@ class Engine:
 
     def _fit_weight(
         self, assignment: Assignment, weight: Tensor, evidence: Evidence | None
-    ) -> tuple[StaticQuantizer | None, SiteReport]:
+    ) -> tuple[StaticQuantizer | None, Codes | None, SiteReport]:
         form, path = assignment.format, assignment.site.module
         elements = self._elements[assignment.site.name]
         if form is None:
-            return None, weight_report(assignment, weight, None, weight, elements)
-        if not torch.isfinite(weight).all():
+            return None, None, weight_report(assignment, weight, None, None, elements)
+        if weight.numel() and not torch.stack(weight.aminmax()).isfinite().all():
             raise ProtquantError("the weight has a value that is not finite; the checkpoint may be damaged")
         quantizer = assignment.quantizer
         assert quantizer is None or isinstance(quantizer, StaticQuantizer)
@@ -271,12 +310,10 @@ class Engine:
             rounding = next((each for each in self.steps if isinstance(each, Rounding) and each.is_for(path)), None)
         quantizer = (quantizer or form.for_weight(weight)).to(weight.device)
         if rounding is None or evidence is None:
-            decoded = quantizer(weight)
+            codes = quantizer.encode(weight)
         else:
-            decoded = rounding.round(weight, quantizer, evidence)
-            # The twin encodes what it finds: values on the grid, which stay what they are.
-            self.model.get_submodule(path).weight = nn.Parameter(decoded.to(weight.dtype))
-        return quantizer, weight_report(assignment, weight, quantizer, decoded, elements)
+            codes = rounding.round(weight, quantizer, evidence)
+        return quantizer, codes, weight_report(assignment, weight, quantizer, codes, elements)
 
     def _with_compute(self, site: SiteReport) -> SiteReport:
         """Count what a linear layer does, where calibration has counted what it reads."""
@@ -284,17 +321,17 @@ class Engine:
         read = self._reports.get(f"{path}.input")
         if site.kind != "linear_weight" or read is None or read.elements is None:
             return site
-        return replace(site, macs=read.elements * len(self._weight(self.assignments[site.site])))
+        return replace(site, macs=read.elements * self._outputs[site.site])
 
     def _report(self) -> Report:
         sites = [self._with_compute(self._reports[assignment.site.name]) for assignment in self.assignments]
-        # Twins hold decoded weights, in float: what counts is what their codes and scales take.
-        decoded = sum(tensor_bytes(self._weight(a)) for a in self.assignments if not a.is_activation)
-        kept = sum(tensor_bytes(parameter) for parameter in self.model.parameters()) - decoded
+        # Weights that are sites count by their reports; all other parameters are as they were.
+        counted = {f"{a.site.module}.weight" for a in self.assignments if not a.is_activation}
+        kept = sum(tensor_bytes(p) for name, p in self._parameters() if name not in counted)
         transforms = {id(m): m for m in self.model.modules() if isinstance(m, InputTransform)}
         added = sum(tensor_bytes(buffer) for module in transforms.values() for buffer in module.buffers())
-        coded = sum(site.bytes or 0 for site in sites)
-        return Report(self.recipe, sites, kept + added + coded, self._float_bytes)
+        weights = sum(site.bytes or 0 for site in sites)
+        return Report(self.recipe, sites, kept + added + weights, self._float_bytes)
 
 
 def _lies_in(path: str, block: str | None, blocks: Collection[str]) -> bool:

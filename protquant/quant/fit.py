@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from protquant.quant.assignments import Assignment
-from protquant.quant.formats import Format, LengthBinnedQuantizer, Quantizer, StaticQuantizer
+from protquant.quant.formats import Codes, Format, LengthBinnedQuantizer, Quantizer, StaticQuantizer
 from protquant.quant.lengths import BinnedStatistics
 from protquant.quant.observers import Statistics
 from protquant.quant.ranges import Calibration
@@ -17,6 +17,8 @@ from protquant.quant.report import SiteReport
 from protquant.quant.rotations import RotatedNorm
 
 __all__ = ["ActivationFitter", "coded_bytes", "tensor_bytes", "weight_report"]
+
+_PART, _ROW = 2**20, 256
 
 
 def tensor_bytes(tensor: Tensor | None) -> int:
@@ -30,11 +32,11 @@ def coded_bytes(quantizer: StaticQuantizer, elements: int) -> int:
 
 
 def weight_report(
-    assignment: Assignment, weight: Tensor, quantizer: StaticQuantizer | None, decoded: Tensor, elements: int
+    assignment: Assignment, weight: Tensor, quantizer: StaticQuantizer | None, codes: Codes | None, elements: int
 ) -> SiteReport:
-    """Report on a weight that became `decoded`; `elements` is what the model had before any step added to them."""
+    """Report on a weight that was rounded to `codes`; `elements` is what the model had before any step added to them."""
     site, form = assignment.site, assignment.format
-    if quantizer is None or form is None:
+    if quantizer is None or form is None or codes is None:
         bits = 8 * weight.element_size()
         nbytes = tensor_bytes(weight)
         return SiteReport(
@@ -58,7 +60,7 @@ def weight_report(
         effective_bits=8 * nbytes / elements,
         elements=elements,
         bytes=nbytes,
-        snr_db=_snr_db([weight], [decoded]),
+        snr_db=_snr_db([weight], [quantizer.decode(codes)]),
         clipped=_clipped([(weight, quantizer)]),
     )
 
@@ -69,7 +71,8 @@ class ActivationFitter:
     def __init__(self, model: nn.Module, calibration: Calibration) -> None:
         self.calibration = calibration
         self.model = model
-        self.parameter = next(model.parameters(), torch.empty(0))
+        # Not a parameter without data, which only stands for one that is loaded when it is needed.
+        self.parameter = next((p for p in model.parameters() if not p.is_meta), torch.empty(0))
         self._known: dict[tuple[int, Format], Quantizer] = {}
 
     def __call__(
@@ -98,7 +101,10 @@ class ActivationFitter:
             label += f" by length {quantizer.label}"
         effective: float = quantizer.code_bits
         snr = snr_after_norm = clipped = None
-        if seen:
+        widths = [part.width for part in seen if part.width]
+        if widths:
+            effective += quantizer.dynamic_bits((1, widths[0])) / widths[0]
+        elif seen:
             # Rows, not the sample of values: a scale per token and a LayerNorm need whole vectors.
             met = [(row[None], each) for part, each in zip(seen, fitted, strict=True) for row in part.rows]
             rows = [row for row, _ in met]
@@ -137,13 +143,22 @@ class ActivationFitter:
 def _snr_db(xs: list[Tensor], decoded: list[Tensor]) -> float:
     """Signal to noise ratio, infinite where nothing is lost."""
     signal = sum(_squares(x) for x in xs)
-    noise = sum(_squares(x - y) for x, y in zip(xs, decoded, strict=True))
+    noise = sum(_squares(x, y) for x, y in zip(xs, decoded, strict=True))
     return math.inf if noise == 0 else 10 * math.log10(signal / noise) if signal else -math.inf
 
 
-def _squares(x: Tensor) -> float:
-    """Sum of the squares, in float64, which is made of no more than a part at a time."""
-    return sum(part.double().square().sum().item() for part in x.reshape(-1).split(2**20))
+def _squares(x: Tensor, y: Tensor | None = None) -> float:
+    """Sum of the squares of `x`, or of `x - y`: of rows of 256 values in their type, and of all rows in float64."""
+    total = 0.0
+    values, others = x.reshape(-1), None if y is None else y.reshape(-1)
+    for first in range(0, len(values), _PART):
+        some = values[first : first + _PART].float()
+        if others is not None:
+            some = some - others[first : first + _PART]
+        whole = len(some) // _ROW * _ROW
+        rows, rest = some[:whole].view(-1, _ROW), some[whole:]
+        total += float(rows.square().sum(1).sum(dtype=torch.float64)) + float(rest.double().square().sum())
+    return total
 
 
 def _clipped(met: Sequence[tuple[Tensor, Quantizer]]) -> float:
@@ -152,8 +167,18 @@ def _clipped(met: Sequence[tuple[Tensor, Quantizer]]) -> float:
     for x, quantizer in met:
         bounds = quantizer.freeze(x).bounds()
         total += x.numel()
-        if bounds is not None:
+        if bounds is not None and x.numel():
             # Rounding of the bounds themselves is no clipping.
             low, high = (end + 1e-6 * end.abs() * side for end, side in zip(bounds, (-1, 1), strict=True))
-            outside += int(((x < low) | (x > high)).sum())
+            outside += _outside(x, low, high)
     return outside / total if total else 0.0
+
+
+def _outside(x: Tensor, low: Tensor, high: Tensor) -> int:
+    """Number of values of `x` that are less than `low` or more than `high`."""
+    if all(bound.ndim == 0 or bound.shape[-1] == 1 for bound in (low, high)):
+        # Most weights have none: their extremes, row by row, say so in one pass.
+        least, most = x.aminmax(dim=-1, keepdim=True)
+        if not ((least < low) | (most > high)).any():
+            return 0
+    return int(((x < low) | (x > high)).sum())

@@ -9,13 +9,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from protquant.errors import ProtquantError
+from protquant.quant.decoded_weights import decoded_weights
 from protquant.quant.formats import Codes, Quantizer, StaticQuantizer
 from protquant.quant.packed_codes import PackedCodes
 from protquant.quant.rotations import RotatedNorm, normalize_rotated
 from protquant.quant.storable import Storable
 from protquant.quant.transforms import TransformedLinear
 
-__all__ = ["ActivationQuantizer", "QuantizedLayerNorm", "QuantizedLinear", "QuantizedRotatedNorm"]
+__all__ = ["ActivationQuantizer", "CodedWeight", "QuantizedLayerNorm", "QuantizedLinear", "QuantizedRotatedNorm"]
 
 
 class ActivationQuantizer(Storable):
@@ -50,7 +51,80 @@ class ActivationQuantizer(Storable):
         return self.site
 
 
-class QuantizedLinear(Storable):
+class CodedWeight(Storable):
+    """A module whose weight is held as packed codes, or in float where the recipe leaves it so.
+
+    Attributes
+    ----------
+    weight_quantizer : StaticQuantizer or None
+        Decodes the codes; None where the weight is in float.
+    """
+
+    weight_quantizer: StaticQuantizer | None
+    _codes: PackedCodes | None = None
+    # The type that the module computes in, where no float parameter of the weight says so.
+    _dtype: torch.dtype = torch.float32
+
+    def _hold(self, weight: nn.Parameter | None, quantizer: StaticQuantizer | None, encoded: Codes | None) -> None:
+        """Take over a float weight: as codes where there is a quantizer (`encoded`, or nearest codes), else as it is."""
+        self.weight_quantizer = quantizer
+        if quantizer is None or weight is None:
+            self.hold_float(weight)
+        else:
+            values = weight.detach()
+            encoded = quantizer.encode(values) if encoded is None else encoded
+            self.hold_codes(PackedCodes.pack(encoded, quantizer.code_bits, values.dtype))
+
+    def hold_float(self, weight: nn.Parameter | None) -> None:
+        """Hold this weight, or none."""
+        self._parameters["weight"] = weight
+
+    def hold_codes(self, codes: PackedCodes) -> None:
+        """Hold these codes in place of what was held before."""
+        self._parameters.pop("weight", None)
+        self._codes, self._dtype = codes, codes.values
+
+    @property
+    def packed_codes(self) -> PackedCodes | None:
+        """The packed codes of the weight; None where it is in float."""
+        return self._codes
+
+    def weight_codes(self) -> Codes:
+        """Return the integer codes of the weight.
+
+        Raises
+        ------
+        ProtquantError
+            If the weight is in float.
+        """
+        if self._codes is None:
+            raise ProtquantError("this weight was left in float and has no codes")
+        return self._codes.unpack()
+
+    @property
+    def weight(self) -> Tensor | None:
+        """The weight in float: the parameter, or what the codes decode to (`decoded_weights` may keep that)."""
+        if self._codes is None:
+            return self._parameters["weight"]
+        known = decoded_weights.get(self)
+        return decoded_weights.keep(self, self._decode(self._codes)) if known is None else known
+
+    def _decode(self, codes: PackedCodes) -> Tensor:
+        assert self.weight_quantizer is not None
+        with torch.inference_mode(False), torch.no_grad():  # a weight that is kept serves calls outside of that mode too
+            # By way of the type that was rounded, whose own rounding is part of the weight.
+            return self.weight_quantizer.decode(codes.unpack()).to(codes.values).to(self._dtype)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if self._codes is not None:
+            self._codes = self._codes.apply(fn)
+            self._dtype = fn(torch.empty(0, dtype=self._dtype)).dtype
+            decoded_weights.forget(self)
+        return self
+
+
+class QuantizedLinear(CodedWeight):
     """Twin of an `nn.Linear` with a quantized weight, input, or both.
 
     Parameters
@@ -61,11 +135,13 @@ class QuantizedLinear(Storable):
         Of the weight; None leaves it in float.
     input_quantizer : ActivationQuantizer or None
         Of the input; None leaves it in float.
+    codes : Codes, optional
+        Codes of the weight on the grid of `weight_quantizer`; by default the nearest.
 
     Attributes
     ----------
-    weight : Parameter, shape=(out, in)
-        The decoded weight; on the meta device where only its codes are in memory (`keep_codes`).
+    weight : Tensor, shape=(out, in)
+        The parameter, or the decoded codes.
     transforms : nn.Sequential or None
         What the input goes through before it is quantized, taken over from a `TransformedLinear`.
     """
@@ -73,85 +149,42 @@ class QuantizedLinear(Storable):
     in_features: int
     out_features: int
     bias: nn.Parameter | None
-    weight_quantizer: StaticQuantizer | None
     input_quantizer: ActivationQuantizer | None
     transforms: nn.Sequential | None
-    _packed: PackedCodes | None = None
 
     def __init__(
         self,
         linear: nn.Linear,
         weight_quantizer: StaticQuantizer | None = None,
         input_quantizer: ActivationQuantizer | None = None,
+        codes: Codes | None = None,
     ) -> None:
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
-        self.weight = _decoded(linear.weight, weight_quantizer)
+        self._hold(linear.weight, weight_quantizer, codes)
         self.bias = linear.bias
-        self.weight_quantizer = weight_quantizer
         self.input_quantizer = input_quantizer
         self.transforms = linear.transforms if isinstance(linear, TransformedLinear) else None
-
-    def weight_codes(self) -> Codes:
-        """Integer codes of the weight, exact: those that are kept, or the decoded weight's, which lies on the grid."""
-        if self._packed is not None:
-            return self._packed.unpack()
-        if self.weight_quantizer is None:
-            raise ProtquantError("this weight was left in float and has no codes")
-        return self.weight_quantizer.recode(self.weight)
-
-    @property
-    def packed_codes(self) -> PackedCodes | None:
-        """Codes that are in memory instead of the weight; None where the weight is."""
-        return self._packed
-
-    def keep_codes(self, codes: PackedCodes) -> None:
-        """Have these codes in memory and no weight, which is decoded whenever the layer is called."""
-        self._packed = codes
-        self.weight = nn.Parameter(torch.empty(codes.shape, dtype=codes.values, device="meta"), requires_grad=False)
-
-    def expand(self) -> None:
-        """Decode the weight for good, where only its codes are in memory."""
-        if self._packed is not None:
-            self.weight = nn.Parameter(self._decode(self._packed), requires_grad=False)
-            self._packed = None
-
-    def _decode(self, codes: PackedCodes) -> Tensor:
-        assert self.weight_quantizer is not None
-        # By way of the type that it was saved in, whose rounding is part of it.
-        return self.weight_quantizer.decode(codes.unpack()).to(codes.values).to(self.weight.dtype)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        packed, weight = self._packed, self.weight
-        if packed is None:
-            return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        # A weight without data has a type, and no device to be moved from.
-        self._parameters["weight"] = None
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self._packed = packed.apply(fn)
-        dtype = fn(torch.empty(0, dtype=weight.dtype)).dtype
-        self._parameters["weight"] = nn.Parameter(weight.detach().to(dtype), requires_grad=False)
-        return self
 
     def forward(self, x: Float[Tensor, "... i"]) -> Float[Tensor, "... o"]:
         if self.transforms is not None:
             x = self.transforms(x)
         if self.input_quantizer is not None:
             x = self.input_quantizer(x)
-        return F.linear(x, self.weight if self._packed is None else self._decode(self._packed), self.bias)
+        weight = self.weight
+        assert weight is not None
+        return F.linear(x, weight, self.bias)
 
     def extra_repr(self) -> str:
         return f"{self.in_features} -> {self.out_features}"
 
 
-class QuantizedLayerNorm(Storable):
+class QuantizedLayerNorm(CodedWeight):
     """Twin of an `nn.LayerNorm` with a quantized gain, input, or both; the statistics are taken in float."""
 
     normalized_shape: tuple[int, ...]
     eps: float
-    weight: nn.Parameter | None
     bias: nn.Parameter | None
-    weight_quantizer: StaticQuantizer | None
     input_quantizer: ActivationQuantizer | None
 
     def __init__(
@@ -162,9 +195,8 @@ class QuantizedLayerNorm(Storable):
     ) -> None:
         super().__init__()
         self.normalized_shape, self.eps = norm.normalized_shape, norm.eps
-        self.weight = _decoded(norm.weight, weight_quantizer) if norm.elementwise_affine else None
+        self._hold(norm.weight if norm.elementwise_affine else None, weight_quantizer, None)
         self.bias = norm.bias
-        self.weight_quantizer = weight_quantizer
         self.input_quantizer = input_quantizer
 
     def forward(self, x: Float[Tensor, "... c"]) -> Float[Tensor, "... c"]:
@@ -189,16 +221,3 @@ class QuantizedRotatedNorm(QuantizedLayerNorm):
 
     def normalize(self, x: Float[Tensor, "... c"]) -> Float[Tensor, "... c"]:
         return normalize_rotated(x, self.mean_direction, self.eps)
-
-
-def _decoded(weight: Tensor, quantizer: StaticQuantizer | None) -> nn.Parameter:
-    if quantizer is None:
-        assert isinstance(weight, nn.Parameter)
-        return weight
-    values = weight.detach()
-    # Decoded, not simulated: the two may differ in the last bit, and codes are what is saved. A weight that a step has
-    # rounded keeps the codes that it was given.
-    decoded = quantizer.decode(quantizer.recode(values)).to(values.dtype)
-    if not torch.equal(decoded, values):
-        decoded = quantizer.decode(quantizer.encode(values)).to(values.dtype)
-    return nn.Parameter(decoded, requires_grad=False)

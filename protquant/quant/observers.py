@@ -93,6 +93,8 @@ class Statistics:
         Values drawn uniformly from all that were seen.
     rows : tuple of Tensor, shape=(c,)
         Vectors along the last axis, for errors that are made per vector; spread over the calls.
+    width : int or None
+        Mean length of the last axis, where values were counted only; there are no rows then.
     """
 
     count: int
@@ -104,6 +106,13 @@ class Statistics:
     channel_maximum: Tensor | None
     sample: Tensor
     rows: tuple[Tensor, ...]
+    width: int | None = None
+
+    @classmethod
+    def counted(cls, count: int, width: int) -> "Statistics":
+        """Return the statistics of a site whose values were counted, and not looked at."""
+        nothing = Moments(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+        return cls(count, 0.0, nothing, (), (), None, None, torch.empty(0), (), width)
 
     @property
     def minimum(self) -> float:

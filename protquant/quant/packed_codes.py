@@ -1,4 +1,4 @@
-"""Codes of a weight in as many bits as they have: what a checkpoint holds, and a layer that is not to be in float."""
+"""Codes of a weight in as many bits as they have: what a quantized layer holds, a checkpoint stores, kernels multiply."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -7,12 +7,14 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
+from protquant.kernels.operands import IntegerWeight, unpack4
 from protquant.kernels.reference import pack_bits, packed_length, unpack_bits
 from protquant.quant.formats import Codes
 
 __all__ = ["MAX_BITS", "PackedCodes", "Piece", "pack_integers", "unpack_integers"]
 
 _BYTE = 8
+_NIBBLE = 4
 MAX_BITS = 32
 
 Piece = tuple[int | None, int, int]
@@ -21,21 +23,23 @@ Piece = tuple[int | None, int, int]
 
 @dataclass(frozen=True)
 class PackedCodes:
-    """Codes of a weight, bit by bit.
+    """Packed codes of a weight.
 
     Attributes
     ----------
     packed : Tensor, dtype=uint8
-        Of `pack_integers`.
+        The numbers of the codes. Four-bit numbers of a matrix lie two rows to a byte, as `IntegerWeight` has them, so
+        that kernels take them as they are; all others lie in one stream of bits (`pack_integers`).
     shape : tuple of int
-        Of the weight.
+        Shape of the weight.
     bits : int
-        Of a number: pieces are numbered through one after the other, and that number is packed.
+        Width of a number. Pieces are numbered through one after the other.
     pieces : sequence of tuple
+        The pieces in the order of their numbers.
     codes : torch.dtype
-        Of the codes when they are unpacked.
+        Type of the codes when they are unpacked.
     values : torch.dtype
-        Of the weight when it is decoded.
+        Type of the weight that was rounded, to which it is decoded.
     """
 
     packed: UInt8[Tensor, " bytes"]
@@ -52,29 +56,49 @@ class PackedCodes:
         Raises
         ------
         ValueError
-            If they are too many for their bits.
+            If there are too many different codes for so many bits.
         """
         numbers, pieces = _number(encoded)
         if sum(count for _, _, count in pieces) > 2**bits:
             raise ValueError(f"codes do not fit into {bits} bits: {pieces}")
-        packed = pack_integers(numbers, bits)
-        return cls(packed, tuple(encoded.codes.shape), bits, pieces, encoded.codes.dtype, values)
+        shape = tuple(encoded.codes.shape)
+        packed = IntegerWeight.pack4(numbers).flatten() if _by_rows(bits, shape) else pack_integers(numbers, bits)
+        return cls(packed, shape, bits, pieces, encoded.codes.dtype, values)
+
+    def numbers(self) -> Int[Tensor, "..."]:
+        """Return the numbers of the codes: uint8 for up to eight bits, else int32 or int64.
+
+        Raises
+        ------
+        ValueError
+            If the bytes are not those of so many numbers, or a number lies beyond the last piece.
+        """
+        if _by_rows(self.bits, self.shape):
+            rows, columns = self.shape
+            if self.packed.numel() != self.expected_bytes:
+                raise ValueError(f"a matrix {self.shape} of 4 bits does not take {self.packed.numel()} bytes")
+            numbers = unpack4(self.packed.view(-1, columns), rows) if columns else self.packed.view(self.shape)
+        else:
+            numbers = unpack_integers(self.packed, self.bits, torch.Size(self.shape).numel()).view(self.shape)
+        total = sum(count for _, _, count in self.pieces)
+        if numbers.numel() and total < 2**self.bits and int(numbers.max()) >= total:
+            raise ValueError(f"codes go to {int(numbers.max())}, and there are {total}")
+        return numbers
 
     def unpack(self) -> Codes:
-        """The codes that were packed.
+        """Return the codes that were packed.
 
         Raises
         ------
         ValueError
             If bytes and pieces are not those of so many codes.
         """
-        count = torch.Size(self.shape).numel()
-        numbers = unpack_integers(self.packed, self.bits, count).view(self.shape)
-        total = sum(each for _, _, each in self.pieces)
-        if numbers.numel() and int(numbers.max()) >= total:
-            raise ValueError(f"codes go to {int(numbers.max())}, and there are {total}")
+        numbers = self.numbers()
         if len(self.pieces) == 1 and self.pieces[0][0] is None:
-            return Codes((numbers + self.pieces[0][1]).to(self.codes))
+            return Codes(_moved(numbers, self.pieces[0][1], self.codes))
+        if not numbers.numel() and not self.pieces:
+            return Codes(numbers.to(self.codes))
+        numbers = numbers.to(torch.int32) if numbers.dtype == torch.uint8 else numbers
         codes, regions = torch.empty_like(numbers), torch.empty_like(numbers, dtype=torch.uint8)
         first = 0
         for region, low, each in self.pieces:
@@ -85,19 +109,45 @@ class PackedCodes:
             first += each
         return Codes(codes.to(self.codes), regions)
 
+    @property
+    def expected_bytes(self) -> int:
+        """Bytes that so many packed numbers take."""
+        if _by_rows(self.bits, self.shape):
+            return -(-self.shape[0] // 2) * self.shape[1]
+        count = torch.Size(self.shape).numel()
+        whole, rest = divmod(self.bits - 1, _BYTE)
+        return whole * count + packed_length(count, rest + 1)
+
     def apply(self, change: Callable[[Tensor], Tensor]) -> "PackedCodes":
-        """The same with its bytes put through `change`, which moves them to a device."""
+        """Return the same codes with their bytes put through `change`, which moves them to a device."""
         return replace(self, packed=change(self.packed))
 
 
+def _by_rows(bits: int, shape: tuple[int, ...]) -> bool:
+    return bits == _NIBBLE and len(shape) == 2
+
+
+def _moved(numbers: Int[Tensor, "..."], by: int, dtype: torch.dtype) -> Int[Tensor, "..."]:
+    """Return `numbers + by` in an integer type that holds the sums."""
+    if numbers.dtype == torch.uint8 and dtype in (torch.int8, torch.uint8):
+        # Bytes wrap around, so that the sum is right even where a number or `by` alone is too large for the type.
+        return numbers.add(by % 2**_BYTE).view(dtype)
+    return (numbers.to(torch.int32) if numbers.dtype == torch.uint8 else numbers).add(by).to(dtype)
+
+
 def _number(encoded: Codes) -> tuple[Int[Tensor, "..."], list[Piece]]:
-    """Pairs of region and code as one number each, and the pieces."""
-    codes = encoded.codes.int()
+    """Return pairs of region and code as one number each, and the pieces."""
+    codes = encoded.codes
     if not codes.numel():
         return codes, []
     if encoded.regions is None:
         low, high = (int(end) for end in codes.aminmax())
-        return codes - low, [(None, low, high - low + 1)]
+        # Codes from 0 are their own numbers: kernels take them as they are, and zero points count from 0 as well.
+        low = min(low, 0)
+        if codes.dtype in (torch.int8, torch.uint8):
+            return _moved(codes.view(torch.uint8), -low, torch.uint8), [(None, low, high - low + 1)]
+        return codes.int() - low, [(None, low, high - low + 1)]
+    codes = codes.int()
     pieces: list[Piece] = []
     numbers = torch.empty_like(codes)
     first = 0
@@ -113,6 +163,8 @@ def _number(encoded: Codes) -> tuple[Int[Tensor, "..."], list[Piece]]:
 def pack_integers(numbers: Int[Tensor, "..."], bits: int) -> UInt8[Tensor, " bytes"]:
     """Pack numbers of any width: whole low bytes first, then what is above them in as many bits as it has."""
     flat = numbers.reshape(-1)
+    if bits == _BYTE and flat.dtype == torch.uint8:
+        return flat.clone()
     planes = []
     while bits > _BYTE:
         planes.append((flat & (2**_BYTE - 1)).to(torch.uint8))
@@ -121,7 +173,7 @@ def pack_integers(numbers: Int[Tensor, "..."], bits: int) -> UInt8[Tensor, " byt
 
 
 def unpack_integers(packed: UInt8[Tensor, " bytes"], bits: int, count: int) -> Int[Tensor, " n"]:
-    """Numbers that `pack_integers` packed, int32 (int64 where they need it), flat.
+    """Return the numbers that `pack_integers` packed, flat: uint8 for up to eight bits, int32, or int64 for 32 bits.
 
     Raises
     ------
@@ -132,6 +184,10 @@ def unpack_integers(packed: UInt8[Tensor, " bytes"], bits: int, count: int) -> I
     length = whole * count + packed_length(count, rest + 1)
     if not 1 <= bits <= MAX_BITS or packed.numel() != length:
         raise ValueError(f"{count} codes of {bits} bits take {length} bytes, not {packed.numel()}")
+    if bits == _BYTE:
+        return packed
+    if bits < _BYTE:
+        return unpack_bits(packed, bits, count)
     *planes, last = packed.split([*[count] * whole, length - whole * count])
     numbers = unpack_bits(last, rest + 1, count).to(torch.int64 if bits == MAX_BITS else torch.int32)
     for plane in reversed(planes):

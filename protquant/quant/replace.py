@@ -4,15 +4,24 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from protquant.quant.formats import Quantizer, StaticQuantizer
+from protquant.quant.formats import Codes, Quantizer, StaticQuantizer
 from protquant.quant.modules import ActivationQuantizer, QuantizedLayerNorm, QuantizedLinear, QuantizedRotatedNorm
 from protquant.quant.rotations import RotatedNorm
 
 __all__ = ["replace_modules"]
 
 
-def replace_modules(model: nn.Module, fitted: Mapping[str, Quantizer]) -> None:
-    """Replace the modules that hold the sites `fitted` names by twins with those quantizers."""
+def replace_modules(
+    model: nn.Module, fitted: Mapping[str, Quantizer], codes: Mapping[str, Codes] | None = None
+) -> None:
+    """Replace the modules that hold the sites `fitted` names by twins with those quantizers.
+
+    Parameters
+    ----------
+    codes : mapping, optional
+        Codes of weights of linear layers, by site; those that are not given are rounded to nearest.
+    """
+    known = codes or {}
 
     def activation(name: str) -> ActivationQuantizer | None:
         return ActivationQuantizer(name, fitted[name]) if name in fitted else None
@@ -29,7 +38,9 @@ def replace_modules(model: nn.Module, fitted: Mapping[str, Quantizer]) -> None:
             twin = activation(path)
         elif f"{path}.weight" in fitted or f"{path}.input" in fitted:
             if isinstance(module, nn.Linear):
-                twin = QuantizedLinear(module, weight(f"{path}.weight"), activation(f"{path}.input"))
+                twin = QuantizedLinear(
+                    module, weight(f"{path}.weight"), activation(f"{path}.input"), known.get(f"{path}.weight")
+                )
             elif isinstance(module, RotatedNorm):
                 twin = QuantizedRotatedNorm(module, activation(f"{path}.input"))
             elif isinstance(module, nn.LayerNorm):

@@ -1,5 +1,6 @@
 """Checkpoints whose codes stay codes: no float weight is made of what runs on integers."""
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from protquant.models import (
 )
 from protquant.pipelines import quantize
 from protquant.quant import QuantizedLinear, Recipe, Report
+from protquant.quant.decoded_weights import decoded_weights
 
 SEQUENCES = ["GIVEQCCTSICSLYQLENYCN", "FVNQHLCGSHLVEALYLVCG"]
 # Projections of the last layer's attention have no integer kernel.
@@ -94,9 +96,9 @@ class FloatMatrices(TorchDispatchMode):
 
 def telling_shapes(model: nn.Module) -> set[tuple[int, ...]]:
     """Shapes of quantized weights that no other matrix of the model has, nor that of scales."""
-    layers = {id(m.weight): m.weight for m in model.modules() if isinstance(m, QuantizedLinear) and m.weight_quantizer}
-    others = {tuple(p.shape) for p in model.parameters() if id(p) not in layers}
-    shapes = {tuple(weight.shape) for weight in layers.values() if 1 not in weight.shape}
+    codes = [m.packed_codes for m in model.modules() if isinstance(m, QuantizedLinear) and m.packed_codes]
+    others = {tuple(p.shape) for p in model.parameters()}
+    shapes = {each.shape for each in codes if 1 not in each.shape}
     return shapes - others - {shape[::-1] for shape in others}
 
 
@@ -105,18 +107,18 @@ def test_no_float_weight_is_ever_made_of_what_runs_on_integers(folding: tuple[ES
     telling = telling_shapes(quantized)
     assert {(144, 48), (192, 48), (96, 24), (24, 96), (104, 72), (72, 104)} <= telling
     with FloatMatrices() as seen:
-        _, support = to_integer(load(folder, keep_codes=True), "reference", inplace=True)
+        _, support = to_integer(load(folder), "reference", inplace=True)
     assert all("_head." in row.path for row in support.simulated)
     assert not telling & seen.shapes
-    with FloatMatrices() as expanded:
-        load(folder)
-    assert telling <= expanded.shapes
+    with FloatMatrices() as simulated:
+        load(folder)(encode_complexes(SEQUENCES), 0)
+    assert telling <= simulated.shapes
 
 
 def test_nor_while_it_runs_on_a_cpu(encoder: tuple[ESM2, Report], folder: Path):
     telling = telling_shapes(encoder[0])
     with FloatMatrices() as seen:
-        model, support = to_integer(load(folder, keep_codes=True), "cpu", inplace=True)
+        model, support = to_integer(load(folder), "cpu", inplace=True)
         model.logits(tokenize(SEQUENCES))
     assert {row.path for row in support.simulated} >= set(LEFT)
     assert telling == {(104, 72), (72, 104)}
@@ -130,7 +132,7 @@ def test_it_runs_as_what_was_quantized_and_converted_in_memory(folding: tuple[ES
     batch = encode_complexes(SEQUENCES)
     for backend in ("reference", "cpu"):
         here, _ = to_integer(quantized, backend)
-        loaded, support = to_integer(load(folder, keep_codes=True), backend, inplace=True)
+        loaded, support = to_integer(load(folder), backend, inplace=True)
         assert all("_head." in row.path for row in support.simulated)
         for name in ("positions", "plddt_logits", "pae_logits", "distogram_logits"):
             assert torch.equal(getattr(loaded(batch, 1), name), getattr(here(batch, 1), name)), name
@@ -139,50 +141,62 @@ def test_it_runs_as_what_was_quantized_and_converted_in_memory(folding: tuple[ES
 def test_layers_without_a_kernel_are_decoded_as_before(encoder: tuple[ESM2, Report], folder: Path):
     quantized, tokens = encoder[0], tokenize(SEQUENCES)
     here, _ = to_integer(quantized, "reference")
-    loaded, support = to_integer(load(folder, keep_codes=True), "reference", inplace=True)
+    loaded, support = to_integer(load(folder), "reference", inplace=True)
     assert {row.path for row in support.simulated} >= set(LEFT)
     left = {path: module for path, module in loaded.named_modules() if isinstance(module, QuantizedLinear)}
     assert left
     for path, layer in left.items():
-        assert layer.packed_codes is None
+        assert layer.packed_codes is not None
         assert torch.equal(layer.weight, quantized.get_submodule(path).weight)
     assert torch.equal(loaded.logits(tokens), here.logits(tokens))
 
 
-def test_a_model_that_keeps_its_codes_simulates_what_was_saved(encoder: tuple[ESM2, Report], folder: Path):
+def test_a_loaded_model_simulates_what_was_saved(encoder: tuple[ESM2, Report], folder: Path):
     quantized, tokens = encoder[0], tokenize(SEQUENCES)
-    kept = load(folder, keep_codes=True)
-    layers = {path: m for path, m in kept.named_modules() if isinstance(m, QuantizedLinear) and m.packed_codes}
+    loaded = load(folder)
+    layers = {path: m for path, m in loaded.named_modules() if isinstance(m, QuantizedLinear) and m.packed_codes}
     assert {*LEFT, "layers.0.attn.q_proj"} <= layers.keys()
     for path, layer in layers.items():
-        assert layer.weight.is_meta
         ours, theirs = layer.weight_codes(), quantized.get_submodule(path).weight_codes()
         assert torch.equal(ours.codes, theirs.codes)
         assert ours.codes.dtype == theirs.codes.dtype
         assert (ours.regions is None) == (theirs.regions is None)
-    assert torch.equal(kept.logits(tokens), quantized.logits(tokens))
-    for layer in layers.values():
-        layer.expand()
-    assert torch.equal(kept.logits(tokens), quantized.logits(tokens))
+    assert torch.equal(loaded.logits(tokens), quantized.logits(tokens))
+
+
+def test_decoded_weights_are_kept_up_to_a_bound(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    tokens, loaded = tokenize(SEQUENCES), load(folder)
+    kept = loaded.logits(tokens)
+    assert decoded_weights.nbytes > 0
+    first = loaded.get_submodule("layers.0.attn.q_proj")
+    assert first.weight is first.weight
+    decoded_weights.clear()
+    monkeypatch.setattr(decoded_weights, "limit", first.weight.nbytes)
+    decoded_weights.clear()
+    assert torch.equal(loaded.logits(tokens), kept)
+    assert decoded_weights.nbytes == first.weight.nbytes
+    del loaded, first
+    gc.collect()
+    assert decoded_weights.nbytes == 0
 
 
 def test_codes_go_where_the_model_goes_and_its_type_is_that_of_what_is_decoded(folder: Path):
-    kept = load(folder, dtype=torch.bfloat16, keep_codes=True)
-    layer = kept.get_submodule("layers.0.attn.q_proj")
-    assert (layer.weight.dtype, layer.weight.is_meta) == (torch.bfloat16, True)
-    assert next(iter(dict(layer.named_parameters()))) == "weight"
-    layer.expand()
-    whole = load(folder, dtype=torch.bfloat16).get_submodule("layers.0.attn.q_proj")
-    assert torch.equal(layer.weight, whole.weight)
-    moved = load(folder, keep_codes=True).to("meta")
+    layer = load(folder, dtype=torch.bfloat16).get_submodule("layers.0.attn.q_proj")
+    assert layer.weight.dtype == torch.bfloat16
+    assert torch.equal(layer.weight, load(folder).get_submodule("layers.0.attn.q_proj").weight.bfloat16())
+    assert "weight" not in dict(layer.named_parameters())
+    moved = load(folder).to("meta")
     assert moved.get_submodule("layers.0.attn.q_proj").packed_codes.packed.is_meta
 
 
-def test_a_model_that_keeps_its_codes_can_be_saved_again(encoder: tuple[ESM2, Report], folder: Path, tmp_path: Path):
-    again = save_quantized(load(folder, keep_codes=True), encoder[1], tmp_path / "again")
-    assert (again / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+def test_a_loaded_model_can_be_saved_again(encoder: tuple[ESM2, Report], folder: Path, tmp_path: Path):
+    again = save_quantized(load(folder), encoder[1], tmp_path / "again")
+    names = sorted(path.name for path in folder.glob("*.safetensors"))
+    assert names == ["layers.0.safetensors", "layers.1.safetensors", "model.safetensors"]
+    for name in names:
+        assert (again / name).read_bytes() == (folder / name).read_bytes()
 
 
 def test_codes_in_memory_take_the_bits_that_they_have(folder: Path):
-    layer = load(folder, keep_codes=True).get_submodule("layers.0.attn.q_proj")
+    layer = load(folder).get_submodule("layers.0.attn.q_proj")
     assert layer.packed_codes.packed.numel() == 72 * 72 // 2

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from protquant.checkpoints import KNOWN, find_known, import_checkpoint, is_native, load, load_hugging_face
+from protquant.checkpoints import KNOWN, FloatCheckpoint, find_known, import_checkpoint, is_native, load
+from protquant.checkpoints.hugging_face import open_hugging_face
 from protquant.errors import ProtquantError
 from protquant.models import ESM2, ESMFold
 
@@ -75,12 +76,12 @@ def test_folder_or_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None
 def test_known_name_goes_to_the_hub(monkeypatch: pytest.MonkeyPatch, esm2_folder: Path) -> None:
     asked = []
 
-    def fake(name: str) -> ESM2 | ESMFold:
+    def fake(name: str) -> FloatCheckpoint:
         asked.append(name)
-        return load_hugging_face(esm2_folder)
+        return open_hugging_face(esm2_folder)
 
     # By module, because the package has a function of that name.
-    monkeypatch.setattr(importlib.import_module("protquant.checkpoints.load"), "load_hugging_face", fake)
+    monkeypatch.setattr(importlib.import_module("protquant.checkpoints.load"), "open_hugging_face", fake)
     assert load("esm2_t6_8M").source == "esm2_t6_8M"
     load("esm2_t33_650M_UR50D")
     load("someone/model")

@@ -19,6 +19,7 @@ from protquant.checkpoints import load
 from protquant.errors import ProtquantError
 
 NAME = "layers.0.ffn.up_proj"
+BLOCK, REST = "layers.0.safetensors", "model.safetensors"
 
 
 @pytest.fixture
@@ -31,30 +32,31 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
     """Change what `scheme.json` says, and sign it as if it had been written so."""
     path = folder / "scheme.json"
     content = json.loads(path.read_text())
-    content["weights"]["sha256"] = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    for name in content["weights"]:
+        content["weights"][name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
     change(content)
     del content["sha256"]
     body = json.dumps(content)[1:].encode()
     path.write_bytes(f'{{"sha256": "{hashlib.sha256(body).hexdigest()}",\n'.encode() + body)
 
 
-def edit_tensors(folder: Path, change: Callable[[dict[str, Tensor]], None]) -> None:
-    """Change the tensors, and sign them as if they had been written so."""
-    tensors = load_file(folder / "model.safetensors")
+def edit_tensors(folder: Path, change: Callable[[dict[str, Tensor]], None], file: str = BLOCK) -> None:
+    """Change the tensors of a file, and sign them as if they had been written so."""
+    tensors = load_file(folder / file)
     change(tensors)
-    save_file(tensors, folder / "model.safetensors")
+    save_file(tensors, folder / file)
     edit(folder, lambda _: None)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150)
-@given(data=st.data(), part=st.sampled_from(["scheme", "header", "tensors"]), mode=st.sampled_from(["flip", "cut"]))
+@given(data=st.data(), part=st.sampled_from(["scheme", "header", "tensors"]), file=st.sampled_from([BLOCK, REST]), mode=st.sampled_from(["flip", "cut"]))
 def test_any_damage_is_refused_by_name(
-    quantized_esm2: Path, tmp_path: Path, data: st.DataObject, part: str, mode: str
+    quantized_esm2: Path, tmp_path: Path, data: st.DataObject, part: str, file: str, mode: str
 ) -> None:
     folder = tmp_path / "damaged"
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(quantized_esm2, folder)
-    path = folder / ("scheme.json" if part == "scheme" else "model.safetensors")
+    path = folder / ("scheme.json" if part == "scheme" else file)
     content = bytearray(path.read_bytes())
     first, last = 0, len(content) - 1
     if part != "scheme":
@@ -71,8 +73,8 @@ def test_any_damage_is_refused_by_name(
 
 
 def test_missing_file_is_named(copied: Path) -> None:
-    (copied / "model.safetensors").unlink()
-    with pytest.raises(ProtquantError, match=r"model\.safetensors: no such file"):
+    (copied / BLOCK).unlink()
+    with pytest.raises(ProtquantError, match=r"layers\.0\.safetensors: no such file"):
         load(copied)
     (copied / "scheme.json").unlink()
     with pytest.raises(ProtquantError, match=r"no config\.json and no scheme\.json"):
@@ -80,8 +82,8 @@ def test_missing_file_is_named(copied: Path) -> None:
 
 
 def test_newer_version_asks_for_a_newer_protquant(copied: Path) -> None:
-    edit(copied, lambda content: content.update(version=2))
-    with pytest.raises(ProtquantError, match=r"layout version 2; this protquant reads version 1\. Install a newer"):
+    edit(copied, lambda content: content.update(version=3))
+    with pytest.raises(ProtquantError, match=r"layout version 3; this protquant reads version 2\. Install a newer"):
         load(copied)
 
 
@@ -122,12 +124,12 @@ def test_tensors_that_do_not_fit_are_named(quantized_esm2: Path, copied: Path) -
         shutil.copytree(quantized_esm2, copied, dirs_exist_ok=True)
 
     edit_tensors(copied, lambda tensors: tensors.update({f"{NAME}.weight": tensors[f"{NAME}.weight"][:-1].clone()}))
-    refused(rf"{NAME}\.weight: 8192 codes of 4 bits take 4096 bytes, not 4095")
-    edit_tensors(copied, lambda tensors: tensors.update({"embedding.weight": torch.zeros(33, 63)}))
+    refused(rf"{NAME}\.weight has 4095 bytes of codes and should have 4096")
+    edit_tensors(copied, lambda tensors: tensors.update({"embedding.weight": torch.zeros(33, 63)}), REST)
     refused(r"embedding\.weight is \(33, 63\) and should be \(33, 64\)")
     edit_tensors(copied, lambda tensors: tensors.update(stray=torch.zeros(1)))
     refused("1 tensors have no place in the model: stray")
-    edit_tensors(copied, lambda tensors: tensors.pop("embedding.weight"))
+    edit_tensors(copied, lambda tensors: tensors.pop("embedding.weight"), REST)
     refused(r"1 tensors are missing: embedding\.weight")
     edit_tensors(copied, lambda tensors: tensors.pop(f"{NAME}.bias"))
     refused(rf"the tensor {NAME}\.bias is missing")
@@ -135,7 +137,7 @@ def test_tensors_that_do_not_fit_are_named(quantized_esm2: Path, copied: Path) -
     refused(rf"{NAME}\.bias is torch\.float32 \(127,\) and should be torch\.float32 \(128,\)")
     smaller = {"dtype": "float32", "shape": [64, 64], "bits": 4, "pieces": [[None, 0, 16]], "codes": "uint8"}
     edit(copied, lambda content: content["modules"][NAME]["parameters"].update(weight=smaller))
-    refused("4096 codes of 4 bits take 2048 bytes, not 4096")
+    refused(rf"{NAME}\.weight has shape \(64, 64\) and should be \(128, 64\)")
     edit(copied, lambda content: content["modules"].update({NAME: content["modules"]["layers.0.ffn.down_proj"]}))
     refused(rf"{NAME}\.weight")
 

@@ -51,7 +51,7 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     class Zeros(Rounding):
         def round(self, weight, quantizer, evidence):  # noqa: ARG002
             calls.append("round")
-            return torch.zeros_like(weight)
+            return quantizer.encode(torch.zeros_like(weight))
 
     @register_step("noted_correction")
     @dataclass(frozen=True, kw_only=True)

@@ -92,10 +92,6 @@ class StaticQuantizer(Quantizer):
     def freeze(self, x: Tensor) -> "StaticQuantizer":  # noqa: ARG002
         return self
 
-    def recode(self, values: Tensor) -> Codes:
-        """Codes of values that were decoded before; decoded again, they give the same to the bit."""
-        return self.encode(values)
-
     def columns(self, index: Tensor) -> "StaticQuantizer":  # noqa: ARG002
         """Return the quantizer of these columns of a weight alone; itself, unless columns differ in their scales."""
         return self

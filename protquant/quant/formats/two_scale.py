@@ -3,14 +3,7 @@
 import torch
 from torch import Tensor
 
-from protquant.kernels.reference import (
-    PiecewiseCodes,
-    decode_two_scale,
-    decode_uniform,
-    encode_two_scale,
-    encode_uniform,
-)
-from protquant.kernels.reference.piecewise import INNER, OUTER
+from protquant.kernels.reference import PiecewiseCodes, decode_two_scale, encode_two_scale
 from protquant.quant.formats.base import Codes, StaticQuantizer
 from protquant.quant.formats.blockwise import blockwise
 from protquant.quant.formats.uniform import uniform_grid
@@ -62,17 +55,6 @@ class TwoScaleQuantizer(StaticQuantizer):
             raise ValueError("codes of a piecewise linear format come with regions")
         codes = PiecewiseCodes(encoded.codes, encoded.regions)
         return decode_two_scale(codes, self.inner_scale, self.outer_scale)
-
-    def recode(self, values: Tensor) -> Codes:
-        # Not by the breakpoint: the grids overlap, and values of the one may decode to the other's side of it.
-        low, high = self.codes.tolist()
-        x = values.float()
-        inner = encode_uniform(x, self.inner_scale, None, low, high)
-        outer = encode_uniform(x, self.outer_scale, None, low, high)
-        fine = (decode_uniform(inner, self.inner_scale, None) - x).abs()
-        coarse = (decode_uniform(outer, self.outer_scale, None) - x).abs()
-        regions = torch.where(fine <= coarse, INNER, OUTER)
-        return Codes(torch.where(regions == INNER, inner, outer), regions.to(torch.uint8))
 
     def bounds(self) -> tuple[Tensor, Tensor]:
         low, high = self.codes.tolist()

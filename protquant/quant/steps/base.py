@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from protquant.errors import ProtquantError, suggestion
 from protquant.quant.assignments import Assignments
 from protquant.quant.evidence import Evidence
-from protquant.quant.formats import Format, StaticQuantizer
+from protquant.quant.formats import Codes, Format, StaticQuantizer
 from protquant.quant.modules import QuantizedLinear
 from protquant.quant.patterns import compile_pattern, matches_any
 from protquant.quant.transforms import LinkLayers
@@ -158,8 +158,8 @@ class Rounding(LayerStep):
     @abstractmethod
     def round(
         self, weight: Float[Tensor, "o c"], quantizer: StaticQuantizer, evidence: Evidence
-    ) -> Float[Tensor, "o c"]:
-        """Return a decoded weight: values on the grid of `quantizer`, which encodes them without loss."""
+    ) -> Codes:
+        """Return codes of the weight on the grid of `quantizer`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,6 @@
 """GPTQ (Frantar et al. 2023): columns are rounded one after the other, and those to come make up for the error."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from protquant.errors import ProtquantError
 from protquant.quant.evidence import Evidence
-from protquant.quant.formats import StaticQuantizer
+from protquant.quant.formats import Codes, StaticQuantizer
 from protquant.quant.steps.base import Rounding, register_step
 
 __all__ = ["GPTQ"]
@@ -48,42 +49,33 @@ class GPTQ(Rounding):
         if not isinstance(self.block, int) or self.block < 1:
             raise ProtquantError(f"gptq: block {self.block!r} is not a positive integer")
 
-    def round(
-        self, weight: Float[Tensor, "o c"], quantizer: StaticQuantizer, evidence: Evidence
-    ) -> Float[Tensor, "o c"]:
-        kept = weight.dtype
+    def round(self, weight: Float[Tensor, "o c"], quantizer: StaticQuantizer, evidence: Evidence) -> Codes:
         # Errors that are passed on are lost in half precision.
-        weight = weight if kept == torch.float64 else weight.float()
+        weight = weight if weight.dtype == torch.float64 else weight.float()
         hessian = evidence.gram.to(weight.device)
         columns = weight.shape[1]
         order = torch.arange(columns, device=weight.device)
         if self.act_order:
             order = hessian.diagonal().argsort(descending=True, stable=True)
         lower = self._lower_factor(hessian, order.flip(0)).to(weight.dtype)
-        rounded = torch.empty_like(weight)
         left = weight[:, order].T.contiguous()  # a column is a row here: they are what is read and written
+        rounded: list[Codes] = []
         for start in range(0, columns, self.block):
             end = min(start + self.block, columns)
             upper = self._rows_of_upper(lower, start, end)
             block = left[start:end]
             errors = torch.empty_like(block)
             for i in range(end - start):
-                index = order[start + i]
-                value = self._round_column(block[i], quantizer, index)
-                rounded[:, index] = value
+                own = quantizer.columns(order[start + i][None])
+                codes = own.encode(block[i][:, None])
+                # The error is that of the decoded codes: a simulation may differ from them in the last bit.
+                value = own.decode(codes).to(weight.dtype)[:, 0]
+                rounded.append(codes)
                 row = upper[i, i : end - start]
                 errors[i] = (block[i] - value) / row[0]
                 block[i + 1 :] -= torch.outer(row[1:], errors[i])
             left[end:] -= upper[:, end - start :].T @ errors
-        return rounded.to(kept)
-
-    @staticmethod
-    def _round_column(
-        column: Float[Tensor, " o"], quantizer: StaticQuantizer, index: Int[Tensor, ""]
-    ) -> Float[Tensor, " o"]:
-        # Decoded from codes, not simulated: the two may differ in the last bit, and codes are what is kept.
-        own = quantizer.columns(index[None])
-        return own.decode(own.encode(column[:, None])).to(column.dtype)[:, 0]
+        return _in_order(rounded, order)
 
     # The paper's U with U^T U = H^-1 is had from one factorization: with the order of rows and columns reversed (J) a
     # lower factor becomes an upper, so J H J = L L^T makes H^-1 = U^T U with U = J L^-1 J. Its rows are made as they
@@ -109,3 +101,11 @@ class GPTQ(Rounding):
         rows = F.pad(rows, (channels - len(rows), 0))
         inverse = torch.linalg.solve_triangular(lower[:channels, :channels], rows, upper=False, left=False)
         return inverse.flip(0, 1)
+
+
+def _in_order(columns: Sequence[Codes], order: Int[Tensor, " c"]) -> Codes:
+    """Put codes of columns, which were rounded in `order`, side by side in the order of the weight."""
+    inverse = order.argsort().tolist()
+    parts = [columns[place] for place in inverse]
+    regions = [part.regions for part in parts if part.regions is not None]
+    return Codes(torch.cat([part.codes for part in parts], 1), torch.cat(regions, 1) if regions else None)

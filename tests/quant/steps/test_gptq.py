@@ -34,6 +34,11 @@ def encode(model: ESM2, sequence: str) -> object:
     return model(tokenize([sequence]))
 
 
+def rounded_by(step: GPTQ, weight: torch.Tensor, quantizer, evidence: Evidence) -> torch.Tensor:
+    """What the codes decode to."""
+    return quantizer.decode(step.round(weight, quantizer, evidence)).to(weight.dtype)
+
+
 @pytest.mark.slow
 def test_it_beats_rounding_to_nearest_on_every_layer_of_a_trained_model():
     model = pq.load("demo").lm
@@ -44,7 +49,7 @@ def test_it_beats_rounding_to_nearest_on_every_layer_of_a_trained_model():
             weight = model.get_submodule(path).weight.detach()
             quantizer = CHANNEL.for_weight(weight)
             nearest = evidence.output_error(quantizer(weight) - weight)
-            ours = evidence.output_error(GPTQ().round(weight, quantizer, evidence) - weight)
+            ours = evidence.output_error(rounded_by(GPTQ(), weight, quantizer, evidence) - weight)
             assert ours < 0.9 * nearest, path
             compared += 1
     assert compared == 36
@@ -52,11 +57,12 @@ def test_it_beats_rounding_to_nearest_on_every_layer_of_a_trained_model():
 
 @pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.label)
 @pytest.mark.parametrize("act_order", [True, False])
-def test_values_have_codes_and_outputs_err_less(readers, outlying: Evidence, form: Format, act_order: bool):
+def test_codes_are_those_of_the_format_and_outputs_err_less(readers, outlying: Evidence, form: Format, act_order: bool):
     weight = readers["a"].weight.detach().float()
     quantizer = form.for_weight(weight)
-    rounded = GPTQ(act_order=act_order).round(weight, quantizer, outlying)
-    assert torch.equal(quantizer.decode(quantizer.recode(rounded)), rounded)
+    codes = GPTQ(act_order=act_order).round(weight, quantizer, outlying)
+    assert codes.codes.dtype == quantizer.encode(weight).codes.dtype
+    rounded = quantizer.decode(codes)
     nearest = outlying.output_error((quantizer(weight) - weight).double())
     assert outlying.output_error((rounded - weight).double()) < nearest
 
@@ -65,7 +71,7 @@ def test_values_have_codes_and_outputs_err_less(readers, outlying: Evidence, for
 def test_the_result_does_not_depend_on_the_block(readers, outlying: Evidence, act_order: bool):
     weight = readers["a"].weight.detach()
     quantizer = CHANNEL.for_weight(weight)
-    results = [GPTQ(block=block, act_order=act_order).round(weight, quantizer, outlying) for block in (1, 7, 48, 128)]
+    results = [rounded_by(GPTQ(block=b, act_order=act_order), weight, quantizer, outlying) for b in (1, 7, 48, 128)]
     assert all(torch.equal(a, b) for a, b in itertools.pairwise(results))
 
 
@@ -84,7 +90,7 @@ def by_the_paper(weight: torch.Tensor, quantizer, gram: torch.Tensor, damping: f
 def test_it_is_optimal_brain_quantization_column_by_column(readers, outlying: Evidence):
     weight = readers["b"].weight.detach()
     quantizer = CHANNEL.for_weight(weight)
-    ours = GPTQ(act_order=False, damping=0.01, block=16).round(weight, quantizer, outlying)
+    ours = rounded_by(GPTQ(act_order=False, damping=0.01, block=16), weight, quantizer, outlying)
     assert torch.allclose(ours, by_the_paper(weight, quantizer, outlying.gram, 0.01))
 
 
@@ -95,11 +101,11 @@ def test_channels_that_were_never_seen_are_rounded_to_nearest(readers, outlying_
     gatherer.update(rows)
     weight = readers["a"].weight.detach()
     quantizer = CHANNEL.for_weight(weight)
-    rounded = GPTQ().round(weight, quantizer, gatherer.evidence())
+    rounded = rounded_by(GPTQ(), weight, quantizer, gatherer.evidence())
     assert torch.allclose(rounded[:, [0, 30]], quantizer(weight)[:, [0, 30]])
     gatherer = Gatherer()
     gatherer.update(torch.zeros(4, 48))
-    assert torch.allclose(GPTQ().round(weight, quantizer, gatherer.evidence()), quantizer(weight))
+    assert torch.allclose(rounded_by(GPTQ(), weight, quantizer, gatherer.evidence()), quantizer(weight))
 
 
 def test_a_model_keeps_the_codes_that_it_was_given(encoder: ESM2, tokens):
@@ -125,9 +131,8 @@ def test_a_model_in_half_precision_gets_the_codes_of_float32(dtype: torch.dtype)
     evidence = gatherer.evidence()
     weight = torch.randn(8, 24).to(dtype)
     quantizer = Uniform(4, granularity="channel").for_weight(weight.float())
-    rounded = GPTQ().round(weight, quantizer, evidence)
-    assert rounded.dtype == dtype
-    expected = GPTQ().round(weight.float(), quantizer, evidence)
-    assert torch.equal(quantizer.recode(rounded).codes, quantizer.recode(expected).codes)
+    codes = GPTQ().round(weight, quantizer, evidence)
+    assert torch.equal(codes.codes, GPTQ().round(weight.float(), quantizer, evidence).codes)
+    rounded = quantizer.decode(codes)
     error, nearest = (evidence.output_error((each - weight).float()) for each in (rounded, quantizer(weight.float())))
     assert error < nearest

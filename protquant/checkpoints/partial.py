@@ -1,0 +1,223 @@
+"""A quantized checkpoint that is being made, unit by unit, in a folder that a later process can go on with.
+
+The folder is called `NAME.partial`, beside the folder `NAME` that it becomes when all units are done. It holds
+
+=====================  ==============================================================================================
+`job.json`             what the checkpoint is made from: model, recipe, sequences, versions
+`UNIT.safetensors`     tensors of a unit that is done, as they will be in the checkpoint
+`UNIT.json`            its modules and its report; written last, so that a unit with this file is done
+`calls/`               what blocks are called with on the calibration sequences
+=====================  ==============================================================================================
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from protquant.checkpoints.folders import SCHEME, WEIGHTS, check_new_folder, file_hash, new_folder
+from protquant.checkpoints.scheme import Scheme, write_scheme
+from protquant.checkpoints.stored_report import report_from_json, report_to_json
+from protquant.checkpoints.stored_units import describe_unit, unit_names, write_unit
+from protquant.errors import ProtquantError
+from protquant.proteins import atomic_write, prepare_folder
+from protquant.quant import Recipe, Report
+
+__all__ = ["CallFolder", "PartialCheckpoint"]
+
+_JOB = "job.json"
+
+
+class PartialCheckpoint:
+    """Units of a quantized checkpoint on disk (a `protquant.quant.stream.UnitStore`).
+
+    Parameters
+    ----------
+    output : Path
+        Folder of the checkpoint, new or empty unless `overwrite`.
+    job : mapping
+        What the checkpoint is made from, as plain data. Units of another job are thrown away.
+    plan : nn.Module
+        The float model on the meta device.
+    sizes : dict
+        Kind and config of the model, see `protquant.checkpoints.sizes`.
+
+    Attributes
+    ----------
+    folder : Path
+    resumed : int
+        Number of units that an earlier process left.
+
+    Raises
+    ------
+    ProtquantError
+        If the folder cannot be written.
+    """
+
+    def __init__(
+        self,
+        output: Path,
+        job: Mapping[str, Any],
+        recipe: Recipe,
+        plan: nn.Module,
+        sizes: dict[str, Any],
+        overwrite: bool = False,
+    ) -> None:
+        check_new_folder(output, overwrite)
+        self.output, self.recipe, self.overwrite = output, recipe, overwrite
+        self.folder = output.with_name(f"{output.name}.partial")
+        self._plan, self._sizes = plan, sizes
+        text = json.dumps(job, sort_keys=True)
+        if self.folder.exists() and not _holds(self.folder / _JOB, text):
+            shutil.rmtree(self.folder)
+        prepare_folder(self.folder)
+        atomic_write(self.folder / _JOB, text)
+        self.calls = CallFolder(self.folder / "calls")
+        self.units: list[str | None] = [None, *unit_names(plan)]
+        self.resumed = sum(self._facts(unit).is_file() for unit in self.units)
+
+    def report(self, unit: str | None) -> Report | None:
+        """Return the report on a unit that is done; None if it is not."""
+        content = self._read(unit)
+        return None if content is None else report_from_json(self.recipe, content["report"])
+
+    def put(self, model: nn.Module, unit: str | None, report: Report) -> None:
+        """Write a unit of `model`.
+
+        Raises
+        ------
+        ProtquantError
+            If it holds something that cannot be saved, or the disk is full.
+        """
+        temporary = self.folder / "writing"
+        try:
+            stored = describe_unit(model, self._plan, unit)
+            temporary.mkdir(exist_ok=True)
+            path = write_unit(stored, temporary)
+            with path.open("rb") as stream:
+                os.fsync(stream.fileno())
+            digest = file_hash(path)
+            path.replace(self.folder / path.name)
+        except ValueError as error:
+            raise ProtquantError(f"{self.output}: not saved, {error}") from error
+        except OSError as error:
+            raise ProtquantError(
+                f"{self.folder}: cannot be written ({error.strerror or type(error).__name__}); make room or name another"
+                " folder. What is done stays there, and the same command goes on with it."
+            ) from error
+        content = {
+            "sha256": digest,
+            "modules": stored.modules,
+            "frozen": stored.frozen,
+            "report": report_to_json(report),
+        }
+        atomic_write(self._facts(unit), json.dumps(content))
+
+    def finish(self, report: Report, source: str, fingerprint: str) -> Path:
+        """Make the checkpoint of the units, all of which are done, and return its folder.
+
+        Parameters
+        ----------
+        report : Report
+            On the whole model.
+        source, fingerprint : str
+            Where the float model came from, and which one it is.
+        """
+        contents = [self._read(unit) for unit in self.units]
+        files = [WEIGHTS if unit is None else f"{unit}.safetensors" for unit in self.units]
+        done = [content for content in contents if content is not None]
+        scheme = Scheme(
+            self._sizes,
+            source,
+            fingerprint,
+            report,
+            {path: node for content in done for path, node in content["modules"].items()},
+            {name: content["sha256"] for name, content in zip(files, done, strict=True)},
+            [name for content in done for name in content["frozen"]],
+        )
+        with new_folder(self.output, self.overwrite) as temporary:
+            # Linked, not moved: whatever happens before the end, the units stay where they are.
+            for name in files:
+                _link(self.folder / name, temporary / name)
+            write_scheme(scheme, temporary / SCHEME)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        return self.output
+
+    def _facts(self, unit: str | None) -> Path:
+        return self.folder / f"{'model' if unit is None else unit}.json"
+
+    def _read(self, unit: str | None) -> dict[str, Any] | None:
+        path = self._facts(unit)
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+class CallFolder:
+    """Calls of blocks in files, one for each block and sequence (a `protquant.quant.stream.CallStore`)."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = prepare_folder(folder)
+
+    def put(self, block: str, index: int, calls: Sequence[tuple[Any, ...]]) -> None:
+        """Write the calls of a block on one sequence: tensors and plain values."""
+        tensors: dict[str, Tensor] = {}
+        plain: list[list[Any]] = []
+        for number, call in enumerate(calls):
+            plain.append([])
+            for place, value in enumerate(call):
+                if isinstance(value, Tensor):
+                    tensors[f"{number}.{place}"] = value.detach().clone(memory_format=torch.contiguous_format)
+                plain[-1].append(None if isinstance(value, Tensor) else value)
+        path = self._path(block, index)
+        temporary = path.with_suffix(".tmp")
+        save_file(tensors, temporary, metadata={"calls": json.dumps(plain)})
+        temporary.replace(path)
+
+    def get(self, block: str, index: int) -> list[tuple[Any, ...]]:
+        """Return the calls of a block on one sequence.
+
+        Raises
+        ------
+        ProtquantError
+            If they are not there.
+        """
+        path = self._path(block, index)
+        if not path.is_file():
+            raise ProtquantError(f"{path}: no such file; delete {self.folder.parent} and start again.")
+        with safe_open(path, framework="pt") as stream:
+            plain = json.loads(stream.metadata()["calls"])
+            # Copies lie in memory as torch aligns it: sums are taken in the order that they had before.
+            tensors = {name: stream.get_tensor(name).clone() for name in stream.keys()}  # noqa: SIM118 (no mapping)
+        return [
+            tuple(tensors.get(f"{number}.{place}", value) for place, value in enumerate(call))
+            for number, call in enumerate(plain)
+        ]
+
+    def drop(self, block: str) -> None:
+        """Delete the calls of a block."""
+        for path in self.folder.glob(f"{block}.*.safetensors"):
+            if path.name.removeprefix(f"{block}.").split(".")[0].isdigit():
+                path.unlink()
+
+    def _path(self, block: str, index: int) -> Path:
+        return self.folder / f"{block}.{index}.safetensors"
+
+
+def _holds(path: Path, text: str) -> bool:
+    try:
+        return path.read_text(encoding="utf-8") == text
+    except OSError:
+        return False
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        target.hardlink_to(source)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(source, target)

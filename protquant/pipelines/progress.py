@@ -1,0 +1,78 @@
+"""Progress of long work: a bar on a terminal, and lines in a log, where nobody would see a bar."""
+
+import sys
+import time
+
+from tqdm import tqdm
+
+__all__ = ["Progress", "duration"]
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+class Progress:
+    """Tells on standard error how far some work came, and how long the rest will take.
+
+    Parameters
+    ----------
+    label : str
+        Name of the whole work.
+    """
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+        self._part = ""
+        self._bar: tqdm | None = None
+        self._first = self._started = self._told = 0.0
+
+    def __call__(self, part: str, unit: str, done: int, total: int, what: str = "") -> None:
+        """Tell how far a part of the work came.
+
+        Parameters
+        ----------
+        part, unit : str
+            Name of the part, and of what it counts.
+        done, total : int
+            How many units are done, and how many there are.
+        what : str
+            What is worked on.
+        """
+        now = time.monotonic()
+        if part != self._part:
+            self._part, self._first, self._started, self._told = part, done, now, now
+            self._close()
+            if sys.stderr.isatty():
+                label = f"{self.label}: {part}"
+                self._bar = tqdm(total=total, initial=done, desc=label, unit=unit, file=sys.stderr)
+        if self._bar is not None:
+            self._bar.set_postfix_str(what, refresh=False)
+            self._bar.update(done - self._bar.n)
+        elif now - self._told >= _SECONDS_BETWEEN_LINES or done >= total or done == self._first:
+            self._told = now
+            tqdm.write(self._line(done, total, what, now), file=sys.stderr)
+            sys.stderr.flush()
+        if done >= total:
+            self._close()
+
+    def _line(self, done: int, total: int, what: str, now: float) -> str:
+        made, spent = done - self._first, now - self._started
+        line = f"{self.label}: {self._part}: {done} of {total}"
+        line += f" ({what})" if what else ""
+        line += f", {duration(spent)}" if made else ""
+        # The pace is that of this process: what an earlier one has done took none of its time.
+        return line + (f", about {duration(spent / made * (total - done))} left" if made and done < total else "")
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people write it: `42 s`, `3 min 5 s`, `1 h 20 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

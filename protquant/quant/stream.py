@@ -1,0 +1,269 @@
+"""Quantization of a model one block at a time, so that no more than a block is in memory in float.
+
+The units of work are the blocks of the model and, before them, all that lies outside of blocks. A unit is read, run on
+what calibration gives it, quantized by an `Engine` of its own, handed over and dropped. What a block is given on the
+calibration sequences (its calls) is kept by a `CallStore` until the block is done:
+
+1. the float model runs once on every sequence, its blocks in memory one at a time; what the first block of every chain
+   is called with is kept, and the statistics of what lies outside of blocks are gathered;
+2. every block runs on its calls, which gives its statistics and the calls of the next block, and is quantized.
+
+A block gets what the float model gives it, as in `quantize`: the codes are the same, bit by bit. Only where a step
+changes layers without changing the function (SmoothQuant, AWQ) may ranges differ in the last bit, because `quantize`
+calibrates the changed model as a whole.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from protquant.errors import ProtquantError
+from protquant.quant.assignments import Assignments
+from protquant.quant.calibrate import calibrate
+from protquant.quant.engine import Engine
+from protquant.quant.layerwise import Call, record_calls
+from protquant.quant.memory import release_freed
+from protquant.quant.observers import Statistics
+from protquant.quant.quantize import needs_statistics, plan
+from protquant.quant.recipe import Recipe
+from protquant.quant.report import Report
+from protquant.quant.steps import Examples, LinkTransform, ModelTransform, Tuning
+from protquant.sites import Site
+from protquant.topology import find_chains
+
+__all__ = ["CallStore", "FloatWeights", "UnitStore", "needs_whole_model", "quantize_stream"]
+
+Tell = Callable[[str, str, int, int, str], object]
+"""Is told the work and what it counts (`blocks`, `block`), how many are done of how many, and what is worked on."""
+
+
+class FloatWeights(Protocol):
+    """Where the float weights of a model come from."""
+
+    def read_into(self, model: nn.Module, unit: str | None) -> None:
+        """Put the weights of a unit into the model: a block by its path, or None for what lies in no block."""
+
+    def forget_pages(self, unit: str | None) -> None:
+        """Let go of the memory that reading a unit took."""
+
+    def reading_blocks(self, model: nn.Module, blocks: Collection[str]) -> AbstractContextManager[None]:
+        """Let the model run while its blocks have weights only during their calls."""
+
+
+class UnitStore(Protocol):
+    """Where quantized units go."""
+
+    def report(self, unit: str | None) -> Report | None:
+        """Return the report on a unit that is there already; None if it is not."""
+
+    def put(self, model: nn.Module, unit: str | None, report: Report) -> None:
+        """Keep a unit of `model`."""
+
+
+class CallStore(Protocol):
+    """Where the calls of blocks are kept, by block and number of the sequence."""
+
+    def put(self, block: str, index: int, calls: Sequence[Call]) -> None:
+        """Keep the calls of a block on one sequence."""
+
+    def get(self, block: str, index: int) -> list[Call]:
+        """Return the calls of a block on one sequence."""
+
+    def drop(self, block: str) -> None:
+        """Forget the calls of a block on all sequences."""
+
+
+def needs_whole_model(recipe: Recipe) -> str:
+    """Return why a recipe cannot be taken one block at a time; empty if it can."""
+    for step in recipe.load_steps():
+        if isinstance(step, ModelTransform | Tuning):
+            return f"step {step.name} changes all blocks together"
+    if recipe.calibration.bins:
+        return "calibration.lengths has a range for each bin of lengths"
+    if recipe.propagate == "quantized":
+        return "propagate: quantized runs blocks on what quantized blocks give"
+    return ""
+
+
+def quantize_stream(
+    model: nn.Module,
+    recipe: Recipe,
+    examples: Examples | None,
+    weights: FloatWeights,
+    units: UnitStore,
+    calls: CallStore,
+    tell: Tell,
+    counted: Mapping[str, Statistics] | None = None,
+) -> Report:
+    """Quantize a model one block at a time.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The model without weights (on the meta device); it cannot be used afterwards.
+    examples : Examples or None
+        Sequences to calibrate on; None will do for recipes without ranges to freeze and without steps.
+    weights : FloatWeights
+        Gives the weights.
+    units : UnitStore
+        Takes the quantized units. Units that it has already are not made again.
+    calls : CallStore
+        Keeps what blocks are called with.
+    tell : callable
+        Is told of progress.
+    counted : mapping, optional
+        Of `count_activations`: what the report says of activations where no sequences are run.
+
+    Returns
+    -------
+    Report
+        On all sites, as `quantize` gives it.
+
+    Raises
+    ------
+    ProtquantError
+        Where the recipe needs the whole model or sequences that are not given, a step or format does not fit, or for
+        the reasons of `plan`.
+    """
+    if why := needs_whole_model(recipe):
+        raise ProtquantError(f"recipe {recipe.name} cannot be taken one block at a time: {why}")
+    assignments = plan(model, recipe)
+    Engine(model, recipe, assignments, None).check_steps()
+    if (recipe.load_steps() or needs_statistics(assignments)) and (examples is None or not examples.sequences):
+        raise ProtquantError(f"recipe {recipe.name} needs sequences to calibrate on, and none were given")
+    stream = _Stream(model, recipe, assignments, examples, weights, calls, tell, counted or {})
+    names: list[str | None] = [None, *stream.blocks]
+    reports = []
+    for number, unit in enumerate(names):
+        report = units.report(unit)
+        if report is None:
+            tell("blocks", "block", number, len(names), unit or "outside of blocks")
+            report = stream.quantize(unit)
+            units.put(model, unit, report)
+        stream.drop(unit)
+        reports.append(report)
+    tell("blocks", "block", len(names), len(names), "")
+    sites = {site.site: site for report in reports for site in report.sites}
+    return Report(
+        recipe,
+        [sites[assignment.site.name] for assignment in assignments],
+        sum(report.weight_bytes for report in reports),
+        sum(report.float_weight_bytes for report in reports),
+    )
+
+
+class _Stream:
+    """The units of one model, one after the other."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        recipe: Recipe,
+        assignments: Assignments,
+        examples: Examples | None,
+        weights: FloatWeights,
+        calls: CallStore,
+        tell: Tell,
+        counted: Mapping[str, Statistics],
+    ) -> None:
+        self._tell, self._counted = tell, counted
+        self.model, self.recipe, self.assignments = model, recipe, assignments
+        self.weights, self.calls = weights, calls
+        self.examples = examples if examples is not None and examples.sequences else None
+        self.chains = find_chains(model)
+        self.blocks = [block for chain in self.chains for block in chain]
+        self._next = {block: after for chain in self.chains for block, after in zip(chain, chain[1:], strict=False)}
+        # A step that changes layers has to see them run before it does, and they run again for their ranges.
+        self._changes = any(isinstance(step, LinkTransform) for step in recipe.load_steps())
+
+    def quantize(self, unit: str | None) -> Report:
+        """Read a unit, and quantize it in the model."""
+        self.weights.read_into(self.model, unit)
+        own = Assignments(a for a in self.assignments if self._is_in(a.site, unit))
+        sites = [a.site.name for a in own if a.is_activation and a.format is not None]
+        left = [a.site.name for a in own if a.is_activation and a.format is None]
+        model = self.model if unit is None else _holder(unit, self.model.get_submodule(unit))
+        examples, running = None, nullcontext()
+        statistics = {name: seen for name, seen in self._counted.items() if name in frozenset(sites + left)}
+        if self.examples is not None:
+            indices = range(len(self.examples.sequences))
+            forward, again = (
+                (self._record, self._run_whole) if unit is None else (self._advance(unit), self._rerun(unit))
+            )
+            examples = replace(self.examples, sequences=tuple(indices), forward=again)
+            running = self.weights.reading_blocks(self.model, self.blocks) if unit is None else nullcontext()
+            with running:
+                statistics = calibrate(model, indices, forward, sites=[] if self._changes else sites, counted=left)
+            running = self.weights.reading_blocks(self.model, self.blocks) if unit is None else nullcontext()
+        with running:
+            engine = Engine(model, self.recipe, own, examples, scope=lambda path: self._scope(path, unit))
+            return engine.run(None if self._changes and examples else statistics)
+
+    def drop(self, unit: str | None) -> None:
+        """Let go of a unit that is done, and of what it was called with."""
+        if unit is not None:
+            self.model.set_submodule(unit, nn.Identity())
+            self.calls.drop(unit)
+        self.weights.forget_pages(unit)
+        release_freed()
+
+    def _is_in(self, site: Site, unit: str | None) -> bool:
+        return self._scope(site.module, unit)
+
+    def _scope(self, path: str, unit: str | None) -> bool:
+        if unit is not None:
+            return path.startswith(f"{unit}.")
+        return not any(path.startswith(f"{block}.") for block in self.blocks)
+
+    def _run_whole(self, model: nn.Module, index: int) -> object:
+        assert self.examples is not None
+        return self.examples.forward(model, self.examples.sequences[index])
+
+    def _record(self, model: nn.Module, index: int) -> object:
+        """Run the whole model on a sequence, and keep what the first blocks are called with."""
+        assert self.examples is not None
+        number = len(self.examples.sequences)
+        self._tell("float model", "sequence", index, number, "")
+        with record_calls(model, [chain[0] for chain in self.chains]) as recorded:
+            for lists in recorded.values():
+                lists.append([])
+            self._run_whole(model, index)
+        for block, lists in recorded.items():
+            self.calls.put(block, index, lists[0])
+        self._tell("float model", "sequence", index + 1, number, "")
+        return None
+
+    def _rerun(self, unit: str) -> Callable[[nn.Module, int], list[Call]]:
+        block: Any = self.model.get_submodule(unit)
+
+        def run(_model: nn.Module, index: int) -> list[Call]:
+            with torch.no_grad():
+                return [block.next_inputs(inputs, block(*inputs)) for inputs in self.calls.get(unit, index)]
+
+        return run
+
+    def _advance(self, unit: str) -> Callable[[nn.Module, int], None]:
+        run, after = self._rerun(unit), self._next.get(unit)
+
+        def advance(model: nn.Module, index: int) -> None:
+            following = run(model, index)
+            if after is not None:
+                self.calls.put(after, index, following)
+
+        return advance
+
+
+def _holder(path: str, block: nn.Module) -> nn.Module:
+    """A module in which `block` lies at `path`, and nothing else."""
+    root = node = nn.Module()
+    *parents, name = path.split(".")
+    for parent in parents:
+        child = nn.Module()
+        node.add_module(parent, child)
+        node = child
+    node.add_module(name, block)
+    return root
