@@ -12,7 +12,7 @@ from torch import Tensor
 from protquant.kernels.backend import Linear
 from protquant.kernels.gpu.int4_linear import linear_int4, weight_sums
 from protquant.kernels.gpu.int8_linear import linear_int8
-from protquant.kernels.operands import Activation, Codes8, Grid, IntegerWeight, TokenGrid
+from protquant.kernels.operands import Activation, Codes8, Grid, IntegerWeight, TokenGrid, unpack4
 from protquant.kernels.reference.backend import ReferenceBackend
 from protquant.kernels.reference.epilogue import Epilogue, finish
 from protquant.kernels.reference.nibbles import pack_nibbles

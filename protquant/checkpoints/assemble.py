@@ -1,4 +1,4 @@
-"""Checks of the tensors of a checkpoint: every tensor has its place, every place its tensor; and what identifies them."""
+"""Checks of the tensors of a checkpoint: every tensor has its place and every place its tensor; their fingerprint."""
 
 import hashlib
 import json

@@ -109,8 +109,8 @@ class PartialCheckpoint:
             raise ProtquantError(f"{self.output}: not saved, {error}") from error
         except OSError as error:
             raise ProtquantError(
-                f"{self.folder}: cannot be written ({error.strerror or type(error).__name__}); make room or name another"
-                " folder. What is done stays there, and the same command goes on with it."
+                f"{self.folder}: cannot be written ({error.strerror or type(error).__name__}); make room or name"
+                " another folder. What is done stays there, and the same command goes on with it."
             ) from error
         content = {
             "sha256": digest,

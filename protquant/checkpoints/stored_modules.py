@@ -7,8 +7,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from protquant.checkpoints.settings import parts_of, read_settings, settings_of
 from protquant.checkpoints.stored_tensors import TensorReader, TensorWriter
@@ -130,4 +129,6 @@ def _check(module: nn.Module, path: str) -> None:
         if tensor is not None and tuple(tensor.shape) != shape:
             raise ValueError(f"{path}.{name} has shape {tuple(tensor.shape)} and should be {shape}")
         if codes is not None and codes.packed.numel() != codes.expected_bytes:
-            raise ValueError(f"{path}.{name} has {codes.packed.numel()} bytes of codes and should have {codes.expected_bytes}")
+            raise ValueError(
+                f"{path}.{name} has {codes.packed.numel()} bytes of codes and should have {codes.expected_bytes}"
+            )

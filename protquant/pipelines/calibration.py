@@ -76,7 +76,12 @@ def forward_of(model: ESM2 | ESMFold) -> Callable[[Any, str], object]:
 
 
 def examples_of(
-    model: ESM2 | ESMFold, sequences: Sequence[str], *, checkpoint: Path | None = None, seed: int = 0, progress: bool = False
+    model: ESM2 | ESMFold,
+    sequences: Sequence[str],
+    *,
+    checkpoint: Path | None = None,
+    seed: int = 0,
+    progress: bool = False,
 ) -> Examples:
     """Return what recipes calibrate and train on; `checkpoint` and `seed` are those of `quantize`."""
     return Examples(

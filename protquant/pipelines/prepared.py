@@ -112,7 +112,7 @@ def _announce(checkpoint: FloatCheckpoint, recipe: Recipe, target: Path) -> None
     blocks = [skeleton.get_submodule(block) for chain in find_chains(skeleton) for block in chain]
     largest = max((sum(p.numel() * p.element_size() for p in block.parameters()) for block in blocks), default=0)
     tqdm.write(
-        f"preparing {checkpoint.source} by {recipe.name}, once: {kept / 1e9:.2f} GB in {target}. One block at a time is in"
-        f" memory, at most {largest / 2**20:.0f} MiB in float. --no-cache quantizes in memory instead.",
+        f"preparing {checkpoint.source} by {recipe.name}, once: {kept / 1e9:.2f} GB in {target}. One block at a time is"
+        f" in memory, at most {largest / 2**20:.0f} MiB in float. --no-cache quantizes in memory instead.",
         file=sys.stderr,
     )

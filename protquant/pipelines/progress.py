@@ -2,6 +2,7 @@
 
 import sys
 import time
+from typing import Any
 
 from tqdm import tqdm
 
@@ -22,7 +23,7 @@ class Progress:
     def __init__(self, label: str) -> None:
         self.label = label
         self._part = ""
-        self._bar: tqdm | None = None
+        self._bar: tqdm[Any] | None = None
         self._first = self._started = self._told = 0.0
 
     def __call__(self, part: str, unit: str, done: int, total: int, what: str = "") -> None:

@@ -1,11 +1,9 @@
 """A float checkpoint to a quantized one, one block at a time: in the memory of a few blocks, and resumable."""
 
 import json
-import os
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -15,7 +13,6 @@ from protquant.checkpoints import FloatCheckpoint
 from protquant.checkpoints.partial import PartialCheckpoint
 from protquant.checkpoints.sizes import sizes_of
 from protquant.errors import ProtquantError
-from protquant.models import ESM2, ESMFold
 from protquant.pipelines.calibration import examples_of, forward_of, median_sequence
 from protquant.pipelines.progress import Progress
 from protquant.proteins import atomic_write, fingerprint, prepare_folder

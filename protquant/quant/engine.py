@@ -40,7 +40,6 @@ __all__ = ["Engine"]
 log = logging.getLogger(__name__)
 
 
-
 class Engine:
     """Quantizes one model, in place, by one recipe.
 
@@ -149,7 +148,9 @@ class Engine:
         links = [link for link in find_links(self.model) if self._is_inside(link.readers[0])]
         known = {reader for link in links for reader in link.readers}
         linears = [
-            path for path, module in self.model.named_modules() if isinstance(module, nn.Linear) and self._is_inside(path)
+            path
+            for path, module in self.model.named_modules()
+            if isinstance(module, nn.Linear) and self._is_inside(path)
         ]
         return links + [Link((path,)) for path in linears if path not in known]
 

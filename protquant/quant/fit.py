@@ -34,7 +34,7 @@ def coded_bytes(quantizer: StaticQuantizer, elements: int) -> int:
 def weight_report(
     assignment: Assignment, weight: Tensor, quantizer: StaticQuantizer | None, codes: Codes | None, elements: int
 ) -> SiteReport:
-    """Report on a weight that was rounded to `codes`; `elements` is what the model had before any step added to them."""
+    """Report on a weight that was rounded to `codes`; it had so many `elements` before any step added to them."""
     site, form = assignment.site, assignment.format
     if quantizer is None or form is None or codes is None:
         bits = 8 * weight.element_size()

@@ -66,7 +66,7 @@ class CodedWeight(Storable):
     _dtype: torch.dtype = torch.float32
 
     def _hold(self, weight: nn.Parameter | None, quantizer: StaticQuantizer | None, encoded: Codes | None) -> None:
-        """Take over a float weight: as codes where there is a quantizer (`encoded`, or nearest codes), else as it is."""
+        """Take over a float weight: as codes where there is a quantizer (`encoded`, or the nearest), else as it is."""
         self.weight_quantizer = quantizer
         if quantizer is None or weight is None:
             self.hold_float(weight)
@@ -111,7 +111,10 @@ class CodedWeight(Storable):
 
     def _decode(self, codes: PackedCodes) -> Tensor:
         assert self.weight_quantizer is not None
-        with torch.inference_mode(False), torch.no_grad():  # a weight that is kept serves calls outside of that mode too
+        with (
+            torch.inference_mode(False),
+            torch.no_grad(),
+        ):  # a weight that is kept serves calls outside of that mode too
             # By way of the type that was rounded, whose own rounding is part of the weight.
             return self.weight_quantizer.decode(codes.unpack()).to(codes.values).to(self._dtype)
 

@@ -1,4 +1,4 @@
-"""Codes of a weight in as many bits as they have: what a quantized layer holds, a checkpoint stores, kernels multiply."""
+"""Codes of a weight in as many bits as they have: a quantized layer holds them, a checkpoint stores them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

@@ -13,9 +13,10 @@ changes layers without changing the function (SmoothQuant, AWQ) may ranges diffe
 calibrates the changed model as a whole.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any, Protocol
 
 import torch
@@ -176,7 +177,7 @@ class _Stream:
         self.examples = examples if examples is not None and examples.sequences else None
         self.chains = find_chains(model)
         self.blocks = [block for chain in self.chains for block in chain]
-        self._next = {block: after for chain in self.chains for block, after in zip(chain, chain[1:], strict=False)}
+        self._next = {block: after for chain in self.chains for block, after in pairwise(chain)}
         # A step that changes layers has to see them run before it does, and they run again for their ranges.
         self._changes = any(isinstance(step, LinkTransform) for step in recipe.load_steps())
 

@@ -49,7 +49,12 @@ def edit_tensors(folder: Path, change: Callable[[dict[str, Tensor]], None], file
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150)
-@given(data=st.data(), part=st.sampled_from(["scheme", "header", "tensors"]), file=st.sampled_from([BLOCK, REST]), mode=st.sampled_from(["flip", "cut"]))
+@given(
+    data=st.data(),
+    part=st.sampled_from(["scheme", "header", "tensors"]),
+    file=st.sampled_from([BLOCK, REST]),
+    mode=st.sampled_from(["flip", "cut"]),
+)
 def test_any_damage_is_refused_by_name(
     quantized_esm2: Path, tmp_path: Path, data: st.DataObject, part: str, file: str, mode: str
 ) -> None:

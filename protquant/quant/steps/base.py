@@ -156,9 +156,7 @@ class Rounding(LayerStep):
     """Chooses the codes of a weight."""
 
     @abstractmethod
-    def round(
-        self, weight: Float[Tensor, "o c"], quantizer: StaticQuantizer, evidence: Evidence
-    ) -> Codes:
+    def round(self, weight: Float[Tensor, "o c"], quantizer: StaticQuantizer, evidence: Evidence) -> Codes:
         """Return codes of the weight on the grid of `quantizer`."""
 
 
