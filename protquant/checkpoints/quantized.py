@@ -113,9 +113,9 @@ def load_quantized(folder: str | os.PathLike[str]) -> ESM2 | ESMFold:
     try:
         with torch.device("meta"):
             model = empty_model(**scheme.sizes)
-        places = {name: place for name, place in model.state_dict().items() if not lies_in(name, scheme.modules)}
-        for path, node in scheme.modules.items():
-            _put(model, path, rebuild_module(node, path, reader))
+        places = {name: tensor for name, tensor in model.state_dict().items() if not lies_in(name, scheme.modules)}
+        for place, node in scheme.modules.items():
+            _put(model, place, rebuild_module(node, place, reader))
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, ArithmeticError) as error:
         raise ProtquantError(f"{folder / SCHEME}: {error}. Install the protquant that wrote it, or a newer.") from error
     check_places(places, reader.tensors, str(folder))

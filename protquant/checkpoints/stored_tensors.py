@@ -26,6 +26,7 @@ from protquant.quant.packed_codes import MAX_BITS, PackedCodes, pack_integers, u
 __all__ = ["TensorReader", "TensorWriter"]
 
 _INLINE = 8
+_MAPPED_BYTES = 2**16
 _DTYPES: dict[str, torch.dtype] = {
     str(dtype).removeprefix("torch."): dtype
     for dtype in (
@@ -144,6 +145,8 @@ class TensorReader:
         shape = tuple(int(length) for length in entry["shape"])
         pieces = [(region, int(low), int(count)) for region, low, count in entry["pieces"]]
         packed = _bytes(name, self._pop(name))
+        if packed.numel() < _MAPPED_BYTES:
+            packed = packed.clone()  # lest a gain of a few bytes hold the whole file in memory
         return PackedCodes(packed, shape, entry["bits"], pieces, _DTYPES[entry["codes"]], _DTYPES[entry["dtype"]])
 
     def take_rest(self) -> dict[str, Tensor]:

@@ -104,7 +104,7 @@ def delete_prepared() -> int:
 def _announce(checkpoint: FloatCheckpoint, recipe: Recipe, target: Path) -> None:
     """Tell what is going to be made, how large it is, and what making it takes."""
     skeleton = checkpoint.skeleton()
-    kept = sum(parameter.numel() * parameter.element_size() for parameter in skeleton.parameters())
+    kept: float = sum(parameter.numel() * parameter.element_size() for parameter in skeleton.parameters())
     for assignment in plan(skeleton, recipe):
         if assignment.site.is_weight and assignment.format is not None:
             elements = skeleton.get_parameter(f"{assignment.site.module}.weight").numel()

@@ -65,10 +65,11 @@ class CodedWeight(Storable):
     # The type that the module computes in, where no float parameter of the weight says so.
     _dtype: torch.dtype = torch.float32
 
-    def _hold(self, weight: nn.Parameter | None, quantizer: StaticQuantizer | None, encoded: Codes | None) -> None:
+    def _hold(self, weight: Tensor | None, quantizer: StaticQuantizer | None, encoded: Codes | None) -> None:
         """Take over a float weight: as codes where there is a quantizer (`encoded`, or the nearest), else as it is."""
         self.weight_quantizer = quantizer
         if quantizer is None or weight is None:
+            assert weight is None or isinstance(weight, nn.Parameter)
             self.hold_float(weight)
         else:
             values = weight.detach()
@@ -108,6 +109,12 @@ class CodedWeight(Storable):
             return self._parameters["weight"]
         known = decoded_weights.get(self)
         return decoded_weights.keep(self, self._decode(self._codes)) if known is None else known
+
+    def float_weight(self) -> Tensor:
+        """Return the weight in float, see `weight`; for layers that have one."""
+        weight = self.weight
+        assert weight is not None
+        return weight
 
     def _decode(self, codes: PackedCodes) -> Tensor:
         assert self.weight_quantizer is not None
@@ -174,9 +181,7 @@ class QuantizedLinear(CodedWeight):
             x = self.transforms(x)
         if self.input_quantizer is not None:
             x = self.input_quantizer(x)
-        weight = self.weight
-        assert weight is not None
-        return F.linear(x, weight, self.bias)
+        return F.linear(x, self.float_weight(), self.bias)
 
     def extra_repr(self) -> str:
         return f"{self.in_features} -> {self.out_features}"

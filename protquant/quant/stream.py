@@ -188,7 +188,7 @@ class _Stream:
         sites = [a.site.name for a in own if a.is_activation and a.format is not None]
         left = [a.site.name for a in own if a.is_activation and a.format is None]
         model = self.model if unit is None else _holder(unit, self.model.get_submodule(unit))
-        examples, running = None, nullcontext()
+        examples = None
         statistics = {name: seen for name, seen in self._counted.items() if name in frozenset(sites + left)}
         if self.examples is not None:
             indices = range(len(self.examples.sequences))
@@ -196,13 +196,15 @@ class _Stream:
                 (self._record, self._run_whole) if unit is None else (self._advance(unit), self._rerun(unit))
             )
             examples = replace(self.examples, sequences=tuple(indices), forward=again)
-            running = self.weights.reading_blocks(self.model, self.blocks) if unit is None else nullcontext()
-            with running:
+            with self._running(unit):
                 statistics = calibrate(model, indices, forward, sites=[] if self._changes else sites, counted=left)
-            running = self.weights.reading_blocks(self.model, self.blocks) if unit is None else nullcontext()
-        with running:
+        with self._running(unit):
             engine = Engine(model, self.recipe, own, examples, scope=lambda path: self._scope(path, unit))
             return engine.run(None if self._changes and examples else statistics)
+
+    def _running(self, unit: str | None) -> AbstractContextManager[None]:
+        """What lies outside of blocks runs as part of the whole model, whose blocks come and go."""
+        return self.weights.reading_blocks(self.model, self.blocks) if unit is None else nullcontext()
 
     def drop(self, unit: str | None) -> None:
         """Let go of a unit that is done, and of what it was called with."""

@@ -29,7 +29,8 @@ def test_one_document(esm2_checkpoint: Path, calibration_file: Path, tmp_path: P
     result = run(*common, "-q", "w8a8-uniform", "--calibration", calibration_file)
     document = json.loads(result.stdout)
     assert document["recipe"]["name"] == "w8a8-uniform"
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["model.safetensors", "scheme.json"]
+    written = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert written == ["layers.0.safetensors", "layers.1.safetensors", "model.safetensors", "scheme.json"]
     again = run(*common, "-q", "w8")
     assert again.exit_code == 2
     assert "already exists and is not empty" in again.stderr

@@ -31,6 +31,6 @@ class BiasCorrection(Correction):
             # The mean is of all vectors; what quantization moves it by is known of the sample.
             rows = evidence.rows.to(weight)
             quantized_mean = mean + (layer.input_quantizer(rows) - rows).mean(0)
-        shift = weight @ mean - layer.weight @ quantized_mean
+        shift = weight @ mean - layer.float_weight() @ quantized_mean
         bias = shift if layer.bias is None else layer.bias + shift
         layer.bias = nn.Parameter(bias.detach(), requires_grad=False)
