@@ -13,6 +13,7 @@ from protquant.checkpoints.names import RenameTable
 from protquant.checkpoints.stored_units import lies_in, unit_names
 from protquant.errors import ProtquantError
 from protquant.models import ESM2, ESMFold
+from protquant.quant.memory import release_freed
 
 __all__ = ["FloatCheckpoint"]
 
@@ -133,6 +134,7 @@ class FloatCheckpoint:
                 empty = torch.empty_like(parameter, device="meta")
                 module._parameters[name] = nn.Parameter(empty, parameter.requires_grad)  # noqa: SLF001
         self.forget_pages(unit)
+        release_freed()
 
     def forget_pages(self, unit: str | None) -> None:
         """Let the system take back the memory of the mapped tensors of a unit; they are read again when needed."""
