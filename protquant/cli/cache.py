@@ -4,10 +4,10 @@ from typing import Annotated, Any
 
 import typer
 
+from protquant import pipelines
 from protquant.cache_folder import cache_folder
 from protquant.cli.app import JSON, app, speaks_to_people
 from protquant.cli.tables import print_json
-from protquant.pipelines.statistics_cache import DiskCache
 
 
 @app.command()
@@ -28,7 +28,7 @@ def cache(
     if folder is None:
         document = {"folder": None, "entries": 0, "bytes": 0, "limit": 0, "freed": 0}
     else:
-        kept = DiskCache(folder)
+        kept = pipelines.DiskCache(folder)
         freed = kept.clear() if clear else 0
         entries = kept.entries()
         total = sum(entry.bytes for entry in entries)
