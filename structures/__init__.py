@@ -1,8 +1,5 @@
 """Reference structures: the 50 chains that ship with the package, and any folder of PDB or mmCIF files."""
 
-from protquant.structures.collection import load_references
-from protquant.structures.protein_atoms import keep_protein
-from protquant.structures.reader import load_structure
-from protquant.structures.reference import Reference, reference_from_atoms
+from protquant.lazy_package import make_lazy
 
-__all__ = ["Reference", "keep_protein", "load_references", "load_structure", "reference_from_atoms"]
+make_lazy(__name__)

@@ -25,6 +25,7 @@ __all__ = [
     "Plots",
     "Quant",
     "Structures",
+    "announce",
     "app",
     "main",
     "speaks_to_people",
@@ -83,6 +84,11 @@ def speaks_to_people(command: Callable[..., Any]) -> Callable[..., Any]:
             raise typer.Exit(BAD_INPUT) from error
 
     return wrapped
+
+
+def announce(what: str) -> None:
+    """Say on standard error what a command begins with: importing torch alone takes seconds."""
+    typer.echo(f"protquant: {what}", err=True)
 
 
 def main() -> None:

@@ -5,13 +5,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from protquant.cli.app import JSON, CalibrationFile, CpuOnly, Dtype, Model, app, speaks_to_people
+from protquant import pipelines
+from protquant.cli.app import JSON, CalibrationFile, CpuOnly, Dtype, Model, announce, app, speaks_to_people
 from protquant.cli.sensitivity import By, DriftName, Granularity, GroupSize, check_picture, parse_numbers
 from protquant.cli.tables import check_table, print_json, print_table
 from protquant.errors import ProtquantError
-from protquant.pipelines.auto import auto
-from protquant.pipelines.plots import save_figure
-from protquant.pipelines.sensitivity_plots import frontier_figure
 from protquant.proteins import prepare_folder
 
 
@@ -70,7 +68,8 @@ def auto_command(
     prepare_folder(output.parent)
     by_: Literal["site", "module", "kind", "block"] = by  # type: ignore[assignment]  # sensitivity() checks both
     granularity_: Literal["channel", "group", "both"] = granularity  # type: ignore[assignment]
-    found = auto(
+    announce(f"loading {model}")
+    found = pipelines.auto(
         model,
         target_bits,
         max_drift,
@@ -97,7 +96,7 @@ def auto_command(
         dtype=dtype,
     )
     if plot is not None:
-        save_figure(frontier_figure(found), plot)
+        pipelines.save_figure(pipelines.frontier_figure(found), plot)
     if as_json:
         print_json({"output": str(output), **found.to_dict()})
         return

@@ -6,10 +6,22 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from protquant.cli.app import JSON, SOME_FAILED, CalibrationFile, CpuOnly, Model, Structures, app, speaks_to_people
+from protquant import pipelines, proteins
+from protquant.cli.app import (
+    JSON,
+    SOME_FAILED,
+    CalibrationFile,
+    CpuOnly,
+    Model,
+    Structures,
+    announce,
+    app,
+    speaks_to_people,
+)
 from protquant.cli.tables import check_table, print_json, print_table
 from protquant.errors import ProtquantError
-from protquant.pipelines.bench import (
+from protquant.pipelines import bench as benches
+from protquant.pipelines.bench.choices import (
     BACKENDS,
     DEFAULT_LM_BASELINES,
     LINEAR_SHAPES,
@@ -18,17 +30,8 @@ from protquant.pipelines.bench import (
     TRUNK_BASELINES,
     TRUNK_PRESETS,
     WORKLOADS,
-    BenchReport,
-    Workload,
-    bench_fold,
-    bench_lm,
-    bench_ops,
-    bench_trunk,
-    measure_agreement,
-    summarize_agreement,
 )
-from protquant.pipelines.devices import pick_device
-from protquant.proteins import prepare_folder, write_table
+from protquant.proteins import prepare_folder
 
 _DEFAULT_QUANTS = ("w8a8-int8",)
 
@@ -83,13 +86,14 @@ def ops_command(
     Example: `protquant bench ops --shape pair --threads 2`
     """
     _check_output(output)
-    report = bench_ops(
+    announce("loading the kernels")
+    report = benches.bench_ops(
         shape or list(LINEAR_SHAPES),
         rounds=rounds,
         threads=threads,
         backend=backend,
         keep_memory=keep_memory,
-        device=pick_device(cpu_only),
+        device=pipelines.pick_device(cpu_only),
         seed=seed,
     )
     _show(report, output, as_json)
@@ -121,7 +125,8 @@ def trunk_command(
     Example: `protquant bench trunk --preset esmfold_v1 --length 256 --threads 2 --memory -o trunk.json`
     """
     _check_output(output)
-    report = bench_trunk(
+    announce(f"making a trunk of the size {preset}")
+    report = benches.bench_trunk(
         preset,
         length,
         _quants(quant),
@@ -133,7 +138,7 @@ def trunk_command(
         memory=memory,
         blocks=blocks,
         chunk_size=chunk_size,
-        device=pick_device(cpu_only),
+        device=pipelines.pick_device(cpu_only),
         seed=seed,
     )
     _show(report, output, as_json)
@@ -169,9 +174,10 @@ def lm_command(
     _check_output(output)
     if workload != "both" and workload not in WORKLOADS:
         raise ProtquantError(f"--workload {workload}: choose one of {', '.join(WORKLOADS)}, both")
-    report = bench_lm(
+    announce(f"making a language model of the size {preset}")
+    report = benches.bench_lm(
         preset,
-        list(WORKLOADS) if workload == "both" else [cast("Workload", workload)],
+        list(WORKLOADS) if workload == "both" else [cast("benches.Workload", workload)],
         _quants(quant),
         baselines=baseline or DEFAULT_LM_BASELINES,
         rounds=rounds,
@@ -179,7 +185,7 @@ def lm_command(
         backend=backend,
         keep_memory=keep_memory,
         memory=memory,
-        device=pick_device(cpu_only),
+        device=pipelines.pick_device(cpu_only),
         esm_cpp_python=esm_cpp_python,
         seed=seed,
     )
@@ -212,7 +218,8 @@ def fold_command(
     Example: `protquant bench fold -m demo --threads 2`
     """
     _check_output(output)
-    report = bench_fold(
+    announce(f"loading {model}")
+    report = benches.bench_fold(
         model,
         _quants(quant),
         fasta=fasta,
@@ -222,7 +229,7 @@ def fold_command(
         backend=backend,
         keep_memory=keep_memory,
         memory=memory,
-        device=pick_device(cpu_only),
+        device=pipelines.pick_device(cpu_only),
         calibration=calibration,
     )
     _show(report, output, as_json)
@@ -252,19 +259,20 @@ def agreement_command(
     """
     if output is not None:
         check_table(output)
-    table = measure_agreement(
+    announce(f"loading {model}")
+    table = benches.measure_agreement(
         model,
         _quants(quant),
         structures=structures,
         limit=limit,
         num_recycles=num_recycles,
         backend=backend,
-        device=pick_device(cpu_only),
+        device=pipelines.pick_device(cpu_only),
         calibration=calibration,
     )
-    rows, chains = summarize_agreement(table), cast("list[dict[str, Any]]", table.to_dict("records"))
+    rows, chains = benches.summarize_agreement(table), cast("list[dict[str, Any]]", table.to_dict("records"))
     if output is not None:
-        write_table(chains, output)
+        proteins.write_table(chains, output)
     if as_json:
         print_json({"summary": rows, "chains": chains})
         return
@@ -288,7 +296,7 @@ def _check_output(output: Path | None) -> None:
     prepare_folder(output.parent)
 
 
-def _show(report: BenchReport, output: Path | None, as_json: bool) -> None:
+def _show(report: "benches.BenchReport", output: Path | None, as_json: bool) -> None:
     """Print, write, and exit with 1 where a contender failed."""
     if as_json:
         print_json(report.to_dict())

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from protquant import pipelines
 from protquant.cli.app import (
     BAD_INPUT,
     JSON,
@@ -18,11 +19,11 @@ from protquant.cli.app import (
     Model,
     Plots,
     Quant,
+    announce,
     app,
     speaks_to_people,
 )
 from protquant.cli.tables import print_json, print_table
-from protquant.pipelines import contacts_fasta, fold_fasta
 
 
 @app.command()
@@ -54,7 +55,8 @@ def fold(
     A repeated run skips what is done. Exit code 1: some records failed (`failures.csv` says why); 2: nothing could
     be done.
     """
-    run = fold_fasta(
+    announce(f"loading {model} for the recipe {quant}")
+    run = pipelines.fold_fasta(
         fasta,
         output,
         model,
@@ -101,7 +103,8 @@ def contacts(
 
     Example: `protquant contacts -i proteins.fasta -o out/ -m esm2_t33_650M --quant w8`
     """
-    document = contacts_fasta(
+    announce(f"loading {model} for the recipe {quant}")
+    document = pipelines.contacts_fasta(
         fasta,
         output,
         model,

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
+from protquant import pipelines
 from protquant.cli.app import JSON, app, speaks_to_people
 from protquant.cli.tables import print_json, print_table
-from protquant.pipelines import draw_levels, format_table
 
 _COLUMNS = ["label", "bits", "levels", "weight_bits", "activation_bits", "SNR normal (dB)", "SNR heavy tail (dB)"]
 
@@ -15,7 +15,11 @@ _COLUMNS = ["label", "bits", "levels", "weight_bits", "activation_bits", "SNR no
 @app.command(name="formats")
 @speaks_to_people
 def formats_command(
+    context: typer.Context,
     plot: Annotated[Path | None, typer.Option(help="Draw the levels of each format into this .png file.")] = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Measure again instead of printing what was measured for the release.")
+    ] = False,
     as_json: JSON = False,
 ) -> None:
     """List the number formats: bits, bits with scales and outliers, levels, and what they lose.
@@ -24,10 +28,13 @@ def formats_command(
 
     Bits of weights are those of a matrix of 1,024 x 1,024, of activations those of tokens of 128 channels. The signal
     to noise ratios are those of tokens from a normal and from a one-sided heavy-tailed distribution.
+
+    The figures come with the package. With `--measure`, or with a `--plugin`, which may bring formats of its own, they
+    are measured now, which takes up to a minute.
     """
     if plot is not None:
-        draw_levels(plot)
-    rows = format_table()
+        pipelines.draw_levels(plot)
+    rows = pipelines.list_formats(measure or bool(context.find_root().params["plugin"]))
     if as_json:
         print_json(rows)
     else:

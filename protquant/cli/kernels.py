@@ -5,13 +5,12 @@ import os
 from dataclasses import asdict, astuple
 from typing import Annotated
 
-import torch
 import typer
 
 from protquant.cli.app import JSON, SOME_FAILED, app, speaks_to_people
 from protquant.cli.tables import print_json, print_table
 from protquant.errors import ProtquantError
-from protquant.pipelines.bench.roofline import GPUS, roofline
+from protquant.pipelines import bench
 
 _ROOFLINE_COLUMNS = ["kernel", "shape", "gpu", "megabytes", "gigaoperations", "bound", "predicted microseconds"]
 _TUNED_COLUMNS = ["kernel", "work", "table us", "best us", "x", "tile", "tried"]
@@ -101,6 +100,8 @@ def _need_triton() -> None:
 
 def _tune(length: int, only: str | None, as_json: bool) -> None:
     _need_triton()
+    import torch  # noqa: PLC0415 (its import takes seconds, and other tables need none of it)
+
     if not torch.cuda.is_available():
         raise ProtquantError("--tune times kernels on a GPU, and torch sees none here")
     from triton.testing import do_bench  # noqa: PLC0415 (triton is optional)
@@ -141,7 +142,7 @@ def _tune(length: int, only: str | None, as_json: bool) -> None:
 
 
 def _print_roofline(as_json: bool) -> None:
-    predictions = roofline()
+    predictions = bench.roofline()
     if as_json:
         print_json({"predicted": True, "measured": False, "kernels": [asdict(each) for each in predictions]})
         return
@@ -151,5 +152,5 @@ def _print_roofline(as_json: bool) -> None:
         _ROOFLINE_COLUMNS,
         "PREDICTED from published rates, not measured; a lower bound, without exponentials of attention",
     )
-    for gpu in GPUS.values():
+    for gpu in bench.GPUS.values():
         typer.echo(f"{gpu.name}: {gpu.int8 / 1e12:.0f} TOPS of dense int8, {gpu.bytes / 1e9:.0f} GB/s")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from protquant.checkpoints import scheme_of
+from protquant import checkpoints, pipelines, proteins
 from protquant.cli.app import (
     JSON,
     SOME_FAILED,
@@ -15,15 +15,13 @@ from protquant.cli.app import (
     Dtype,
     Execution,
     Structures,
+    announce,
     app,
     speaks_to_people,
 )
 from protquant.cli.tables import check_table, print_json, print_table
-from protquant.pipelines import Evaluation, evaluate, fold_fasta, score
+from protquant.pipelines.choices import MASK_EVERY, TaskName, check_task
 from protquant.pipelines.example import EXAMPLE_RECIPES, example_fasta
-from protquant.pipelines.masking import MASK_EVERY
-from protquant.pipelines.tasks import TaskName, check_task
-from protquant.proteins import write_table
 from protquant.quant import available_recipes
 
 _STRUCTURE_COLUMNS = [
@@ -45,7 +43,7 @@ _COLUMNS: dict[TaskName, list[str]] = {
 }
 
 
-def _print_evaluation(result: Evaluation) -> None:
+def _print_evaluation(result: "pipelines.Evaluation") -> None:
     columns = _COLUMNS[result.task]
     for name in dict.fromkeys(record["model"] for record in result.records):
         rows = [r | {"weight_bytes": r["weight_bytes"] / 1e6} for r in result.records if r["model"] == name]
@@ -93,11 +91,12 @@ def evaluate_command(
     """
     if output is not None:
         check_table(output)
-    models = model or ["demo"]
-    result = evaluate(
+    models, checked = model or ["demo"], check_task(task)
+    announce(f"loading {', '.join(models)}")
+    result = pipelines.evaluate(
         models,
-        quant or (["fp32"] if all(map(scheme_of, models)) else available_recipes()),
-        check_task(task),
+        quant or (["fp32"] if all(map(checkpoints.scheme_of, models)) else available_recipes()),
+        checked,
         execution=execution,
         backend=backend,
         structures=structures,
@@ -115,9 +114,9 @@ def evaluate_command(
     else:
         _print_evaluation(result)
     if output is not None:
-        write_table(result.records, output)
+        proteins.write_table(result.records, output)
         suffix = "".join(output.suffixes[-2 if output.suffix == ".gz" else -1 :])
-        write_table(result.targets, output.with_name(f"{output.name.removesuffix(suffix)}_targets{suffix}"))
+        proteins.write_table(result.targets, output.with_name(f"{output.name.removesuffix(suffix)}_targets{suffix}"))
     for failure in result.failures:
         typer.echo("{model}, {recipe}: {target} failed: {error}".format(**failure), err=True)
     if result.failures:
@@ -135,7 +134,7 @@ def score_command(
 
     Example: `protquant score out/1ahsA.pdb 1ahs.cif`
     """
-    scores = score(prediction, reference)
+    scores = pipelines.score(prediction, reference)
     if as_json:
         print_json(scores)
     else:
@@ -154,9 +153,10 @@ def demo(
     Example: `protquant demo`
     """
     with example_fasta() as fasta:
-        run = fold_fasta(fasta, output, quant="w8a8-pwlq")
-    result = evaluate(recipes=EXAMPLE_RECIPES, limit=limit)
-    write_table(result.records, output / "comparison.csv")
+        announce("loading demo")
+        run = pipelines.fold_fasta(fasta, output, quant="w8a8-pwlq")
+    result = pipelines.evaluate(recipes=EXAMPLE_RECIPES, limit=limit)
+    proteins.write_table(result.records, output / "comparison.csv")
     if as_json:
         print_json({"fold": run.to_dict(), "evaluation": result.to_dict()})
     else:

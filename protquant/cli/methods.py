@@ -6,14 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
-from protquant.cli.app import JSON, SOME_FAILED, CalibrationFile, CpuOnly, Structures, app, speaks_to_people
+from protquant import pipelines
+from protquant.cli.app import JSON, SOME_FAILED, CalibrationFile, CpuOnly, Structures, announce, app, speaks_to_people
 from protquant.cli.tables import print_json, print_table
 from protquant.errors import ProtquantError
-from protquant.pipelines.masking import MASK_EVERY
-from protquant.pipelines.method_grid import load_method_grid
-from protquant.pipelines.method_report import method_figure, methods_markdown, setting_tables
-from protquant.pipelines.methods import compare_methods
-from protquant.pipelines.plots import save_figure
+from protquant.pipelines.choices import MASK_EVERY
 from protquant.proteins import atomic_write, prepare_folder
 
 _NONE = "none"
@@ -72,7 +69,9 @@ def methods_command(
             raise ProtquantError(f"{path}: name a file that ends in {suffix}")
         if path is not None:
             prepare_folder(path.parent)
-    table = compare_methods(
+    used = [name for name in (lm, model) if name != _NONE]
+    announce(f"loading {', '.join(used)}")
+    table = pipelines.compare_methods(
         None if lm == _NONE else lm,
         None if model == _NONE else model,
         methods=_names(methods),
@@ -93,7 +92,7 @@ def methods_command(
     if as_json:
         print_json(table.to_dict())
     else:
-        for setting, rows in setting_tables(table).items():
+        for setting, rows in pipelines.setting_tables(table).items():
             print_table(rows, list(rows[0]), setting)
         for note in table.notes:
             typer.echo(note)
@@ -113,9 +112,9 @@ def methods_command(
             "seed": seed,
             "output": output,
         }
-        atomic_write(markdown, methods_markdown(table, _command(options)))
+        atomic_write(markdown, pipelines.methods_markdown(table, _command(options)))
     if plot is not None:
-        save_figure(method_figure(table), plot)
+        pipelines.save_figure(pipelines.method_figure(table), plot)
     for row in table.failures:
         typer.echo("{part}, {method} {setting}: {status}: {error}".format(**row), err=True)
     if table.failures:
@@ -135,7 +134,7 @@ def _command(options: dict[str, Any]) -> str:
 
 
 def _print_grid(source: Path | None, as_json: bool) -> None:
-    grid = load_method_grid(source)
+    grid = pipelines.load_method_grid(source)
     rows = [
         {"method": method.name, "title": method.title, "settings": ", ".join(method.settings)}
         for method in grid.methods.values()

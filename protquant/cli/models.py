@@ -5,13 +5,10 @@ from typing import Annotated
 
 import typer
 
-from protquant.checkpoints import import_checkpoint
-from protquant.cli.app import JSON, Backend, CalibrationFile, Execution, Model, Quant, app, speaks_to_people
+from protquant import checkpoints, pipelines
+from protquant.cli.app import JSON, Backend, CalibrationFile, Execution, Model, Quant, announce, app, speaks_to_people
 from protquant.cli.reports import print_report
 from protquant.cli.tables import print_json, print_table
-from protquant.integer import integer_claim
-from protquant.pipelines import inspect_model
-from protquant.quant import available_recipes, load_recipe
 
 
 @app.command(name="import")
@@ -26,7 +23,8 @@ def import_command(
 
     Example: `protquant import esmfold_3B_v1.pt esmfold/`, then `protquant fold -m esmfold/ ...`
     """
-    folder = import_checkpoint(source, output, overwrite)
+    announce(f"reading {source}")
+    folder = checkpoints.import_checkpoint(source, output, overwrite)
     if as_json:
         print_json({"source": source, "output": str(folder)})
     else:
@@ -50,7 +48,10 @@ def inspect(
 
     With `--execution integer` also what every part of the model runs on, and why where that is not integers.
     """
-    report, document = inspect_model(model, quant, execution=execution, backend=backend, calibration=calibration)
+    announce(f"loading {model} for the recipe {quant}")
+    report, document = pipelines.inspect_model(
+        model, quant, execution=execution, backend=backend, calibration=calibration
+    )
     if as_json:
         print_json(document)
         return
@@ -73,19 +74,7 @@ def recipes(as_json: JSON = False) -> None:
     `integer` says whether a kernel multiplies the codes of every linear layer that the recipe quantizes, and `runs as`
     what a model under it runs as unless `--execution` says otherwise.
     """
-    rows = []
-    for name in available_recipes():
-        recipe = load_recipe(name)
-        claim = integer_claim(recipe)
-        rows.append(
-            {
-                "recipe": name,
-                "description": recipe.description,
-                "execution": recipe.execution,
-                "integer": claim.claimed,
-                "why_not_integer": claim.reason or None,
-            }
-        )
+    rows = pipelines.list_recipes()
     if as_json:
         print_json(rows)
     else:

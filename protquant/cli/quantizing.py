@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from protquant.cli.app import JSON, CalibrationFile, CpuOnly, Model, app, speaks_to_people
+from protquant import pipelines
+from protquant.cli.app import JSON, CalibrationFile, CpuOnly, Model, announce, app, speaks_to_people
 from protquant.cli.reports import print_report
 from protquant.cli.tables import print_json
-from protquant.pipelines import quantize_checkpoint
 
 
 @app.command(name="quantize")
@@ -31,7 +31,8 @@ def quantize_command(
 
     Example: `protquant quantize -m demo --quant w8a8-pwlq -o demo-w8a8/`, then `protquant fold -m demo-w8a8/ ...`
     """
-    report, document = quantize_checkpoint(
+    announce(f"loading {model}")
+    report, document = pipelines.quantize_checkpoint(
         model,
         output,
         quant,

@@ -1,12 +1,16 @@
 """A report on quantized sites, for people."""
 
+from typing import TYPE_CHECKING
+
 from protquant.cli.tables import print_table
-from protquant.quant import Report
+
+if TYPE_CHECKING:
+    from protquant.quant import Report
 
 __all__ = ["print_report"]
 
 
-def print_report(report: Report, title: str, sites: bool = False) -> None:
+def print_report(report: "Report", title: str, sites: bool = False) -> None:
     """Print the median signal to noise of each kind and format, and each site if asked for."""
     frame = report.to_frame()
     if sites:

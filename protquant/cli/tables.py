@@ -1,12 +1,12 @@
 """Tables and JSON documents on standard output."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -60,7 +60,7 @@ _HEADINGS = {
 
 
 def _cell(value: Any) -> str:
-    if value is None or (isinstance(value, float) and pd.isna(value)):
+    if value is None or (isinstance(value, float) and math.isnan(value)):
         return "-"
     if isinstance(value, float):
         return f"{value:.2f}" if abs(value) >= 10 else f"{value:.4f}"

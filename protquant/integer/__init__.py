@@ -1,6 +1,5 @@
 """Integer execution: quantized models, which simulate, made to run on codes through `protquant.kernels`."""
 
-from protquant.integer.claims import IntegerClaim, integer_claim
-from protquant.integer.convert import Support, SupportRow, to_integer
+from protquant.lazy_package import make_lazy
 
-__all__ = ["IntegerClaim", "Support", "SupportRow", "integer_claim", "to_integer"]
+make_lazy(__name__)

@@ -1,22 +1,5 @@
 """Float forward passes of ESM-2 and ESMFold, written for quantization: every tensor of interest is a site."""
 
-from protquant.models.alphabet import tokenize
-from protquant.models.complexes import FoldingInput, encode_complexes
-from protquant.models.esm2 import ESM2, ESM2Config, ESM2Output
-from protquant.models.esmfold import ESMFold, ESMFoldConfig, ESMFoldOutput
-from protquant.models.structure_module import StructureModuleConfig
-from protquant.models.trunk import TrunkConfig
+from protquant.lazy_package import make_lazy
 
-__all__ = [
-    "ESM2",
-    "ESM2Config",
-    "ESM2Output",
-    "ESMFold",
-    "ESMFoldConfig",
-    "ESMFoldOutput",
-    "FoldingInput",
-    "StructureModuleConfig",
-    "TrunkConfig",
-    "encode_complexes",
-    "tokenize",
-]
+make_lazy(__name__)

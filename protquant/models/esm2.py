@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from protquant.errors import ProtquantError
 from protquant.models.alphabet import EOS, MASK, PAD
+from protquant.models.configs import ESM2Config
 from protquant.sites import Tap
 from protquant.topology import Link, Product, Stream
 
@@ -21,39 +22,6 @@ __all__ = ["ESM2", "ESM2Config", "ESM2Output"]
 
 # The share of tokens that was replaced by <mask> in training: 15 % chosen, 80 % of those masked.
 _MASK_RATIO_IN_TRAINING = 0.15 * 0.8
-
-
-@dataclass(frozen=True)
-class ESM2Config:
-    """Sizes of an ESM-2 encoder; the defaults are those of `esm2_t6_8M_UR50D`.
-
-    Attributes
-    ----------
-    rotary_frequencies : tuple of float, optional
-        Radians per position, one for every pair of channels of a head. By default 10,000^(-2i/d); checkpoints
-        trained in half precision carry these rounded, which is felt some hundred residues away.
-    has_lm_head, has_contact_head : bool
-        False for a checkpoint without that head; asking for its output is an error then.
-    """
-
-    num_layers: int = 6
-    dim: int = 320
-    num_heads: int = 20
-    ffn_dim: int = 1280
-    vocab_size: int = 33
-    layer_norm_eps: float = 1e-5
-    token_dropout: bool = True
-    rotary_frequencies: tuple[float, ...] | None = None
-    has_lm_head: bool = True
-    has_contact_head: bool = True
-
-    def __post_init__(self) -> None:
-        if self.dim % self.num_heads:
-            raise ValueError(f"dim {self.dim} is not a multiple of num_heads {self.num_heads}")
-        if self.rotary_frequencies is not None and 2 * len(self.rotary_frequencies) != self.dim // self.num_heads:
-            raise ValueError(
-                f"{len(self.rotary_frequencies)} rotary frequencies do not fit heads of {self.dim // self.num_heads}"
-            )
 
 
 @dataclass

@@ -3,7 +3,7 @@
 Letters in shapes: b batch, i j l residues, s channels of the single, c channels of the pair.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -20,8 +20,9 @@ from transformers.models.esm.openfold_utils import (
 from protquant.models.alphabet import CLS, EOS, PAD, TOKENS
 from protquant.models.complexes import FoldingInput
 from protquant.models.confidence import PLDDTHead, predicted_aligned_error, predicted_tm
-from protquant.models.esm2 import ESM2, ESM2Config
-from protquant.models.trunk import FoldingTrunk, TrunkConfig
+from protquant.models.configs import ESMFoldConfig
+from protquant.models.esm2 import ESM2
+from protquant.models.trunk import FoldingTrunk
 from protquant.topology import Link
 
 __all__ = ["DISTOGRAM_BINS", "ESMFold", "ESMFoldConfig", "ESMFoldOutput"]
@@ -29,16 +30,6 @@ __all__ = ["DISTOGRAM_BINS", "ESMFold", "ESMFoldConfig", "ESMFoldOutput"]
 DISTOGRAM_BINS = 64
 # Padding, the 20 residues, unknown, mask.
 _NUM_RESIDUE_TOKENS = residue_constants.restype_num + 3
-
-
-@dataclass(frozen=True)
-class ESMFoldConfig:
-    """Sizes of an ESMFold; the defaults are those of `esmfold_v1`."""
-
-    lm: ESM2Config = field(default_factory=lambda: ESM2Config(num_layers=36, dim=2560, num_heads=40, ffn_dim=10240))
-    trunk: TrunkConfig = field(default_factory=TrunkConfig)
-    plddt_hidden_dim: int = 128
-    embed_residues: bool = True
 
 
 @dataclass

@@ -19,6 +19,7 @@ from transformers.models.esm.openfold_utils import (
     torsion_angles_to_frames,
 )
 
+from protquant.models.configs import StructureModuleConfig
 from protquant.sites import Tap
 from protquant.topology import Link
 
@@ -26,24 +27,6 @@ __all__ = ["Structure", "StructureModule", "StructureModuleConfig"]
 
 _MASKED = -1e5
 _EPSILON = 1e-8
-
-
-@dataclass(frozen=True)
-class StructureModuleConfig:
-    """Sizes of the structure module; the defaults are those of `esmfold_v1`."""
-
-    single_dim: int = 384
-    pair_dim: int = 128
-    ipa_dim: int = 16
-    num_heads: int = 12
-    num_qk_points: int = 4
-    num_v_points: int = 8
-    resnet_dim: int = 128
-    num_resnet_blocks: int = 2
-    num_transition_layers: int = 1
-    num_layers: int = 8
-    num_angles: int = 7
-    translation_scale: float = 10.0  # angstrom per unit of the frames inside
 
 
 @dataclass

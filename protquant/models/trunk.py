@@ -3,7 +3,6 @@
 Letters in shapes: b batch, i j l residues, s channels of the single, c channels of the pair, h heads.
 """
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -11,7 +10,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from protquant.models.structure_module import Structure, StructureModule, StructureModuleConfig
+from protquant.models.configs import TrunkConfig
+from protquant.models.structure_module import Structure, StructureModule
 from protquant.models.triangle import TriangleAttention, TriangleMultiplication
 from protquant.sites import Tap
 from protquant.topology import Link, Product, Stream
@@ -21,25 +21,6 @@ __all__ = ["FoldingBlock", "FoldingBlocks", "FoldingTrunk", "TrunkConfig", "virt
 _PAIR_UPDATES = ("single_to_pair", "tri_mul_out", "tri_mul_in", "tri_attn_start", "tri_attn_end", "pair_transition")
 _RECYCLE_BINS = 15
 _RECYCLE_MIN, _RECYCLE_MAX = 3.375, 21.375  # angstrom
-
-
-@dataclass(frozen=True)
-class TrunkConfig:
-    """Sizes of the trunk; the defaults are those of `esmfold_v1`."""
-
-    num_blocks: int = 48
-    single_dim: int = 1024
-    pair_dim: int = 128
-    single_head_dim: int = 32
-    pair_head_dim: int = 32
-    position_bins: int = 32
-    max_recycles: int = 4
-    structure_module: StructureModuleConfig = field(default_factory=StructureModuleConfig)
-
-    def __post_init__(self) -> None:
-        for dim, head in ((self.single_dim, self.single_head_dim), (self.pair_dim, self.pair_head_dim)):
-            if dim % head:
-                raise ValueError(f"{dim} channels cannot be split into heads of {head}")
 
 
 class SingleAttention(nn.Module):

@@ -1,6 +1,5 @@
 """How far a model's answer drifts from the float model's, in one number or several per sequence: no truth is needed."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,18 +14,7 @@ from protquant.pipelines.batches import model_length
 from protquant.pipelines.memory import plan_memory
 from protquant.scores import lddt_ca, logit_kl, probability_drift, tm_score
 
-__all__ = ["DRIFT_POWERS", "DriftMeasure", "FoldingDrift", "LanguageDrift", "check_drift", "drift_measure"]
-
-DRIFT_POWERS: Mapping[str, float] = {
-    "logit_kl": 1.0,
-    "contact_drift": 2.0,
-    "distogram_kl": 1.0,
-    "lddt_drift": 1.0,
-    "tm_drift": 1.0,
-}
-"""To which power drifts of several parts add up. Divergences add as they are: to leading order they are squares of
-what changed, and changes that know nothing of each other add in squares. A mean absolute change adds in squares, then.
-"""
+__all__ = ["DriftMeasure", "FoldingDrift", "LanguageDrift", "check_drift", "drift_measure"]
 
 _CA = 1  # of the 37 atoms
 

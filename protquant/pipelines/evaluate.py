@@ -13,11 +13,11 @@ from protquant.checkpoints import load, scheme_of
 from protquant.errors import ProtquantError
 from protquant.models import ESM2, ESMFold
 from protquant.pipelines.calibration import calibration_sequences, quantize
+from protquant.pipelines.choices import MASK_EVERY, TaskName, check_task
 from protquant.pipelines.devices import parse_dtype, pick_device
 from protquant.pipelines.execution import Execution, is_float, wants_integers
 from protquant.pipelines.float_runs import run_float
 from protquant.pipelines.folding import check_folding_options
-from protquant.pipelines.masking import MASK_EVERY
 from protquant.pipelines.quantize_model import already_quantized
 from protquant.pipelines.tasks import (
     ContactTask,
@@ -25,8 +25,6 @@ from protquant.pipelines.tasks import (
     Outcome,
     StructureTask,
     Task,
-    TaskName,
-    check_task,
     heldout_records,
 )
 from protquant.proteins import Record

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from protquant.errors import ProtquantError
 from protquant.models import ESM2, ESMFold
-from protquant.pipelines.drift import DRIFT_POWERS
+from protquant.pipelines.choices import DRIFT_POWERS
 from protquant.pipelines.sensitivity import Sensitivity
 from protquant.quant import Assignments, Format, Recipe, format_from_config, plan
 from protquant.quant.allocation import Allocation, Option, allocate

@@ -11,16 +11,14 @@ from torch import Tensor
 from protquant.errors import ProtquantError
 from protquant.models import ESM2, tokenize
 from protquant.models.alphabet import MASK
+from protquant.pipelines.choices import MASK_EVERY
 from protquant.pipelines.memory import is_out_of_memory
 from protquant.proteins import clean_sequence
 
-__all__ = ["AMINO_ACIDS", "MASK_EVERY", "masked_logits"]
+__all__ = ["AMINO_ACIDS", "masked_logits"]
 
 AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
 """The letters that are hidden and asked for; others, such as X, are context."""
-
-MASK_EVERY = 8
-"""Hides 12.5 % of the residues at a time; in ESM-2's training 12 % of the tokens were `<mask>`."""
 
 _TOKENS_AT_ONCE = 2048
 

@@ -17,10 +17,10 @@ from protquant.checkpoints import load
 from protquant.errors import ProtquantError
 from protquant.models import ESM2, ESMFold
 from protquant.pipelines.calibration import calibration_sequences, quantize
+from protquant.pipelines.choices import MASK_EVERY
 from protquant.pipelines.devices import pick_device
 from protquant.pipelines.evaluate import describe_heldout, model_identity
 from protquant.pipelines.float_runs import run_float
-from protquant.pipelines.masking import MASK_EVERY
 from protquant.pipelines.method_grid import Cell, MethodGrid, Part, group_size, load_method_grid, write_recipes
 from protquant.pipelines.resumable_table import ResumableTable
 from protquant.pipelines.tasks import ContactTask, LanguageTask, Outcome, StructureTask, Task, heldout_records

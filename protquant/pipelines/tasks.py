@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -17,9 +17,10 @@ from tqdm import tqdm
 
 from protquant.errors import ProtquantError
 from protquant.models import ESM2, ESMFold
+from protquant.pipelines.choices import MASK_EVERY, TaskName
 from protquant.pipelines.contacts import predict_contacts
 from protquant.pipelines.folding import check_folding_options, fold_within_memory
-from protquant.pipelines.masking import MASK_EVERY, masked_logits
+from protquant.pipelines.masking import masked_logits
 from protquant.proteins import Prediction, Record, read_fasta
 from protquant.scores import (
     cb_distances,
@@ -39,37 +40,18 @@ from protquant.scores import (
 from protquant.structures import Reference, reference_from_atoms
 
 __all__ = [
-    "TASKS",
     "ContactTask",
     "LanguageTask",
     "Outcome",
     "StructureTask",
     "Task",
-    "TaskName",
-    "check_task",
     "heldout_records",
 ]
 
-TaskName = Literal["structure", "contacts", "language"]
-TASKS: tuple[TaskName, ...] = get_args(TaskName)
 _STRUCTURE_SCORES = ("tm_score", "gdt_ts", "lddt_ca", "rmsd_ca")
 _NO_SCORES = ("target", "length", "positions")
 
 _Target = Reference | Record
-
-
-def check_task(name: str) -> TaskName:
-    """Return the name of a task.
-
-    Raises
-    ------
-    ProtquantError
-        If there is none of that name.
-    """
-    if name not in TASKS:
-        raise ProtquantError(f"unknown task {name!r}; choose structure, contacts or language")
-    task: TaskName = name
-    return task
 
 
 def heldout_records(fasta: str | Path | None = None, limit: int | None = None) -> list[Record]:

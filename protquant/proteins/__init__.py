@@ -1,48 +1,5 @@
 """Proteins in and out: FASTA, named atoms, PDB, mmCIF, PAE, tables, and the record of a run."""
 
-from protquant.proteins.atoms import atoms_from_atom37, chain_ids, check_atoms, residue_names
-from protquant.proteins.fasta import Fasta, Record, Rejected, read_fasta, write_fasta
-from protquant.proteins.fingerprints import fingerprint, json_value
-from protquant.proteins.manifest import MANIFEST_NAME, Manifest, ManifestEntry, OutputFile
-from protquant.proteins.mmcif import write_mmcif
-from protquant.proteins.names import MAX_NAME_LENGTH, safe_name, unique_names
-from protquant.proteins.outputs import atomic_write, prepare_folder
-from protquant.proteins.pae import write_pae
-from protquant.proteins.pdb import PDBLimitError, write_pdb
-from protquant.proteins.prediction import MAX_PAE, Prediction
-from protquant.proteins.sequence import AMINO_ACIDS, SUBSTITUTIONS, SequenceError, clean_sequence
-from protquant.proteins.table import write_table
+from protquant.lazy_package import make_lazy
 
-__all__ = [
-    "AMINO_ACIDS",
-    "MANIFEST_NAME",
-    "MAX_NAME_LENGTH",
-    "MAX_PAE",
-    "SUBSTITUTIONS",
-    "Fasta",
-    "Manifest",
-    "ManifestEntry",
-    "OutputFile",
-    "PDBLimitError",
-    "Prediction",
-    "Record",
-    "Rejected",
-    "SequenceError",
-    "atomic_write",
-    "atoms_from_atom37",
-    "chain_ids",
-    "check_atoms",
-    "clean_sequence",
-    "fingerprint",
-    "json_value",
-    "prepare_folder",
-    "read_fasta",
-    "residue_names",
-    "safe_name",
-    "unique_names",
-    "write_fasta",
-    "write_mmcif",
-    "write_pae",
-    "write_pdb",
-    "write_table",
-]
+make_lazy(__name__)

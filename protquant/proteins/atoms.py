@@ -4,17 +4,24 @@ import os
 import string
 
 import numpy as np
+from biotite.sequence import ProteinSequence
 from biotite.structure import AtomArray
 from numpy.typing import ArrayLike
-from transformers.models.esm.openfold_utils import residue_constants
 
 from protquant.errors import ProtquantError
+from protquant.proteins.sequence import AMINO_ACIDS
 
 __all__ = ["atoms_from_atom37", "chain_ids", "check_atoms", "residue_names"]
 
 _LETTERS = string.ascii_uppercase + string.ascii_lowercase + string.digits
-_ATOM_NAMES = np.array(residue_constants.atom_types)
-_ELEMENTS = np.array([name[0] for name in residue_constants.atom_types])  # amino acids: C, N, O, S only
+# The order of the 37 atoms that AlphaFold and ESMFold give a residue: transformers has it too, but not without torch.
+_ATOM_NAMES = np.array([
+    "N", "CA", "C", "CB", "O", "CG", "CG1", "CG2", "OG", "OG1", "SG", "CD", "CD1", "CD2", "ND1", "ND2", "OD1", "OD2",
+    "SD", "CE", "CE1", "CE2", "CE3", "NE", "NE1", "NE2", "OE1", "OE2", "CH2", "NH1", "NH2", "OH", "CZ", "CZ2", "CZ3",
+    "NZ", "OXT",
+])  # fmt: skip
+_ELEMENTS = np.array([name[0] for name in _ATOM_NAMES])  # amino acids: C, N, O, S only
+_RESIDUE_NAMES = {letter: ProteinSequence.convert_letter_1to3(letter) for letter in AMINO_ACIDS}
 
 
 def chain_ids(count: int) -> list[str]:
@@ -40,7 +47,7 @@ def chain_ids(count: int) -> list[str]:
 
 def residue_names(sequence: str) -> list[str]:
     """Three-letter names of one chain's residues; what is none of the 20 amino acids is `UNK`."""
-    return [residue_constants.restype_1to3.get(letter, "UNK") for letter in sequence]
+    return [_RESIDUE_NAMES.get(letter, "UNK") for letter in sequence]
 
 
 def atoms_from_atom37(positions: ArrayLike, mask: ArrayLike, sequence: str, plddt: ArrayLike) -> AtomArray:
@@ -52,7 +59,7 @@ def atoms_from_atom37(positions: ArrayLike, mask: ArrayLike, sequence: str, pldd
     Parameters
     ----------
     positions : array_like, shape=(L, 37, 3)
-        Coordinates in angstrom, atoms in the order of `residue_constants.atom_types`.
+        Coordinates in angstrom, atoms in the order of AlphaFold's atom37: N, CA, C, CB, O, ..., OXT.
     mask : array_like, shape=(L, 37)
         Above 0.5 where the atom exists.
     sequence : str

@@ -15,10 +15,12 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from protquant.errors import ProtquantError
-from protquant.quant.observers import Statistics
+
+if TYPE_CHECKING:
+    from protquant.quant.observers import Statistics
 
 __all__ = ["DEFAULT_BINS", "BinnedStatistics", "LengthBin", "bin_edges", "in_bin", "nearest_bin", "parse_lengths"]
 
@@ -104,4 +106,4 @@ class BinnedStatistics:
     """Statistics of one site, for sequences of every bin."""
 
     bins: tuple[LengthBin, ...]
-    parts: tuple[Statistics, ...]
+    parts: "tuple[Statistics, ...]"

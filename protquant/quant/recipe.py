@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,11 @@ from protquant.quant.assignments import Assignment
 from protquant.quant.formats import format_from_config
 from protquant.quant.patterns import compile_pattern
 from protquant.quant.ranges import Calibration
+from protquant.quant.shipped_recipes import available_recipes, recipe_text
 from protquant.quant.steps import Step, step_from_config
 from protquant.sites import KINDS, Site
 
-__all__ = ["EXECUTIONS", "Recipe", "available_recipes", "check_execution", "load_recipe"]
+__all__ = ["EXECUTIONS", "Recipe", "check_execution", "load_recipe"]
 
 EXECUTIONS = ("simulate", "integer")
 
@@ -178,12 +178,6 @@ def check_execution(execution: object, where: str) -> None:
         raise ProtquantError(f"{where}: execution is {' or '.join(EXECUTIONS)}, not {execution!r}")
 
 
-def available_recipes() -> list[str]:
-    """Names of the recipes that the package ships."""
-    folder = resources.files("protquant.configs") / "quant"
-    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
-
-
 def load_recipe(source: "str | Path | Mapping[str, Any] | DictConfig | Recipe") -> Recipe:
     """Recipe of a shipped name, a YAML file, or data.
 
@@ -211,7 +205,7 @@ def load_recipe(source: "str | Path | Mapping[str, Any] | DictConfig | Recipe") 
         name = str(source)
         if name not in available_recipes():
             raise ProtquantError(f"no recipe {name!r}, nor is it a .yaml file; {suggestion(name, available_recipes())}")
-        text = (resources.files("protquant.configs") / "quant" / f"{name}.yaml").read_text(encoding="utf-8")
+        text = recipe_text(name)
     try:
         config = OmegaConf.create(text)
     except (YAMLError, OmegaConfBaseException) as error:

@@ -1,46 +1,5 @@
 """Scores: how well a structure, a contact map or a confidence agrees with the truth, or with another prediction."""
 
-from protquant.scores.contacts import (
-    CONTACT_BANDS,
-    CONTACT_DEPTHS,
-    CONTACT_DISTANCE,
-    cb_distances,
-    contact_precision,
-    probability_drift,
-)
-from protquant.scores.gdt import gdt_ts
-from protquant.scores.language import logit_kl, masked_accuracy, negative_log_likelihood, pseudo_perplexity
-from protquant.scores.lddt import lddt_ca, lddt_ca_per_residue
-from protquant.scores.match import match_residues
-from protquant.scores.plddt import plddt_correlation, plddt_error
-from protquant.scores.rmsd import rmsd_ca
-from protquant.scores.structure_scores import StructureScores, score_structures
-from protquant.scores.superposition import Superposition, superimpose
-from protquant.scores.tm import TMResult, tm_distance_scale, tm_score
+from protquant.lazy_package import make_lazy
 
-__all__ = [
-    "CONTACT_BANDS",
-    "CONTACT_DEPTHS",
-    "CONTACT_DISTANCE",
-    "StructureScores",
-    "Superposition",
-    "TMResult",
-    "cb_distances",
-    "contact_precision",
-    "gdt_ts",
-    "lddt_ca",
-    "lddt_ca_per_residue",
-    "logit_kl",
-    "masked_accuracy",
-    "match_residues",
-    "negative_log_likelihood",
-    "plddt_correlation",
-    "plddt_error",
-    "probability_drift",
-    "pseudo_perplexity",
-    "rmsd_ca",
-    "score_structures",
-    "superimpose",
-    "tm_distance_scale",
-    "tm_score",
-]
+make_lazy(__name__)

@@ -3,9 +3,9 @@
 from itertools import islice, permutations, product
 
 import numpy as np
+import scipy
 from biotite.structure import AtomArray
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from protquant.errors import ProtquantError
 from protquant.scores.alignment import ChainAlignment, align_chains, settle_gaps
@@ -79,8 +79,7 @@ def chain_pairings(prediction: Reference, reference: Reference) -> list[Pairing]
             # Less than one residue together, so that names and order decide only between equals.
             same_name = prediction.chain_ids[i] == reference.chain_ids[j]
             value[i, j] = identical + (0.5 * same_name + 0.25 * (i == j)) / (len(ours) + len(theirs))
-    rows, columns = linear_sum_assignment(value, maximize=True)
-    base = [(int(i), int(j)) for i, j in zip(rows, columns, strict=True) if value[i, j] > 0]
+    base = [(i, j) for i, j in _assign(value) if value[i, j] > 0]
     if not base:
         raise ProtquantError(
             f"{prediction.name} and {reference.name}: no chains with at least {MIN_IDENTITY:.0%} identical residues. "
@@ -92,6 +91,14 @@ def chain_pairings(prediction: Reference, reference: Reference) -> list[Pairing]
     for ours_order, theirs_order in islice(product(_copy_orders(ours), _copy_orders(theirs)), MAX_PAIRINGS):
         pairings[tuple(sorted((ours_order[i], theirs_order[j]) for i, j in base))] = None
     return list(pairings)
+
+
+def _assign(value: NDArray[np.float64]) -> list[tuple[int, int]]:
+    """Pair rows with columns so that the sum of their values is largest."""
+    if value.shape == (1, 1):
+        return [(0, 0)]  # without scipy.optimize, whose import takes as long as scoring two chains
+    rows, columns = scipy.optimize.linear_sum_assignment(value, maximize=True)
+    return list(zip(rows.tolist(), columns.tolist(), strict=True))
 
 
 def _copy_orders(sequences: tuple[str, ...]) -> list[dict[int, int]]:

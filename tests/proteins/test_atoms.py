@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from transformers.models.esm.openfold_utils import residue_constants
 
-from protquant.proteins import atoms_from_atom37, chain_ids
+from protquant.proteins import AMINO_ACIDS, atoms_from_atom37, chain_ids, residue_names
 
 Atom37 = Callable[[str], tuple[np.ndarray, ...]]
 
@@ -33,6 +34,13 @@ def test_each_residue_has_its_own_atoms(atom37: Atom37) -> None:
     np.testing.assert_array_equal(atoms.b_factor[atoms.atom_name == "SD"], plddt[1, [18]])
     assert set(atoms.occupancy) == {1.0}
     assert not atoms.hetero.any()
+
+
+def test_atoms_and_residues_are_named_as_the_model_orders_them() -> None:
+    letters = AMINO_ACIDS + "XBU"
+    assert residue_names(letters) == [residue_constants.restype_1to3.get(letter, "UNK") for letter in letters]
+    atoms = atoms_from_atom37(np.zeros((1, 37, 3)), np.ones((1, 37)), "W", np.zeros(1))
+    assert atoms.atom_name.tolist() == residue_constants.atom_types
 
 
 def test_a_plddt_of_residues_is_spread_over_their_atoms(atom37: Atom37) -> None:

@@ -2,8 +2,7 @@
 
 import copy
 import importlib
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,27 +12,12 @@ from protquant.checkpoints.names import FAIR_ESM_ESM2, HUGGING_FACE_ESM2
 from protquant.errors import ProtquantError
 from protquant.models import ESM2
 from protquant.models.alphabet import MASK, PAD
+from protquant.pipelines.bench.choices import LM_BASELINES
 from protquant.pipelines.bench.contest import Contender
 from protquant.pipelines.bench.esm_cpp import esm_cpp_run
 from protquant.pipelines.bench.workloads import LanguageWork
 
-__all__ = ["DEFAULT_LM_BASELINES", "LM_BASELINES", "hugging_face_esm2", "lm_baseline"]
-
-LM_BASELINES: Mapping[str, str] = MappingProxyType(
-    {
-        "transformers-float32-eager": "EsmForMaskedLM, padded",
-        "transformers-float32-sdpa": "EsmForMaskedLM, padded",
-        "transformers-bfloat16-eager": "EsmForMaskedLM, padded",
-        "transformers-bfloat16-sdpa": "EsmForMaskedLM, padded",
-        "fair-esm-float32": "fair-esm's ESM2, padded",
-        "torchao-int8": "transformers' EsmForMaskedLM, eager torchao: int8 weights, int8 activations by token",
-        "esm-cpp-w8a8": "packed; SmoothQuant, in a process of its own",
-        "protquant-float32": "our float model, padded",
-        "protquant-bfloat16": "our float model, padded",
-    }
-)
-"""What can be compared with, and what it is."""
-DEFAULT_LM_BASELINES = ("transformers-float32-eager", "transformers-bfloat16-sdpa", "esm-cpp-w8a8")
+__all__ = ["hugging_face_esm2", "lm_baseline"]
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 

@@ -14,10 +14,7 @@ from protquant.models.trunk import FoldingBlock, FoldingBlocks, TrunkConfig
 from protquant.pipelines.bench.contest import Contender
 from protquant.pipelines.bench.random_weights import randomize
 
-__all__ = ["TRUNK_BASELINES", "TrunkWork", "hugging_face_block", "random_inputs", "trunk_baseline"]
-
-TRUNK_BASELINES = ("transformers-float32", "transformers-bfloat16", "protquant-float32", "protquant-bfloat16")
-"""What can be compared with."""
+__all__ = ["TrunkWork", "hugging_face_block", "random_inputs", "trunk_baseline"]
 
 _PREFIX = "trunk.blocks.0."
 # Spread of channels: most are alike, some are tens of times larger, as in a trained trunk.

@@ -10,11 +10,10 @@ from torch import nn
 from protquant.errors import ProtquantError
 from protquant.integer import Support, to_integer
 from protquant.integer.recording import Recorder
+from protquant.pipelines.bench.choices import BACKENDS
 from protquant.pipelines.bench.contest import Contender
 
-__all__ = ["BACKENDS", "IntegerRun", "check_backend", "recorded_row"]
-
-BACKENDS = ("auto", "reference", "cpu", "triton")
+__all__ = ["IntegerRun", "check_backend", "recorded_row"]
 
 _Model = TypeVar("_Model", bound=nn.Module)
 

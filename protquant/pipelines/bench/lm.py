@@ -8,14 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from protquant.checkpoints.registry import KNOWN
-from protquant.demo.sizes import LANGUAGE_MODEL
 from protquant.errors import ProtquantError, suggestion
 from protquant.integer.language_model import IntegerESM2, may_record
 from protquant.integer.packed_sequences import PackedSequences
 from protquant.integer.recording import can_record
 from protquant.models import ESM2, ESM2Config
-from protquant.pipelines.bench.baselines_lm import DEFAULT_LM_BASELINES, LM_BASELINES, lm_baseline, run_logits
+from protquant.pipelines.bench.baselines_lm import lm_baseline, run_logits
+from protquant.pipelines.bench.choices import DEFAULT_LM_BASELINES, LM_BASELINES, LM_PRESETS, WORKLOADS, Workload
 from protquant.pipelines.bench.contest import Contender, run_contest
 from protquant.pipelines.bench.deviation import Deviation
 from protquant.pipelines.bench.integer_runs import IntegerRun, check_backend, recorded_row
@@ -24,16 +23,11 @@ from protquant.pipelines.bench.peak_memory import PeakMemory, peak_memory
 from protquant.pipelines.bench.random_weights import randomize
 from protquant.pipelines.bench.report import BenchReport, Section
 from protquant.pipelines.bench.setting import check_names, computing_with, finish_on
-from protquant.pipelines.bench.workloads import WORKLOADS, LanguageWork, Workload, language_work
+from protquant.pipelines.bench.workloads import LanguageWork, language_work
 from protquant.pipelines.calibration import quantize
 from protquant.quant import Recipe, load_recipe
 
-__all__ = ["LM_PRESETS", "bench_lm", "random_esm2"]
-
-LM_PRESETS: dict[str, ESM2Config] = {"demo": LANGUAGE_MODEL} | {
-    name: known.config for name, known in KNOWN.items() if isinstance(known.config, ESM2Config)
-}
-"""Sizes by name."""
+__all__ = ["bench_lm", "random_esm2"]
 
 _CALIBRATION_SEQUENCES = 4
 

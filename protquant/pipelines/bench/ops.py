@@ -1,8 +1,6 @@
 """`protquant bench ops`: one linear layer, in the shapes that ESM-2 and the folding trunk have."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from types import MappingProxyType
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +10,7 @@ from torch import Tensor
 from protquant.kernels.backend import Backend
 from protquant.kernels.dispatch import choose_backend
 from protquant.kernels.operands import Codes8, Grid, IntegerWeight, TokenGrid
+from protquant.pipelines.bench.choices import LINEAR_SHAPES, LinearShape
 from protquant.pipelines.bench.contest import Contender, run_contest
 from protquant.pipelines.bench.deviation import Deviation
 from protquant.pipelines.bench.integer_runs import check_backend
@@ -19,37 +18,11 @@ from protquant.pipelines.bench.machine import describe_machine
 from protquant.pipelines.bench.report import BenchReport, Section
 from protquant.pipelines.bench.setting import check_names, computing_with, finish_on
 
-__all__ = ["LINEAR_SHAPES", "LinearShape", "bench_ops"]
+__all__ = ["bench_ops"]
 
 _BASELINES = ("float32", "bfloat16")
 _GROUP = 64
 _CODES_OF_WEIGHTS = 127
-
-
-@dataclass(frozen=True)
-class LinearShape:
-    """`rows` tokens of `reads` channels become `writes` channels."""
-
-    what: str
-    rows: int
-    reads: int
-    writes: int
-
-    def __str__(self) -> str:
-        return f"{self.what}: {self.rows} x {self.reads} -> {self.writes}"
-
-
-LINEAR_SHAPES: Mapping[str, LinearShape] = MappingProxyType(
-    {
-        "lm": LinearShape("projection of ESM-2 3B, 256 tokens", 256, 2560, 2560),
-        "lm-ffn": LinearShape("feed-forward of ESM-2 3B, 256 tokens", 256, 2560, 10240),
-        "single": LinearShape("single representation, 256 residues", 256, 1024, 1024),
-        "pair": LinearShape("pair representation, 256 residues", 65536, 128, 128),
-        "pair-fused": LinearShape("five projections of the pair at once, 256 residues", 65536, 128, 640),
-        "transition": LinearShape("pair transition, 256 residues", 65536, 128, 512),
-    }
-)
-"""What is timed, by name."""
 
 
 def bench_ops(

@@ -7,13 +7,10 @@ from typing import Any
 
 import torch
 
-from protquant.checkpoints.registry import KNOWN
-from protquant.demo.sizes import FOLDING_MODEL
 from protquant.errors import ProtquantError, suggestion
 from protquant.integer.blocks import IntegerBlocks, may_record
-from protquant.models import ESMFoldConfig
-from protquant.models.trunk import TrunkConfig
-from protquant.pipelines.bench.baselines_trunk import TRUNK_BASELINES, TrunkWork, random_inputs, trunk_baseline
+from protquant.pipelines.bench.baselines_trunk import TrunkWork, random_inputs, trunk_baseline
+from protquant.pipelines.bench.choices import TRUNK_BASELINES, TRUNK_PRESETS
 from protquant.pipelines.bench.contest import Contender, run_contest
 from protquant.pipelines.bench.deviation import Deviation
 from protquant.pipelines.bench.integer_runs import IntegerRun, check_backend, recorded_row
@@ -23,12 +20,7 @@ from protquant.pipelines.bench.report import BenchReport, Section
 from protquant.pipelines.bench.setting import check_names, computing_with, finish_on
 from protquant.quant import Examples, Recipe, load_recipe, quantize
 
-__all__ = ["TRUNK_PRESETS", "bench_trunk"]
-
-TRUNK_PRESETS: dict[str, TrunkConfig] = {"demo": FOLDING_MODEL.trunk} | {
-    name: known.config.trunk for name, known in KNOWN.items() if isinstance(known.config, ESMFoldConfig)
-}
-"""Sizes by name."""
+__all__ = ["bench_trunk"]
 
 _CALIBRATION_LENGTH = 48
 

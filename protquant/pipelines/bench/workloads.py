@@ -1,24 +1,13 @@
 """What language models are timed on: random proteins, all of one length or of many."""
 
 import random
-from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Literal
 
 import torch
 
 from protquant.models.alphabet import tokenize
+from protquant.pipelines.bench.choices import Workload
 
-__all__ = ["WORKLOADS", "LanguageWork", "Workload", "language_work"]
-
-Workload = Literal["uniform", "ragged"]
-WORKLOADS: Mapping[Workload, str] = MappingProxyType(
-    {
-        "uniform": "8 sequences of 256 tokens",
-        "ragged": "64 sequences of 50 to 400 residues",
-    }
-)
-"""What each is."""
+__all__ = ["LanguageWork", "language_work"]
 
 _RESIDUES = "ACDEFGHIKLMNPQRSTVWY"
 _ENDS = 2  # <cls> and <eos>

@@ -1,16 +1,5 @@
 """What tunings are made of: parameters of the quantized model that can be learned, and gradient descent on them."""
 
-from protquant.quant.tuning.grids import LearnedClipping, LearnedRange
-from protquant.quant.tuning.learner import Learner, fingerprint_of
-from protquant.quant.tuning.scales import EquivalentScales, foldable_links
-from protquant.quant.tuning.student import Student
+from protquant.lazy_package import make_lazy
 
-__all__ = [
-    "EquivalentScales",
-    "LearnedClipping",
-    "LearnedRange",
-    "Learner",
-    "Student",
-    "fingerprint_of",
-    "foldable_links",
-]
+make_lazy(__name__)

@@ -1,0 +1,90 @@
+"""What the benchmarks can be asked for, by name: nothing here needs torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+from protquant.checkpoints.registry import KNOWN
+from protquant.demo.sizes import FOLDING_MODEL, LANGUAGE_MODEL
+from protquant.models import ESM2Config, ESMFoldConfig, TrunkConfig
+
+__all__ = [
+    "BACKENDS",
+    "DEFAULT_LM_BASELINES",
+    "LINEAR_SHAPES",
+    "LM_BASELINES",
+    "LM_PRESETS",
+    "TRUNK_BASELINES",
+    "TRUNK_PRESETS",
+    "WORKLOADS",
+    "LinearShape",
+    "Workload",
+]
+
+BACKENDS = ("auto", "reference", "cpu", "triton")
+"""Kernels for integers; `auto` chooses by device."""
+
+LM_PRESETS: dict[str, ESM2Config] = {"demo": LANGUAGE_MODEL} | {
+    name: known.config for name, known in KNOWN.items() if isinstance(known.config, ESM2Config)
+}
+"""Sizes of language models by name."""
+
+TRUNK_PRESETS: dict[str, TrunkConfig] = {"demo": FOLDING_MODEL.trunk} | {
+    name: known.config.trunk for name, known in KNOWN.items() if isinstance(known.config, ESMFoldConfig)
+}
+"""Sizes of folding trunks by name."""
+
+LM_BASELINES: Mapping[str, str] = MappingProxyType(
+    {
+        "transformers-float32-eager": "EsmForMaskedLM, padded",
+        "transformers-float32-sdpa": "EsmForMaskedLM, padded",
+        "transformers-bfloat16-eager": "EsmForMaskedLM, padded",
+        "transformers-bfloat16-sdpa": "EsmForMaskedLM, padded",
+        "fair-esm-float32": "fair-esm's ESM2, padded",
+        "torchao-int8": "transformers' EsmForMaskedLM, eager torchao: int8 weights, int8 activations by token",
+        "esm-cpp-w8a8": "packed; SmoothQuant, in a process of its own",
+        "protquant-float32": "our float model, padded",
+        "protquant-bfloat16": "our float model, padded",
+    }
+)
+"""How others run a language model, and what each of these is."""
+DEFAULT_LM_BASELINES = ("transformers-float32-eager", "transformers-bfloat16-sdpa", "esm-cpp-w8a8")
+
+TRUNK_BASELINES = ("transformers-float32", "transformers-bfloat16", "protquant-float32", "protquant-bfloat16")
+"""How others run a block of the trunk."""
+
+Workload = Literal["uniform", "ragged"]
+WORKLOADS: Mapping[Workload, str] = MappingProxyType(
+    {
+        "uniform": "8 sequences of 256 tokens",
+        "ragged": "64 sequences of 50 to 400 residues",
+    }
+)
+"""What language models are timed on, in words."""
+
+
+@dataclass(frozen=True)
+class LinearShape:
+    """`rows` tokens of `reads` channels become `writes` channels."""
+
+    what: str
+    rows: int
+    reads: int
+    writes: int
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.rows} x {self.reads} -> {self.writes}"
+
+
+LINEAR_SHAPES: Mapping[str, LinearShape] = MappingProxyType(
+    {
+        "lm": LinearShape("projection of ESM-2 3B, 256 tokens", 256, 2560, 2560),
+        "lm-ffn": LinearShape("feed-forward of ESM-2 3B, 256 tokens", 256, 2560, 10240),
+        "single": LinearShape("single representation, 256 residues", 256, 1024, 1024),
+        "pair": LinearShape("pair representation, 256 residues", 65536, 128, 128),
+        "pair-fused": LinearShape("five projections of the pair at once, 256 residues", 65536, 128, 640),
+        "transition": LinearShape("pair transition, 256 residues", 65536, 128, 512),
+    }
+)
+"""The linear layers that are timed, by name."""

@@ -1,0 +1,39 @@
+"""Names and defaults that commands show in their help, apart from what computes with them: nothing here needs torch."""
+
+from collections.abc import Mapping
+from typing import Literal, get_args
+
+from protquant.errors import ProtquantError
+
+__all__ = ["DRIFT_POWERS", "MASK_EVERY", "TASKS", "TaskName", "check_task"]
+
+TaskName = Literal["structure", "contacts", "language"]
+TASKS: tuple[TaskName, ...] = get_args(TaskName)
+
+MASK_EVERY = 8
+"""Hides 12.5 % of the residues at a time; in ESM-2's training 12 % of the tokens were `<mask>`."""
+
+DRIFT_POWERS: Mapping[str, float] = {
+    "logit_kl": 1.0,
+    "contact_drift": 2.0,
+    "distogram_kl": 1.0,
+    "lddt_drift": 1.0,
+    "tm_drift": 1.0,
+}
+"""To which power drifts of several parts add up. Divergences add as they are: to leading order they are squares of
+what changed, and changes that know nothing of each other add in squares. A mean absolute change adds in squares, then.
+"""
+
+
+def check_task(name: str) -> TaskName:
+    """Return the name of a task.
+
+    Raises
+    ------
+    ProtquantError
+        If there is none of that name.
+    """
+    if name not in TASKS:
+        raise ProtquantError(f"unknown task {name!r}; choose structure, contacts or language")
+    task: TaskName = name
+    return task

@@ -1,0 +1,14 @@
+from protquant.quant.tuning.grids import LearnedClipping, LearnedRange
+from protquant.quant.tuning.learner import Learner, fingerprint_of
+from protquant.quant.tuning.scales import EquivalentScales, foldable_links
+from protquant.quant.tuning.student import Student
+
+__all__ = [
+    "EquivalentScales",
+    "LearnedClipping",
+    "LearnedRange",
+    "Learner",
+    "Student",
+    "fingerprint_of",
+    "foldable_links",
+]
