@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 
 from protquant.checkpoints.fair_esm import load_fair_esm
-from protquant.checkpoints.hugging_face import is_hub_name, load_hugging_face
+from protquant.checkpoints.hugging_face import NotDownloadedError, is_hub_name, load_hugging_face
 from protquant.checkpoints.native import is_native, load_native, save_model
 from protquant.checkpoints.quantized import is_quantized, load_quantized
-from protquant.checkpoints.registry import KNOWN, find_known
+from protquant.checkpoints.registry import KNOWN, KnownCheckpoint, find_known
 from protquant.checkpoints.scheme import Scheme, read_scheme
 from protquant.errors import ProtquantError, suggestion
 from protquant.models import ESM2, ESMFold
@@ -119,7 +119,7 @@ def _reader(name: str, keep_codes: bool) -> Callable[[], ESM2 | ESMFold]:
     if name == DEMO:
         return _load_demo
     if known := find_known(name):
-        return lambda: load_hugging_face(known.repository)
+        return lambda: _load_released(known)
     path = Path(name)
     if path.is_dir():
         if is_quantized(path):
@@ -135,6 +135,19 @@ def _reader(name: str, keep_codes: bool) -> Callable[[], ESM2 | ESMFold]:
         return lambda: load_hugging_face(name)
     hint = suggestion(name, [DEMO, *KNOWN])
     raise ProtquantError(f"{name}: neither a known model nor an existing folder or file; {hint}")
+
+
+def _load_released(known: KnownCheckpoint) -> ESM2 | ESMFold:
+    try:
+        return load_hugging_face(known.repository)
+    except NotDownloadedError as error:
+        raise ProtquantError(
+            f"{known.name} is not on this machine and cannot be downloaded ({error.reason.split('. ')[0]}). Where the"
+            f" hub can be reached, `protquant import {known.name} FOLDER` downloads {known.repository}, about"
+            f" {known.gigabytes:.1f} GB, to a folder for `-m`; or let HF_HOME name a cache of downloads that has it.\n"
+            f"To try the program without it, run `protquant demo`, or give `-m {DEMO}`: a small model that has"
+            " memorized 50 chains."
+        ) from error
 
 
 def _load_demo() -> ESM2 | ESMFold:

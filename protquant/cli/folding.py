@@ -29,7 +29,7 @@ from protquant.pipelines import contacts_fasta, fold_fasta
 def fold(
     fasta: Annotated[Path, typer.Option("-i", "--fasta", help="FASTA (plain or .gz) or CSV; `:` between chains.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.")],
-    model: Model = "demo",
+    model: Model = "esmfold_v1",
     quant: Quant = "fp32",
     execution: Execution = None,
     backend: Backend = "auto",
@@ -82,7 +82,7 @@ def fold(
 def contacts(
     fasta: Annotated[Path, typer.Option("-i", "--fasta", help="FASTA (plain or .gz) or CSV, single chains.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.")],
-    model: Model = "demo",
+    model: Model = "esm2_t33_650M",
     quant: Quant = "fp32",
     execution: Execution = None,
     backend: Backend = "auto",
@@ -95,7 +95,7 @@ def contacts(
 ) -> None:
     """Predict contact maps with ESM-2: a table of the most probable pairs, all probabilities, and a picture each.
 
-    Example: `protquant contacts -i proteins.fasta -o out/ -m esm2_t33_650M --quant w8`
+    Example: `protquant contacts -i proteins.fasta -o out/ --quant w8`
     """
     document = contacts_fasta(
         fasta,

@@ -154,7 +154,7 @@ def demo(
     Example: `protquant demo`
     """
     with example_fasta() as fasta:
-        run = fold_fasta(fasta, output, quant="w8a8-pwlq")
+        run = fold_fasta(fasta, output, "demo", "w8a8-pwlq")
     result = evaluate(recipes=EXAMPLE_RECIPES, limit=limit)
     write_table(result.records, output / "comparison.csv")
     if as_json:

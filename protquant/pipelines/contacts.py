@@ -56,7 +56,7 @@ def predict_contacts(model: ESM2 | ESMFold, sequence: str) -> NDArray[np.float64
 def contacts_fasta(
     fasta: Path,
     output: Path,
-    model: str = "demo",
+    model: str = "esm2_t33_650M",
     quant: str = "fp32",
     *,
     execution: str | None = None,

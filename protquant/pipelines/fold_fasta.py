@@ -81,7 +81,7 @@ class FoldRun:
 def fold_fasta(
     fasta: Path,
     output: Path,
-    model: str = "demo",
+    model: str = "esmfold_v1",
     quant: str = "fp32",
     *,
     execution: str | None = None,
