@@ -14,7 +14,7 @@ from protquant.checkpoints.quantized import is_quantized, load_quantized
 from protquant.checkpoints.registry import KNOWN, KnownCheckpoint, find_known
 from protquant.checkpoints.scheme import Scheme, read_scheme
 from protquant.errors import ProtquantError, suggestion
-from protquant.models import ESM2, ESMFold
+from protquant.models import ESM2, ESMFold, add_to_lineage
 
 __all__ = ["DEMO", "import_checkpoint", "load", "scheme_of"]
 
@@ -59,6 +59,8 @@ def load(
     name = os.fspath(name_or_path)
     model = _reader(name, keep_codes)()
     model.source = name
+    if not model.lineage.float_fingerprint:
+        add_to_lineage(model, float_fingerprint=model.fingerprint)
     if isinstance(model, ESMFold):
         model.set_compute_dtype(dtype)
     else:

@@ -22,7 +22,7 @@ from protquant.checkpoints.stored_modules import describe_module, rebuild_module
 from protquant.checkpoints.stored_tensors import TensorReader, TensorWriter
 from protquant.checkpoints.weight_files import read_safetensors
 from protquant.errors import ProtquantError
-from protquant.models import ESM2, ESMFold
+from protquant.models import ESM2, ESMFold, add_to_lineage
 from protquant.quant import Report
 from protquant.quant.modules import QuantizedLinear
 from protquant.quant.transforms import TransformedLinear
@@ -30,7 +30,7 @@ from protquant.quant.transforms import TransformedLinear
 __all__ = ["is_quantized", "load_quantized", "save_quantized"]
 
 # Of a model as a whole, and not of its sizes.
-_LABELS = {"source", "fingerprint", "config"}
+_LABELS = {"source", "fingerprint", "lineage", "config"}
 
 
 def save_quantized(
@@ -83,7 +83,8 @@ def save_quantized(
             writer.plain(name, tensor)
     with new_folder(folder, overwrite) as temporary:
         save_file(writer.tensors, temporary / WEIGHTS, metadata={"format": "pt"})
-        scheme = Scheme(sizes, model.source, model.fingerprint, report, modules, file_hash(temporary / WEIGHTS), frozen)
+        origin = model.lineage.float_fingerprint or model.fingerprint
+        scheme = Scheme(sizes, model.source, origin, report, modules, file_hash(temporary / WEIGHTS), frozen)
         write_scheme(scheme, temporary / SCHEME)
     return folder
 
@@ -131,6 +132,14 @@ def load_quantized(folder: str | os.PathLike[str], keep_codes: bool = False) -> 
         if name in scheme.frozen:
             parameter.requires_grad_(False)
     model.source, model.fingerprint = str(folder), scheme.fingerprint
+    recipe = scheme.report.recipe
+    add_to_lineage(
+        model,
+        float_fingerprint=scheme.float_fingerprint,
+        recipe=recipe.name,
+        recipe_fingerprint=recipe.fingerprint(),
+        execution="float" if recipe.is_float else "simulated",
+    )
     return model.eval()
 
 

@@ -4,6 +4,7 @@ from protquant.models.alphabet import tokenize
 from protquant.models.complexes import FoldingInput, encode_complexes
 from protquant.models.esm2 import ESM2, ESM2Config, ESM2Output
 from protquant.models.esmfold import ESMFold, ESMFoldConfig, ESMFoldOutput
+from protquant.models.lineage import Lineage, add_to_lineage
 from protquant.models.structure_module import StructureModuleConfig
 from protquant.models.trunk import TrunkConfig
 
@@ -15,8 +16,10 @@ __all__ = [
     "ESMFoldConfig",
     "ESMFoldOutput",
     "FoldingInput",
+    "Lineage",
     "StructureModuleConfig",
     "TrunkConfig",
+    "add_to_lineage",
     "encode_complexes",
     "tokenize",
 ]

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,9 +11,16 @@ from protquant.errors import ProtquantError
 from protquant.models import ESMFold, encode_complexes
 from protquant.pipelines.batches import model_length
 from protquant.pipelines.memory import is_out_of_memory, plan_memory
-from protquant.proteins import Prediction, atoms_from_atom37, clean_sequence
+from protquant.proteins import Prediction, Provenance, atoms_from_atom37, clean_sequence
 
-__all__ = ["check_folding_model", "check_folding_options", "fold", "fold_batch", "fold_within_memory"]
+__all__ = [
+    "check_folding_model",
+    "check_folding_options",
+    "fold",
+    "fold_batch",
+    "fold_within_memory",
+    "provenance_of",
+]
 
 log = logging.getLogger(__name__)
 
@@ -126,7 +134,7 @@ def fold_batch(
     # Not inference_mode: transformers caches constants at first use, which autograd could then never use.
     with torch.no_grad():
         output = model(batch, num_recycles=num_recycles, chunk_size=chunk_size)
-    predictions = []
+    predictions, provenance = [], provenance_of(model)
     for row, (sequence, name) in enumerate(zip(sequences, names, strict=True)):
         residues = batch.chain_index[row] >= 0
         positions = output.positions[row, residues].float().cpu().numpy()
@@ -144,9 +152,25 @@ def fold_batch(
                 pae=output.pae[row][residues][:, residues].float().cpu().numpy(),
                 ptm=float(output.ptm[row]),
                 recycles=num_recycles,
+                provenance=provenance,
             )
         )
     return predictions
+
+
+def provenance_of(model: ESMFold) -> Provenance:
+    """What a prediction of this model says of how it was made; of a folder or file only its name is told."""
+    lineage = model.lineage
+    return Provenance(
+        model=Path(model.source).name if Path(model.source).exists() else model.source,
+        fingerprint=model.fingerprint,
+        float_fingerprint=lineage.float_fingerprint,
+        recipe=lineage.recipe,
+        recipe_fingerprint=lineage.recipe_fingerprint,
+        execution=lineage.execution,
+        kernels=lineage.kernels,
+        dtype=str(model.layer_mix.dtype).removeprefix("torch."),
+    )
 
 
 def check_folding_model(model: object) -> ESMFold:
