@@ -259,7 +259,7 @@ def _write(prediction: Prediction, output: Path, plots: bool) -> list[Path]:
     stem = output / prediction.name
     files = [write_mmcif(prediction, stem.with_name(f"{stem.name}.cif"))]
     try:
-        files.append(write_pdb(prediction.atoms, stem.with_name(f"{stem.name}.pdb")))
+        files.append(write_pdb(prediction.atoms, stem.with_name(f"{stem.name}.pdb"), prediction.remarks()))
     except PDBLimitError as error:
         _note(f"{prediction.name}: only the .cif is written: {error}")
     files.append(write_pae(prediction, stem.with_name(f"{stem.name}_pae.json")))
@@ -273,7 +273,9 @@ def _row(
 ) -> dict[str, Any]:
     return {
         **prediction.row(),
+        "version": prediction.provenance.version,
         "model": model,
+        "model_fingerprint": prediction.provenance.fingerprint,
         "recipe": recipe,
         **running.columns(),
         "dtype": dtype,
