@@ -153,6 +153,14 @@ def test_a_missing_input_is_named(tmp_path: Path, esmfold_checkpoint: Path):
     assert_refused(result, "missing.fasta: there is no such file. Check the path.")
 
 
+@pytest.mark.parametrize(("command", "released"), [("fold", "esmfold_v1"), ("contacts", "esm2_t33_650M")])
+def test_without_a_model_the_released_one_is_asked_for(command, released, fasta, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    result = run(command, "-i", fasta, "-o", tmp_path / "out")
+    assert_refused(result, f"{released} is not on this machine", f"`protquant import {released} FOLDER`", "-m demo")
+
+
 @pytest.mark.parametrize("command", ["fold", "contacts"])
 @pytest.mark.parametrize(
     ("text", "message"),

@@ -17,7 +17,7 @@ from protquant.checkpoints.weight_files import read_safetensors, read_shards, re
 from protquant.errors import ProtquantError
 from protquant.models import ESM2, ESMFold
 
-__all__ = ["IGNORED", "is_hub_name", "load_hugging_face", "open_hugging_face"]
+__all__ = ["IGNORED", "NotDownloadedError", "is_hub_name", "load_hugging_face", "open_hugging_face"]
 
 # The only tensors that may be in a checkpoint without having a place in the model, and why.
 IGNORED: dict[str, str] = {
@@ -33,6 +33,18 @@ _HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 # Two steps, because a repository often holds the same weights in both forms: the second only if the first is absent.
 _SAFETENSORS = ["config.json", "*.safetensors", "*.safetensors.index.json"]
 _PYTORCH = ["config.json", "pytorch_model*.bin", "pytorch_model.bin.index.json"]
+
+
+class NotDownloadedError(ProtquantError):
+    """The checkpoint is not in the cache of downloads and cannot be fetched; `reason` is what the hub client said."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(
+            f"{name}: not in the cache of downloads, and cannot be fetched from the hub ({reason})."
+            " Check the name and the network (HF_HUB_OFFLINE, HF_ENDPOINT, HF_HOME), or give a folder that holds"
+            " the checkpoint."
+        )
+        self.reason = reason
 
 
 def is_hub_name(name: str) -> bool:
@@ -112,11 +124,7 @@ def _download(name: str, revision: str | None, local_files_only: bool) -> Path:
         return folder if any(folder.glob("*.safetensors")) else fetch(_PYTORCH)
     except (OSError, ValueError) as error:  # the hub client's errors derive from these
         reason = (str(error).splitlines() or [""])[0].strip() or type(error).__name__
-        raise ProtquantError(
-            f"{name}: not in the cache of downloads, and cannot be fetched from the hub ({reason})."
-            " Check the name and the network (HF_HUB_OFFLINE, HF_ENDPOINT, HF_HOME), or give a folder that holds"
-            " the checkpoint."
-        ) from error
+        raise NotDownloadedError(name, reason) from error
 
 
 def _read_weights(folder: Path) -> dict[str, Tensor]:

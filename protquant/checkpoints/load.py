@@ -8,13 +8,13 @@ import torch
 
 from protquant.checkpoints.fair_esm import open_fair_esm
 from protquant.checkpoints.float_checkpoint import FloatCheckpoint
-from protquant.checkpoints.hugging_face import is_hub_name, open_hugging_face
+from protquant.checkpoints.hugging_face import NotDownloadedError, is_hub_name, open_hugging_face
 from protquant.checkpoints.native import is_native, open_native, save_model
 from protquant.checkpoints.quantized import is_quantized, load_quantized
-from protquant.checkpoints.registry import KNOWN, find_known
+from protquant.checkpoints.registry import KNOWN, KnownCheckpoint, find_known
 from protquant.checkpoints.scheme import Scheme, read_scheme
 from protquant.errors import ProtquantError, suggestion
-from protquant.models import ESM2, ESMFold
+from protquant.models import ESM2, ESMFold, add_to_lineage
 
 __all__ = ["DEMO", "import_checkpoint", "load", "open_checkpoint", "scheme_exists", "scheme_of"]
 
@@ -58,6 +58,8 @@ def load(
     name = os.fspath(name_or_path)
     model = load_quantized(name) if scheme_exists(name) else open_checkpoint(name).load()
     model.source = name
+    if not model.lineage.float_fingerprint:
+        add_to_lineage(model, float_fingerprint=model.fingerprint)
     if isinstance(model, ESMFold):
         model.set_compute_dtype(dtype)
     else:
@@ -134,7 +136,7 @@ def open_checkpoint(name_or_path: str | os.PathLike[str]) -> FloatCheckpoint:
     if name == DEMO:
         return _open_demo()
     if known := find_known(name):
-        return open_hugging_face(known.repository)
+        return _open_released(known)
     path = Path(name)
     if path.is_dir():
         if is_quantized(path):
@@ -150,6 +152,19 @@ def open_checkpoint(name_or_path: str | os.PathLike[str]) -> FloatCheckpoint:
         return open_hugging_face(name)
     hint = suggestion(name, [DEMO, *KNOWN])
     raise ProtquantError(f"{name}: neither a known model nor an existing folder or file; {hint}")
+
+
+def _open_released(known: KnownCheckpoint) -> FloatCheckpoint:
+    try:
+        return open_hugging_face(known.repository)
+    except NotDownloadedError as error:
+        raise ProtquantError(
+            f"{known.name} is not on this machine and cannot be downloaded ({error.reason.split('. ')[0]}). Where the"
+            f" hub can be reached, `protquant import {known.name} FOLDER` downloads {known.repository}, about"
+            f" {known.gigabytes:.1f} GB, to a folder for `-m`; or let HF_HOME name a cache of downloads that has it.\n"
+            f"To try the program without it, run `protquant demo`, or give `-m {DEMO}`: a small model that has"
+            " memorized 50 chains."
+        ) from error
 
 
 def _open_demo() -> FloatCheckpoint:

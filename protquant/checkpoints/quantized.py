@@ -21,7 +21,7 @@ from protquant.checkpoints.stored_tensors import TensorReader
 from protquant.checkpoints.stored_units import describe_unit, lies_in, unit_names, write_unit
 from protquant.checkpoints.weight_files import read_safetensors
 from protquant.errors import ProtquantError
-from protquant.models import ESM2, ESMFold
+from protquant.models import ESM2, ESMFold, add_to_lineage
 from protquant.quant import Report
 from protquant.quant.modules import QuantizedLinear
 from protquant.quant.transforms import TransformedLinear
@@ -74,7 +74,7 @@ def save_quantized(
         scheme = Scheme(
             sizes_of(model),
             model.source,
-            model.fingerprint,
+            model.lineage.float_fingerprint or model.fingerprint,
             report,
             {path: node for each in descriptions for path, node in each.modules.items()},
             dict(zip((path.name for path in paths), file_hashes(paths), strict=True)),
@@ -125,6 +125,14 @@ def load_quantized(folder: str | os.PathLike[str]) -> ESM2 | ESMFold:
         if name in frozen:
             parameter.requires_grad_(False)
     model.source, model.fingerprint = str(folder), scheme.fingerprint
+    recipe = scheme.report.recipe
+    add_to_lineage(
+        model,
+        float_fingerprint=scheme.float_fingerprint,
+        recipe=recipe.name,
+        recipe_fingerprint=recipe.fingerprint(),
+        execution="float" if recipe.is_float else "simulated",
+    )
     return model.eval()
 
 

@@ -23,12 +23,15 @@ class KnownCheckpoint:
     parameters : int
         How many weights it has; four bytes each in float32.
     config : ESM2Config or ESMFoldConfig
+    gigabytes : float
+        About how much is downloaded, in 10^9 bytes.
     """
 
     name: str
     repository: str
     parameters: int
     config: ESM2Config | ESMFoldConfig
+    gigabytes: float
 
     @property
     def kind(self) -> Literal["esm2", "esmfold"]:
@@ -37,13 +40,14 @@ class KnownCheckpoint:
 
 def _esm2(name: str, parameters: int, num_layers: int, dim: int, num_heads: int) -> KnownCheckpoint:
     config = ESM2Config(num_layers=num_layers, dim=dim, num_heads=num_heads, ffn_dim=4 * dim)
-    return KnownCheckpoint(name, f"facebook/{name}_UR50D", parameters, config)
+    return KnownCheckpoint(name, f"facebook/{name}_UR50D", parameters, config, gigabytes=parameters * 4 / 1e9)
 
 
 # The stem as transformers holds it, without its language-model head.
 _ESMFOLD_V1 = replace(ESMFoldConfig(), lm=replace(ESMFoldConfig().lm, has_lm_head=False))
 _CHECKPOINTS = (
-    KnownCheckpoint("esmfold_v1", "facebook/esmfold_v1", 3_525_038_915, _ESMFOLD_V1),
+    # The file has the 2.84e9 weights of the stem in 16 bits and the others in 32.
+    KnownCheckpoint("esmfold_v1", "facebook/esmfold_v1", 3_525_038_915, _ESMFOLD_V1, gigabytes=8.4),
     _esm2("esm2_t6_8M", 7_512_474, 6, 320, 20),
     _esm2("esm2_t12_35M", 33_501_394, 12, 480, 20),
     _esm2("esm2_t30_150M", 148_140_154, 30, 640, 20),

@@ -21,7 +21,7 @@ from protquant.topology import find_chains
 __all__ = ["StoredUnit", "describe_unit", "lies_in", "unit_names", "write_unit"]
 
 # Attributes of a model as a whole, which say nothing about its sizes.
-_LABELS = {"source", "fingerprint", "config"}
+_LABELS = {"source", "fingerprint", "lineage", "config"}
 
 
 @dataclass(frozen=True)

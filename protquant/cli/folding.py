@@ -25,13 +25,18 @@ from protquant.cli.app import (
 )
 from protquant.cli.tables import print_json, print_table
 
+EvenSo = Annotated[
+    bool,
+    typer.Option("--even-so", help="Ask the demo model about sequences it has not memorized: it answers nonsense."),
+]
+
 
 @app.command()
 @speaks_to_people
 def fold(
     fasta: Annotated[Path, typer.Option("-i", "--fasta", help="FASTA (plain or .gz) or CSV; `:` between chains.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.")],
-    model: Model = "demo",
+    model: Model = "esmfold_v1",
     quant: Quant = "fp32",
     execution: Execution = None,
     backend: Backend = "auto",
@@ -46,6 +51,7 @@ def fold(
     cache: Cache = True,
     plots: Plots = True,
     overwrite: Annotated[bool, typer.Option(help="Fold again what is done.")] = False,
+    even_so: EvenSo = False,
     as_json: JSON = False,
 ) -> None:
     """Fold the records of a FASTA file: PDB, mmCIF, PAE, a picture each, and a table.
@@ -72,11 +78,23 @@ def fold(
         cache=cache,
         plots=plots,
         overwrite=overwrite,
+        even_so=even_so,
     )
     if as_json:
         print_json(run.to_dict())
     elif run.rows:
-        columns = ["name", "length", "chains", "mean_plddt", "ptm", "recycles", "recipe", "execution", "kernels"]
+        columns = [
+            "name",
+            "length",
+            "chains",
+            "mean_plddt",
+            "ptm",
+            "recycles",
+            "recipe",
+            "execution",
+            "kernels",
+            "warnings",
+        ]
         print_table(run.rows, columns, str(output))
     if run.failures:
         raise typer.Exit(SOME_FAILED if run.rows else BAD_INPUT)
@@ -87,7 +105,7 @@ def fold(
 def contacts(
     fasta: Annotated[Path, typer.Option("-i", "--fasta", help="FASTA (plain or .gz) or CSV, single chains.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.")],
-    model: Model = "demo",
+    model: Model = "esm2_t33_650M",
     quant: Quant = "fp32",
     execution: Execution = None,
     backend: Backend = "auto",
@@ -97,11 +115,12 @@ def contacts(
     calibration: CalibrationFile = None,
     cache: Cache = True,
     plots: Plots = True,
+    even_so: EvenSo = False,
     as_json: JSON = False,
 ) -> None:
     """Predict contact maps with ESM-2: a table of the most probable pairs, all probabilities, and a picture each.
 
-    Example: `protquant contacts -i proteins.fasta -o out/ -m esm2_t33_650M --quant w8`
+    Example: `protquant contacts -i proteins.fasta -o out/ --quant w8`
     """
     announce(f"loading {model} for the recipe {quant}")
     document = pipelines.contacts_fasta(
@@ -117,10 +136,13 @@ def contacts(
         calibration=calibration,
         cache=cache,
         plots=plots,
+        even_so=even_so,
     )
     if as_json:
         print_json(document)
     else:
-        print_table(document["targets"], ["name", "length", "recipe", "execution", "kernels"], document["table"])
+        print_table(
+            document["targets"], ["name", "length", "recipe", "execution", "kernels", "warnings"], document["table"]
+        )
     if document["failures"]:
         raise typer.Exit(SOME_FAILED if document["targets"] else BAD_INPUT)

@@ -154,7 +154,7 @@ def demo(
     """
     with example_fasta() as fasta:
         announce("loading demo")
-        run = pipelines.fold_fasta(fasta, output, quant="w8a8-pwlq")
+        run = pipelines.fold_fasta(fasta, output, "demo", "w8a8-pwlq")
     result = pipelines.evaluate(recipes=EXAMPLE_RECIPES, limit=limit)
     proteins.write_table(result.records, output / "comparison.csv")
     if as_json:

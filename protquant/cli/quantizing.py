@@ -29,7 +29,7 @@ def quantize_command(
 ) -> None:
     """Quantize a model and save it: packed codes, scales, and what loads them without calibrating again.
 
-    Example: `protquant quantize -m demo --quant w8a8-pwlq -o demo-w8a8/`, then `protquant fold -m demo-w8a8/ ...`
+    Example: `protquant quantize -m esmfold_v1 --quant w8a8-int8 -o small/`, then `protquant fold -m small/ ...`
     """
     announce(f"loading {model}")
     report, document = pipelines.quantize_checkpoint(

@@ -18,7 +18,7 @@ from protquant.integer.pair_stream import SimulatedCodec
 from protquant.integer.recording import Recorder
 from protquant.kernels.backend import Backend, Linear
 from protquant.kernels.dispatch import choose_backend
-from protquant.models import ESM2
+from protquant.models import ESM2, add_to_lineage
 from protquant.models.trunk import FoldingBlock, FoldingBlocks
 from protquant.quant.modules import ActivationQuantizer, QuantizedLayerNorm, QuantizedLinear
 
@@ -77,6 +77,17 @@ class Support:
     def simulated(self) -> list[SupportRow]:
         """Rows of what is not on integers."""
         return [row for row in self.rows if row.runs == "simulated"]
+
+    @property
+    def ran(self) -> Runs:
+        """`integer` where any part is on integers."""
+        return "integer" if len(self.simulated) < len(self.rows) else "simulated"
+
+    @property
+    def kernels(self) -> str:
+        """What multiplies, and how many parts are simulated."""
+        simulated = f"; {len(self.simulated)} of {len(self.rows)} parts simulated" if self.simulated else ""
+        return self.backend.kernel + simulated
 
     def summary(self) -> str:
         """One line for people and tables."""
@@ -163,6 +174,7 @@ def _convert(model: nn.Module, backend: Backend, support: Support) -> None:
     for layer in _prepared(model):
         support.weight_bytes += layer.nbytes
         support.weight_elements += layer.weight.out_features * layer.weight.in_features
+    add_to_lineage(model, execution=support.ran, kernels=support.kernels)
 
 
 def _convert_trunk(model: nn.Module, backend: Backend, support: Support) -> None:

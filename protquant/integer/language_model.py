@@ -70,7 +70,7 @@ class IntegerESM2(ESM2):
     ) -> None:
         nn.Module.__init__(self)
         self.config, self.backend = model.config, backend
-        self.source, self.fingerprint = model.source, model.fingerprint
+        self.source, self.fingerprint, self.lineage = model.source, model.fingerprint, model.lineage
         self.embedding, self.final_norm = model.embedding, model.final_norm
         self.stream_entry, self.stream_exit = model.stream_entry, model.stream_exit
         rotary = RotaryEmbedding(self.config.dim // self.config.num_heads, self.config.rotary_frequencies)

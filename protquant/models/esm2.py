@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from protquant.errors import ProtquantError
 from protquant.models.alphabet import EOS, MASK, PAD
 from protquant.models.configs import ESM2Config
+from protquant.models.lineage import Lineage
 from protquant.sites import Tap
 from protquant.topology import Link, Product, Stream
 
@@ -218,10 +219,13 @@ class ESM2(nn.Module):
         Where the weights came from; empty for a model that was not loaded.
     fingerprint : str
         Hash of sizes and weights as they were loaded; empty for a model that was not loaded.
+    lineage : Lineage
+        Float model, recipe and execution.
     """
 
     source: str = ""
     fingerprint: str = ""
+    lineage: Lineage = Lineage()
 
     def __init__(self, config: ESM2Config) -> None:
         super().__init__()

@@ -22,6 +22,7 @@ from protquant.models.complexes import FoldingInput
 from protquant.models.confidence import PLDDTHead, predicted_aligned_error, predicted_tm
 from protquant.models.configs import ESMFoldConfig
 from protquant.models.esm2 import ESM2
+from protquant.models.lineage import Lineage
 from protquant.models.trunk import FoldingTrunk
 from protquant.topology import Link
 
@@ -108,11 +109,14 @@ class ESMFold(nn.Module):
         Where the weights came from; empty for a model that was not loaded.
     fingerprint : str
         Hash of sizes and weights as they were loaded; empty for a model that was not loaded.
+    lineage : Lineage
+        Float model, recipe and execution.
     """
 
     esm_token: Tensor
     source: str = ""
     fingerprint: str = ""
+    lineage: Lineage = Lineage()
 
     def __init__(self, config: ESMFoldConfig) -> None:
         super().__init__()

@@ -11,7 +11,7 @@ import torch
 from tqdm import tqdm
 
 from protquant.errors import ProtquantError
-from protquant.models import ESM2, ESMFold, encode_complexes, tokenize
+from protquant.models import ESM2, ESMFold, add_to_lineage, encode_complexes, tokenize
 from protquant.pipelines.execution import Execution
 from protquant.pipelines.objectives import objective_of
 from protquant.pipelines.statistics_cache import statistics_cache
@@ -198,6 +198,12 @@ def quantize(
         progress=progress,
     )
     assert isinstance(quantized, type(model))
+    add_to_lineage(
+        quantized,
+        recipe=recipe.name,
+        recipe_fingerprint=recipe.fingerprint(),
+        execution="float" if recipe.is_float else "simulated",
+    )
     quantized = running.convert(quantized)
     if running.integer:
         tqdm.write(running.summary(), file=sys.stderr)

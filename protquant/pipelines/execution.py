@@ -18,7 +18,7 @@ _Model = TypeVar("_Model", bound=ESM2 | ESMFold)
 
 def is_float(recipe: Recipe) -> bool:
     """Whether a recipe leaves every site as it is."""
-    return not any([*recipe.kinds.values(), *recipe.sites.values(), *recipe.steps])
+    return recipe.is_float
 
 
 def wants_integers(recipe: Recipe, execution: str | None = None) -> bool:
@@ -92,8 +92,7 @@ class Execution:
         """`float`, `simulated` or `integer`; the last where any part is on integers."""
         if self._is_float:
             return "float"
-        on_integers = self.support is not None and len(self.support.simulated) < len(self.support.rows)
-        return "integer" if on_integers else "simulated"
+        return "simulated" if self.support is None else self.support.ran
 
     def settings(self) -> dict[str, Any]:
         """What results depend on; known before anything has run."""
@@ -104,11 +103,7 @@ class Execution:
 
     def columns(self) -> dict[str, str]:
         """For tables: what it ran as, by which kernels, and which operation by which."""
-        kernels = "torch"
-        if self.support is not None:
-            kernels = self.support.backend.kernel
-            if self.support.simulated:
-                kernels += f"; {len(self.support.simulated)} of {len(self.support.rows)} parts simulated"
+        kernels = "torch" if self.support is None else self.support.kernels
         return {"execution": self.ran, "kernels": kernels, "operations": ", ".join(self.operations())}
 
     def operations(self) -> dict[str, int]:

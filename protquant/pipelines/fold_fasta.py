@@ -1,7 +1,7 @@
 """A FASTA file to a folder of structures: batches, memory, failures, resuming."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 from tqdm import tqdm
 
 from protquant.checkpoints import load, scheme_of
+from protquant.demo.memorized import refuse_unknown
 from protquant.errors import ProtquantError
 from protquant.models import ESMFold
 from protquant.pipelines.batches import length_batches
@@ -39,6 +40,8 @@ from protquant.quant import needs_sequences
 __all__ = ["FoldRun", "fold_fasta"]
 
 TABLE, FAILURES = "predictions.csv", "failures.csv"
+# Raised when the files of a target say more than they did: targets that were done before are then folded again.
+_LAYOUT = 2
 
 
 @dataclass
@@ -82,7 +85,7 @@ class FoldRun:
 def fold_fasta(
     fasta: Path,
     output: Path,
-    model: str = "demo",
+    model: str = "esmfold_v1",
     quant: str = "fp32",
     *,
     execution: str | None = None,
@@ -96,13 +99,14 @@ def fold_fasta(
     cache: bool = True,
     plots: bool = True,
     overwrite: bool = False,
+    even_so: bool = False,
 ) -> FoldRun:
     """Fold every record of a FASTA file.
 
     For each target `<name>.pdb`, `<name>.cif` (pLDDT, 0-100, in the B-factor column), `<name>_pae.json` (as the
     AlphaFold database has it) and `<name>.png` are written, and a row of `predictions.csv`, which lists all targets of
     the folder. A run that is repeated skips the targets that are done with the same settings. Notes go to standard
-    error.
+    error; a warning about a prediction goes there, to its row, its picture and both structure files.
 
     Parameters
     ----------
@@ -138,6 +142,9 @@ def fold_fasta(
         Whether to draw pLDDT and PAE.
     overwrite : bool
         Fold again what is done.
+    even_so : bool
+        Whether the demo model, quantized or not, folds sequences that it has not memorized, with a warning that the
+        result means nothing; otherwise these records are among the failures.
 
     Raises
     ------
@@ -178,14 +185,14 @@ def fold_fasta(
     }
     # By its weights: the model may be called by several names. Simulations have one kind of kernel.
     told = {"model"} if running.integer else {"model", "execution", "kernels"}
-    decisive = {name: value for name, value in run.settings.items() if name not in told}
+    decisive = {name: value for name, value in run.settings.items() if name not in told} | {"layout": _LAYOUT}
     prints = {
         record.name: fingerprint({**decisive, "header": record.header, "sequence": record.sequence})
         for record in records.records
     }
     known = {} if overwrite else manifest.entries
     pending = []
-    for record in records.records:
+    for record in records.records if even_so else _answerable(network, records, run):
         drawn = not plots or (record.name in known and f"{record.name}.png" in known[record.name].files)
         if record.name in known and drawn and manifest.is_done(record.name, prints[record.name]):
             run.skipped.append(record.name)
@@ -193,6 +200,7 @@ def fold_fasta(
             pending.append(record)
     if run.skipped:
         _note(f"{len(run.skipped)} of {len(records.records)} targets are done already with these settings")
+        _note_warnings(known[name].row for name in run.skipped)
     if pending:
         report = saved.report if saved else None
         if report is None:
@@ -215,6 +223,7 @@ def fold_fasta(
                         files = _write(outcome, output, plots)
                         row = _row(record, outcome, model, recipe.name, running, dtype)
                         manifest.record(record.name, record.header, prints[record.name], files, row)
+                        _note_warnings([row])
                     except ProtquantError as problem:
                         error = str(problem)
                 if error is not None:
@@ -268,7 +277,7 @@ def _write(prediction: Prediction, output: Path, plots: bool) -> list[Path]:
     stem = output / prediction.name
     files = [write_mmcif(prediction, stem.with_name(f"{stem.name}.cif"))]
     try:
-        files.append(write_pdb(prediction.atoms, stem.with_name(f"{stem.name}.pdb")))
+        files.append(write_pdb(prediction.atoms, stem.with_name(f"{stem.name}.pdb"), prediction.remarks()))
     except PDBLimitError as error:
         _note(f"{prediction.name}: only the .cif is written: {error}")
     files.append(write_pae(prediction, stem.with_name(f"{stem.name}_pae.json")))
@@ -282,7 +291,9 @@ def _row(
 ) -> dict[str, Any]:
     return {
         **prediction.row(),
+        "version": prediction.provenance.version,
         "model": model,
+        "model_fingerprint": prediction.provenance.fingerprint,
         "recipe": recipe,
         **running.columns(),
         "dtype": dtype,
@@ -292,6 +303,27 @@ def _row(
 
 def _rejected(record: Rejected) -> dict[str, Any]:
     return {"name": None, "header": record.header, "line": record.line, "error": f"{record.reason}; {record.remedy}"}
+
+
+def _answerable(model: ESMFold, records: Fasta, run: FoldRun) -> list[Record]:
+    """The records that the model may be asked for; the others become failures of the run."""
+    answerable = []
+    for record in records.records:
+        try:
+            refuse_unknown(model, record.sequence)
+            answerable.append(record)
+        except ProtquantError as error:
+            _note(f"{records.path}, line {record.line}: {record.header!r}: {error}")
+            run.failures.append(
+                {"name": record.name, "header": record.header, "line": record.line, "error": str(error)}
+            )
+    return answerable
+
+
+def _note_warnings(rows: Iterable[Mapping[str, Any]]) -> None:
+    for row in rows:
+        if row["warnings"]:
+            _note(f"{row['name']}: WARNING: {row['warnings']}")
 
 
 def _finish(run: FoldRun, records: Fasta, manifest: Manifest) -> None:

@@ -8,6 +8,7 @@ from protquant.proteins.outputs import atomic_write, prepare_folder
 from protquant.proteins.pae import write_pae
 from protquant.proteins.pdb import PDBLimitError, write_pdb
 from protquant.proteins.prediction import MAX_PAE, Prediction
+from protquant.proteins.provenance import Provenance
 from protquant.proteins.sequence import AMINO_ACIDS, SUBSTITUTIONS, SequenceError, clean_sequence
 from protquant.proteins.table import write_table
 
@@ -23,6 +24,7 @@ __all__ = [
     "OutputFile",
     "PDBLimitError",
     "Prediction",
+    "Provenance",
     "Record",
     "Rejected",
     "SequenceError",

@@ -1,4 +1,4 @@
-"""Writing a prediction as mmCIF with the ModelCIF categories that carry confidence [1]_.
+"""Writing a prediction as mmCIF with the categories of ModelCIF [1]_, which say what made it and how far to trust it.
 
 Viewers color by confidence from `_ma_qa_metric_local`; B-factors alone do not tell Mol* that they are pLDDT.
 
@@ -8,24 +8,28 @@ References
    Models", J. Mol. Biol. 435, 168021. Dictionary `mmcif_ma.dic`.
 """
 
+import io
 import math
 import os
-from importlib import metadata
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
+import modelcif
+import modelcif.dumper
+import modelcif.model
+import modelcif.protocol
+import modelcif.qa_metric
 from biotite.structure import AtomArray, get_residue_starts
-from biotite.structure.io.pdbx import CIFBlock, CIFCategory, CIFFile, set_structure
 
 from protquant.proteins.atoms import chain_ids, check_atoms, residue_names
 from protquant.proteins.names import safe_name
 from protquant.proteins.outputs import atomic_write
 from protquant.proteins.prediction import Prediction
+from protquant.proteins.provenance import PROGRAM
 
 __all__ = ["write_mmcif"]
 
-_SEQUENCE_WIDTH = 80
-_PLDDT_GLOBAL, _PLDDT_LOCAL, _PTM = 1, 2, 3  # rows of _ma_qa_metric
+_LONGEST_TEXT = 1000
 
 
 def write_mmcif(prediction: Prediction, path: str | os.PathLike[str]) -> Path:
@@ -33,6 +37,15 @@ def write_mmcif(prediction: Prediction, path: str | os.PathLike[str]) -> Path:
 
     Chains of one sequence are one entity. Coordinates have three decimals and B-factors two, as in the PDB file.
     Nothing in the file depends on the time, so the same prediction gives the same bytes.
+
+    ===========================  ==================================================================================
+    `_struct`                    header of the record; `pdbx_model_details`: the warnings
+    `_software`                  protquant and its version
+    `_ma_software_parameter`     model, fingerprint, recipe, execution, kernels, number type, recycles
+    `_ma_data`                   the sequences, the weights with their fingerprint, the structure
+    `_ma_protocol_step`          from sequences and weights to the structure; `details`: all of the above in words
+    `_ma_qa_metric`              pLDDT of the whole and of each residue that has atoms, pTM where there is one
+    ===========================  ==================================================================================
 
     Parameters
     ----------
@@ -53,191 +66,157 @@ def write_mmcif(prediction: Prediction, path: str | os.PathLike[str]) -> Path:
     """
     check_atoms(prediction.atoms, path)
     name = safe_name(prediction.name)
-    block = CIFBlock()
-    file = CIFFile({name: block})
-    block["entry"] = CIFCategory({"id": name})
-    block["struct"] = CIFCategory({"entry_id": name, "title": f"Prediction of {_plain(prediction.header, name)}"})
-    block["audit_conform"] = CIFCategory(
-        {
-            "dict_name": "mmcif_ma.dic",
-            "dict_version": "1.4.7",
-            "dict_location": "https://raw.githubusercontent.com/ihmwg/ModelCIF/master/dist/mmcif_ma.dic",
-        }
-    )
-    _add_entities(block, prediction)
-    _add_provenance(block, prediction, name)
-    _add_confidence(block, prediction)
-    set_structure(file, _annotated(prediction), data_block=name)
-    # biotite pads every column to its longest text, which takes lines beyond the 2,048 characters that CIF allows.
-    lines = (line.rstrip() for line in file.serialize().splitlines())
-    return atomic_write(path, "".join(f"{line}\n" for line in lines if line))
-
-
-def _entities(prediction: Prediction) -> dict[str, list[str]]:
-    """The distinct sequences, in order of appearance, with the names of their chains."""
-    entities: dict[str, list[str]] = {}
-    for chain_id, sequence in zip(chain_ids(len(prediction.chains)), prediction.chains, strict=True):
-        entities.setdefault(sequence, []).append(chain_id)
-    return entities
-
-
-def _annotated(prediction: Prediction) -> AtomArray:
-    """A copy of the atoms with the precision of a PDB file, their entities and their model."""
-    atoms = prediction.atoms.copy()
-    entity_of = {
-        chain_id: str(number)
-        for number, chains in enumerate(_entities(prediction).values(), start=1)
-        for chain_id in chains
-    }
-    atoms.set_annotation("label_entity_id", np.array([entity_of[chain_id] for chain_id in atoms.chain_id]))
-    # Rounded in double precision, as the PDB writer does; in single precision, halves fall to the other side.
-    atoms.coord = np.round(atoms.coord.astype(np.float64), 3)
-    atoms.set_annotation("b_factor", np.round(atoms.b_factor.astype(np.float64), 2))
-    return atoms
-
-
-def _add_entities(block: CIFBlock, prediction: Prediction) -> None:
-    """What the chains are made of; residues without atoms (X) are only told here."""
-    entities = _entities(prediction)
-    numbers = [str(number) for number in range(1, len(entities) + 1)]
-    block["entity"] = CIFCategory(
-        {
-            "id": numbers,
-            "type": ["polymer"] * len(numbers),
-            "src_method": ["man"] * len(numbers),
-            "pdbx_description": [f"Chain {', '.join(chains)}" for chains in entities.values()],
-            "pdbx_number_of_molecules": [len(chains) for chains in entities.values()],
-        }
-    )
-    block["entity_poly"] = CIFCategory(
-        {
-            "entity_id": numbers,
-            "type": ["polypeptide(L)"] * len(numbers),
-            "nstd_linkage": ["no"] * len(numbers),
-            "nstd_monomer": ["no"] * len(numbers),
-            "pdbx_strand_id": [",".join(chains) for chains in entities.values()],
-            "pdbx_seq_one_letter_code": [_wrapped(["(UNK)" if x == "X" else x for x in chain]) for chain in entities],
-            "pdbx_seq_one_letter_code_can": [_wrapped(list(chain)) for chain in entities],
-        }
-    )
-    monomers = [
-        (number, index, monomer)
-        for number, sequence in zip(numbers, entities, strict=True)
-        for index, monomer in enumerate(residue_names(sequence), start=1)
+    title = f"Prediction of {_plain(prediction.header) or name}"
+    details = _text("; ".join(f"WARNING: {warning}" for warning in prediction.warnings))
+    system = modelcif.System(title=_text(title), id=name, model_details=details)
+    chains = _chains(prediction)
+    system.asym_units += chains.values()
+    model = _Model(modelcif.Assembly(chains.values()), name, prediction.atoms, chains)
+    model.not_modeled_residue_ranges += [
+        modelcif.model.NotModeledResidueRange(chain, number, number)
+        for chain in chains.values()
+        for number, residue in enumerate(chain.entity.sequence, start=1)
+        if residue.code_canonical == "X"
     ]
-    block["entity_poly_seq"] = CIFCategory(
-        {
-            "entity_id": [number for number, _, _ in monomers],
-            "num": [index for _, index, _ in monomers],
-            "mon_id": [monomer for _, _, monomer in monomers],
-            "hetero": ["n"] * len(monomers),
-        }
-    )
-    compounds = sorted({monomer for _, _, monomer in monomers})
-    block["chem_comp"] = CIFCategory(
-        {
-            "id": compounds,
-            "type": ["peptide linking" if compound == "GLY" else "L-peptide linking" for compound in compounds],
-        }
-    )
-    members = [(chain, number) for number, chains in zip(numbers, entities.values(), strict=True) for chain in chains]
-    block["struct_asym"] = CIFCategory(
-        {"id": [chain for chain, _ in members], "entity_id": [number for _, number in members]}
-    )
+    software = _software(prediction)
+    model.qa_metrics += _confidence(prediction, chains, software)
+    system.model_groups.append(modelcif.model.ModelGroup([model], name="All models"))
+    system.protocols.append(_protocol(prediction, model, software))
+    text = io.StringIO()
+    modelcif.dumper.write(text, [system])
+    return atomic_write(path, text.getvalue())
 
 
-def _add_provenance(block: CIFBlock, prediction: Prediction, name: str) -> None:
-    """Which program made the model, and from what."""
-    entities = _entities(prediction)
-    count = len(entities)
-    block["software"] = CIFCategory(
-        {
-            "pdbx_ordinal": 1,
-            "name": "protquant",
-            "version": metadata.version("protquant"),
-            "type": "program",
-            "classification": "model building",
-            "description": "ESMFold structure prediction with post-training quantization",
-        }
-    )
-    block["ma_software_group"] = CIFCategory({"ordinal_id": 1, "group_id": 1, "software_id": 1})
-    block["ma_data"] = CIFCategory(
-        {
-            "id": list(range(1, count + 2)),
-            "name": [*(f"Target sequence {number}" for number in range(1, count + 1)), "Predicted structure"],
-            "content_type": [*["target"] * count, "model coordinates"],
-        }
-    )
-    block["ma_target_entity"] = CIFCategory(
-        {
-            "entity_id": list(range(1, count + 1)),
-            "data_id": list(range(1, count + 1)),
-            "origin": ["."] * count,
-        }
-    )
-    block["ma_model_list"] = CIFCategory(
-        {
-            "ordinal_id": 1,
-            "model_id": 1,
-            "model_group_id": 1,
-            "model_name": name,
-            "model_group_name": "All models",
-            "data_id": count + 1,
-            "model_type": "Ab initio model",
-        }
-    )
+class _Model(modelcif.model.AbInitioModel):
+    """The structure, atom by atom from the array."""
+
+    def __init__(
+        self, assembly: modelcif.Assembly, name: str, atoms: AtomArray, chains: dict[str, modelcif.AsymUnit]
+    ) -> None:
+        super().__init__(assembly, name)
+        self._array, self._chains = atoms, chains
+
+    def get_atoms(self) -> Iterator[modelcif.model.Atom]:
+        array = self._array
+        for i in range(array.array_length()):
+            # In double precision, as the PDB writer rounds; in single precision, halves fall to the other side.
+            x, y, z = map(float, array.coord[i])
+            yield modelcif.model.Atom(
+                asym_unit=self._chains[array.chain_id[i]],
+                seq_id=int(array.res_id[i]),
+                atom_id=str(array.atom_name[i]),
+                type_symbol=str(array.element[i]),
+                x=x,
+                y=y,
+                z=z,
+                biso=round(float(array.b_factor[i]), 2),
+                occupancy=float(array.occupancy[i]),
+            )
 
 
-def _add_confidence(block: CIFBlock, prediction: Prediction) -> None:
-    """The pLDDT of the model and of each residue that has atoms, and the pTM where there is one."""
-    metrics = [(_PLDDT_GLOBAL, "pLDDT", "global", "pLDDT"), (_PLDDT_LOCAL, "pLDDT", "local", "pLDDT")]
-    values = [(_PLDDT_GLOBAL, f"{prediction.mean_plddt:.2f}")]
+class _GlobalPLDDT(modelcif.qa_metric.Global, modelcif.qa_metric.PLDDT):
+    """Mean pLDDT of the residues."""
+
+    name = "pLDDT"
+
+
+class _LocalPLDDT(modelcif.qa_metric.Local, modelcif.qa_metric.PLDDT):
+    """pLDDT of the alpha carbon of each residue."""
+
+    name = "pLDDT"
+
+
+class _PTM(modelcif.qa_metric.Global, modelcif.qa_metric.PTM):
+    """Predicted TM-score."""
+
+    name = "pTM"
+
+
+def _chains(prediction: Prediction) -> dict[str, modelcif.AsymUnit]:
+    """The chains by name; those of one sequence share their entity."""
+    names = dict(zip(chain_ids(len(prediction.chains)), prediction.chains, strict=True))
+    entities = {}
+    for sequence in dict.fromkeys(prediction.chains):
+        residues = zip(sequence, residue_names(sequence), strict=True)
+        codes = ["UNK" if name == "UNK" else letter for letter, name in residues]
+        same = ", ".join(chain for chain, other in names.items() if other == sequence)
+        entities[sequence] = modelcif.Entity(codes, description=f"Chain {same}")
+    return {chain: modelcif.AsymUnit(entities[sequence], id=chain) for chain, sequence in names.items()}
+
+
+def _software(prediction: Prediction) -> modelcif.SoftwareGroup:
+    program = modelcif.Software(
+        name=PROGRAM,
+        version=prediction.provenance.version,
+        type="program",
+        classification="model building",
+        description="ESMFold structure prediction with post-training quantization",
+        location=None,
+    )
+    parameters = [
+        modelcif.SoftwareParameter(name, int(value) if name == "recycles" else text)
+        for name, value in prediction.facts().items()
+        if name != "program" and (text := _text(value)) is not None
+    ]
+    return modelcif.SoftwareGroup([modelcif.SoftwareWithParameters(program, parameters)])
+
+
+def _protocol(
+    prediction: Prediction, model: modelcif.model.Model, software: modelcif.SoftwareGroup
+) -> modelcif.protocol.Protocol:
+    made_by = prediction.provenance
+    weights = modelcif.data.Data(
+        _text(f"Weights of {made_by.model or 'an unnamed model'}"),
+        details=_text(f"SHA-256 of sizes and weights: {made_by.fingerprint or 'not known'}"),
+    )
+    entities = dict.fromkeys(chain.entity for chain in model.assembly)
+    protocol = modelcif.protocol.Protocol()
+    protocol.steps.append(
+        modelcif.protocol.ModelingStep(
+            name="structure prediction",
+            input_data=modelcif.data.DataGroup([*entities, weights]),
+            output_data=model,
+            software=software,
+            details=_text("; ".join(prediction.remarks())),
+        )
+    )
+    return protocol
+
+
+def _confidence(
+    prediction: Prediction, chains: dict[str, modelcif.AsymUnit], software: modelcif.SoftwareGroup
+) -> list[modelcif.qa_metric.MetricMode]:
+    metrics: list[modelcif.qa_metric.MetricMode] = [_GlobalPLDDT(round(prediction.mean_plddt, 2))]
+    first = dict(zip(chains, _starts(prediction.chains), strict=True))
+    for residue in prediction.atoms[get_residue_starts(prediction.atoms)]:
+        value = float(prediction.plddt[first[residue.chain_id] + residue.res_id - 1])
+        metrics.append(_LocalPLDDT(chains[residue.chain_id].residue(int(residue.res_id)), round(value, 2)))
     if math.isfinite(prediction.ptm):
-        metrics.append((_PTM, "pTM", "global", "pTM"))
-        values.append((_PTM, f"{prediction.ptm:.3f}"))
-    block["ma_qa_metric"] = CIFCategory(
-        {
-            "id": [metric for metric, *_ in metrics],
-            "name": [name for _, name, _, _ in metrics],
-            "mode": [mode for _, _, mode, _ in metrics],
-            "type": [kind for *_, kind in metrics],
-            "software_group_id": [1] * len(metrics),
-        }
-    )
-    block["ma_qa_metric_global"] = CIFCategory(
-        {
-            "ordinal_id": list(range(1, len(values) + 1)),
-            "model_id": [1] * len(values),
-            "metric_id": [metric for metric, _ in values],
-            "metric_value": [value for _, value in values],
-        }
-    )
-    residues = prediction.atoms[get_residue_starts(prediction.atoms)]
-    starts = np.cumsum([0, *map(len, prediction.chains[:-1])])
-    start_of = dict(zip(chain_ids(len(starts)), starts, strict=True))
-    confidence = prediction.plddt[[start_of[residue.chain_id] + residue.res_id - 1 for residue in residues]]
-    count = len(confidence)
-    block["ma_qa_metric_local"] = CIFCategory(
-        {
-            "ordinal_id": list(range(1, count + 1)),
-            "model_id": [1] * count,
-            "label_asym_id": residues.chain_id.tolist(),
-            "label_seq_id": residues.res_id.tolist(),
-            "label_comp_id": residues.res_name.tolist(),
-            "metric_id": [_PLDDT_LOCAL] * count,
-            "metric_value": [f"{value:.2f}" for value in confidence],
-        }
-    )
+        metrics.append(_PTM(round(float(prediction.ptm), 3)))
+    for metric in metrics:
+        metric.software = software
+    return metrics
 
 
-def _wrapped(codes: list[str]) -> str:
-    """A sequence over several lines, each of them ended: so even a short one is a text that is not padded."""
-    text = "".join(codes)
-    return "".join(text[start : start + _SEQUENCE_WIDTH] + "\n" for start in range(0, len(text), _SEQUENCE_WIDTH))
+def _starts(chains: list[str]) -> list[int]:
+    """Index of the first residue of each chain among all residues."""
+    starts = [0]
+    for chain in chains[:-1]:
+        starts.append(starts[-1] + len(chain))
+    return starts
 
 
-def _plain(header: str, name: str) -> str:
-    """A header as CIF can hold it: ASCII in one line, with one kind of quote."""
-    text = " ".join(header.encode("ascii", "replace").decode("ascii").replace('"', "'").split())
-    printable = "".join(character for character in text if character.isprintable())
-    return printable[:1000] or name
+def _text(text: str) -> str | None:
+    """A text of any characters for the writer; None where nothing is left of it.
+
+    With a line end it is written between semicolons, where no character needs a quote: the library's quotes are
+    Python's, which are not always those of CIF. Readers do not see that line end.
+    """
+    plain = _plain(text)
+    return f"{plain}\n" if plain else None
+
+
+def _plain(text: str) -> str:
+    """A text as CIF can hold it: ASCII in one line, without backslashes."""
+    printable = "".join(letter if letter.isprintable() else " " for letter in text.replace("\\", "/"))
+    return " ".join(printable.encode("ascii", "replace").decode("ascii").split())[:_LONGEST_TEXT]

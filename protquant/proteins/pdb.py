@@ -2,6 +2,8 @@
 
 import io
 import os
+import textwrap
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from biotite.structure import AtomArray
@@ -16,6 +18,8 @@ __all__ = ["PDBLimitError", "write_pdb"]
 _MAX_ATOMS = 99_999
 _MAX_RESIDUE = 9_999
 _COORDINATE_RANGE = (-999.999, 9999.999)  # eight columns, three decimals
+_REMARK = "REMARK   6"  # 6 to 99 are for free text
+_REMARK_WIDTH = 68  # columns 12 to 79
 _ONLY_MMCIF = "Write this target as mmCIF only."
 
 
@@ -23,7 +27,7 @@ class PDBLimitError(ProtquantError):
     """The structure does not fit the fixed columns of the PDB format; mmCIF has no such limits."""
 
 
-def write_pdb(atoms: AtomArray, path: str | os.PathLike[str]) -> Path:
+def write_pdb(atoms: AtomArray, path: str | os.PathLike[str], remarks: Sequence[str] = ()) -> Path:
     """Write a structure as PDB, with a `TER` after each chain.
 
     Parameters
@@ -32,6 +36,8 @@ def write_pdb(atoms: AtomArray, path: str | os.PathLike[str]) -> Path:
         The atoms, chain by chain; `b_factor` and `occupancy` are written where they are annotated.
     path : str or PathLike
         The file.
+    remarks : sequence of str
+        Sentences that go before the atoms, as records `REMARK   6`; the format holds ASCII only.
 
     Returns
     -------
@@ -52,7 +58,9 @@ def write_pdb(atoms: AtomArray, path: str | os.PathLike[str]) -> Path:
     file.set_structure(atoms)
     text = io.StringIO()
     file.write(text)
-    lines = []
+    lines = [line for remark in remarks for line in _remark_lines(remark)]
+    if lines:
+        lines.insert(0, _REMARK)  # the format wants an empty first line
     previous = atoms.chain_id[0]
     for line, chain in zip(text.getvalue().splitlines(), atoms.chain_id, strict=True):
         if chain != previous:
@@ -60,6 +68,12 @@ def write_pdb(atoms: AtomArray, path: str | os.PathLike[str]) -> Path:
             previous = chain
         lines.append(line)
     return atomic_write(path, "\n".join([*lines, "TER", "END", ""]))
+
+
+def _remark_lines(remark: str) -> Iterator[str]:
+    plain = remark.encode("ascii", "replace").decode("ascii")
+    for line in textwrap.wrap(plain, _REMARK_WIDTH, subsequent_indent="  "):
+        yield f"{_REMARK} {line}"
 
 
 def _check_limits(atoms: AtomArray, path: str | os.PathLike[str]) -> None:

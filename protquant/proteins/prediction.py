@@ -1,13 +1,16 @@
 """What folding one target gives."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from html import escape
 
 import numpy as np
 from biotite.structure import AtomArray
 from numpy.typing import NDArray
 
 from protquant.errors import ProtquantError
+from protquant.proteins.provenance import Provenance
 
 __all__ = ["MAX_PAE", "Prediction"]
 
@@ -39,6 +42,12 @@ class Prediction:
         The largest error that the model can express, in angstrom.
     recycles : int
         How often the trunk's output was fed back.
+    provenance : Provenance
+        What made it.
+    geometry : mapping of str to number
+        Measures of its geometry, by column of the table of results.
+    warnings : tuple of str
+        Why it must not be trusted, whatever the pLDDT says. Tables, pictures and structure files repeat them.
 
     Raises
     ------
@@ -56,6 +65,9 @@ class Prediction:
     ptm: float = float("nan")
     max_pae: float = MAX_PAE
     recycles: int = 0
+    provenance: Provenance = field(default_factory=Provenance)
+    geometry: Mapping[str, float] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check the shapes and the scale, where a slip would only show in somebody's figure."""
@@ -103,12 +115,38 @@ class Prediction:
             "mean_plddt": self.mean_plddt,
             "ptm": float(self.ptm),
             "recycles": self.recycles,
+            **self.geometry,
+            "warnings": "; ".join(self.warnings),
         }
+
+    def facts(self) -> dict[str, str]:
+        """What made it, for structure files: the provenance and the number of recycles."""
+        return {**self.provenance.facts(), "recycles": str(self.recycles)}
+
+    def remarks(self) -> list[str]:
+        """The warnings, then what made it, a line each."""
+        warnings = [f"WARNING: {warning}" for warning in self.warnings]
+        return warnings + [f"{name}: {value}" for name, value in self.facts().items()]
 
     def __repr__(self) -> str:
         """One line: the arrays would fill the screen."""
         chains = f", {len(self.chains)} chains" if len(self.chains) > 1 else ""
+        warnings = "".join(f"; WARNING: {warning}" for warning in self.warnings)
         return (
             f"Prediction({self.name!r}: {self.length} residues{chains}, "
-            f"pLDDT {self.mean_plddt:.1f}, pTM {self.ptm:.3f}, {self.recycles} recycles)"
+            f"pLDDT {self.mean_plddt:.1f}, pTM {self.ptm:.3f}, {self.recycles} recycles{warnings})"
         )
+
+    def _repr_html_(self) -> str:
+        """The warnings, the row of the table and what made it, for notebooks."""
+        shown = {**self.row(), **self.facts()}
+        del shown["warnings"]
+        warnings = "".join(f"<p><b>Warning:</b> {escape(warning)}</p>" for warning in self.warnings)
+        cells = "".join(
+            f"<tr><th>{escape(name)}</th><td>{escape(_shown(value))}</td></tr>" for name, value in shown.items()
+        )
+        return f"{warnings}<table>{cells}</table>"
+
+
+def _shown(value: str | float) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -27,7 +27,7 @@ __all__ = ["MemoryCache", "StatisticsCache", "calibrate_once", "calibration_key"
 
 _DEPTH, _SAMPLE_SIZE = 64, 2**15
 # Where a model came from says nothing about what it computes.
-_LABELS = ("training", "source", "fingerprint")
+_LABELS = ("training", "source", "fingerprint", "lineage")
 
 
 class StatisticsCache(Protocol):

@@ -1,5 +1,7 @@
 """Recipes: which site is written in which format, as data."""
 
+import hashlib
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -108,6 +110,15 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """Plain data, which `from_dict` takes."""
         return asdict(self)
+
+    @property
+    def is_float(self) -> bool:
+        """Whether the recipe leaves every site as it is."""
+        return not any([*self.kinds.values(), *self.sites.values(), *self.steps])
+
+    def fingerprint(self) -> str:
+        """SHA-256 of all settings, 64 hexadecimal digits."""
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
 
     def load_steps(self) -> list[Step]:
         """The steps, ready to be called.

@@ -88,6 +88,20 @@ def test_known_name_goes_to_the_hub(monkeypatch: pytest.MonkeyPatch, esm2_folder
     assert asked == ["facebook/esm2_t6_8M_UR50D", "facebook/esm2_t33_650M_UR50D", "someone/model"]
 
 
+@pytest.mark.parametrize(("name", "size"), [("esmfold_v1", "about 8.4 GB"), ("esm2_t33_650M", "about 2.6 GB")])
+def test_a_released_model_that_is_not_here_is_named_with_its_size_and_what_to_do(
+    name: str, size: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ProtquantError) as caught:
+        load(name)
+    download, trial = str(caught.value).splitlines()
+    assert f"`protquant import {name} FOLDER` downloads {KNOWN[name].repository}, {size}" in download
+    assert "HF_HOME" in download
+    assert "`protquant demo`" in trial and "`-m demo`" in trial
+
+
 @pytest.mark.parametrize("name", KNOWN)
 def test_known_sizes_are_those_of_the_models(name: str) -> None:
     known = KNOWN[name]

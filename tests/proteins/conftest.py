@@ -1,6 +1,7 @@
 """Predictions with the atoms that real residues have, at random places."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,12 +33,11 @@ def atom37() -> Callable[[str], Arrays]:
 def predict(atom37: Callable[[str], Arrays]) -> Callable[..., Prediction]:
     """A function that makes a prediction for a sequence."""
 
-    def make(sequence: str = UBIQUITIN, header: str = "ubq Ubiquitin", ptm: float = 0.87) -> Prediction:
+    def make(sequence: str = UBIQUITIN, header: str = "ubq Ubiquitin", ptm: float = 0.87, **facts: Any) -> Prediction:
         positions, mask, plddt = atom37(sequence)
         pae = np.random.default_rng(1).uniform(0, 31.75, size=(len(mask), len(mask)))
         atoms = atoms_from_atom37(positions, mask, sequence, plddt)
-        return Prediction(
-            header.split(maxsplit=1)[0] if header.split() else "x", header, sequence, atoms, plddt[:, 1], pae, ptm
-        )
+        name = header.split(maxsplit=1)[0] if header.split() else "x"
+        return Prediction(name, header, sequence, atoms, plddt[:, 1], pae, ptm, **facts)
 
     return make

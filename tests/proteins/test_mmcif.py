@@ -38,10 +38,10 @@ def test_confidence_is_where_viewers_look_for_it(tmp_path: Path, predict: Callab
         ("3", "pTM", "global", "pTM"),
     ]
     assert columns(block, "ma_qa_metric_global", "metric_id", "metric_value") == [
-        ("1", f"{prediction.mean_plddt:.2f}"),
+        ("1", f"{prediction.mean_plddt:.2f}0"),
         ("3", "0.870"),
     ]
-    plddt = [f"{value:.2f}" for value in prediction.plddt]
+    plddt = [f"{value:.2f}0" for value in prediction.plddt]
     names = ("label_asym_id", "label_seq_id", "label_comp_id", "metric_id", "metric_value")
     assert columns(block, "ma_qa_metric_local", *names) == [
         ("A", "1", "MET", "2", plddt[0]),
@@ -57,7 +57,7 @@ def test_a_prediction_without_ptm_has_no_ptm_metric(tmp_path: Path, predict: Cal
 
 def test_chains_of_one_sequence_are_one_entity(tmp_path: Path, predict: Callable[..., Prediction]) -> None:
     block = CIFFile.read(write_mmcif(predict("MKX:GA:MKX"), tmp_path / "x.cif")).block
-    assert columns(block, "struct_asym", "id", "entity_id") == [("A", "1"), ("C", "1"), ("B", "2")]
+    assert columns(block, "struct_asym", "id", "entity_id") == [("A", "1"), ("B", "2"), ("C", "1")]
     poly = columns(block, "entity_poly", "pdbx_strand_id", "pdbx_seq_one_letter_code")
     assert [(chains, sequence.strip()) for chains, sequence in poly] == [("A,C", "MK(UNK)"), ("B", "GA")]
     assert columns(block, "entity_poly_seq", "entity_id", "num", "mon_id")[:3] == [

@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Callable
+from importlib.metadata import version
 
 import numpy as np
 import pytest
 
 from protquant.errors import ProtquantError
-from protquant.proteins import Prediction
+from protquant.proteins import Prediction, Provenance
 
 
 def test_the_row_tells_lengths_and_confidence(predict: Callable[..., Prediction]) -> None:
@@ -23,6 +24,29 @@ def test_the_row_tells_lengths_and_confidence(predict: Callable[..., Prediction]
 
 def test_the_repr_is_one_short_line(predict: Callable[..., Prediction]) -> None:
     assert re.fullmatch(r"Prediction\('ubq': 76 residues, pLDDT \d\d\.\d, pTM 0\.870, 0 recycles\)", repr(predict()))
+
+
+def test_warnings_stand_in_the_row_and_in_every_repr(predict: Callable[..., Prediction]) -> None:
+    warned = predict("MKW", warnings=("the backbone is <broken>", "atoms clash"))
+    assert warned.row()["warnings"] == "the backbone is <broken>; atoms clash"
+    assert repr(warned).endswith("; WARNING: the backbone is <broken>; WARNING: atoms clash)")
+    assert "<b>Warning:</b> the backbone is &lt;broken&gt;</p>" in warned._repr_html_()
+    assert predict("MKW").row()["warnings"] == ""
+    assert "arning" not in predict("MKW")._repr_html_()
+
+
+def test_measures_of_geometry_are_columns_of_the_row(predict: Callable[..., Prediction]) -> None:
+    assert predict("MKW", geometry={"clashes": 3}).row()["clashes"] == 3
+
+
+def test_what_made_it_is_told_as_far_as_it_is_known(predict: Callable[..., Prediction]) -> None:
+    made = Provenance(version="1.2", model="small", fingerprint="ab", float_fingerprint="ab", recipe="w8")
+    remarks = predict("MKW", provenance=made, warnings=("look at it",), recycles=3).remarks()
+    facts = ["program: protquant 1.2", "model: small", "model fingerprint: ab", "recipe: w8", "recycles: 3"]
+    assert remarks == ["WARNING: look at it", *facts]
+    of_checkpoint = Provenance(version="1.2", fingerprint="ab", float_fingerprint="cd")
+    assert of_checkpoint.facts()["float model fingerprint"] == "cd"
+    assert predict("MKW").remarks() == [f"program: protquant {version('protquant')}", "recycles: 0"]
 
 
 def test_a_plddt_on_the_scale_from_0_to_1_is_refused(predict: Callable[..., Prediction]) -> None:
