@@ -13,7 +13,7 @@ from protquant.pipelines.method_grid import load_method_grid
 from protquant.pipelines.method_report import method_figure, methods_markdown, setting_tables
 from protquant.pipelines.methods import MethodTable, compare_methods
 from protquant.pipelines.plots import contact_figure, prediction_figure, save_figure
-from protquant.pipelines.prepared import delete_prepared, list_prepared
+from protquant.pipelines.prepared import delete_prepared, list_prepared, prepare
 from protquant.pipelines.quantize_model import quantize_checkpoint
 from protquant.pipelines.ranges import range_by_length, range_figure
 from protquant.pipelines.score import score
@@ -53,6 +53,7 @@ __all__ = [
     "plan_memory",
     "predict_contacts",
     "prediction_figure",
+    "prepare",
     "quantize",
     "quantize_checkpoint",
     "range_by_length",

@@ -169,7 +169,7 @@ def fold_fasta(
 
     prepared = None
     if cache and saved is None and not is_float(recipe):
-        prepared = prepare(model, recipe, sequences)
+        prepared = prepare(model, recipe, sequences, kind=ESMFold)
         saved = None if prepared is None else scheme_of(prepared)
     network = _load(str(prepared or model), dtype, cpu_only)
     # A checkpoint that is quantized brings its ranges along.

@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -11,9 +12,10 @@ from tqdm import tqdm
 from protquant.cache_folder import cache_folder
 from protquant.checkpoints import FloatCheckpoint, is_quantized, open_checkpoint
 from protquant.models import ESM2, ESMFold
+from protquant.pipelines.calibration import calibration_sequences
 from protquant.pipelines.streaming import fingerprint_of, stream_checkpoint
 from protquant.proteins import fingerprint
-from protquant.quant import Recipe, needs_sequences, needs_whole_model, plan
+from protquant.quant import Recipe, load_recipe, needs_sequences, needs_whole_model, plan
 from protquant.topology import find_chains
 
 __all__ = ["PreparedCheckpoint", "delete_prepared", "list_prepared", "prepare"]
@@ -35,7 +37,13 @@ class PreparedCheckpoint:
     bytes: int
 
 
-def prepare(model: str, recipe: Recipe, sequences: list[str], *, kind: type[ESM2 | ESMFold] = ESMFold) -> Path | None:
+def prepare(
+    model: str,
+    quant: Recipe | str | Path,
+    sequences: Sequence[str] | None = None,
+    *,
+    kind: type[ESM2 | ESMFold] | None = None,
+) -> Path | None:
     """Return the folder of a model that is quantized by a recipe; make it where it is not there yet.
 
     Before it is made, standard error tells how many bytes it will take, and how much memory making it takes.
@@ -44,9 +52,11 @@ def prepare(model: str, recipe: Recipe, sequences: list[str], *, kind: type[ESM2
     ----------
     model : str
         Float model, as for `load`.
-    sequences : list of str
-        Sequences to calibrate on, where the recipe needs that.
-    kind : type
+    quant : Recipe, str or Path
+        A recipe, its name, or a YAML file.
+    sequences : sequence of str, optional
+        Sequences to calibrate on, where the recipe needs that; by default those that ship with protquant.
+    kind : type, optional
         What the model has to be.
 
     Returns
@@ -59,13 +69,18 @@ def prepare(model: str, recipe: Recipe, sequences: list[str], *, kind: type[ESM2
     ------
     ProtquantError
         If the model or the recipe cannot be used.
+
+    Examples
+    --------
+    >>> model = load(prepare("esmfold_v1", "w8a8-int8"))  # doctest: +SKIP
     """
-    folder = cache_folder()
+    recipe, folder = load_recipe(quant), cache_folder()
+    sequences = calibration_sequences() if sequences is None else list(sequences)
     if folder is None or needs_whole_model(recipe):
         return None
     checkpoint = open_checkpoint(model)
     skeleton = checkpoint.skeleton()
-    if not isinstance(skeleton, kind):
+    if kind is not None and not isinstance(skeleton, kind):
         return None
     facts = {
         "model": fingerprint_of(checkpoint),
