@@ -21,7 +21,7 @@ def quantize_command(
     state: Annotated[
         Path | None, typer.Option(help="File that recipes that train save their state to, and go on from.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of recipes that train.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of recipes that train.")] = 0,
     cpu_only: CpuOnly = False,
     sites: Annotated[bool, typer.Option(help="List every site, not only each kind.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace the checkpoint that is there.")] = False,
@@ -30,8 +30,12 @@ def quantize_command(
     """Quantize a model and save it: packed codes, scales, and what loads them without calibrating again.
 
     Example: `protquant quantize -m esmfold_v1 --quant w8a8-int8 -o small/`, then `protquant fold -m small/ ...`
+
+    One block of the model at a time is in memory in float: ESMFold takes 6 GiB, not 20. An interrupted run leaves
+    `small.partial/`, and the same command goes on from there. Recipes that calibrate take minutes; others, such as
+    `w8`, take as long as it takes to read the weights and to round them.
     """
-    announce(f"loading {model}")
+    announce(f"opening {model}")
     report, document = pipelines.quantize_checkpoint(
         model,
         output,

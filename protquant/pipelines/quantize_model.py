@@ -31,6 +31,10 @@ def quantize_checkpoint(
 ) -> tuple[Report, dict[str, Any]]:
     """Quantize a model, and save it as a folder that `load` and every `-m` take.
 
+    One block of the model at a time is in memory in float, on the CPU (`protquant.pipelines.streaming`). An interrupted
+    run goes on from the blocks that are done. Only recipes whose steps change all blocks together have the whole model
+    in memory, which standard error says.
+
     Parameters
     ----------
     model : str
@@ -44,7 +48,9 @@ def quantize_checkpoint(
     state : Path, optional
         File to which a recipe that trains writes how far it came, and from which it goes on.
     seed : int
-        Of what recipes that train draw at random.
+        Seed of what recipes that train draw at random.
+    cpu_only : bool
+        Whether a recipe that needs the whole model leaves the GPU alone.
     overwrite : bool
         Replace the checkpoint that is in the folder; never one that holds anything else.
 
@@ -54,7 +60,7 @@ def quantize_checkpoint(
         What became of every site.
     document : dict
         `model output recipe weight_bits activation_bits weight_bytes float_weight_bytes bytes_on_disk seconds`.
-        `weight_bytes` is what the report promises, `bytes_on_disk` what the two files take.
+        `weight_bytes` is what the report promises, `bytes_on_disk` what all files take.
 
     Raises
     ------
@@ -71,7 +77,7 @@ def quantize_checkpoint(
     sequences = calibration_sequences(calibration)
     started = time.perf_counter()
     whole = needs_whole_model(recipe)
-    if whole or state is not None or pick_device(cpu_only).type != "cpu":
+    if whole or state is not None:
         report = _quantize_whole(model, recipe, sequences, output, whole, state, seed, cpu_only, overwrite)
     else:
         report = stream_checkpoint(open_checkpoint(model), recipe, sequences, output, seed=seed, overwrite=overwrite)
