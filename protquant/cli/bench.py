@@ -82,7 +82,7 @@ def ops_command(
 
     Example: `protquant bench ops --shape pair --threads 2`
     """
-    _check_output(output)
+    check_output(output)
     report = bench_ops(
         shape or list(LINEAR_SHAPES),
         rounds=rounds,
@@ -120,7 +120,7 @@ def trunk_command(
 
     Example: `protquant bench trunk --preset esmfold_v1 --length 256 --threads 2 --memory -o trunk.json`
     """
-    _check_output(output)
+    check_output(output)
     report = bench_trunk(
         preset,
         length,
@@ -166,7 +166,7 @@ def lm_command(
 
     Example: `protquant bench lm --preset esm2_t30_150M --workload ragged --threads 2`
     """
-    _check_output(output)
+    check_output(output)
     if workload != "both" and workload not in WORKLOADS:
         raise ProtquantError(f"--workload {workload}: choose one of {', '.join(WORKLOADS)}, both")
     report = bench_lm(
@@ -211,7 +211,7 @@ def fold_command(
 
     Example: `protquant bench fold -m demo --threads 2`
     """
-    _check_output(output)
+    check_output(output)
     report = bench_fold(
         model,
         _quants(quant),
@@ -277,7 +277,7 @@ def _quants(asked: list[str] | None) -> list[str]:
     return list(_DEFAULT_QUANTS) if asked is None else [name for name in asked if name != "none"]
 
 
-def _check_output(output: Path | None) -> None:
+def check_output(output: Path | None) -> None:
     """Refuse before the work what would be refused after it."""
     if output is None:
         return
