@@ -6,6 +6,7 @@ Every module here adds its commands to `app`, in the order in which `--help` lis
 from protquant.cli import (
     auto,
     bench,
+    bench_full_size,
     cache,
     folding,
     formats,
@@ -24,6 +25,7 @@ __all__ = [
     "app",
     "auto",
     "bench",
+    "bench_full_size",
     "cache",
     "folding",
     "formats",

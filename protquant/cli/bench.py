@@ -85,7 +85,7 @@ def ops_command(
 
     Example: `protquant bench ops --shape pair --threads 2`
     """
-    _check_output(output)
+    check_output(output)
     announce("loading the kernels")
     report = benches.bench_ops(
         shape or list(LINEAR_SHAPES),
@@ -124,7 +124,7 @@ def trunk_command(
 
     Example: `protquant bench trunk --preset esmfold_v1 --length 256 --threads 2 --memory -o trunk.json`
     """
-    _check_output(output)
+    check_output(output)
     announce(f"making a trunk of the size {preset}")
     report = benches.bench_trunk(
         preset,
@@ -171,7 +171,7 @@ def lm_command(
 
     Example: `protquant bench lm --preset esm2_t30_150M --workload ragged --threads 2`
     """
-    _check_output(output)
+    check_output(output)
     if workload != "both" and workload not in WORKLOADS:
         raise ProtquantError(f"--workload {workload}: choose one of {', '.join(WORKLOADS)}, both")
     announce(f"making a language model of the size {preset}")
@@ -217,7 +217,7 @@ def fold_command(
 
     Example: `protquant bench fold -m demo --threads 2`
     """
-    _check_output(output)
+    check_output(output)
     announce(f"loading {model}")
     report = benches.bench_fold(
         model,
@@ -285,7 +285,7 @@ def _quants(asked: list[str] | None) -> list[str]:
     return list(_DEFAULT_QUANTS) if asked is None else [name for name in asked if name != "none"]
 
 
-def _check_output(output: Path | None) -> None:
+def check_output(output: Path | None) -> None:
     """Refuse before the work what would be refused after it."""
     if output is None:
         return

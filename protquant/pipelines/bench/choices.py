@@ -12,6 +12,7 @@ from protquant.models import ESM2Config, ESMFoldConfig, TrunkConfig
 __all__ = [
     "BACKENDS",
     "DEFAULT_LM_BASELINES",
+    "FULL_SIZE_PARTS",
     "LINEAR_SHAPES",
     "LM_BASELINES",
     "LM_PRESETS",
@@ -24,6 +25,9 @@ __all__ = [
 
 BACKENDS = ("auto", "reference", "cpu", "triton")
 """Kernels for integers; `auto` chooses by device."""
+
+FULL_SIZE_PARTS = ("quantize", "fold", "turns")
+"""Parts of the benchmark of the full size."""
 
 LM_PRESETS: dict[str, ESM2Config] = {"demo": LANGUAGE_MODEL} | {
     name: known.config for name, known in KNOWN.items() if isinstance(known.config, ESM2Config)

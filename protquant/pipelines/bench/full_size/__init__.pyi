@@ -1,0 +1,18 @@
+from protquant.pipelines.bench.full_size.checkpoint import make_checkpoint, sizes_like
+from protquant.pipelines.bench.full_size.claims import Claim
+from protquant.pipelines.bench.full_size.plan import FLOAT_CONTENDERS, FULL_SIZE, Fold, Plan, Preparation
+from protquant.pipelines.bench.full_size.report import FullSizeReport
+from protquant.pipelines.bench.full_size.run import bench_full_size
+
+__all__ = [
+    "FLOAT_CONTENDERS",
+    "FULL_SIZE",
+    "Claim",
+    "Fold",
+    "FullSizeReport",
+    "Plan",
+    "Preparation",
+    "bench_full_size",
+    "make_checkpoint",
+    "sizes_like",
+]
