@@ -113,7 +113,7 @@ def full_size_command(
         raise typer.Exit(SOME_FAILED)
 
 
-def _plan(quants: list[str] | None, contenders: list[str] | None, lengths: list[int] | None) -> full_size.Plan:
+def _plan(quants: list[str] | None, contenders: list[str] | None, lengths: list[int] | None) -> "full_size.Plan":
     """The plan of the full size, or what was chosen of it."""
     plan = full_size.FULL_SIZE
     if quants is not None:

@@ -70,7 +70,7 @@ def protquant_integer(folder: str, num_recycles: int) -> tuple[Fold, dict[str, A
 def _protquant(folder: str, num_recycles: int, *, integer: bool) -> tuple[Fold, dict[str, Any]]:
     import protquant as pq  # noqa: PLC0415 (each contender imports its own)
 
-    model = pq.load(folder, keep_codes=integer)
+    model = pq.load(folder)
     told: dict[str, Any] = {}
     if integer:
         model, support = pq.to_integer(model, inplace=True)
