@@ -5,7 +5,7 @@ The public verbs, for scripts and notebooks; every command calls one of them:
 >>> import protquant as pq
 >>> model = pq.load("demo")  # doctest: +SKIP
 >>> quantized, report = pq.quantize(model, "w8a8-pwlq")  # doctest: +SKIP
->>> pq.fold(quantized, "MKTAYIAKQRQISFVKSHFSRQ")  # doctest: +SKIP
+>>> pq.fold(quantized, pq.load_references()[0].sequence)  # doctest: +SKIP
 """
 
 from protquant.checkpoints import import_checkpoint, load, save_quantized

@@ -23,6 +23,11 @@ from protquant.cli.app import (
 from protquant.cli.tables import print_json, print_table
 from protquant.pipelines import contacts_fasta, fold_fasta
 
+EvenSo = Annotated[
+    bool,
+    typer.Option("--even-so", help="Ask the demo model about sequences it has not memorized: it answers nonsense."),
+]
+
 
 @app.command()
 @speaks_to_people
@@ -43,6 +48,7 @@ def fold(
     calibration: CalibrationFile = None,
     plots: Plots = True,
     overwrite: Annotated[bool, typer.Option(help="Fold again what is done.")] = False,
+    even_so: EvenSo = False,
     as_json: JSON = False,
 ) -> None:
     """Fold the records of a FASTA file: PDB, mmCIF, PAE, a picture each, and a table.
@@ -67,11 +73,23 @@ def fold(
         calibration=calibration,
         plots=plots,
         overwrite=overwrite,
+        even_so=even_so,
     )
     if as_json:
         print_json(run.to_dict())
     elif run.rows:
-        columns = ["name", "length", "chains", "mean_plddt", "ptm", "recycles", "recipe", "execution", "kernels"]
+        columns = [
+            "name",
+            "length",
+            "chains",
+            "mean_plddt",
+            "ptm",
+            "recycles",
+            "recipe",
+            "execution",
+            "kernels",
+            "warnings",
+        ]
         print_table(run.rows, columns, str(output))
     if run.failures:
         raise typer.Exit(SOME_FAILED if run.rows else BAD_INPUT)
@@ -91,6 +109,7 @@ def contacts(
     dtype: Dtype = "float32",
     calibration: CalibrationFile = None,
     plots: Plots = True,
+    even_so: EvenSo = False,
     as_json: JSON = False,
 ) -> None:
     """Predict contact maps with ESM-2: a table of the most probable pairs, all probabilities, and a picture each.
@@ -109,10 +128,13 @@ def contacts(
         dtype=dtype,
         calibration=calibration,
         plots=plots,
+        even_so=even_so,
     )
     if as_json:
         print_json(document)
     else:
-        print_table(document["targets"], ["name", "length", "recipe", "execution", "kernels"], document["table"])
+        print_table(
+            document["targets"], ["name", "length", "recipe", "execution", "kernels", "warnings"], document["table"]
+        )
     if document["failures"]:
         raise typer.Exit(SOME_FAILED if document["targets"] else BAD_INPUT)

@@ -12,6 +12,7 @@ import pandas as pd
 import yaml
 from tqdm import tqdm
 
+from protquant.demo.memorized import notes_on_targets
 from protquant.errors import ProtquantError
 from protquant.models import ESM2, ESMFold
 from protquant.pipelines.calibration import calibration_sequences, quantize
@@ -218,6 +219,8 @@ def auto(
         f"Predicted is {chosen_by[0]}, as if the drifts of parts added up.",
         found.notes[1],
     ]
+    if isinstance(network, ESMFold):
+        notes += notes_on_targets(network, [*seen, *checked], shipped=False)
     return AutoRecipe(chosen, rows, column, chosen_by, found, notes)
 
 

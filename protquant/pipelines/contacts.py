@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from protquant.checkpoints import load
+from protquant.demo.memorized import contact_warnings, refuse_unknown
 from protquant.errors import ProtquantError
 from protquant.models import ESM2, ESMFold, tokenize
 from protquant.pipelines.calibration import calibration_sequences, quantize
@@ -27,18 +28,29 @@ _MIN_SEPARATION = 6
 TABLE, TARGETS, FAILURES = "contacts.csv", "targets.csv", "failures.csv"
 
 
-def predict_contacts(model: ESM2 | ESMFold, sequence: str) -> NDArray[np.float64]:
+def predict_contacts(model: ESM2 | ESMFold, sequence: str, *, even_so: bool = False) -> NDArray[np.float64]:
     """Contact probabilities (C-beta closer than 8 angstrom) of one chain, shape (l, l).
+
+    Parameters
+    ----------
+    model : ESM2 or ESMFold
+        Of a folding model its language model is asked.
+    sequence : str
+        Of one chain.
+    even_so : bool
+        Whether the demo is asked about sequences that do not ship with it. It knows next to nothing of contacts.
 
     Raises
     ------
     ProtquantError
         If the sequence has several chains or letters that are no residues, does not fit in memory or overflows the
-        model's number type, or the model has no contact head.
+        model's number type, the model has no contact head, or it is the demo and has not memorized the sequence.
     """
     cleaned, _ = clean_sequence(sequence)
     if ":" in cleaned:
         raise ProtquantError("contacts are predicted for single chains; give each chain as a record of its own")
+    if not even_so:
+        refuse_unknown(model, cleaned)
     language_model = model.lm if isinstance(model, ESMFold) else model
     try:
         with torch.no_grad():
@@ -66,6 +78,7 @@ def contacts_fasta(
     dtype: str = "float32",
     calibration: Path | None = None,
     plots: bool = True,
+    even_so: bool = False,
 ) -> dict[str, Any]:
     """Predict the contacts of every record with ESM-2; of a folding model its language model is taken.
 
@@ -75,7 +88,7 @@ def contacts_fasta(
 
     Parameters
     ----------
-    fasta, output, quant, execution, backend, cpu_only, dtype, calibration, plots
+    fasta, output, quant, execution, backend, cpu_only, dtype, calibration, plots, even_so
         As for `fold_fasta`.
     model : str
         As for `fold_fasta`, or a language model.
@@ -118,14 +131,17 @@ def contacts_fasta(
     for record in records.records:
         for note in record.substitutions:
             tqdm.write(f"{records.path}, line {record.line}: {record.header!r}: {note}", file=sys.stderr)
+    warnings = contact_warnings(language_model)
+    for warning in warnings:
+        tqdm.write(f"WARNING: {warning}", file=sys.stderr)
     pairs: list[dict[str, Any]] = []
     targets: list[dict[str, Any]] = []
     for record in tqdm(records.records, desc="contacts", unit="protein", disable=not sys.stderr.isatty()):
         try:
-            probabilities = predict_contacts(quantized, record.sequence)
+            probabilities = predict_contacts(quantized, record.sequence, even_so=even_so)
             _save_array(probabilities.astype(np.float32), output / f"{record.name}_contacts.npy")
             if plots:
-                plot_contacts(probabilities, record.name, output / f"{record.name}_contacts.png")
+                plot_contacts(probabilities, record.name, output / f"{record.name}_contacts.png", warnings)
         except ProtquantError as error:
             failures.append({"name": record.name, "header": record.header, "line": record.line, "error": str(error)})
             continue
@@ -138,6 +154,7 @@ def contacts_fasta(
                 "length": record.length,
                 "recipe": recipe.name,
                 **running.columns(),
+                "warnings": "; ".join(warnings),
                 "substitutions": "; ".join(record.substitutions),
             }
         )
@@ -145,7 +162,7 @@ def contacts_fasta(
         where = f"{records.path}, line {failure['line']}: {failure['header']!r}"
         tqdm.write(f"{where}: {failure['error']}", file=sys.stderr)
     table = write_table(pairs, output / TABLE, columns=["name", "i", "j", "probability"])
-    ran = ["execution", "kernels", "operations"]
+    ran = ["execution", "kernels", "operations", "warnings"]
     write_table(targets, output / TARGETS, columns=["name", "header", "length", "recipe", *ran, "substitutions"])
     if failures:
         write_table(failures, output / FAILURES)

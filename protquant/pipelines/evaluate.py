@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 
 from protquant.checkpoints import load, scheme_of
+from protquant.demo.memorized import notes_on_targets
 from protquant.errors import ProtquantError
 from protquant.models import ESM2, ESMFold
 from protquant.pipelines.calibration import calibration_sequences, quantize
@@ -159,7 +160,7 @@ def evaluate(
     if task == "language":
         notes = [describe_heldout(records, heldout, mask_every)]
     else:
-        notes = _structure_notes(models, references, structures)
+        notes = _structure_notes(references, structures)
     sequences = calibration_sequences(calibration)
     notes.append(f"Where a recipe freezes ranges, they were calibrated on {len(sequences)} sequences.")
     notes.append("Simulated execution quantizes and dequantizes in float: seconds say nothing about integer kernels.")
@@ -172,6 +173,8 @@ def evaluate(
         network = load(name, dtype=parse_dtype(dtype), device=device, keep_codes=keep_codes)
         evaluation.weights[name] = network.fingerprint
         model = scored.network(network, name)
+        remarks = notes_on_targets(model, [reference.sequence for reference in references], structures is None)
+        evaluation.notes += [remark for remark in remarks if references and remark not in evaluation.notes]
         if name in saved:
             scored.baseline = baselines.get(saved[name].float_fingerprint, {})
         for recipe in [saved[name].report.recipe] if name in saved else loaded:
@@ -255,16 +258,11 @@ def describe_heldout(records: Sequence[Record], heldout: Path | None, mask_every
     )
 
 
-def _structure_notes(models: Sequence[str], references: Sequence[Reference], structures: Path | None) -> list[str]:
+def _structure_notes(references: Sequence[Reference], structures: Path | None) -> list[str]:
     where = "the 50 chains that ship with protquant" if structures is None else str(structures)
     notes = [f"{len(references)} reference structures from {where}."]
     if structures is not None:
         notes.append("What is folded is the residues present in each file: gaps in a structure are closed up.")
-    if "demo" in models and structures is None:
-        notes.append(
-            "The demo model has memorized these 50 chains: its scores say what quantization takes away, "
-            "not how well it predicts."
-        )
     return notes
 
 

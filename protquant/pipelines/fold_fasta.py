@@ -1,7 +1,7 @@
 """A FASTA file to a folder of structures: batches, memory, failures, resuming."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 from tqdm import tqdm
 
 from protquant.checkpoints import load
+from protquant.demo.memorized import refuse_unknown
 from protquant.errors import ProtquantError
 from protquant.models import ESMFold
 from protquant.pipelines.batches import length_batches
@@ -38,6 +39,8 @@ from protquant.quant import needs_sequences
 __all__ = ["FoldRun", "fold_fasta"]
 
 TABLE, FAILURES = "predictions.csv", "failures.csv"
+# Raised when the files of a target say more than they did: targets that were done before are then folded again.
+_LAYOUT = 2
 
 
 @dataclass
@@ -94,13 +97,14 @@ def fold_fasta(
     calibration: Path | None = None,
     plots: bool = True,
     overwrite: bool = False,
+    even_so: bool = False,
 ) -> FoldRun:
     """Fold every record of a FASTA file.
 
     For each target `<name>.pdb`, `<name>.cif` (pLDDT, 0-100, in the B-factor column), `<name>_pae.json` (as the
     AlphaFold database has it) and `<name>.png` are written, and a row of `predictions.csv`, which lists all targets of
     the folder. A run that is repeated skips the targets that are done with the same settings. Notes go to standard
-    error.
+    error; a warning about a prediction goes there, to its row, its picture and both structure files.
 
     Parameters
     ----------
@@ -133,6 +137,9 @@ def fold_fasta(
         Whether to draw pLDDT and PAE.
     overwrite : bool
         Fold again what is done.
+    even_so : bool
+        Whether the demo model, quantized or not, folds sequences that it has not memorized, with a warning that the
+        result means nothing; otherwise these records are among the failures.
 
     Raises
     ------
@@ -169,14 +176,14 @@ def fold_fasta(
     }
     # By its weights: the model may be called by several names. Simulations have one kind of kernel.
     told = {"model"} if running.integer else {"model", "execution", "kernels"}
-    decisive = {name: value for name, value in run.settings.items() if name not in told}
+    decisive = {name: value for name, value in run.settings.items() if name not in told} | {"layout": _LAYOUT}
     prints = {
         record.name: fingerprint({**decisive, "header": record.header, "sequence": record.sequence})
         for record in records.records
     }
     known = {} if overwrite else manifest.entries
     pending = []
-    for record in records.records:
+    for record in records.records if even_so else _answerable(network, records, run):
         drawn = not plots or (record.name in known and f"{record.name}.png" in known[record.name].files)
         if record.name in known and drawn and manifest.is_done(record.name, prints[record.name]):
             run.skipped.append(record.name)
@@ -184,6 +191,7 @@ def fold_fasta(
             pending.append(record)
     if run.skipped:
         _note(f"{len(run.skipped)} of {len(records.records)} targets are done already with these settings")
+        _note_warnings(known[name].row for name in run.skipped)
     if pending:
         report = saved.report if saved else None
         if report is None:
@@ -206,6 +214,7 @@ def fold_fasta(
                         files = _write(outcome, output, plots)
                         row = _row(record, outcome, model, recipe.name, running, dtype)
                         manifest.record(record.name, record.header, prints[record.name], files, row)
+                        _note_warnings([row])
                     except ProtquantError as problem:
                         error = str(problem)
                 if error is not None:
@@ -285,6 +294,27 @@ def _row(
 
 def _rejected(record: Rejected) -> dict[str, Any]:
     return {"name": None, "header": record.header, "line": record.line, "error": f"{record.reason}; {record.remedy}"}
+
+
+def _answerable(model: ESMFold, records: Fasta, run: FoldRun) -> list[Record]:
+    """The records that the model may be asked for; the others become failures of the run."""
+    answerable = []
+    for record in records.records:
+        try:
+            refuse_unknown(model, record.sequence)
+            answerable.append(record)
+        except ProtquantError as error:
+            _note(f"{records.path}, line {record.line}: {record.header!r}: {error}")
+            run.failures.append(
+                {"name": record.name, "header": record.header, "line": record.line, "error": str(error)}
+            )
+    return answerable
+
+
+def _note_warnings(rows: Iterable[Mapping[str, Any]]) -> None:
+    for row in rows:
+        if row["warnings"]:
+            _note(f"{row['name']}: WARNING: {row['warnings']}")
 
 
 def _finish(run: FoldRun, records: Fasta, manifest: Manifest) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from protquant.demo.memorized import folding_warnings, refuse_unknown
 from protquant.errors import ProtquantError
 from protquant.models import ESMFold, encode_complexes
 from protquant.pipelines.batches import model_length
@@ -34,8 +35,11 @@ def fold(
     name: str = "protein",
     num_recycles: int | None = None,
     chunk_size: int | None = None,
+    even_so: bool = False,
 ) -> Prediction:
     """Fold one sequence; chains of a complex are joined by ':'.
+
+    Warnings of the prediction are logged too.
 
     Parameters
     ----------
@@ -45,18 +49,26 @@ def fold(
         How often the output goes through the trunk again; by default as the model was trained.
     chunk_size : int, optional
         Rows that triangle attention works on at a time, by default the most that fit: less memory, the same result.
+    even_so : bool
+        Whether the demo model folds a sequence that it has not memorized, with a warning that the result means nothing.
 
     Raises
     ------
     ProtquantError
-        If the sequence holds letters that are no residues or does not fit in memory, or the model is no folding model.
+        If the sequence holds letters that are no residues or does not fit in memory, the model is no folding model, or
+        it is the demo and has not memorized the sequence.
 
     Examples
     --------
-    >>> fold(load("demo"), "MKTAYIAKQRQISFVK").mean_plddt  # doctest: +SKIP
+    >>> fold(load("demo"), load_references(limit=1)[0].sequence).mean_plddt  # doctest: +SKIP
     """
     cleaned, _ = clean_sequence(sequence)
-    return fold_within_memory(model, [cleaned], [name], num_recycles=num_recycles, chunk_size=chunk_size)[0]
+    if not even_so:
+        refuse_unknown(check_folding_model(model), cleaned)
+    prediction = fold_within_memory(model, [cleaned], [name], num_recycles=num_recycles, chunk_size=chunk_size)[0]
+    for warning in prediction.warnings:
+        log.warning("%s: %s", name, warning)
+    return prediction
 
 
 def check_folding_options(num_recycles: int | None, chunk_size: int | None) -> None:
@@ -153,6 +165,7 @@ def fold_batch(
                 ptm=float(output.ptm[row]),
                 recycles=num_recycles,
                 provenance=provenance,
+                warnings=tuple(folding_warnings(model, sequence)),
             )
         )
     return predictions

@@ -14,6 +14,7 @@ import torch
 from tqdm import tqdm
 
 from protquant.checkpoints import load
+from protquant.demo.memorized import notes_on_targets
 from protquant.errors import ProtquantError
 from protquant.models import ESM2, ESMFold
 from protquant.pipelines.calibration import calibration_sequences, quantize
@@ -262,8 +263,6 @@ def compare_methods(
     if model is not None:
         asked.append(("folding", model, [StructureTask(references, num_recycles)]))
         notes.append(f"Folds of {Path(model).name}: {len(references)} of {where}. lDDT drift: 1 - lDDT to the float's.")
-        if model == "demo" and structures is None:
-            notes.append("The demo has memorized these chains: its scores say what quantization takes away, no more.")
     notes.append(f"Ranges, and all that steps look at, are of {len(sequences)} calibration sequences.")
     facts = {name: version(name) for name in ("protquant", "torch")}
     facts |= {"Python": platform.python_version(), "machine": platform.machine(), "seed": str(seed)}
@@ -271,6 +270,8 @@ def compare_methods(
     for part, name, tasks in asked:
         network = load(name, device=pick_device(cpu_only))
         scored = tasks[0].network(network, name)
+        if part == "folding":
+            notes += notes_on_targets(scored, [each.sequence for each in references], structures is None)
         identity = model_identity(network)
         work.append(
             (

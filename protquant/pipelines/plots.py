@@ -1,6 +1,7 @@
 """Pictures of predictions: pLDDT along the chain, PAE, contact maps, and what recipes cost."""
 
 import io
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,13 +28,25 @@ def save_figure(figure: Figure, path: Path) -> Path:
     return atomic_write(path, buffer.getvalue())
 
 
+def _warn(figure: Figure, warnings: Sequence[str]) -> None:
+    """Put warnings above the axes, as the title of the figure."""
+    if warnings:
+        width = int(12 * figure.get_figwidth())  # characters of that size
+        lines = [line for warning in warnings for line in textwrap.wrap(f"WARNING: {warning}", width)]
+        figure.suptitle("\n".join(lines), color="firebrick", fontsize=9)
+
+
 def _chain_ends(sequence: str) -> list[int]:
     return list(np.cumsum([len(chain) for chain in sequence.split(":")])[:-1])
 
 
 def prediction_figure(prediction: Prediction) -> Figure:
-    """PLDDT along the sequence, over AlphaFold DB's confidence bands, and the predicted aligned error."""
+    """PLDDT along the sequence, over AlphaFold DB's confidence bands, and the predicted aligned error.
+
+    The warnings are the title.
+    """
     figure = Figure(figsize=(10, 3.6), layout="constrained")
+    _warn(figure, prediction.warnings)
     line, matrix = figure.subplots(1, 2, width_ratios=(1.6, 1))
     bottom = 0
     for top, color in _CONFIDENCE:
@@ -60,7 +73,9 @@ def plot_prediction(prediction: Prediction, path: Path) -> Path:
 
 
 def contact_figure(
-    maps: Sequence[tuple[str, NDArray[np.floating[Any]]]], distances: NDArray[np.floating[Any]] | None = None
+    maps: Sequence[tuple[str, NDArray[np.floating[Any]]]],
+    distances: NDArray[np.floating[Any]] | None = None,
+    warnings: Sequence[str] = (),
 ) -> Figure:
     """Contact probabilities side by side; the true contacts, if known, in gray below the diagonal.
 
@@ -70,8 +85,11 @@ def contact_figure(
         Probabilities, 0-1.
     distances : ndarray, shape=(l, l), optional
         Distances between C-betas in angstrom.
+    warnings : sequence of str
+        Title of the figure.
     """
     figure = Figure(figsize=(4.2 * len(maps) + 0.6, 4), layout="constrained")
+    _warn(figure, warnings)
     axes = np.atleast_1d(figure.subplots(1, len(maps)))
     for axis, (title, probabilities) in zip(axes, maps, strict=True):
         shown = np.array(probabilities, dtype=float)
@@ -86,6 +104,8 @@ def contact_figure(
     return figure
 
 
-def plot_contacts(probabilities: NDArray[np.floating[Any]], title: str, path: Path) -> Path:
+def plot_contacts(
+    probabilities: NDArray[np.floating[Any]], title: str, path: Path, warnings: Sequence[str] = ()
+) -> Path:
     """Write one contact map as PNG."""
-    return save_figure(contact_figure([(title, probabilities)]), path)
+    return save_figure(contact_figure([(title, probabilities)], warnings=warnings), path)

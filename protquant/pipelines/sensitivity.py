@@ -10,6 +10,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from protquant.checkpoints import load
+from protquant.demo.memorized import notes_on_targets
 from protquant.errors import ProtquantError
 from protquant.models import ESM2, ESMFold
 from protquant.pipelines.calibration import calibration_sequences, gather_statistics
@@ -220,6 +221,8 @@ def sensitivity(
         f"Drift from the float model on {len(measured)} sequences: {where}.",
         "Each part alone, rounded to nearest, all else in float: drifts of several parts need not add up.",
     ]
+    if isinstance(network, ESMFold):
+        notes += notes_on_targets(network, measured, shipped=False)
     return Sensitivity(rows, measure.names, settings, notes)
 
 

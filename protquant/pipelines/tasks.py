@@ -237,7 +237,7 @@ class ContactTask(Task):
         return {"task": self.name, "targets": _digests(self.targets)}
 
     def score(self, model: ESM2, target: Reference, is_float: bool) -> dict[str, Any]:
-        probabilities = predict_contacts(model, target.sequence)
+        probabilities = predict_contacts(model, target.sequence, even_so=True)
         before = self.float_says(target, probabilities, is_float)
         return {
             "length": len(target),

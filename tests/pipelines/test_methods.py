@@ -152,11 +152,11 @@ def test_a_cell_that_breaks_is_a_row_and_the_others_go_on(given, tmp_path, monke
 
 
 def test_targets_that_fail_make_a_cell_partial(given, monkeypatch: pytest.MonkeyPatch):
-    def predict(model, sequence):
+    def predict(model, sequence, **options):
         calls.append(sequence)
         if len(calls) == 3:  # the first of the first cell, behind two of the float model
             raise ProtquantError("not finite")
-        return whole(model, sequence)
+        return whole(model, sequence, **options)
 
     calls: list[str] = []
     tasks = methods_module.ContactTask.score.__globals__

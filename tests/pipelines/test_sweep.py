@@ -23,7 +23,12 @@ def contacts_job(esm2_checkpoint: Path, structures_folder: Path) -> list[object]
 def test_jobs_share_what_the_float_model_says(contacts_job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     predict = import_module("protquant.pipelines.tasks").predict_contacts
     calls = []
-    monkeypatch.setattr("protquant.pipelines.tasks.predict_contacts", lambda *a: calls.append(a) or predict(*a))
+
+    def counting(*given, **options):
+        calls.append(given)
+        return predict(*given, **options)
+
+    monkeypatch.setattr("protquant.pipelines.tasks.predict_contacts", counting)
     for number, quant in enumerate(("w8", "w4")):
         (tmp_path / quant).mkdir()
         record = run_job(job(*contacts_job, f"quant={quant}"), tmp_path / quant, tmp_path / "float")

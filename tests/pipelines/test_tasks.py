@@ -75,11 +75,11 @@ def test_what_the_float_model_could_not_do_is_no_drift_of_zero(
     spoiled = load_references(structures_folder)[0]
     calls = []
 
-    def fail_at_first(model, sequence):
+    def fail_at_first(model, sequence, **options):
         calls.append(sequence)
         if calls == [spoiled.sequence]:
             raise ProtquantError("out of memory")
-        return predict(model, sequence)
+        return predict(model, sequence, **options)
 
     predict = tasks_module.predict_contacts
     monkeypatch.setattr(tasks_module, "predict_contacts", fail_at_first)

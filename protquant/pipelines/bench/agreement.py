@@ -1,5 +1,6 @@
 """`protquant bench agreement`: how far integers are from the simulation of a recipe, and both are from float."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from tqdm import tqdm
 
 from protquant.checkpoints import load
+from protquant.demo.memorized import notes_on_targets
 from protquant.errors import ProtquantError
 from protquant.integer import to_integer
 from protquant.models import ESMFold
@@ -85,10 +87,12 @@ def measure_agreement(
     def traces(folding: ESMFold) -> list[np.ndarray]:
         found = []
         for reference in references:
-            found.append(ca_trace(fold(folding, reference.sequence, num_recycles=num_recycles)))
+            found.append(ca_trace(fold(folding, reference.sequence, num_recycles=num_recycles, even_so=True)))
             bar.update()
         return found
 
+    for note in notes_on_targets(network, [each.sequence for each in references], shipped=structures is None):
+        tqdm.write(note, file=sys.stderr)
     rows = list[dict[str, Any]]()
     with bar:
         floats = traces(network)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from protquant.checkpoints import load
+from protquant.demo.memorized import notes_on_targets
 from protquant.errors import ProtquantError
 from protquant.models import ESMFold
 from protquant.pipelines.bench.agreement import ca_trace
@@ -116,6 +117,7 @@ def bench_fold(
         "x: how many times as fast, the median of ratios round by round (quartiles).",
         "deviation: CA-RMSD to the float32 prediction, in angstrom.",
     ]
+    notes += notes_on_targets(network, [sequence], shipped=False)
     for name, found in facts["integers against simulation"].items():
         if found is not None:
             notes.append(
@@ -143,7 +145,7 @@ class _Folds:
 
 
 def _fold(model: ESMFold, sequence: str, num_recycles: int | None) -> Prediction:
-    return fold(model, sequence, num_recycles=num_recycles)
+    return fold(model, sequence, num_recycles=num_recycles, even_so=True)
 
 
 def _simulated(recipe: Recipe) -> str:
