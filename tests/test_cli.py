@@ -136,7 +136,7 @@ def test_tables_are_for_people(fasta, esmfold_checkpoint, esm2_checkpoint, struc
         "evaluate": run("evaluate", "-m", esmfold_checkpoint, "-q", "w8", "--structures", structures_folder),
     }
     assert {name: result.exit_code for name, result in shown.items()} == dict.fromkeys(shown, 0)
-    assert "pLDDT" in shown["fold"].stdout
+    assert all(heading in shown["fold"].stdout for heading in ("pLDDT", "CA-CA off", "clashes/1000", "warnings"))
     assert "tm_score" in shown["score"].stdout
     assert "trunk.blocks.1.pair_transition.down_proj.weight" in shown["inspect"].stdout
     assert "w8a8-pwlq" in shown["recipes"].stdout

@@ -83,18 +83,8 @@ def fold(
     if as_json:
         print_json(run.to_dict())
     elif run.rows:
-        columns = [
-            "name",
-            "length",
-            "chains",
-            "mean_plddt",
-            "ptm",
-            "recycles",
-            "recipe",
-            "execution",
-            "kernels",
-            "warnings",
-        ]
+        columns = ["name", "length", "chains", "mean_plddt", "ptm", "ca_outliers", "clashes", "recycles"]
+        columns += ["recipe", "execution", "kernels", "warnings"]
         print_table(run.rows, columns, str(output))
     if run.failures:
         raise typer.Exit(SOME_FAILED if run.rows else BAD_INPUT)

@@ -160,7 +160,8 @@ def demo(
     if as_json:
         print_json({"fold": run.to_dict(), "evaluation": result.to_dict()})
     else:
-        print_table(run.rows, ["name", "length", "chains", "mean_plddt", "ptm", "recipe"], f"folded into {output}")
+        columns = ["name", "length", "chains", "mean_plddt", "ptm", "ca_outliers", "clashes", "recipe"]
+        print_table(run.rows, columns, f"folded into {output}")
         _print_evaluation(result)
     if run.failures:
         raise typer.Exit(SOME_FAILED)

@@ -45,6 +45,8 @@ _HEADINGS = {
     "plddt": "pLDDT",
     "mean_plddt": "pLDDT",
     "ptm": "pTM",
+    "ca_outliers": "CA-CA off",
+    "clashes": "clashes/1000",
     "plddt_error": "pLDDT error",
     "tm_to_float": "TM to float",
     "lddt_drift": "lDDT drift",

@@ -2,6 +2,7 @@
 
 import io
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,9 @@ def contacts_fasta(
                 "name": record.name,
                 "header": record.header,
                 "length": record.length,
+                "version": version("protquant"),
+                "model": model,
+                "model_fingerprint": network.fingerprint,
                 "recipe": recipe.name,
                 **running.columns(),
                 "warnings": "; ".join(warnings),
@@ -166,8 +170,9 @@ def contacts_fasta(
         where = f"{records.path}, line {failure['line']}: {failure['header']!r}"
         tqdm.write(f"{where}: {failure['error']}", file=sys.stderr)
     table = write_table(pairs, output / TABLE, columns=["name", "i", "j", "probability"])
-    ran = ["execution", "kernels", "operations", "warnings"]
-    write_table(targets, output / TARGETS, columns=["name", "header", "length", "recipe", *ran, "substitutions"])
+    made_by = ["version", "model", "model_fingerprint", "recipe", "execution", "kernels", "operations"]
+    columns = ["name", "header", "length", *made_by, "warnings", "substitutions"]
+    write_table(targets, output / TARGETS, columns=columns)
     if failures:
         write_table(failures, output / FAILURES)
     else:

@@ -1,6 +1,7 @@
 """Sequences to predictions."""
 
 import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from protquant.models import ESMFold, encode_complexes
 from protquant.pipelines.batches import model_length
 from protquant.pipelines.memory import is_out_of_memory, plan_memory
 from protquant.proteins import Prediction, Provenance, atoms_from_atom37, clean_sequence
+from protquant.scores import measure_geometry
 
 __all__ = [
     "check_folding_model",
@@ -152,20 +154,26 @@ def fold_batch(
         positions = output.positions[row, residues].float().cpu().numpy()
         if not np.isfinite(positions).all():
             raise ProtquantError(f"{name}: the predicted coordinates are not finite; fold it with --dtype float32")
+        pae, ptm = output.pae[row][residues][:, residues].float().cpu().numpy(), float(output.ptm[row])
+        if not np.isfinite(pae).all() or not math.isfinite(ptm):
+            raise ProtquantError(f"{name}: the predicted aligned error is not finite; fold it with --dtype float32")
         plddt = output.plddt[row, residues].float().cpu().numpy()
         mask = output.atom_mask[row, residues].cpu().numpy()
+        atoms = atoms_from_atom37(positions, mask, sequence, plddt)
+        geometry = measure_geometry(atoms)
         predictions.append(
             Prediction(
                 name=name,
                 header=name if headers is None else headers[row],
                 sequence=sequence,
-                atoms=atoms_from_atom37(positions, mask, sequence, plddt),
+                atoms=atoms,
                 plddt=plddt[:, _CA],
-                pae=output.pae[row][residues][:, residues].float().cpu().numpy(),
-                ptm=float(output.ptm[row]),
+                pae=pae,
+                ptm=ptm,
                 recycles=num_recycles,
                 provenance=provenance,
-                warnings=tuple(folding_warnings(model, sequence)),
+                geometry=geometry.row(),
+                warnings=(*folding_warnings(model, sequence), *geometry.warnings()),
             )
         )
     return predictions

@@ -7,6 +7,7 @@ from protquant.scores.contacts import (
     probability_drift,
 )
 from protquant.scores.gdt import gdt_ts
+from protquant.scores.geometry import Geometry, measure_geometry
 from protquant.scores.language import logit_kl, masked_accuracy, negative_log_likelihood, pseudo_perplexity
 from protquant.scores.lddt import lddt_ca, lddt_ca_per_residue
 from protquant.scores.match import match_residues
@@ -20,6 +21,7 @@ __all__ = [
     "CONTACT_BANDS",
     "CONTACT_DEPTHS",
     "CONTACT_DISTANCE",
+    "Geometry",
     "StructureScores",
     "Superposition",
     "TMResult",
@@ -31,6 +33,7 @@ __all__ = [
     "logit_kl",
     "masked_accuracy",
     "match_residues",
+    "measure_geometry",
     "negative_log_likelihood",
     "plddt_correlation",
     "plddt_error",

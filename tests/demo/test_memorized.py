@@ -65,7 +65,7 @@ def test_a_chain_that_lacks_one_residue_is_another_sequence(demo: ESMFold, chain
 
 
 def test_sequences_are_compared_as_they_are_folded(demo: ESMFold, chain: str):
-    assert fold(demo, f" {chain.lower()}*", num_recycles=0).warnings == ()
+    assert not any("memorized" in warning for warning in fold(demo, f" {chain.lower()}*", num_recycles=0).warnings)
 
 
 def test_asked_all_the_same_it_answers_with_a_warning(demo: ESMFold, caplog: pytest.LogCaptureFixture):

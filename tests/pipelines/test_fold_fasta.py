@@ -197,6 +197,30 @@ def test_a_record_that_overflows_does_not_take_its_batch_along(fold_text, tmp_pa
     assert not (tmp_path / "out" / "b.pdb").exists()
 
 
+def test_an_aligned_error_that_overflows_is_a_failure(fold_text, monkeypatch):
+    forward = ESMFold.forward
+
+    def overflowing(self, *args, **settings):
+        output = forward(self, *args, **settings)
+        output.pae_logits[:] = torch.nan
+        return output
+
+    monkeypatch.setattr(ESMFold, "forward", overflowing)
+    assert "aligned error is not finite" in fold_text(">a\nMKTAY\n").failures[0]["error"]
+
+
+def test_geometry_and_its_warnings_are_in_the_row_the_document_and_the_notes(fold_text, tmp_path: Path, capsys):
+    run = fold_text(">a\nMKTAYIAKQR\n")  # by weights drawn at random, whose chains are torn
+    (row,) = table(tmp_path / "out" / "predictions.csv")
+    (told,) = run.to_dict()["predictions"]
+    for column in ("ca_outliers", "cis_prolines", "clashes"):
+        assert float(row[column]) == pytest.approx(told[column])
+    assert told["ca_outliers"] > 0.5
+    assert row["warnings"] == told["warnings"]
+    assert "distorted backbone" in row["warnings"]
+    assert f"a: WARNING: {row['warnings']}" in capsys.readouterr().err
+
+
 def test_a_record_too_long_for_the_memory_does_not_take_the_others_along(fold_text, monkeypatch, esmfold):
     enough_for_40 = memory.plan_memory(esmfold, 40, chunk_size=1, available=2**60).activations
     monkeypatch.setattr(memory, "available_bytes", lambda _device: enough_for_40)

@@ -17,7 +17,7 @@ from protquant.integer import to_integer
 from protquant.models import ESMFold
 from protquant.pipelines.bench.integer_runs import check_backend
 from protquant.pipelines.calibration import calibration_sequences, quantize
-from protquant.pipelines.folding import check_folding_model, check_folding_options, fold
+from protquant.pipelines.folding import check_folding_model, check_folding_options, fold_within_memory
 from protquant.proteins import Prediction
 from protquant.quant import load_recipe
 from protquant.scores import rmsd_ca, tm_score
@@ -87,7 +87,8 @@ def measure_agreement(
     def traces(folding: ESMFold) -> list[np.ndarray]:
         found = []
         for reference in references:
-            found.append(ca_trace(fold(folding, reference.sequence, num_recycles=num_recycles, even_so=True)))
+            given = ([reference.sequence], [reference.name])
+            found.append(ca_trace(fold_within_memory(folding, *given, num_recycles=num_recycles)[0]))
             bar.update()
         return found
 

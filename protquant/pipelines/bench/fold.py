@@ -21,7 +21,7 @@ from protquant.pipelines.bench.report import BenchReport, Section
 from protquant.pipelines.bench.setting import computing_with, finish_on
 from protquant.pipelines.calibration import calibration_sequences, quantize
 from protquant.pipelines.example import example_fasta
-from protquant.pipelines.folding import check_folding_model, check_folding_options, fold
+from protquant.pipelines.folding import check_folding_model, check_folding_options, fold_within_memory
 from protquant.proteins import Prediction, read_fasta
 from protquant.quant import Recipe, load_recipe
 from protquant.scores import rmsd_ca, tm_score
@@ -145,7 +145,7 @@ class _Folds:
 
 
 def _fold(model: ESMFold, sequence: str, num_recycles: int | None) -> Prediction:
-    return fold(model, sequence, num_recycles=num_recycles, even_so=True)
+    return fold_within_memory(model, [sequence], ["protein"], num_recycles=num_recycles)[0]
 
 
 def _simulated(recipe: Recipe) -> str:
