@@ -13,6 +13,7 @@ from protquant.kernels.cpu.features import Features, features
 from protquant.kernels.cpu.linear import CPULinear
 from protquant.kernels.cpu.piecewise import decode_bytes, encode_bytes
 from protquant.kernels.cpu.quantize import on_grid, quantize, quantize_static
+from protquant.kernels.cpu.triangle_product import float_triangle_product
 from protquant.kernels.operands import Activation, Codes8, Grid, IntegerWeight, TokenGrid
 from protquant.kernels.reference.piecewise_bytes import ByteGrid
 
@@ -45,7 +46,7 @@ class CPUBackend(Backend):
     def __init__(self, can: Features | None = None) -> None:
         super().__init__()
         self.can = can or features()
-        self._spaces: dict[torch.dtype, Tensor] = {}
+        self._spaces: dict[tuple[str, torch.dtype], Tensor] = {}
 
     @property
     def tile_tokens(self) -> int:
@@ -72,7 +73,7 @@ class CPUBackend(Backend):
         activation: Activation = "none",
         outs: Sequence[tuple[Grid, int]] = (),
     ) -> Linear:
-        return CPULinear(weight, grid, activation, outs, self.can.product)
+        return CPULinear(weight, grid, activation, outs, self.can)
 
     def open(self, layer: Linear) -> Linear:
         return _own(layer).opened()
@@ -139,19 +140,17 @@ class CPUBackend(Backend):
         # Codes lie in -128 .. 127 here: 128 below the unsigned ones.
         a_zero, b_zero = (grid.unsigned.zero - 128 for grid in grids)
         channels, count, length = a.shape[0], a.shape[1], right.shape[1]
-        if self.can.int_mm and count > 16:  # what torch._int_mm asks for
-            self.calls["triangle_product", "int_mm"] += 1
-            total = self._space(torch.int32, channels * count * length).view(channels, count, length)
-            for rows_of, columns_of, out in zip(a.unbind(), b.unbind(), total.unbind(), strict=True):
-                torch._int_mm(rows_of, columns_of, out=out)  # noqa: SLF001
-        else:
-            self.calls["triangle_product", "float"] += 1
-            total = torch.bmm(a.float(), b.float())
+        if not self.can.int_mm or count <= 16:  # torch._int_mm asks for more
+            self.calls["triangle_product", "float32"] += 1
+            return float_triangle_product(a, b, (a_zero, b_zero), self._space)
+        self.calls["triangle_product", "int_mm"] += 1
+        total = self._space("product", torch.int32, channels * count * length).view(channels, count, length)
+        for rows_of, columns_of, out in zip(a.unbind(), b.unbind(), total.unbind(), strict=True):
+            torch._int_mm(rows_of, columns_of, out=out)  # noqa: SLF001
         if b_zero:
-            total -= a.sum(2, dtype=torch.int32).mul_(b_zero)[:, :, None].to(total.dtype)
+            total -= a.sum(2, dtype=torch.int32).mul_(b_zero)[:, :, None]
         if a_zero:
-            sums = b.sum(1, dtype=torch.int32).sub_(b_zero * a.shape[2]).mul_(a_zero)
-            total -= sums[:, None, :].to(total.dtype)
+            total -= b.sum(1, dtype=torch.int32).sub_(b_zero * a.shape[2]).mul_(a_zero)[:, None, :]
         return total
 
     def product_tokens(
@@ -161,7 +160,7 @@ class CPUBackend(Backend):
         # power of two apart, as they would be in the way of one another in the cache.
         some = product[:, rows]
         channels, tokens = len(some), some.shape[1] * some.shape[2]
-        by_channel = self._space(torch.float32, channels * (tokens + _APART)).view(channels, -1)[:, :tokens]
+        by_channel = self._space("tokens", torch.float32, channels * (tokens + _APART)).view(channels, -1)[:, :tokens]
         by_channel.unflatten(1, some.shape[1:]).copy_(some)
         return by_channel.T.contiguous().mul_(grids[0].scale * grids[1].scale)
 
@@ -199,19 +198,20 @@ class CPUBackend(Backend):
             zeros, v_scale = (q_grid.zero, k_grid.zero, v_grid.zero), v_grid.scale
         if isinstance(qkv, Codes8) and self.can.bfloat16:
             self.calls["attention", "bfloat16"] += 1
-            space = partial(self._space, torch.bfloat16)
+            space = partial(self._space, "attention", torch.bfloat16)
             return attend_bfloat16(qkv.data, zeros, heads, length, (scale, v_scale), bias, mask, space)
         self.calls["attention", "float32"] += 1
         data = qkv.data if isinstance(qkv, Codes8) else qkv
         out = attend_float32(data, (zeros[0], zeros[2]), heads, length, scale, bias, mask)
         return out if v_scale == 1 else out.mul_(v_scale)
 
-    def _space(self, dtype: torch.dtype, elements: int) -> Tensor:
+    def _space(self, name: str, dtype: torch.dtype, elements: int) -> Tensor:
         """Memory that is kept from call to call: to get tens of megabytes anew costs more than a product does."""
-        if dtype not in self._spaces or len(self._spaces[dtype]) < elements:
+        kept = self._spaces.get((name, dtype))
+        if kept is None or len(kept) < elements:
             with torch.inference_mode(False):  # or nobody outside of that mode could write to it
-                self._spaces[dtype] = torch.empty(elements, dtype=dtype)
-        return self._spaces[dtype][:elements]
+                kept = self._spaces[name, dtype] = torch.empty(elements, dtype=dtype)
+        return kept[:elements]
 
 
 def _own(layer: Linear) -> CPULinear:

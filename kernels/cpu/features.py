@@ -1,15 +1,30 @@
-"""What this CPU can do, found out by trying: versions and names of processors tell little."""
+"""What multiplies codes on this CPU: found by trying whether a product is exact, and by timing it.
 
+Names of processors and versions of libraries do not tell: a product may be there and saturate, or be right and a
+hundred times as slow as float32. What is tried takes a few milliseconds, once per process.
+"""
+
+import time
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
+from torch import Tensor
 
-__all__ = ["Features", "IntegerProduct", "features"]
+__all__ = ["Features", "IntegerProduct", "exact_products", "features", "has_exact_int_mm"]
 
 IntegerProduct = Literal["onednn", "onednn, 7 bits", "float"]
+
+_MUCH_SLOWER = 4.0
+"""Integers are given up where float32 takes less than a quarter of their time: float32 comes with more passes over
+memory, which are not timed here, and the slow paths at stake take 20 to 100 times as long."""
+_ROUNDS = 5
+_HOPELESS = 8.0
+"""So many times too slow, a product is not timed again: no noise is as large."""
 
 
 @dataclass(frozen=True)
@@ -19,11 +34,11 @@ class Features:
     Attributes
     ----------
     product : str
-        `onednn`: unsigned by signed bytes, exactly. `onednn, 7 bits`: exactly where weights have seven bits, as on
-        CPUs without VNNI, whose sums of two products saturate at 16 bits: weights go in two parts, at half the speed.
-        `float`: neither; codes are multiplied as float32.
+        Of linear layers. `onednn`: oneDNN's product of unsigned by signed bytes. `onednn, 7 bits`: the same with
+        weights in two parts of at most seven bits, for CPUs without VNNI, on which sums of two products of whole bytes
+        saturate at 16 bits. `float`: codes are multiplied as float32.
     int_mm : bool
-        Whether `torch._int_mm` multiplies signed bytes exactly.
+        Whether `torch._int_mm` multiplies signed bytes; if not, they are multiplied as float32.
     bfloat16 : bool
         Whether products of bfloat16 are faster than those of float32. Integers up to 256 are exact in it.
     """
@@ -35,43 +50,96 @@ class Features:
 
 @cache
 def features() -> Features:
-    """Try the products that torch has; the answer is kept."""
-    return Features(_integer_product(), _has_int_mm(), _has_bfloat16())
+    """Choose the fastest exact products that this CPU and this build of torch have; the answer is kept."""
+    with _one_thread():
+        product = next(name for name in exact_products() if name == "float" or not _is_slow(name))
+        return Features(product, has_exact_int_mm() and not _is_int_mm_slow(), _is_bfloat16_fast())
 
 
-def _integer_product() -> IntegerProduct:
-    # The largest products there are, many in a row: what saturates, does so here.
-    x = torch.full((16, 64), 255, dtype=torch.uint8)
-    for largest, answer in ((127, "onednn"), (64, "onednn, 7 bits")):
-        weight = torch.full((16, 64), largest, dtype=torch.int8)
-        weight[1::2] = -largest
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                packed = torch.ops.onednn.qlinear_prepack(weight, None)
-                y = torch.ops.onednn.qlinear_pointwise(
-                    x, 1.0, 0, packed, torch.ones(16), torch.zeros(16, dtype=torch.int32), None,
-                    1.0, 0, torch.float32, "none", [], "",
-                )  # fmt: skip
-        except (RuntimeError, AttributeError, NotImplementedError):
-            return "float"
-        if torch.equal(y, (x.double() @ weight.double().T).float()):
-            return answer  # type: ignore[return-value]
-    return "float"
+@cache
+def exact_products() -> tuple[IntegerProduct, ...]:
+    """Products of linear layers whose sums are exact on this CPU: one pass over the weight first, float32 last."""
+    return tuple(name for name in get_args(IntegerProduct) if name == "float" or _is_exact(name))
 
 
-def _has_int_mm() -> bool:
-    x = torch.full((32, 64), -128, dtype=torch.int8)
-    weight = torch.full((32, 64), 127, dtype=torch.int8)
+@cache
+def has_exact_int_mm() -> bool:
+    """Whether sums of `torch._int_mm` are exact on this CPU: without VNNI they saturate."""
+    # Every pair of extremes, alone and mixed: what saturates does so at some of them only.
+    ends = torch.tensor([[-128, -128], [127, 127], [-128, 127], [127, -128]], dtype=torch.int8)
+    x = ends.repeat(8, 32)
     try:
-        return torch.equal(torch._int_mm(x, weight.T), (x.long() @ weight.long().T).int())  # noqa: SLF001
+        return torch.equal(torch._int_mm(x, x.T), (x.long() @ x.long().T).int())  # noqa: SLF001
     except (RuntimeError, AttributeError, NotImplementedError):
         return False
 
 
-def _has_bfloat16() -> bool:
+def _is_exact(product: IntegerProduct) -> bool:
+    low, high = (-64, 64) if product == "onednn, 7 bits" else (-128, 127)
+    x = torch.full((16, 64), 255, dtype=torch.uint8)
+    x[1::2, ::2] = 0
+    weight = torch.tensor([[low, low], [high, high], [low, high], [high, low]], dtype=torch.int8).repeat(4, 32)
     try:
-        # oneDNN takes bfloat16 on every CPU with AVX512, and is slow where there are no instructions for it.
-        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())  # noqa: SLF001
-    except (RuntimeError, AttributeError):
+        return torch.equal(_onednn(x, weight)(), (x.double() @ weight.double().T).float())
+    except (RuntimeError, AttributeError, NotImplementedError):
         return False
+
+
+def _onednn(x: Tensor, weight: Tensor) -> Callable[[], Tensor]:
+    """A product of codes, summed in integers and given in float32."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        packed = torch.ops.onednn.qlinear_prepack(weight, None)
+    scale, zero = torch.ones(len(weight)), torch.zeros(len(weight), dtype=torch.int32)
+    none = (None, 1.0, 0, torch.float32, "none", [], "none")
+    return lambda: torch.ops.onednn.qlinear_pointwise(x, 1.0, 0, packed, scale, zero, *none)
+
+
+def _is_slow(product: IntegerProduct) -> bool:
+    x = torch.full((256, 128), 100, dtype=torch.uint8)
+    weight = torch.full((128, 128), 50, dtype=torch.int8)
+    part = _onednn(x, weight)
+    parts = 2 if product == "onednn, 7 bits" else 1
+
+    def integers() -> None:
+        for _ in range(parts):
+            part()
+
+    return _is_slower(integers, lambda: x.float() @ weight.float().T, _MUCH_SLOWER)
+
+
+def _is_int_mm_slow() -> bool:
+    x = torch.full((128, 128), 100, dtype=torch.int8)
+    return _is_slower(lambda: torch._int_mm(x, x), lambda: x.float() @ x.float(), _MUCH_SLOWER)  # noqa: SLF001
+
+
+def _is_bfloat16_fast() -> bool:
+    # Between 2 and 4 times as fast with instructions for it, where it was tried; half as fast to a hundredth without.
+    x = torch.ones(128, 512)
+    rounded = x.bfloat16()
+    return not _is_slower(lambda: rounded @ rounded.mT, lambda: x @ x.mT, 1.0)
+
+
+def _is_slower(candidate: Callable[[], object], other: Callable[[], object], times: float) -> bool:
+    """Whether `candidate` takes more than `times` as long as `other`: the best of a few rounds, by turns."""
+    best = [float("inf"), float("inf")]
+    for round_number in range(1 + _ROUNDS):
+        for index, run in enumerate((candidate, other)):
+            started = time.thread_time()
+            run()
+            if round_number:  # In the first, oneDNN compiles.
+                best[index] = min(best[index], time.thread_time() - started)
+        if round_number and best[0] > _HOPELESS * times * best[1]:
+            break
+    return best[0] > times * best[1]
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute with one thread, whose own time does not count what other processes take of the CPU."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

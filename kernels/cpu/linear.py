@@ -1,30 +1,34 @@
 """Linear layers on codes by oneDNN's int8 product, with what follows fused into it.
 
 A weight is used in parts, whose products are added: one, as a rule; one per group where neighbors in a row have scales
-of their own; two where the product of whole bytes saturates. Weights of four bits are unpacked by `opened`, for as long
-as they are needed.
+of their own; two where the product of whole bytes saturates. Weights that are kept in fewer bytes than their parts
+take (four bits, or two parts of a byte each) are unpacked by `opened`, for as long as they are needed.
 """
 
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int8, UInt8
+from jaxtyping import Float, Int, Int8, UInt8
 from torch import Tensor
 
 from protquant.kernels.backend import Linear
-from protquant.kernels.cpu.features import IntegerProduct
+from protquant.kernels.cpu.features import Features
 from protquant.kernels.cpu.quantize import quantize_static
 from protquant.kernels.operands import Activation, Codes8, Grid, IntegerWeight, TokenGrid
 
 __all__ = ["CPULinear"]
 
+_STEPS = Grid(1.0, 0, 0, 255)
+"""The grid of what counts its steps already."""
+
 
 @dataclass(frozen=True)
 class _Part:
-    """Columns of the weight, and the product that they go into."""
+    """Columns of the weight as oneDNN has packed them, and the scale of each output of their product."""
 
     columns: slice
     packed: Tensor
@@ -36,8 +40,8 @@ class CPULinear(Linear):
 
     Parameters
     ----------
-    product : str
-        Of `features()`.
+    can : Features
+        What the CPU multiplies codes by.
     """
 
     def __init__(
@@ -46,36 +50,37 @@ class CPULinear(Linear):
         grid: Grid | TokenGrid,
         activation: Activation,
         outs: Sequence[tuple[Grid, int]],
-        product: IntegerProduct,
+        can: Features,
     ) -> None:
         super().__init__(weight, activation, outs)
-        self.grid, self.product = grid, product
-        self._bytes = weight.nbytes
-        self._no_zeros = torch.zeros(weight.out_features, dtype=torch.int32)
+        self.grid, self.can = grid, can
         self._row_sums = None if isinstance(grid, Grid) else _row_sums(weight)
         # What multiplies codes of rows with scales of their own takes them as they are.
         self._in_scale, self._in_zero = (grid.scale, grid.unsigned.zero) if isinstance(grid, Grid) else (1.0, 0)
-        # Half of the scale and the bias, for tanh(y / 2).
-        self._half = 0.5 * weight.step_scale[:, 0], None if weight.bias is None else 0.5 * weight.bias
-        # Codes of all outputs in one pass, whatever their grids: a grid's scale goes into that of the weight.
+        # Codes of all outputs in one pass, whatever their grids: outputs are counted in steps of their grids.
         grids = [grid.unsigned for grid, count in self.outs for _ in range(count)]
+        self._per_step = self._shift = None
         if grids:
             out_scale, out_zero = torch.tensor([(grid.scale, float(grid.zero)) for grid in grids]).T
-            shift = out_zero if weight.bias is None else weight.bias / out_scale + out_zero
-            self._to_codes = (weight.step_scale[:, 0] / out_scale).contiguous(), shift.contiguous()
+            self._per_step = out_scale.reciprocal()
+            self._shift = out_zero.contiguous() if weight.bias is None else weight.bias / out_scale + out_zero
         self._parts: list[_Part] | None = None
         self._steps: Tensor | None = None
-        if weight.kind == "int8":
+        self._in_two = can.product == "onednn, 7 bits" and _saturates(weight, grid)
+        if weight.kind == "int8" and not self._in_two:
             self._open()
-            if product != "float":  # What oneDNN has packed is all that is needed.
+            if can.product != "float":  # What oneDNN has packed is all that is needed.
                 self.weight = replace(weight, codes=weight.codes.to("meta"))
 
     @property
     def nbytes(self) -> int:
-        return self._bytes
+        packed = [] if self._parts is None else [torch.ops.mkldnn._nbytes(part.packed) for part in self._parts]  # noqa: SLF001
+        tables = (self.weight.scale, self.weight.zero, self._row_sums, self._per_step, self._shift)
+        codes = 0 if self.weight.codes.is_meta else self.weight.codes.nbytes
+        return codes + sum(packed) + sum(table.nbytes for table in tables if table is not None)
 
     def opened(self) -> "CPULinear":
-        """The layer itself, or a copy of it with its four-bit weight unpacked."""
+        """The layer itself where it is ready to multiply, or a copy of it with its weight unpacked."""
         if self._parts is not None or self._steps is not None:
             return self
         other = object.__new__(CPULinear)
@@ -85,71 +90,67 @@ class CPULinear(Linear):
 
     def _open(self) -> None:
         steps, weight = self.weight.steps(), self.weight
-        if self.product == "float":
+        if self.can.product == "float":
             self._steps = steps
             return
         size = weight.group_size or weight.in_features
         self._parts = []
         for index, group in enumerate(steps.split(size, 1)):
-            columns, scale = (
-                slice(index * size, index * size + group.shape[1]),
-                weight.step_scale[:, index].contiguous(),
-            )
-            if self.product == "onednn":
-                self._parts.append(_Part(columns, _packed(group), scale))
-            else:
+            columns = slice(index * size, index * size + group.shape[1])
+            scale = weight.step_scale[:, index].contiguous()
+            if self._in_two:
                 self._parts += [
                     _Part(columns, _packed(group >> 1), 2 * scale),
                     _Part(columns, _packed(group & 1), scale),
                 ]
+            else:
+                self._parts.append(_Part(columns, _packed(group), scale))
 
     @property
     def is_fused(self) -> bool:
-        """Whether scales, bias, activation and output codes are all part of one product."""
-        return self._parts is not None and len(self._parts) == 1 and isinstance(self.grid, Grid) and not self._has_zero
+        """Whether scales, zero points and bias are part of oneDNN's products."""
+        return self._parts is not None and isinstance(self.grid, Grid) and not self._has_zero
+
+    @property
+    def _is_single(self) -> bool:
+        """Whether all that follows can be part of it, as there is one product."""
+        return self.is_fused and self._parts is not None and len(self._parts) == 1
 
     @property
     def _has_zero(self) -> bool:
         return self.weight.kind == "int8" and self.weight.zero is not None
 
-    @property
-    def _only(self) -> _Part:
-        assert self._parts is not None
-        return self._parts[0]
-
     def to_float(self, x: Codes8, dtype: torch.dtype) -> Float[Tensor, "m n"]:
         """Outputs, in `dtype`."""
-        if self.is_fused:
-            only = self._only
-            return self._product(x.data, only.packed, only.scale, self.weight.bias, dtype=dtype, post=self.activation)
+        if self._is_single and self._writes(dtype):
+            return self._fused(x, dtype=dtype, post=self.activation)
+        if self.is_fused and self.activation in ("none", "relu"):
+            return self._fused(x, post=self.activation).to(dtype)
         return self._activated(self._sum(x)).to(dtype)
 
     def tanh_half(self, x: Codes8, dtype: torch.dtype) -> Float[Tensor, "m n"]:
         """tanh(y / 2) of the outputs y: twice their sigmoid, less 1. oneDNN fuses the one and not the other."""
-        if self.is_fused:
-            scale, bias = self._half
-            return self._product(x.data, self._only.packed, scale, bias, dtype=dtype, post="tanh")
-        return self._sum(x).mul_(0.5).tanh_().to(dtype)
+        if self._is_single and self._writes(dtype):
+            return self._fused(x, 0.5, dtype=dtype, post="tanh")
+        half = self._fused(x, 0.5) if self.is_fused else self._sum(x).mul_(0.5)
+        return half.tanh_().to(dtype)
 
     def add_to(self, x: Codes8, residual: Float[Tensor, "m n"]) -> Float[Tensor, "m n"]:
         """Add the outputs to `residual`, in place."""
-        if self.is_fused and self.activation == "none" and residual.is_contiguous():
-            only, bias = self._only, self.weight.bias
-            return self._product(x.data, only.packed, only.scale, bias, dtype=residual.dtype, total=residual)
-        return residual.add_(self._activated(self._sum(x)))
+        # What is kept in 16 bits is rounded once, not at every part.
+        fits = residual.dtype == torch.float32 or (self._is_single and self._writes(residual.dtype))
+        if self.is_fused and self.activation == "none" and residual.is_contiguous() and fits:
+            return self._fused(x, dtype=residual.dtype, total=residual)
+        return residual.add_(self.to_float(x, torch.float32))
 
     def to_codes(self, x: Codes8) -> UInt8[Tensor, "m n"]:
         """Outputs on the unsigned forms of `outs`."""
         if self.is_fused and self.activation == "none":
-            scale, bias = self._to_codes
-            return self._clamp(self._product(x.data, self._only.packed, scale, bias, dtype=torch.uint8))
-        if self.is_fused and len(self.outs) == 1:  # The activation lies between the bias and the grid.
-            only, grid = self._only, self.outs[0][0].unsigned
-            codes = self._product(
-                x.data, only.packed, only.scale, self.weight.bias, dtype=torch.uint8, post=self.activation, out=grid
-            )
-            return self._clamp(codes)
-        parts = self._activated(self._sum(x)).split([count for _, count in self.outs], dim=1)
+            return self._clamp(self._fused(x, self._per_step, self._shift, codes=_STEPS))
+        # An activation lies between the bias and the grid.
+        if len(self.outs) == 1 and (self._is_single or (self.is_fused and self.activation == "relu")):
+            return self._clamp(self._fused(x, post=self.activation, codes=self.outs[0][0].unsigned))
+        parts = self.to_float(x, torch.float32).split([count for _, count in self.outs], dim=1)
         return torch.cat([quantize_static(p, grid) for p, (grid, _) in zip(parts, self.outs, strict=True)], dim=1)
 
     def _clamp(self, codes: UInt8[Tensor, "m n"]) -> UInt8[Tensor, "m n"]:
@@ -162,6 +163,73 @@ class CPULinear(Linear):
 
     def _activated(self, y: Tensor) -> Tensor:
         return F.relu(y) if self.activation == "relu" else F.gelu(y) if self.activation == "gelu" else y
+
+    def _writes(self, dtype: torch.dtype) -> bool:
+        """Whether oneDNN's product is fast where it writes this type: bfloat16 takes thousands of times as long."""
+        return dtype != torch.bfloat16 or self.can.bfloat16
+
+    def _fused(
+        self,
+        x: Codes8,
+        factor: Float[Tensor, " n"] | float | None = None,
+        bias: Float[Tensor, " n"] | None = None,
+        *,
+        dtype: torch.dtype = torch.float32,
+        post: str = "none",
+        codes: Grid | None = None,
+        total: Float[Tensor, "m n"] | None = None,
+    ) -> Tensor:
+        """`post(factor * x weight^T + bias)`, without a pass over memory beside those of the products.
+
+        Parameters
+        ----------
+        factor : Tensor or float, optional
+            Of each output, or of all.
+        bias : Tensor, optional
+            By default that of the layer, times `factor`.
+        post : str
+            Of several products only `none` and `relu` can be part.
+        codes : Grid, optional
+            Grid whose codes are returned, without regard to its ends.
+        total : Tensor, optional
+            The result is added to it, in place.
+        """
+        assert self._parts is not None
+        if bias is None and self.weight.bias is not None:
+            bias = self.weight.bias if factor is None else self.weight.bias * factor
+        *others, last = self._parts
+        for part in others:
+            total = self._product(x, part, factor, total=total)
+        return self._product(x, last, factor, bias, dtype=dtype, post=post, codes=codes, total=total)
+
+    def _product(
+        self,
+        x: Codes8,
+        part: _Part,
+        factor: Float[Tensor, " n"] | float | None = None,
+        bias: Float[Tensor, " n"] | None = None,
+        *,
+        dtype: torch.dtype = torch.float32,
+        post: str = "none",
+        codes: Grid | None = None,
+        total: Tensor | None = None,
+    ) -> Tensor:
+        """OneDNN's product with the scale and zero point of the layer's grid; with `total`, added to it.
+
+        What is added to is changed in place, but where `codes` are made.
+        """
+        some = x.data[:, part.columns]
+        scale = part.scale if factor is None else part.scale * factor
+        operands = (some.contiguous(), self._in_scale, self._in_zero, part.packed, scale, _zeros(len(scale)))
+        written = (1.0, 0, dtype) if codes is None else (codes.scale, codes.zero, torch.uint8)
+        linear = torch.ops.onednn.qlinear_pointwise
+        if total is None:
+            y: Tensor = linear(*operands, bias, *written, post, [], "none")
+        else:
+            y = linear.binary(
+                *operands, total, bias, *written, 1.0, 0, "sum" if codes is None else "add", 1.0, post, [], ""
+            )
+        return y
 
     def _sum(self, x: Codes8) -> Float[Tensor, "m n"]:
         """Outputs before the activation, float32, whatever the scales are."""
@@ -177,18 +245,19 @@ class CPULinear(Linear):
         assert self._parts is not None
         y = None
         for part in self._parts:
-            some = x.data if len(self._parts) == 1 else x.data[:, part.columns].contiguous()
-            y = self._product(some, part.packed, part.scale, None, dtype=torch.float32, total=y)
+            y = self._product(x, part, total=y)
         assert y is not None
         return y
 
     def _float_sum(self, x: Codes8) -> Float[Tensor, "m n"]:
         assert self._steps is not None
         codes = x.data.float().sub_(self._in_zero)
-        y = torch.zeros(len(codes), len(self._steps))
+        y = None
         size = self.weight.group_size or self.weight.in_features
         for index, (some, steps) in enumerate(zip(codes.split(size, 1), self._steps.split(size, 1), strict=True)):
-            y.addcmul_(some @ steps.float().T, self.weight.step_scale[:, index] * self._in_scale)
+            scaled = (some @ steps.float().T).mul_(self.weight.step_scale[:, index] * self._in_scale)
+            y = scaled if y is None else y.add_(scaled)
+        assert y is not None
         return y
 
     def _take_weight_zeros(self, x: Codes8, y: Float[Tensor, "m n"]) -> None:
@@ -200,28 +269,20 @@ class CPULinear(Linear):
             scaled = self.weight.zero[:, index].float() * self.weight.step_scale[:, index]
             y.addcmul_(total[:, None], scaled, value=-1)
 
-    def _product(
-        self,
-        data: UInt8[Tensor, "m k"],
-        packed: Tensor,
-        scale: Float[Tensor, " n"],
-        bias: Float[Tensor, " n"] | None,
-        *,
-        dtype: torch.dtype,
-        post: str = "none",
-        out: Grid | None = None,
-        total: Tensor | None = None,
-    ) -> Tensor:
-        """OneDNN's product with the scale and zero point of the layer's grid; with `total`, added to it in place."""
-        linear = torch.ops.onednn.qlinear_pointwise
-        operands = (data, self._in_scale, self._in_zero, packed, scale, self._no_zeros)
-        if total is not None:
-            y: Tensor = linear.binary(*operands, total, bias, 1.0, 0, dtype, 1.0, 0, "sum", 1.0, "none", [], "")
-        elif out is not None:
-            y = linear(*operands, bias, out.scale, out.zero, dtype, post, [], "none")
-        else:
-            y = linear(*operands, bias, 1.0, 0, dtype, post, [], "none")
-        return y
+
+def _saturates(weight: IntegerWeight, grid: Grid | TokenGrid) -> bool:
+    """Whether the sum of two products of codes may leave 16 bits; weights of four bits never do."""
+    if weight.kind != "int8" or weight.codes.numel() == 0:
+        return False
+    largest = max(-int(weight.codes.min()), int(weight.codes.max()))
+    return 2 * largest * (grid.unsigned.high if isinstance(grid, Grid) else 255) > 2**15 - 1
+
+
+@lru_cache(maxsize=256)
+def _zeros(count: int) -> Int[Tensor, " n"]:
+    """Zero points of the outputs of a weight that has none."""
+    with torch.inference_mode(False):  # or only that mode could use what is kept
+        return torch.zeros(count, dtype=torch.int32)
 
 
 def _packed(steps: Int8[Tensor, "n k"]) -> Tensor:

@@ -2,16 +2,20 @@
 
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from torch import Tensor
 
-from protquant.kernels.cpu import CPUBackend, Features, features
+from protquant.kernels.cpu import CPUBackend, Features
 from protquant.kernels.cpu.attention import attend_bfloat16, in_bits
+from protquant.kernels.cpu.features import exact_products, has_exact_int_mm
 from protquant.kernels.cpu.quantize import quantize_static
 from protquant.kernels.operands import Codes8, Grid, IntegerWeight, TokenGrid
 from protquant.kernels.reference.backend import ReferenceBackend
+from protquant.quant.memory import release_freed
 
 SIZES = [(1, 3, 17), (17, 127, 129), (129, 200, 1), (200, 64, 128), (33, 40, 24)]
 GRIDS = {
@@ -28,9 +32,9 @@ GRIDS = {
 @pytest.fixture(params=["onednn", "onednn, 7 bits", "float"])
 def cpu(request: pytest.FixtureRequest) -> CPUBackend:
     """The backend as it is on CPUs that have less as well; float32 between products, to compare."""
-    if request.param != "float" and features().product == "float":
-        pytest.skip("this CPU, or this build of torch, has no int8 product")
-    return CPUBackend(Features(request.param, int_mm=request.param == "onednn"))
+    if request.param not in exact_products():
+        pytest.skip(f"this CPU has no exact product {request.param!r}: it saturates, or torch has none")
+    return CPUBackend(Features(request.param, int_mm=request.param == "onednn" and has_exact_int_mm()))
 
 
 def weight_of(kind: str, n: int, k: int) -> IntegerWeight:
@@ -69,6 +73,17 @@ def test_linear_layers_agree(cpu: CPUBackend, kind: str, grid: str):
         residual = torch.randn(m, n)
         added = cpu.linear(ours, layers[0], residual=residual.clone())
         torch.testing.assert_close(added, expected + residual, rtol=1e-5, atol=2 * tolerance + 1e-6)
+
+
+@pytest.mark.parametrize("kind", WEIGHTS)
+def test_residuals_of_sixteen_bits_are_rounded_once(cpu: CPUBackend, kind: str):
+    torch.manual_seed(0)
+    layer, x = cpu.prepare(weight_of(kind, 24, 40), GRIDS["affine"]), cpu.quantize(torch.randn(9, 40), GRIDS["affine"])
+    residual = torch.randn(9, 24).bfloat16()
+    expected = (residual.float() + cpu.linear(x, layer)).bfloat16()
+    added = cpu.linear(x, layer, residual=residual)
+    assert added is residual
+    assert ((added - expected).abs() <= 2**-7 * expected.abs()).all() and (added == expected).float().mean() > 0.95
 
 
 def x_times(codes: Codes8, weight: IntegerWeight) -> Tensor:
@@ -228,11 +243,25 @@ def test_codes_are_the_same_without_quantized_tensors_of_torch(monkeypatch: pyte
         assert (ours != quantize_static(x, grid)).float().mean() < 0.002
 
 
-def test_four_bit_weights_take_half_a_byte():
-    backend = CPUBackend()
-    layer = backend.prepare(weight_of("int4", 512, 128), GRIDS["affine"])
-    assert layer.nbytes / (512 * 128) <= 0.56
-    assert layer.weight.codes.numel() == 256 * 128
+@pytest.mark.parametrize(("kind", "most"), [("int8", 1.04), ("int4", 0.54)])
+def test_a_layer_takes_a_byte_a_weight_or_half_of_one(cpu: CPUBackend, kind: str, most: float):
+    size = 1024 * 512
+    layer = cpu.prepare(weight_of(kind, 1024, 512), GRIDS["affine"], outs=[(GRIDS["affine"], 1024)])
+    assert 0.5 * size <= layer.nbytes <= most * size
+    assert cpu.open(layer).weight.codes.numel() <= layer.weight.codes.numel()
+    assert layer.nbytes <= most * size  # nothing of what was unpacked is kept
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="only Linux tells a process what it holds")
+def test_the_bytes_of_a_layer_are_those_that_the_process_holds(cpu: CPUBackend):
+    weight = weight_of("int8", 4096, 2048)  # 8 MiB
+    cpu.prepare(weight, GRIDS["affine"])  # oneDNN compiles
+    release_freed()
+    before = psutil.Process().memory_info().rss
+    layers = [cpu.prepare(replace(weight, codes=weight.codes.clone()), GRIDS["affine"]) for _ in range(8)]
+    release_freed()
+    held = psutil.Process().memory_info().rss - before
+    assert held == pytest.approx(sum(layer.nbytes for layer in layers), rel=0.1)
 
 
 def test_what_multiplies_is_said():

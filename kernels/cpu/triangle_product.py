@@ -1,0 +1,83 @@
+"""Triangle products of signed bytes in float32, exact: for CPUs whose product of bytes is wrong or slow."""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Int8, Shaped
+from torch import Tensor
+
+__all__ = ["float_triangle_product"]
+
+_EXACT = 2**24
+"""Integers up to it, and so sums of integers that stay below, are exact in float32."""
+_OPERAND_BYTES = 2**22
+"""Of operands that are held in float32 at a time: they stay in the cache."""
+
+
+def float_triangle_product(
+    left: Int8[Tensor, "c i k"],
+    right: Int8[Tensor, "c k j"],
+    zeros: tuple[int, int],
+    space: Callable[[str, torch.dtype, int], Tensor],
+) -> Shaped[Tensor, "c i j"]:
+    """Sum over k of `(left - zeros[0]) (right - zeros[1])`.
+
+    Parameters
+    ----------
+    left, right : Tensor, dtype=int8
+        Strided in any way.
+    space : callable
+        Memory of a name, a type, and so many elements, as it was before.
+
+    Returns
+    -------
+    Tensor, shape=(c, i, j), dtype=float32 or int32
+        float32 where no sum can leave the integers that it holds; else k is split, and parts are added in int32.
+    """
+    channels, rows, length = left.shape
+    columns = right.shape[2]
+    most = _most_exact(zeros)
+    whole = length <= most
+    total = space("product", torch.float32 if whole else torch.int32, channels * rows * columns)
+    total = total.view(channels, rows, columns)
+    length_at_once = min(length, most)
+    step = max(1, _OPERAND_BYTES // (4 * max(1, length_at_once) * (rows + columns)))
+    for first in range(0, channels, step):
+        some = total[first : first + step]
+        if whole:
+            torch.bmm(*_operands(left, right, zeros, slice(first, first + step), slice(0, length), space), out=some)
+            continue
+        some.zero_()
+        for start in range(0, length, most):
+            part = slice(first, first + step), slice(start, start + most)
+            some += torch.bmm(*_operands(left, right, zeros, *part, space)).to(torch.int32)
+    return total
+
+
+def _most_exact(zeros: tuple[int, int]) -> int:
+    """How many products of codes, less zero points, are summed exactly in float32, whatever they are."""
+    largest = [max(zero + 128, 127 - zero) for zero in zeros]
+    return _EXACT // (largest[0] * largest[1])
+
+
+def _operands(
+    left: Int8[Tensor, "c i k"],
+    right: Int8[Tensor, "c k j"],
+    zeros: tuple[int, int],
+    channels: slice,
+    summed: slice,
+    space: Callable[[str, torch.dtype, int], Tensor],
+) -> tuple[Tensor, Tensor]:
+    """Both as float32, in the order in which they lie in memory."""
+    floats = []
+    for name, codes, zero in (
+        ("left", left[channels, :, summed], zeros[0]),
+        ("right", right[channels, summed], zeros[1]),
+    ):
+        turned = codes.stride(1) < codes.stride(2)
+        natural = codes.mT if turned else codes
+        values = space(name, torch.float32, codes.numel()).view(natural.shape).copy_(natural)
+        if zero:
+            values -= zero
+        floats.append(values.mT if turned else values)
+    return floats[0], floats[1]
