@@ -20,8 +20,7 @@ from protquant.cli.app import (
     speaks_to_people,
 )
 from protquant.cli.tables import check_table, print_json, print_table
-from protquant.pipelines.choices import MASK_EVERY, TaskName, check_task
-from protquant.pipelines.example import EXAMPLE_RECIPES, example_fasta
+from protquant.pipelines.choices import DEMO_CHAINS, MASK_EVERY, TaskName, check_task
 from protquant.quant import available_recipes
 
 _STRUCTURE_COLUMNS = [
@@ -35,6 +34,10 @@ _CONTACT_COLUMNS = [
 _LANGUAGE_COLUMNS = [
     *("recipe", "targets", "masked_accuracy", "pseudo_perplexity", "logit_kl"),
     *("weight_bits", "activation_bits", "weight_bytes", "execution", "kernels"),
+]
+_DEMO_COLUMNS = [
+    *("recipe", "execution", "targets", "tm_score", "lddt_ca", "rmsd_ca", "tm_to_float", "weight_bits"),
+    *("activation_bits", "weight_bytes", "peak_bytes", "seconds", "times_as_fast"),
 ]
 _COLUMNS: dict[TaskName, list[str]] = {
     "structure": _STRUCTURE_COLUMNS,
@@ -145,23 +148,31 @@ def score_command(
 @speaks_to_people
 def demo(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.")] = Path("protquant-demo"),
-    limit: Annotated[int, typer.Option(help="How many of the 50 reference chains to compare on.")] = 8,
+    limit: Annotated[int, typer.Option(min=1, help="How many of the 50 reference chains to compare on.")] = DEMO_CHAINS,
     as_json: JSON = False,
 ) -> None:
-    """Fold the example FASTA with the demo model, quantized, and print what quantization costs.
+    """Fold the example FASTA with the demo model on integers, and compare float, simulations and integers.
+
+    The comparison is in accuracy, time and memory; it says what it measured.
 
     Example: `protquant demo`
     """
-    with example_fasta() as fasta:
-        announce("loading demo")
-        run = pipelines.fold_fasta(fasta, output, "demo", "w8a8-pwlq")
-    result = pipelines.evaluate(recipes=EXAMPLE_RECIPES, limit=limit)
-    proteins.write_table(result.records, output / "comparison.csv")
+    announce("loading demo: it folds an example on integers, then compares float, simulations and integers")
+    shown = pipelines.demonstrate(output, limit)
+    proteins.write_table(shown.rows, output / "comparison.csv")
     if as_json:
-        print_json({"fold": run.to_dict(), "evaluation": result.to_dict()})
+        print_json(shown.to_dict())
     else:
-        columns = ["name", "length", "chains", "mean_plddt", "ptm", "ca_outliers", "clashes", "recipe"]
-        print_table(run.rows, columns, f"folded into {output}")
-        _print_evaluation(result)
-    if run.failures:
+        columns = ["name", "length", "chains", "mean_plddt", "ptm", "ca_outliers", "clashes", "recipe", "execution"]
+        print_table(shown.run.rows, columns, f"folded into {output}")
+        megabytes = [
+            {"weight_bytes": row["weight_bytes"] / 1e6, "peak_bytes": row["peak_bytes"] and row["peak_bytes"] / 1e6}
+            for row in shown.rows
+        ]
+        print_table([row | each for row, each in zip(shown.rows, megabytes, strict=True)], _DEMO_COLUMNS, "compared")
+        for note in shown.notes:
+            typer.echo(note)
+    for failure in shown.failures:
+        typer.echo("{recipe}, {execution}: {target} failed: {error}".format(**failure), err=True)
+    if shown.run.failures or shown.failures:
         raise typer.Exit(SOME_FAILED)

@@ -56,6 +56,8 @@ _HEADINGS = {
     "weight_bits": "W bits",
     "activation_bits": "A bits",
     "weight_bytes": "weight MB",
+    "peak_bytes": "peak MB",
+    "times_as_fast": "x as fast",
     "contact_drift": "drift",
     "snr_db": "SNR (dB)",
 }

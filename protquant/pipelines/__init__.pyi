@@ -2,6 +2,7 @@ from protquant.pipelines.auto import auto
 from protquant.pipelines.calibration import calibration_sequences, gather_statistics, quantize
 from protquant.pipelines.contacts import contacts_fasta, predict_contacts
 from protquant.pipelines.datasheets import list_formats, list_recipes
+from protquant.pipelines.demonstration import Demonstration, demonstrate
 from protquant.pipelines.devices import pick_device
 from protquant.pipelines.evaluate import Evaluation, evaluate
 from protquant.pipelines.fold_fasta import FoldRun, fold_fasta
@@ -22,6 +23,7 @@ from protquant.pipelines.sensitivity_plots import frontier_figure, sensitivity_f
 from protquant.pipelines.statistics_cache import DiskCache
 
 __all__ = [
+    "Demonstration",
     "DiskCache",
     "Evaluation",
     "FoldRun",
@@ -34,6 +36,7 @@ __all__ = [
     "contact_figure",
     "contacts_fasta",
     "delete_prepared",
+    "demonstrate",
     "draw_levels",
     "evaluate",
     "fold",

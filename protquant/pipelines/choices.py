@@ -5,10 +5,13 @@ from typing import Literal, get_args
 
 from protquant.errors import ProtquantError
 
-__all__ = ["DRIFT_POWERS", "MASK_EVERY", "TASKS", "TaskName", "check_task"]
+__all__ = ["DEMO_CHAINS", "DRIFT_POWERS", "MASK_EVERY", "TASKS", "TaskName", "check_task"]
 
 TaskName = Literal["structure", "contacts", "language"]
 TASKS: tuple[TaskName, ...] = get_args(TaskName)
+
+DEMO_CHAINS = 3
+"""Chains that the demo compares on: float, three simulations and integers fold each of them."""
 
 MASK_EVERY = 8
 """Hides 12.5 % of the residues at a time; in ESM-2's training 12 % of the tokens were `<mask>`."""

@@ -4,9 +4,7 @@ from contextlib import AbstractContextManager
 from importlib.resources import as_file, files
 from pathlib import Path
 
-__all__ = ["EXAMPLE_RECIPES", "example_fasta"]
-
-EXAMPLE_RECIPES = ("fp32", "w8a8-uniform", "w8a8-uniform-noln", "w8a8-pwlq")
+__all__ = ["example_fasta"]
 
 
 def example_fasta() -> AbstractContextManager[Path]:

@@ -134,8 +134,12 @@ class Task(ABC):
         """What the scores depend on beside the model, for fingerprints."""
 
     @abstractmethod
-    def score(self, model: Any, target: Any, is_float: bool) -> dict[str, Any]:
-        """`length` and scores on one target; what the float model says goes to `baseline`."""
+    def predict(self, model: Any, target: Any) -> Any:
+        """Return what the model says of one target."""
+
+    @abstractmethod
+    def score(self, target: Any, answer: Any, is_float: bool) -> dict[str, Any]:
+        """Return `length` and scores of what `predict` returned; the float model's answer goes to `baseline`."""
 
     def run(self, model: ESM2 | ESMFold, label: str, is_float: bool = False) -> Outcome:
         """Score a model on all targets; one that fails is set aside.
@@ -151,7 +155,8 @@ class Task(ABC):
         started = time.perf_counter()
         for target in tqdm(self.targets, desc=label, unit="protein", disable=not sys.stderr.isatty(), leave=False):
             try:
-                outcome.targets.append({"target": target.name, **self.score(model, target, is_float)})
+                scores = self.score(target, self.predict(model, target), is_float)
+                outcome.targets.append({"target": target.name, **scores})
             except ProtquantError as error:
                 outcome.failures.append({"target": target.name, "error": str(error)})
         outcome.seconds = time.perf_counter() - started
@@ -189,11 +194,13 @@ class StructureTask(Task):
     def settings(self) -> dict[str, Any]:
         return {"task": self.name, "num_recycles": self.num_recycles, "targets": _digests(self.targets)}
 
-    def score(self, model: ESMFold, target: Reference, is_float: bool) -> dict[str, Any]:
-        prediction = fold_within_memory(
+    def predict(self, model: ESMFold, target: Reference) -> Prediction:
+        return fold_within_memory(
             model, [target.sequence], [target.name], num_recycles=self.num_recycles, chunk_size=self.chunk_size
         )[0]
-        folded = reference_from_atoms(prediction.atoms, prediction.name)
+
+    def score(self, target: Reference, answer: Prediction, is_float: bool) -> dict[str, Any]:
+        folded = reference_from_atoms(answer.atoms, answer.name)
         scores = score_structures(folded, target).to_dict()
         float_ca = self.float_says(target, folded.ca, is_float)
         drift = dict.fromkeys(("tm_to_float", "rmsd_to_float", "lddt_drift"), np.nan)
@@ -204,8 +211,8 @@ class StructureTask(Task):
         return {
             "length": len(target),
             **{name: scores[name] for name in _STRUCTURE_SCORES},
-            **_plddt_scores(prediction, folded, target),
-            "ptm": prediction.ptm,
+            **_plddt_scores(answer, folded, target),
+            "ptm": answer.ptm,
             **drift,
         }
 
@@ -218,13 +225,15 @@ class ContactTask(Task):
     def settings(self) -> dict[str, Any]:
         return {"task": self.name, "targets": _digests(self.targets)}
 
-    def score(self, model: ESM2, target: Reference, is_float: bool) -> dict[str, Any]:
-        probabilities = predict_contacts(model, target.sequence, even_so=True)
-        before = self.float_says(target, probabilities, is_float)
+    def predict(self, model: ESM2, target: Reference) -> NDArray[np.floating]:
+        return predict_contacts(model, target.sequence, even_so=True)
+
+    def score(self, target: Reference, answer: NDArray[np.floating], is_float: bool) -> dict[str, Any]:
+        before = self.float_says(target, answer, is_float)
         return {
             "length": len(target),
-            **contact_precision(probabilities, cb_distances(target.cb)),
-            "contact_drift": np.nan if before is None else probability_drift(probabilities, before),
+            **contact_precision(answer, cb_distances(target.cb)),
+            "contact_drift": np.nan if before is None else probability_drift(answer, before),
         }
 
 
@@ -243,8 +252,13 @@ class LanguageTask(Task):
         targets = {target.name: target.sequence for target in self.targets}
         return {"task": self.name, "mask_every": self.mask_every, "targets": targets}
 
-    def score(self, model: ESM2, target: Record, is_float: bool) -> dict[str, Any]:
-        logits, truth = masked_logits(model, target.sequence, self.mask_every)
+    def predict(self, model: ESM2, target: Record) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        return masked_logits(model, target.sequence, self.mask_every)
+
+    def score(
+        self, target: Record, answer: tuple[NDArray[np.float32], NDArray[np.int64]], is_float: bool
+    ) -> dict[str, Any]:
+        logits, truth = answer
         before = self.float_says(target, logits, is_float)
         return {
             "length": target.length,

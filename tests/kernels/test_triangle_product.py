@@ -6,7 +6,7 @@ import torch
 from protquant.kernels.cpu.triangle_product import float_triangle_product
 
 
-def space(name: str, dtype: torch.dtype, elements: int) -> torch.Tensor:  # noqa: ARG001
+def space(name: str, dtype: torch.dtype, elements: int) -> torch.Tensor:
     return torch.full((elements,), 99, dtype=dtype)
 
 
