@@ -133,6 +133,12 @@ def open_checkpoint(name_or_path: str | os.PathLike[str]) -> FloatCheckpoint:
         As `load`, or if the model is quantized.
     """
     name = os.fspath(name_or_path)
+    checkpoint = _open(name)
+    checkpoint.source = name
+    return checkpoint
+
+
+def _open(name: str) -> FloatCheckpoint:
     if name == DEMO:
         return _open_demo()
     if known := find_known(name):

@@ -111,7 +111,7 @@ def demonstrate(output: Path, limit: int = DEMO_CHAINS) -> Demonstration:
     longest = max(references, key=len)
     steps = [(reference, contender) for reference in references for contender in contenders]
     for contender in contenders:
-        fold(contender.model, longest.sequence[:_WARM_UP])  # work that is done once, such as packing, is not timed
+        fold(contender.model, longest.sequence[:_WARM_UP], even_so=True)  # work that is done once, such as packing, is not timed
     for reference, contender in tqdm(steps, desc="compare", unit="fold", disable=not sys.stderr.isatty()):
         _measure(task, contender, reference, with_memory=reference is longest)
     if not contenders[0].outcome.targets:

@@ -57,7 +57,7 @@ def test_a_product_that_is_right_and_slow_is_found_out(monkeypatch: pytest.Monke
     with _one_thread():
         assert _is_slower(slow(lambda: None), lambda: None, 4)
         assert not _is_slower(lambda: None, slow(lambda: None), 4)
-        monkeypatch.setattr(torch, "_int_mm", lambda x, y: slow(lambda: (x.float() @ y.float()).int())())
+        monkeypatch.setattr(torch, "_int_mm", lambda x, y: slow((x.float() @ y.float()).int)())
         assert _is_int_mm_slow()
         monkeypatch.setattr(torch, "_int_mm", lambda x, y: x.float() @ y.float())
         assert not _is_int_mm_slow()
