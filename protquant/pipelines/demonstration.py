@@ -21,7 +21,7 @@ from protquant.pipelines.choices import DEMO_CHAINS
 from protquant.pipelines.example import example_fasta
 from protquant.pipelines.execution import Execution
 from protquant.pipelines.fold_fasta import FoldRun, fold_fasta
-from protquant.pipelines.folding import check_folding_model, fold
+from protquant.pipelines.folding import check_folding_model, fold_within_memory
 from protquant.pipelines.tasks import Outcome, StructureTask
 from protquant.quant import Recipe, Report, load_recipe
 from protquant.structures import Reference, load_references
@@ -111,7 +111,8 @@ def demonstrate(output: Path, limit: int = DEMO_CHAINS) -> Demonstration:
     longest = max(references, key=len)
     steps = [(reference, contender) for reference in references for contender in contenders]
     for contender in contenders:
-        fold(contender.model, longest.sequence[:_WARM_UP], even_so=True)  # work that is done once, such as packing, is not timed
+        # Work that is done once, such as packing weights, is not timed.
+        fold_within_memory(contender.model, [longest.sequence[:_WARM_UP]], ["warm-up"])
     for reference, contender in tqdm(steps, desc="compare", unit="fold", disable=not sys.stderr.isatty()):
         _measure(task, contender, reference, with_memory=reference is longest)
     if not contenders[0].outcome.targets:
