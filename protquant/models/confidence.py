@@ -10,6 +10,8 @@ __all__ = ["MAX_ALIGNED_ERROR", "PLDDT_BINS", "PLDDTHead", "predicted_aligned_er
 PLDDT_BINS = 50
 _ATOMS = 37
 _MAX_BIN = 31
+_ROWS = 32
+"""Rows of the logits of aligned errors whose probabilities are in memory at a time."""
 MAX_ALIGNED_ERROR = 31.75  # angstrom, center of the last bin
 
 
@@ -36,10 +38,12 @@ class PLDDTHead(nn.Module):
 
 def predicted_aligned_error(logits: Float[Tensor, "b l l 64"]) -> Float[Tensor, "b i j"]:
     """Expected error, in angstrom, of residue j when the prediction is aligned on the frame of residue i."""
-    expected: Tensor = compute_predicted_aligned_error(logits, max_bin=_MAX_BIN, no_bins=logits.shape[-1])[
-        "predicted_aligned_error"
+    bins = logits.shape[-1]
+    rows = [
+        compute_predicted_aligned_error(some, max_bin=_MAX_BIN, no_bins=bins)["predicted_aligned_error"]
+        for some in logits.split(_ROWS, dim=1)
     ]
-    return expected
+    return torch.cat(rows, dim=1)
 
 
 def predicted_tm(logits: Float[Tensor, "b l l 64"], mask: Bool[Tensor, "b l"]) -> Float[Tensor, " b"]:
@@ -54,7 +58,8 @@ def predicted_tm(logits: Float[Tensor, "b l l 64"], mask: Bool[Tensor, "b l"]) -
     length = mask.sum(-1)
     d0 = 1.24 * (length.clamp(min=19) - 15).float() ** (1 / 3) - 1.8
     per_bin = 1 / (1 + centers.square() / d0.square()[:, None])  # (b, bins)
-    per_pair = torch.einsum("bijn,bn->bij", logits.float().softmax(-1), per_bin)
+    rows = [torch.einsum("bijn,bn->bij", some.float().softmax(-1), per_bin) for some in logits.split(_ROWS, dim=1)]
+    per_pair = torch.cat(rows, dim=1)
     weight = mask.float() / length.clamp(min=1)[:, None]
     per_alignment = torch.einsum("bij,bj->bi", per_pair, weight)
     return per_alignment.masked_fill(~mask, 0.0).amax(-1)

@@ -280,6 +280,7 @@ class ESM2(nn.Module):
             x, probs = layer(x, padding)
             if return_attentions:
                 attentions.append(probs)
+            del probs  # which the next layer would else find in memory
         last = self.final_norm(self.stream_exit(x))
         return ESM2Output(
             last_hidden=last,

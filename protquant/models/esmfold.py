@@ -200,12 +200,13 @@ class ESMFold(nn.Module):
             num_recycles = self.config.trunk.max_recycles - 1
         if num_recycles < 0:
             raise ValueError(f"num_recycles must not be negative, got {num_recycles}")
-        if hidden is None:
-            hidden = self.language_model_hidden(aatype, mask)
+        # Hidden states that nobody else holds are freed before the trunk begins.
+        single_input = self.embed(aatype, self.language_model_hidden(aatype, mask) if hidden is None else hidden)
         single, pair, structure = self.trunk(
-            self.embed(aatype, hidden), aatype, batch.residue_index, mask, num_recycles, chunk_size
+            single_input, aatype, batch.residue_index, mask, num_recycles, chunk_size
         )
         distogram = self.distogram_head(pair)
+        distogram = (distogram + distogram.transpose(1, 2)).div_(2)
         pae_logits = self.pae_head(pair).float()
         plddt_logits = self.plddt_head(structure.single)
         atoms: dict[str, Tensor] = make_atom14_masks({"aatype": aatype})
@@ -217,7 +218,7 @@ class ESMFold(nn.Module):
             plddt_logits=plddt_logits,
             pae_logits=pae_logits,
             mask=mask,
-            distogram_logits=(distogram + distogram.transpose(1, 2)) / 2,
+            distogram_logits=distogram,
             lm_logits=self.lm_head(single),
             single=single,
             pair=pair,

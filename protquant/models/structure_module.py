@@ -5,6 +5,7 @@ Letters in shapes: b batch, i j l residues, s channels of the single, c channels
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -201,11 +202,16 @@ class StructureModule(nn.Module):
         pair: Float[Tensor, "b i j c"],
         aatype: Int[Tensor, "b l"],
         mask: Bool[Tensor, "b l"],
+        project_pair: Callable[[Float[Tensor, "b i j c"]], Float[Tensor, "b i j d"]],
     ) -> Structure:
-        """Works in its own type whatever the trunk's: frames in half precision lose tenths of an angstrom."""
+        """Works in its own type whatever the trunk's: frames in half precision lose tenths of an angstrom.
+
+        `project_pair` takes the trunk's pair to this module's channels. It is called here so that nothing holds what it
+        gives once that is normalized.
+        """
         exact = self.ipa.head_weights.dtype
         single = initial = self.single_norm(single.to(exact))
-        pair = self.pair_norm(pair.to(exact))
+        pair = self.pair_norm(project_pair(pair).to(exact))
         single = self.linear_in(single)
         rigids = Rigid.identity(single.shape[:-1], single.dtype, single.device, requires_grad=self.training, fmt="quat")
         frames = []

@@ -47,18 +47,20 @@ class TriangleMultiplication(nn.Module):
 
     def forward(self, pair: Float[Tensor, "b i j c"], mask: Bool[Tensor, "b i j"]) -> Float[Tensor, "b i j c"]:
         z = self.norm(pair)
-        valid = mask.unsqueeze(-1)
-        left = self.left_gate(z).sigmoid().mul(self.left_proj(z)).mul(valid)
-        right = self.right_gate(z).sigmoid().mul(self.right_proj(z)).mul(valid)
-        left = self.left(left).permute(0, 3, 1, 2)  # (b, c, i, k) or (b, c, k, i)
-        right = self.right(right).permute(0, 3, 1, 2)
+        # In a call of its own, so that both operands are freed before what follows.
+        update = self.out_proj(self.out_norm(self._product(z, mask.unsqueeze(-1))))
+        gated: Tensor = self.update(self.out_gate(z).sigmoid().mul(update))
+        return gated
+
+    def _product(self, z: Float[Tensor, "b i j c"], valid: Bool[Tensor, "b i j 1"]) -> Float[Tensor, "b i j c"]:
+        left = self.left(self.left_gate(z).sigmoid().mul(self.left_proj(z)).mul(valid))
+        right = self.right(self.right_gate(z).sigmoid().mul(self.right_proj(z)).mul(valid))
+        left, right = left.permute(0, 3, 1, 2), right.permute(0, 3, 1, 2)  # (b, c, i, k) or (b, c, k, i)
         if self.direction == "outgoing":
             product = left @ right.transpose(-1, -2)  # sum over k of left[i, k] * right[j, k]
         else:
             product = left.transpose(-1, -2) @ right  # sum over k of left[k, i] * right[k, j]
-        update = self.out_proj(self.out_norm(product.permute(0, 2, 3, 1)))
-        gated: Tensor = self.update(self.out_gate(z).sigmoid().mul(update))
-        return gated
+        return product.permute(0, 2, 3, 1)
 
 
 class TriangleAttention(nn.Module):

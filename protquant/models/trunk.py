@@ -71,8 +71,15 @@ class Transition(nn.Module):
     def links(self) -> list[Link]:
         return [Link(("up_proj",), "norm"), Link(("down_proj",), "up_proj")]
 
-    def forward(self, x: Float[Tensor, "*shape c"]) -> Float[Tensor, "*shape c"]:
-        return self.down_proj(F.relu(self.up_proj(self.norm(x))))
+    def forward(self, x: Float[Tensor, "*shape c"], chunk_size: int | None = None) -> Float[Tensor, "*shape c"]:
+        """`chunk_size` rows of the pair (its second axis) at a time: the same numbers in less memory."""
+        if chunk_size is None or chunk_size >= x.shape[1]:
+            return self._update(x)
+        return torch.cat([self._update(rows) for rows in x.split(chunk_size, dim=1)], dim=1)
+
+    def _update(self, x: Float[Tensor, "*shape c"]) -> Float[Tensor, "*shape c"]:
+        # In place, because nothing else reads what `up_proj` gives, the widest tensor of the trunk.
+        return self.down_proj(F.relu_(self.up_proj(self.norm(x))))
 
 
 class SingleToPair(nn.Module):
@@ -152,7 +159,7 @@ class FoldingBlock(nn.Module):
         pair = kept["tri_mul_in"](pair + self.tri_mul_in(pair, pair_mask))
         pair = kept["tri_attn_start"](pair + self.tri_attn_start(pair, pair_mask, chunk_size))
         pair = kept["tri_attn_end"](pair + self.tri_attn_end(pair, pair_mask, chunk_size))
-        pair = kept["pair_transition"](pair + self.pair_transition(pair))
+        pair = kept["pair_transition"](pair + self.pair_transition(pair, chunk_size))
         return single, pair
 
 
@@ -257,13 +264,15 @@ class FoldingTrunk(nn.Module):
         for remaining in range(num_recycles, -1, -1):
             with torch.set_grad_enabled(torch.is_grad_enabled() and remaining == 0):
                 single = single_input + self.recycle_single_norm(single)
-                pair = self.recycle_pair_norm(pair) + self.recycle_distogram(bins)
-                pair = pair + self.relative_position(residue_index, mask)
+                # In place on what the norm gives, which is new: one pair-sized tensor less at a time.
+                pair = self.recycle_pair_norm(pair)
+                pair += self.recycle_distogram(bins)
+                pair += self.relative_position(residue_index, mask)
                 single, pair = self.single_entry(single), self.pair_entry(pair)
                 single, pair = self.blocks(single, pair, mask, chunk_size)
                 single, pair = self.single_exit(single), self.pair_exit(pair)
                 structure = self.structure_module(
-                    self.to_structure_single(single), self.to_structure_pair(pair), aatype, mask
+                    self.to_structure_single(single), pair, aatype, mask, self.to_structure_pair
                 )
                 if remaining:
                     single, pair = single.detach(), pair.detach()
