@@ -6,7 +6,7 @@ from esm.model import esm2 as fair_esm
 from torch import Tensor
 from transformers import EsmForMaskedLM
 
-from protquant.checkpoints.assemble import assemble
+from protquant.checkpoints.float_checkpoint import FloatCheckpoint
 from protquant.checkpoints.names import FAIR_ESM_ESM2, HUGGING_FACE_ESM2, RenameTable
 from protquant.errors import ProtquantError
 from protquant.models import ESM2, ESM2Config, tokenize
@@ -25,7 +25,7 @@ BATCHES = {
 def with_weights_of(reference: torch.nn.Module, table: RenameTable) -> ESM2:
     # What has no name of ours are constants and the tied decoder.
     state = {name: tensor for name, tensor in reference.state_dict().items() if table.to_ours(name)}
-    return assemble(lambda: ESM2(CONFIG), state, "reference", table)
+    return FloatCheckpoint(lambda: ESM2(CONFIG), state, "reference", table).load()
 
 
 @pytest.fixture(params=BATCHES)

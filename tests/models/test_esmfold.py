@@ -7,7 +7,7 @@ import torch
 from transformers import EsmForProteinFolding
 from transformers.models.esm.openfold_utils import atom14_to_atom37, compute_tm
 
-from protquant.checkpoints.assemble import assemble
+from protquant.checkpoints.float_checkpoint import FloatCheckpoint
 from protquant.checkpoints.names import HUGGING_FACE_ESMFOLD
 from protquant.models import (
     ESM2Config,
@@ -55,7 +55,7 @@ BATCHES = {
 def model(hugging_face_esmfold: EsmForProteinFolding) -> ESMFold:
     table = HUGGING_FACE_ESMFOLD
     state = {name: tensor for name, tensor in hugging_face_esmfold.state_dict().items() if table.to_ours(name)}
-    return assemble(lambda: ESMFold(CONFIG), state, "reference", table)
+    return FloatCheckpoint(lambda: ESMFold(CONFIG), state, "reference", table).load()
 
 
 @torch.no_grad()
