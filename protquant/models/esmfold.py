@@ -202,9 +202,7 @@ class ESMFold(nn.Module):
             raise ValueError(f"num_recycles must not be negative, got {num_recycles}")
         # Hidden states that nobody else holds are freed before the trunk begins.
         single_input = self.embed(aatype, self.language_model_hidden(aatype, mask) if hidden is None else hidden)
-        single, pair, structure = self.trunk(
-            single_input, aatype, batch.residue_index, mask, num_recycles, chunk_size
-        )
+        single, pair, structure = self.trunk(single_input, aatype, batch.residue_index, mask, num_recycles, chunk_size)
         distogram = self.distogram_head(pair)
         distogram = (distogram + distogram.transpose(1, 2)).div_(2)
         pae_logits = self.pae_head(pair).float()
