@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -91,7 +91,7 @@ def _onednn(x: Tensor, weight: Tensor) -> Callable[[], Tensor]:
         warnings.simplefilter("ignore")
         packed = torch.ops.onednn.qlinear_prepack(weight, None)
     scale, zero = torch.ones(len(weight)), torch.zeros(len(weight), dtype=torch.int32)
-    none = (None, 1.0, 0, torch.float32, "none", [], "none")
+    none: tuple[Any, ...] = (None, 1.0, 0, torch.float32, "none", [], "none")
     return lambda: torch.ops.onednn.qlinear_pointwise(x, 1.0, 0, packed, scale, zero, *none)
 
 
