@@ -36,7 +36,8 @@ def write_mmcif(prediction: Prediction, path: str | os.PathLike[str]) -> Path:
     """Write a prediction as mmCIF / ModelCIF.
 
     Chains of one sequence are one entity. Coordinates have three decimals and B-factors two, as in the PDB file.
-    Nothing in the file depends on the time, so the same prediction gives the same bytes.
+    Nothing in the file depends on the time, so the same prediction gives the same bytes. Of a sequence that is not said
+    to be from a database, modelcif says that it was designed (`_ma_target_entity.origin`), whatever its source.
 
     ===========================  ==================================================================================
     `_struct`                    header of the record; `pdbx_model_details`: the warnings
