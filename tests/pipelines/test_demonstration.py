@@ -26,7 +26,7 @@ def _with_a_small_model(esmfold: ESMFold, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(MODULE, "load", lambda _name: esmfold)
     monkeypatch.setattr(MODULE, "calibration_sequences", lambda limit: ["MKTAYIAKQRQISFVKSHFSRQ"][:limit])
     monkeypatch.setattr(
-        MODULE, "fold_fasta", lambda _fasta, output, quant, **_: FoldRun(output, settings={"quant": quant})
+        MODULE, "fold_fasta", lambda _fasta, output, _model, quant, **_: FoldRun(output, settings={"quant": quant})
     )
 
 
