@@ -4,8 +4,11 @@ import os
 import re
 import signal
 import subprocess
+import sys
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -128,7 +131,7 @@ def run_limited(
     """
     limiter = find_limit(limit)
     try:
-        with output.open("wb") as out, log.open("wb") as err:
+        with output.open("wb") as out, log.open("wb") as err, _ended_by_sigterm():
             started = time.perf_counter()
             try:
                 process = subprocess.Popen(  # noqa: S603 (the command is ours)
@@ -159,6 +162,23 @@ def resident_bytes(field: str = "VmRSS", status: Path = _OWN) -> int | None:
     except OSError:
         return None
     return int(found[1]) * 1024 if found else None
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Raise SystemExit on SIGTERM, so that the program and its limit do not outlive this process."""
+    if threading.current_thread() is not threading.main_thread():  # others cannot handle signals
+        yield
+        return
+
+    def end(number: int, _: object) -> None:
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _wait(

@@ -1,5 +1,7 @@
 """A program runs inside a limit of memory, and what it took is told, however it ends."""
 
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -128,6 +130,26 @@ def test_an_interruption_ends_the_program(tmp_path: Path):
     code = f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(60)"
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, code, watch=interrupt, watch_seconds=0.5)
+    assert not Path(f"/proc/{(tmp_path / 'pid').read_text()}").exists()
+
+
+STARTER = """
+import os, signal, sys
+from pathlib import Path
+from protquant.pipelines.bench.limited_process import run_limited
+folder = Path(sys.argv[1])
+inner = "import os, sys, time; open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(60)"
+run_limited(
+    [sys.executable, "-S", "-c", inner, str(folder / "pid")], None, output=folder / "output", log=folder / "log",
+    watch=lambda *_: os.kill(os.getpid(), signal.SIGTERM), watch_seconds=1,
+)
+"""
+
+
+@linux
+def test_a_program_does_not_outlive_the_process_that_started_it(tmp_path: Path):
+    starter = subprocess.run([sys.executable, "-c", STARTER, str(tmp_path)], check=False)
+    assert starter.returncode == 128 + signal.SIGTERM
     assert not Path(f"/proc/{(tmp_path / 'pid').read_text()}").exists()
 
 

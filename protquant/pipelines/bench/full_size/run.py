@@ -26,7 +26,6 @@ from protquant.pipelines.folding import check_folding_options
 from protquant.proteins import prepare_folder
 
 __all__ = ["bench_full_size"]
-"""Parts of the benchmark."""
 
 
 def _say(text: str) -> None:
@@ -125,10 +124,12 @@ class _Bench:
 
     def quantize(self) -> None:
         for asked in self.plan.preparations:
-            stage = self.work.preparation(asked)
-            # Statistics that another recipe has gathered would spare this one its calibration.
-            shutil.rmtree(self.work.statistics, ignore_errors=True)
-            record = self._do("quantize", stage, stands=self.work.quantized(asked.recipe).is_dir())
+            stage, output = self.work.preparation(asked), self.work.quantized(asked.recipe)
+            # Statistics of another recipe would spare this one its calibration, and blocks that an interrupted run has
+            # left would spare it these: what is timed is the whole.
+            for spared in (self.work.statistics, output.with_name(f"{output.name}.partial")):
+                shutil.rmtree(spared, ignore_errors=True)
+            record = self._do("quantize", stage, stands=output.is_dir())
             shutil.rmtree(self.work.statistics, ignore_errors=True)
             if record is not None:
                 self.preparations.append((asked, record))
