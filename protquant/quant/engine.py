@@ -86,8 +86,19 @@ class Engine:
         self._outputs: dict[str, int] = {}
         self._reports: dict[str, SiteReport] = {}
 
-    def run(self, statistics: Mapping[str, Statistics] | None = None) -> Report:
-        """Take all steps, fit all formats; `statistics` are of the model as it is given."""
+    def run(
+        self, statistics: Mapping[str, Statistics] | None = None, evidence: Mapping[str, Evidence] | None = None
+    ) -> Report:
+        """Take all steps, fit all formats.
+
+        Parameters
+        ----------
+        statistics : mapping, optional
+            Of the model as it is given.
+        evidence : mapping, optional
+            Of all `fitted_groups`, where the model is small enough for that to be in memory at once; by default it is
+            gathered block by block.
+        """
         if self._scope is None:
             self.check_steps()
         for rotation in (step for step in self.steps if isinstance(step, ModelTransform)):
@@ -96,8 +107,13 @@ class Engine:
             self._transform(transform)
         for tuning in (step for step in self.steps if isinstance(step, Tuning)):
             tuning.tune(self.model, self.assignments, self.examples)
-        self._fit(self._statistics(statistics))
+        self._fit(self._statistics(statistics), evidence)
         return self._report()
+
+    def fitted_groups(self) -> list[tuple[str, ...]]:
+        """Paths of linear layers that read one tensor, for each tensor that a step which fits weights has to see."""
+        steps = [step for step in self.steps if isinstance(step, WeightFit | Rounding | Correction)]
+        return [link.readers for link in self._links() if any(self._is_for(step, link) for step in steps)]
 
     def check_steps(self) -> None:
         """Check that every step that changes layers finds one; the model needs no weights for that.
@@ -160,8 +176,7 @@ class Engine:
             for reader in link.readers
         )
 
-    def _sweep(self, links: Collection[Link], label: str, quantized: bool = False) -> Iterator[Stage]:
-        groups = [link.readers for link in links]
+    def _sweep(self, groups: Collection[Sequence[str]], label: str, quantized: bool = False) -> Iterator[Stage]:
         examples = self.examples
         return sweep(
             self.model,
@@ -179,7 +194,7 @@ class Engine:
             return
         before = [assignment.format for assignment in self.assignments]
         changed = False
-        for stage in self._sweep(links, step.name):
+        for stage in self._sweep([link.readers for link in links], step.name):
             for link in links:
                 if link.readers[0] in stage.evidence:
                     layers = LinkLayers(self.model, link)
@@ -231,12 +246,16 @@ class Engine:
             self.model, sequences, forward, self._cache, steps=steps, sites=sites, progress=self.progress
         )
 
-    def _fit(self, statistics: Mapping[str, Statistics] | Mapping[str, BinnedStatistics]) -> None:
+    def _fit(
+        self,
+        statistics: Mapping[str, Statistics] | Mapping[str, BinnedStatistics],
+        given: Mapping[str, Evidence] | None,
+    ) -> None:
         fit_activation = ActivationFitter(self.model, self.recipe.calibration)
         left = {assignment.site.name: assignment for assignment in self.assignments}
         blocks = [block for chain in find_chains(self.model) for block in chain]
         # Block by block, so that no more than one is in memory twice.
-        for path, evidence in self._fitting_order(blocks):
+        for path, evidence in [(None, given)] if given is not None else self._fitting_order(blocks):
             here = [a for a in left.values() if _lies_in(a.site.module, path, blocks)]
             release_freed()
             self._quantize(here, statistics, fit_activation, evidence)
@@ -246,10 +265,8 @@ class Engine:
 
     def _fitting_order(self, blocks: Sequence[str]) -> Iterator[tuple[str | None, Mapping[str, Evidence]]]:
         """Paths of blocks, each with what the steps that fit weights need to know of it; None is what lies in none."""
-        steps = [step for step in self.steps if isinstance(step, WeightFit | Rounding | Correction)]
-        if steps:
-            links = [link for link in self._links() if any(self._is_for(step, link) for step in steps)]
-            for stage in self._sweep(links, "quantize", self.recipe.propagate == "quantized"):
+        if any(isinstance(step, WeightFit | Rounding | Correction) for step in self.steps):
+            for stage in self._sweep(self.fitted_groups(), "quantize", self.recipe.propagate == "quantized"):
                 yield stage.path, stage.evidence
         else:
             yield from ((block, {}) for block in blocks)

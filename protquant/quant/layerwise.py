@@ -17,7 +17,7 @@ from protquant.quant.calibrate import watch_input
 from protquant.quant.evidence import Evidence, Gatherer
 from protquant.topology import find_chains
 
-__all__ = ["Call", "Stage", "record_calls", "run_block", "sweep"]
+__all__ = ["Call", "Stage", "gathering", "record_calls", "run_block", "sweep"]
 
 Call = tuple[Any, ...]
 """What a block is called with."""
@@ -79,7 +79,7 @@ def sweep(
     model.eval()
     bar = tqdm(total=len(blocks) + 1, desc=label, unit="block", disable=not progress, leave=False)
     try:
-        with _gathering(model, outside) as evidence, record_calls(model, [chain[0] for chain in chains]) as recorded:
+        with gathering(model, outside) as evidence, record_calls(model, [chain[0] for chain in chains]) as recorded:
             for sequence in sequences:
                 for calls in recorded.values():
                     calls.append([])
@@ -91,7 +91,7 @@ def sweep(
             calls = recorded.pop(chain[0])
             for path in chain:
                 inside = [group for group in groups if _inside(group, [path])]
-                with _gathering(model, inside) as evidence:
+                with gathering(model, inside) as evidence:
                     following = run_block(model, path, calls)
                 yield Stage(path, evidence())
                 # What was changed may have been replaced, the block itself included.
@@ -133,8 +133,11 @@ def record_calls(model: nn.Module, paths: Sequence[str]) -> Iterator[dict[str, l
 
 
 @contextmanager
-def _gathering(model: nn.Module, groups: Collection[Sequence[str]]) -> Iterator[Callable[[], dict[str, Evidence]]]:
-    """Gather what the first layer of each group reads; it is that of all."""
+def gathering(model: nn.Module, groups: Collection[Sequence[str]]) -> Iterator[Callable[[], dict[str, Evidence]]]:
+    """Gather what the first layer of each group reads; it is that of all.
+
+    What is given tells what was gathered, once, by path of layer.
+    """
     gatherers = {tuple(group): Gatherer() for group in groups}
     handles = [watch_input(model.get_submodule(group[0]), seen.update) for group, seen in gatherers.items()]
 

@@ -26,7 +26,7 @@ from protquant.errors import ProtquantError
 from protquant.quant.assignments import Assignments
 from protquant.quant.calibrate import calibrate
 from protquant.quant.engine import Engine
-from protquant.quant.layerwise import Call, record_calls
+from protquant.quant.layerwise import Call, gathering, record_calls
 from protquant.quant.memory import release_freed
 from protquant.quant.observers import Statistics
 from protquant.quant.quantize import needs_statistics, plan
@@ -196,11 +196,17 @@ class _Stream:
                 (self._record, self._run_whole) if unit is None else (self._advance(unit), self._rerun(unit))
             )
             examples = replace(self.examples, sequences=tuple(indices), forward=again)
-            with self._running(unit):
-                statistics = calibrate(model, indices, forward, sites=[] if self._changes else sites, counted=left)
+        engine = Engine(model, self.recipe, own, examples, scope=lambda path: self._scope(path, unit))
+        if examples is None:
+            return engine.run(statistics)
         with self._running(unit):
-            engine = Engine(model, self.recipe, own, examples, scope=lambda path: self._scope(path, unit))
-            return engine.run(None if self._changes and examples else statistics)
+            if self._changes:
+                calibrate(model, indices, forward, sites=[], counted=left)
+                return engine.run()
+            with gathering(model, engine.fitted_groups()) as evidence:
+                statistics = calibrate(model, indices, forward, sites=sites, counted=left)
+                seen = evidence()
+            return engine.run(statistics, seen)
 
     def _running(self, unit: str | None) -> AbstractContextManager[None]:
         """What lies outside of blocks runs as part of the whole model, whose blocks come and go."""
