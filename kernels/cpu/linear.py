@@ -5,18 +5,18 @@ of their own; two where the product of whole bytes saturates. Weights that are k
 take (four bits, or two parts of a byte each) are unpacked by `opened`, for as long as they are needed.
 """
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int, Int8, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from protquant.kernels.backend import Linear
 from protquant.kernels.cpu.features import Features
+from protquant.kernels.cpu.packing import pack_weight
 from protquant.kernels.cpu.quantize import quantize_static
 from protquant.kernels.operands import Activation, Codes8, Grid, IntegerWeight, TokenGrid
 
@@ -100,11 +100,11 @@ class CPULinear(Linear):
             scale = weight.step_scale[:, index].contiguous()
             if self._in_two:
                 self._parts += [
-                    _Part(columns, _packed(group >> 1), 2 * scale),
-                    _Part(columns, _packed(group & 1), scale),
+                    _Part(columns, pack_weight(group >> 1), 2 * scale),
+                    _Part(columns, pack_weight(group & 1), scale),
                 ]
             else:
-                self._parts.append(_Part(columns, _packed(group), scale))
+                self._parts.append(_Part(columns, pack_weight(group), scale))
 
     @property
     def is_fused(self) -> bool:
@@ -283,12 +283,6 @@ def _zeros(count: int) -> Int[Tensor, " n"]:
     """Zero points of the outputs of a weight that has none."""
     with torch.inference_mode(False):  # or only that mode could use what is kept
         return torch.zeros(count, dtype=torch.int32)
-
-
-def _packed(steps: Int8[Tensor, "n k"]) -> Tensor:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return torch.ops.onednn.qlinear_prepack(steps.contiguous(), None)
 
 
 def _row_sums(weight: IntegerWeight) -> Float[Tensor, " n"]:
