@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from protquant.errors import ProtquantError
 from protquant.models.alphabet import EOS, MASK, PAD
 from protquant.models.configs import ESM2Config
+from protquant.models.embedding import embedding
 from protquant.models.lineage import Lineage
 from protquant.sites import Tap
 from protquant.topology import Link, Product, Stream
@@ -230,7 +231,7 @@ class ESM2(nn.Module):
     def __init__(self, config: ESM2Config) -> None:
         super().__init__()
         self.config = config
-        self.embedding = nn.Embedding(config.vocab_size, config.dim, padding_idx=PAD)
+        self.embedding = embedding(config.vocab_size, config.dim, padding_idx=PAD)
         # Identities at the ends of the residual stream, where a rotation of it begins and ends.
         self.stream_entry, self.stream_exit = nn.Identity(), nn.Identity()
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_layers))

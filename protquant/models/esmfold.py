@@ -21,6 +21,7 @@ from protquant.models.alphabet import CLS, EOS, PAD, TOKENS
 from protquant.models.complexes import FoldingInput
 from protquant.models.confidence import PLDDTHead, predicted_aligned_error, predicted_tm
 from protquant.models.configs import ESMFoldConfig
+from protquant.models.embedding import embedding
 from protquant.models.esm2 import ESM2
 from protquant.models.lineage import Lineage
 from protquant.models.trunk import FoldingTrunk
@@ -126,7 +127,7 @@ class ESMFold(nn.Module):
         self.layer_mix = nn.Parameter(torch.zeros(config.lm.num_layers + 1))
         self.single_embedding = SingleEmbedding(config.lm.dim, single)
         if config.embed_residues:
-            self.residue_embedding = nn.Embedding(_NUM_RESIDUE_TOKENS, single, padding_idx=0)
+            self.residue_embedding = embedding(_NUM_RESIDUE_TOKENS, single, padding_idx=0)
         self.trunk = FoldingTrunk(config.trunk)
         self.distogram_head = nn.Linear(pair, DISTOGRAM_BINS)
         self.pae_head = nn.Linear(pair, DISTOGRAM_BINS)

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from protquant.models.configs import TrunkConfig
+from protquant.models.embedding import embedding
 from protquant.models.structure_module import Structure, StructureModule
 from protquant.models.triangle import TriangleAttention, TriangleMultiplication
 from protquant.sites import Tap
@@ -169,7 +170,7 @@ class RelativePosition(nn.Module):
     def __init__(self, bins: int, pair_dim: int) -> None:
         super().__init__()
         self.bins = bins
-        self.embedding = nn.Embedding(2 * bins + 2, pair_dim)
+        self.embedding = embedding(2 * bins + 2, pair_dim)
 
     def forward(self, residue_index: Int[Tensor, "b l"], mask: Bool[Tensor, "b l"]) -> Float[Tensor, "b i j c"]:
         difference = residue_index[:, None, :] - residue_index[:, :, None]
@@ -212,7 +213,7 @@ class FoldingTrunk(nn.Module):
         self.blocks = FoldingBlocks(FoldingBlock(config) for _ in range(config.num_blocks))
         self.recycle_single_norm = nn.LayerNorm(config.single_dim)
         self.recycle_pair_norm = nn.LayerNorm(config.pair_dim)
-        self.recycle_distogram = nn.Embedding(_RECYCLE_BINS, config.pair_dim)
+        self.recycle_distogram = embedding(_RECYCLE_BINS, config.pair_dim)
         self.to_structure_single = nn.Linear(config.single_dim, structure.single_dim)
         self.to_structure_pair = nn.Linear(config.pair_dim, structure.pair_dim)
         self.structure_module = StructureModule(structure)
