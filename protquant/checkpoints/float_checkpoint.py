@@ -82,11 +82,16 @@ class FloatCheckpoint:
             If a weight is not finite.
         """
         model = self.skeleton()
-        self._check_finite(self._state)
-        places = {}
+        places, unreal = {}, []
         for name in list(self._state):
             # One by one, so that a half-precision checkpoint is never held twice.
-            places[name] = self._state.pop(name).to(torch.float32).contiguous()
+            stored = self._state.pop(name)
+            if not _is_finite(stored):
+                unreal.append(name)
+            places[name] = stored.to(torch.float32).contiguous()
+            if places[name].data_ptr() != stored.data_ptr():
+                forget_pages([stored])
+        self._refuse(unreal)
         model.load_state_dict(places, assign=True)
         model.fingerprint = self._fingerprint or fingerprint(model.config, model.state_dict())
         return model.eval()
@@ -163,9 +168,8 @@ class FloatCheckpoint:
             for handle in handles:
                 handle.remove()
 
-    def _check_finite(self, state: Mapping[str, Tensor]) -> None:
-        # The extremes tell of any NaN or infinity, without a mask as large as the tensor.
-        unreal = [name for name, tensor in state.items() if not torch.stack(tensor.aminmax()).isfinite().all()]
+    def _refuse(self, unreal: Sequence[str]) -> None:
+        """Refuse weights that are not finite."""
         if unreal:
             names = [self._their_name[name] for name in unreal]
             raise ProtquantError(
@@ -186,7 +190,8 @@ class _Checked(Mapping[str, Tensor]):
             forget_pages(self._read)
             self._read = []
         tensor = self._checkpoint._state[name]  # noqa: SLF001
-        self._checkpoint._check_finite({name: tensor})  # noqa: SLF001
+        if not _is_finite(tensor):
+            self._checkpoint._refuse([name])  # noqa: SLF001
         self._read.append(tensor)
         return tensor
 
@@ -195,3 +200,8 @@ class _Checked(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self._checkpoint._state)  # noqa: SLF001
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    # The extremes tell of any NaN or infinity, without a mask as large as the tensor.
+    return bool(torch.stack(tensor.aminmax()).isfinite().all())
