@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from protquant.checkpoints import is_quantized
 from protquant.errors import ProtquantError
 from protquant.pipelines.bench.choices import FULL_SIZE_PARTS
 from protquant.pipelines.bench.full_size.plan import (
@@ -156,10 +157,12 @@ class _Bench:
     def _has_checkpoint(self, name: str, what: str) -> bool:
         if name in FLOAT_CONTENDERS:
             return True
-        made = any(asked.recipe == name and not record.problem for asked, record in self.preparations)
-        if not made:
+        if any(asked.recipe == name and not record.problem for asked, record in self.preparations):
+            return True
+        stands = is_quantized(self.work.quantized(name))
+        if not stands:
             self.skipped.append(f"NOT RUN: {what}: there is no checkpoint quantized by {name}")
-        return made
+        return stands
 
     def _do(self, part: str, stage: Stage, *, stands: bool = True) -> StageRecord | None:
         """The result that stands, or that of a run; None where neither is wanted."""

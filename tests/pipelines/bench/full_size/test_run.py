@@ -1,6 +1,7 @@
 """The benchmark runs whole on few weights: processes are real, limits are kept, and what stands is not run again."""
 
 import json
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -71,6 +72,12 @@ def test_all_parts_run_and_stand(small_checkpoint: Path, calibration_file: Path,
     for turn in found.turns:
         assert [fold["residues"] for fold in turn.records[0].result["folds"]] == [8, 12]
         assert 0 < turn.records[0].result["loaded"]["anonymous"] < turn.records[0].result["loaded"]["resident"]
+
+    # A checkpoint that was made otherwise serves.
+    shutil.copytree(made, tmp_path / "other" / "w8a8-int8")
+    other, _ = run(small_checkpoint, tmp_path / "other", PLAN, parts=["fold"], **given)
+    assert [(asked.recipe, record.problem) for asked, record in other.folds] == [("w8a8-int8", None)]
+    assert "NOT RUN: quantize w8a8-int8: part quantize was not asked for, and no result stands" in other.notes()
 
     # What stands is shown, whatever parts are asked for; what failed is run again only as a part of what is asked for.
     again, said = run(small_checkpoint, tmp_path / "work", PLAN, parts=["turns"], again=["round 1, transf"], **given)
