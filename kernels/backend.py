@@ -167,6 +167,14 @@ class Backend(ABC):
         """How many rows of a triangle multiplication are best worked on at a time."""
         return length
 
+    def kept_bytes(self, channels: int, heads: int, length: int) -> int:  # noqa: ARG002
+        """Bytes that are kept from call to call, for a pair of so many channels, heads and residues."""
+        return 0
+
+    def opened_bytes(self, weights: Sequence[tuple[int, int]]) -> int:  # noqa: ARG002
+        """Bytes that weights take beside their codes while all of them are open, by bits of a code and elements."""
+        return 0
+
     @abstractmethod
     def triangle_product(
         self,

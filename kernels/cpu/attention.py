@@ -9,7 +9,7 @@ from torch import Tensor
 
 from protquant.kernels.reference.attention import MASKED_LOGIT
 
-__all__ = ["attend_bfloat16", "attend_float32", "in_bits"]
+__all__ = ["attend_bfloat16", "attend_float32", "in_bits", "space_elements"]
 
 Space = Callable[[int], BFloat16[Tensor, " n"]]
 
@@ -85,9 +85,8 @@ def attend_bfloat16(
     if mask is not None:
         mask = mask | ~mask.any(-1, keepdim=True)  # What has no key may see all: nobody reads it.
     sequences = len(qkv) // length
-    rows = min(sequences, max(1, _LOGITS // (heads * length * length)))
-    # Logits; codes, and queries, keys and values as floats; what comes out.
-    memory = space(rows * length * (heads * length + 7 * channels))
+    rows = _together(sequences, heads, length)
+    memory = space(space_elements(sequences, heads, length, channels))
     for first in range(0, sequences, rows):
         tokens = slice(first * length, (first + rows) * length)
         _attend_some(
@@ -100,6 +99,17 @@ def attend_bfloat16(
             out[tokens].view(-1, length, heads, channels // heads).transpose(1, 2),
         )
     return out
+
+
+def _together(sequences: int, heads: int, length: int) -> int:
+    """Sequences that are worked on together."""
+    return min(sequences, max(1, _LOGITS // (heads * length * length)))
+
+
+def space_elements(sequences: int, heads: int, length: int, channels: int) -> int:
+    """Number of elements of bfloat16 that `attend_bfloat16` asks `space` for."""
+    # Logits; codes, and queries, keys and values as floats; what comes out.
+    return _together(sequences, heads, length) * length * (heads * length + 7 * channels)
 
 
 def in_bits(bias: Float[Tensor, "h q k"]) -> BFloat16[Tensor, "h q k"]:

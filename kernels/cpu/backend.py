@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from torch import Tensor
 
 from protquant.kernels.backend import Backend, Direction, Linear
-from protquant.kernels.cpu.attention import attend_bfloat16, attend_float32, in_bits
+from protquant.kernels.cpu.attention import attend_bfloat16, attend_float32, in_bits, space_elements
 from protquant.kernels.cpu.features import Features, features
 from protquant.kernels.cpu.linear import CPULinear
 from protquant.kernels.cpu.piecewise import decode_bytes, encode_bytes
@@ -175,6 +175,23 @@ class CPUBackend(Backend):
     def product_rows(self, channels: int, length: int) -> int:
         """Rows of a triangle multiplication that are worked on at a time."""
         return max(32, _PRODUCT_BYTES // (4 * channels * length))
+
+    def kept_bytes(self, channels: int, heads: int, length: int) -> int:
+        """Bytes of what `_space` gives for a pair: sums of a triangle product, its tokens, and logits of attention."""
+        tile = min(length, max(1, self.tile_tokens // length))
+        rows = min(length, max(1, self.product_rows(channels, length) // tile) * tile)
+        sums = 4 * channels * rows * length if self.can.int_mm else 0
+        tokens = 4 * channels * (tile * length + _APART)
+        logits = 2 * space_elements(tile, heads, length, channels) if self.can.bfloat16 else 0
+        return sums + tokens + logits
+
+    def opened_bytes(self, weights: Sequence[tuple[int, int]]) -> int:
+        """Bytes of weights that are unpacked: those of four bits, and all where a product takes them in halves."""
+        halved = self.can.product == "onednn, 7 bits"
+        opened = sum(elements * (2 if bits > 4 else 1) for bits, elements in weights if bits <= 4 or halved)
+        # Of one at a time: what is packed next, or its floats.
+        widest = max((elements for _, elements in weights), default=0)
+        return opened + widest * (4 if self.can.product == "float" else 1 if opened else 0)
 
     def attention_bias(
         self, bias: Float[Tensor, "h q k"], grids: tuple[Grid, Grid, Grid] | None

@@ -7,19 +7,19 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int8
 from torch import Tensor
 
-__all__ = ["attention_of_codes", "multiplies_codes"]
+__all__ = ["LOGITS", "LONGEST", "attention_of_codes", "multiplies_codes"]
 
-_LOGITS = 2**19
+LOGITS = 2**19
 """That are worked on together: in int32, then in float32, then, as it may be, in bfloat16."""
 _SHORTEST = 17
 """What `torch._int_mm` asks for."""
-_LONGEST = 2048
+LONGEST = 2048
 """Beyond, logits of one head leave the cache, and attention that never stores them is faster."""
 
 
 def multiplies_codes(length: int) -> bool:
     """Whether queries and keys of a sequence are multiplied as integers: not if it is very short, or long."""
-    return _SHORTEST <= length <= _LONGEST
+    return _SHORTEST <= length <= LONGEST
 
 
 def attention_of_codes(
@@ -84,7 +84,7 @@ def _attend(
     length = q.shape[1]
     # Softmax does not feel what is the same for all keys of a query: the zero point of keys adds nothing else.
     by_key = k.sum(-1, dtype=torch.int32).mul(-scale * q_zero)[:, None] if q_zero else None
-    step = max(1, _LOGITS // length**2)
+    step = max(1, LOGITS // length**2)
     for first in range(0, len(q), step):
         some = slice(first, min(first + step, len(q)))
         sums, logits, probs = memory.of(some.stop - some.start, length, length)

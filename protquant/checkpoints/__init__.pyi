@@ -7,6 +7,7 @@ from protquant.checkpoints.native import is_native, load_native, save_model
 from protquant.checkpoints.quantized import is_quantized, load_quantized, save_quantized
 from protquant.checkpoints.registry import KNOWN, KnownCheckpoint, find_known
 from protquant.checkpoints.scheme import Scheme, read_scheme
+from protquant.checkpoints.skeleton import skeleton
 
 __all__ = [
     "DEMO",
@@ -29,4 +30,5 @@ __all__ = [
     "save_model",
     "save_quantized",
     "scheme_of",
+    "skeleton",
 ]

@@ -21,6 +21,7 @@ __all__ = [
     "CpuOnly",
     "Dtype",
     "Execution",
+    "MaxMemory",
     "Model",
     "Plots",
     "Quant",
@@ -58,6 +59,10 @@ Execution = Annotated[
 ]
 Backend = Annotated[
     str, typer.Option(help="Whose kernels multiply integers: `auto` (by device), `reference`, `cpu` or `triton`.")
+]
+MaxMemory = Annotated[
+    str | None,
+    typer.Option(help="What the whole process may take, such as `12GiB`.  [default: what is free]", metavar="AMOUNT"),
 ]
 CpuOnly = Annotated[bool, typer.Option("--cpu-only", help="Do not use a GPU.")]
 Dtype = Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16.")]

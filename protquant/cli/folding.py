@@ -16,6 +16,7 @@ from protquant.cli.app import (
     CpuOnly,
     Dtype,
     Execution,
+    MaxMemory,
     Model,
     Plots,
     Quant,
@@ -44,7 +45,10 @@ def fold(
         int | None, typer.Option(help="Times the output is fed back.  [default: as trained]")
     ] = None,
     max_tokens_per_batch: Annotated[int, typer.Option(help="Residues folded together; 0 is one by one.")] = 1024,
-    chunk_size: Annotated[int | None, typer.Option(help="Rows of triangle attention.  [default: what fits]")] = None,
+    chunk_size: Annotated[
+        int | None, typer.Option(help="Rows of the pair at a time, in float.  [default: what fits]")
+    ] = None,
+    max_memory: MaxMemory = None,
     cpu_only: CpuOnly = False,
     dtype: Dtype = "float32",
     calibration: CalibrationFile = None,
@@ -72,6 +76,7 @@ def fold(
         num_recycles=num_recycles,
         max_tokens_per_batch=max_tokens_per_batch,
         chunk_size=chunk_size,
+        max_memory=max_memory,
         cpu_only=cpu_only,
         dtype=dtype,
         calibration=calibration,

@@ -58,7 +58,7 @@ def inspect(
     print_report(report, f"{model}, {report.recipe.name}", sites)
     typer.echo(str(report))
     for length, total in document["memory"].items():
-        typer.echo(f"folding {length} residues: about {total / 2**30:.2f} GiB at the peak in float")
+        typer.echo(f"folding {length} residues: about {total / 2**30:.2f} GiB at the peak")
     if document["execution"]["parts"]:
         print_table(document["execution"]["parts"], ["path", "runs", "what"], "execution")
         typer.echo(document["execution"]["summary"])

@@ -22,7 +22,7 @@ from protquant.models import ESM2, add_to_lineage
 from protquant.models.trunk import FoldingBlock, FoldingBlocks
 from protquant.quant.modules import ActivationQuantizer, QuantizedLayerNorm, QuantizedLinear
 
-__all__ = ["Support", "SupportRow", "to_integer"]
+__all__ = ["Support", "SupportRow", "prepared_layers", "to_integer"]
 
 _Model = TypeVar("_Model", bound=nn.Module)
 Runs = Literal["integer", "simulated"]
@@ -171,7 +171,7 @@ def _convert(model: nn.Module, backend: Backend, support: Support) -> None:
         if path not in told:
             model.set_submodule(path, linear_twin(layer, backend, path, rows))
     support.add(rows)
-    for layer in _prepared(model):
+    for layer in prepared_layers(model):
         support.weight_bytes += layer.nbytes
         support.weight_elements += layer.weight.out_features * layer.weight.in_features
     add_to_lineage(model, execution=support.ran, kernels=support.kernels)
@@ -207,10 +207,11 @@ def _of_type(model: nn.Module, kind: type[nn.Module]) -> Iterator[tuple[str, Any
         yield path, model.get_submodule(path)
 
 
-def _prepared(model: nn.Module) -> Iterator[Any]:
+def prepared_layers(model: nn.Module) -> Iterator[Linear]:
+    """Linear layers of a backend that hang anywhere in a converted model, each once."""
     seen: set[int] = set()
 
-    def inside(thing: Any) -> Iterator[Any]:
+    def inside(thing: Any) -> Iterator[Linear]:
         if id(thing) in seen:
             return
         seen.add(id(thing))

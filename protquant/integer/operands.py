@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from protquant.checkpoints.mapped_memory import forget_pages
 from protquant.kernels.operands import Grid, IntegerWeight, TokenGrid, unpack4
 from protquant.quant.formats import Quantizer
 from protquant.quant.formats.dint import DIntQuantizer
@@ -129,7 +130,9 @@ def _per_group(values: Tensor, rows: int) -> Tensor:
 def reordered(weight: IntegerWeight, rows: Sequence[int]) -> IntegerWeight:
     """The weight with its outputs in another order, or fewer of them."""
     index = torch.tensor(rows, device=weight.codes.device)
-    return _of_codes(weight, _codes(weight)[index], lambda values: values[index])
+    made = _of_codes(weight, _codes(weight)[index], lambda values: values[index])
+    forget_pages([weight.codes])  # Nobody reads them in their old order.
+    return made
 
 
 def stacked(weights: Sequence[IntegerWeight]) -> IntegerWeight:
@@ -153,7 +156,9 @@ def stacked(weights: Sequence[IntegerWeight]) -> IntegerWeight:
         zero=None if first.zero is None else torch.cat([w.zero for w in weights if w.zero is not None]),
         bias=bias,
     )
-    return _of_codes(whole, torch.cat([_codes(w) for w in weights]), lambda values: values)
+    made = _of_codes(whole, torch.cat([_codes(w) for w in weights]), lambda values: values)
+    forget_pages([w.codes for w in weights])  # Nobody reads them one by one.
+    return made
 
 
 def _codes(weight: IntegerWeight) -> Tensor:

@@ -24,10 +24,10 @@ from protquant.models.esm2 import SelfAttention
 from protquant.quant.modules import QuantizedLinear
 from protquant.sites import Tap
 
-__all__ = ["IntegerSelfAttention"]
+__all__ = ["PROJECTED_BYTES", "IntegerSelfAttention"]
 
 _PROJECTIONS = "q_proj", "k_proj", "v_proj"
-_PROJECTED_BYTES = 2**24
+PROJECTED_BYTES = 2**24
 """Of float32 queries, keys and values that a CPU makes at a time: few enough for a cache, and for malloc to keep."""
 
 
@@ -200,7 +200,7 @@ class IntegerSelfAttention(nn.Module):
         dtype = torch.float32 if self.simulated else self.dtype
         q, k = (x.new_empty(shape, dtype=torch.int8 if self.on_codes else dtype) for _ in range(2))
         v = x.new_empty(shape, dtype=dtype)
-        step = max(1, _PROJECTED_BYTES // (3 * 4 * self.channels)) if x.device.type == "cpu" else max(1, len(x))
+        step = max(1, PROJECTED_BYTES // (3 * 4 * self.channels)) if x.device.type == "cpu" else max(1, len(x))
         for first in range(0, len(x), step):
             some = slice(first, first + step)
             y = self._rotated(x[some], norm, turns[some])

@@ -5,12 +5,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from transformers.models.esm.openfold_utils import compute_predicted_aligned_error
 
-__all__ = ["MAX_ALIGNED_ERROR", "PLDDT_BINS", "PLDDTHead", "predicted_aligned_error", "predicted_tm"]
+__all__ = ["MAX_ALIGNED_ERROR", "PLDDT_BINS", "ROWS", "PLDDTHead", "predicted_aligned_error", "predicted_tm"]
 
 PLDDT_BINS = 50
 _ATOMS = 37
 _MAX_BIN = 31
-_ROWS = 32
+ROWS = 32
 """Rows of the logits of aligned errors whose probabilities are in memory at a time."""
 MAX_ALIGNED_ERROR = 31.75  # angstrom, center of the last bin
 
@@ -41,7 +41,7 @@ def predicted_aligned_error(logits: Float[Tensor, "b l l 64"]) -> Float[Tensor, 
     bins = logits.shape[-1]
     rows = [
         compute_predicted_aligned_error(some, max_bin=_MAX_BIN, no_bins=bins)["predicted_aligned_error"]
-        for some in logits.split(_ROWS, dim=1)
+        for some in logits.split(ROWS, dim=1)
     ]
     return torch.cat(rows, dim=1)
 
@@ -58,7 +58,7 @@ def predicted_tm(logits: Float[Tensor, "b l l 64"], mask: Bool[Tensor, "b l"]) -
     length = mask.sum(-1)
     d0 = 1.24 * (length.clamp(min=19) - 15).float() ** (1 / 3) - 1.8
     per_bin = 1 / (1 + centers.square() / d0.square()[:, None])  # (b, bins)
-    rows = [torch.einsum("bijn,bn->bij", some.float().softmax(-1), per_bin) for some in logits.split(_ROWS, dim=1)]
+    rows = [torch.einsum("bijn,bn->bij", some.float().softmax(-1), per_bin) for some in logits.split(ROWS, dim=1)]
     per_pair = torch.cat(rows, dim=1)
     weight = mask.float() / length.clamp(min=1)[:, None]
     per_alignment = torch.einsum("bij,bj->bi", per_pair, weight)

@@ -5,7 +5,8 @@ from protquant.pipelines.datasheets import list_formats, list_recipes
 from protquant.pipelines.demonstration import Demonstration, demonstrate
 from protquant.pipelines.devices import pick_device
 from protquant.pipelines.evaluate import Evaluation, evaluate
-from protquant.pipelines.fold_fasta import FoldRun, fold_fasta
+from protquant.pipelines.fold_fasta import fold_fasta
+from protquant.pipelines.fold_run import FoldRun
 from protquant.pipelines.folding import fold, fold_batch
 from protquant.pipelines.format_table import draw_levels, format_table
 from protquant.pipelines.inspect import inspect_model
@@ -13,6 +14,7 @@ from protquant.pipelines.memory import MemoryPlan, plan_memory
 from protquant.pipelines.method_grid import load_method_grid
 from protquant.pipelines.method_report import method_figure, methods_markdown, setting_tables
 from protquant.pipelines.methods import MethodTable, compare_methods
+from protquant.pipelines.plan_folding import FoldingPlan, plan_folding
 from protquant.pipelines.plots import contact_figure, prediction_figure, save_figure
 from protquant.pipelines.prepared import delete_prepared, list_prepared, prepare
 from protquant.pipelines.quantize_model import quantize_checkpoint
@@ -27,6 +29,7 @@ __all__ = [
     "DiskCache",
     "Evaluation",
     "FoldRun",
+    "FoldingPlan",
     "MemoryPlan",
     "MethodTable",
     "Sensitivity",
@@ -53,6 +56,7 @@ __all__ = [
     "method_figure",
     "methods_markdown",
     "pick_device",
+    "plan_folding",
     "plan_memory",
     "predict_contacts",
     "prediction_figure",

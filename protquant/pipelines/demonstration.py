@@ -20,7 +20,8 @@ from protquant.pipelines.calibration import calibration_sequences, quantize
 from protquant.pipelines.choices import DEMO_CHAINS
 from protquant.pipelines.example import example_fasta
 from protquant.pipelines.execution import Execution
-from protquant.pipelines.fold_fasta import FoldRun, fold_fasta
+from protquant.pipelines.fold_fasta import fold_fasta
+from protquant.pipelines.fold_run import FoldRun
 from protquant.pipelines.folding import check_folding_model, fold_within_memory
 from protquant.pipelines.tasks import Outcome, StructureTask
 from protquant.quant import Recipe, Report, load_recipe

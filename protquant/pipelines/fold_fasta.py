@@ -1,24 +1,25 @@
 """A FASTA file to a folder of structures: batches, memory, failures, resuming."""
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-from tqdm import tqdm
 
 from protquant.checkpoints import load, scheme_of
 from protquant.demo.memorized import refuse_unknown
 from protquant.errors import ProtquantError
 from protquant.models import ESMFold
-from protquant.pipelines.batches import length_batches
+from protquant.pipelines.batches import length_batches, model_length
 from protquant.pipelines.calibration import calibration_sequences, quantize
 from protquant.pipelines.devices import parse_dtype, pick_device
 from protquant.pipelines.execution import Execution, is_float
-from protquant.pipelines.folding import check_folding_options, fold_within_memory
+from protquant.pipelines.fold_run import FoldRun, note_warnings
+from protquant.pipelines.folding import check_folding_model, check_folding_options, fold_within_memory
+from protquant.pipelines.memory import MemoryBudget, folding_skeleton, memory_budget, parse_bytes
 from protquant.pipelines.plots import plot_prediction
 from protquant.pipelines.prepared import prepare
+from protquant.pipelines.progress import Progress, note
 from protquant.pipelines.quantize_model import choose_recipe
 from protquant.proteins import (
     Fasta,
@@ -26,60 +27,20 @@ from protquant.proteins import (
     PDBLimitError,
     Prediction,
     Record,
-    Rejected,
     fingerprint,
     prepare_folder,
     read_fasta,
     write_mmcif,
     write_pae,
     write_pdb,
-    write_table,
 )
-from protquant.quant import needs_sequences
+from protquant.quant import load_recipe, needs_sequences
+from protquant.quant.memory import return_large_tensors
 
-__all__ = ["FoldRun", "fold_fasta"]
+__all__ = ["fold_fasta"]
 
-TABLE, FAILURES = "predictions.csv", "failures.csv"
 # Raised when the files of a target say more than they did: targets that were done before are then folded again.
 _LAYOUT = 2
-
-
-@dataclass
-class FoldRun:
-    """What became of the records of a FASTA file.
-
-    Attributes
-    ----------
-    output : Path
-    rows : list of dict
-        One per record of the file that is done, in this run or an earlier one.
-    skipped : list of str
-        Targets that were done before, with the same settings.
-    failures : list of dict
-        `name`, `header`, `line`, `error` of every record that was not folded.
-    settings : dict
-        What the predictions depend on: model, recipe and so on. A target done with others is folded again.
-    execution : dict
-        What the model ran as, and every part of it; empty where nothing was left to be folded.
-    """
-
-    output: Path
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
-    failures: list[dict[str, Any]] = field(default_factory=list)
-    settings: dict[str, Any] = field(default_factory=dict)
-    execution: dict[str, Any] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The run as one JSON document."""
-        return {
-            "output": str(self.output),
-            "settings": self.settings,
-            "execution": self.execution,
-            "predictions": self.rows,
-            "skipped": self.skipped,
-            "failures": self.failures,
-        }
 
 
 def fold_fasta(
@@ -93,6 +54,7 @@ def fold_fasta(
     num_recycles: int | None = None,
     max_tokens_per_batch: int = 1024,
     chunk_size: int | None = None,
+    max_memory: int | str | None = None,
     cpu_only: bool = False,
     dtype: str = "float32",
     calibration: Path | None = None,
@@ -128,7 +90,10 @@ def fold_fasta(
     max_tokens_per_batch : int
         Residues of short sequences that go through the model together; 0 folds one at a time.
     chunk_size : int, optional
-        Rows of triangle attention at a time; by default the largest that fits in memory.
+        Rows of the pair that float blocks work on at a time; by default the most that fit in memory.
+    max_memory : int or str, optional
+        What the whole process may take, in bytes or such as "12GiB"; by default what is free. What cannot fit is
+        refused before anything is loaded.
     cpu_only : bool
         Do not use a GPU.
     dtype : str
@@ -153,25 +118,34 @@ def fold_fasta(
         no such error: it is among the failures.
     """
     check_folding_options(num_recycles, chunk_size)
-    parse_dtype(dtype)
+    device, float_type = pick_device(cpu_only), parse_dtype(dtype)
+    limit = None if max_memory is None else parse_bytes(max_memory)
     recipe, saved = choose_recipe(model, quant)
-    running = Execution(recipe, execution, backend, pick_device(cpu_only))
+    running = Execution(recipe, execution, backend, device)
     sequences = calibration_sequences(calibration)
     records = read_fasta(fasta)
     prepare_folder(output)
-    run = FoldRun(output, failures=[_rejected(record) for record in records.rejected])
-    for failure in run.failures:
-        _note(f"{records.path}, line {failure['line']}: {failure['header']!r}: {failure['error']}")
-    for record in records.records:
-        for note in record.substitutions:
-            _note(f"{records.path}, line {record.line}: {record.header!r}: {note}")
+    run = FoldRun.begin(output, records)
     manifest = Manifest.load(output)
+
+    skeleton = folding_skeleton(model)
+    room = partial(memory_budget, skeleton, device=device, dtype=float_type, max_memory=limit)
+    budget = room(recipe, running)
+    budget.check_weights(f"{model} by {recipe.name}")
+    known = [] if overwrite else [name for name, entry in manifest.entries.items() if entry.status == "done"]
+    reasons = _nothing_fits(records, budget, chunk_size)
+    if reasons and not any(record.name in known for record in records.records):
+        for record, reason in zip(records.records, reasons, strict=True):
+            run.fail(records, record, reason)
+        return run.finish(records, manifest)
 
     prepared = None
     if cache and saved is None and not is_float(recipe):
-        prepared = prepare(model, recipe, sequences, kind=ESMFold)
+        prepared = prepare(model, recipe, sequences, kind=ESMFold, max_memory=limit)
         saved = None if prepared is None else scheme_of(prepared)
-    network = _load(str(prepared or model), dtype, cpu_only)
+    if saved is None and not is_float(recipe):
+        room(load_recipe("fp32"), None).check_weights(f"{model}, which is quantized in memory,")
+    network = check_folding_model(load(prepared or model, dtype=float_type, device=device))
     # A checkpoint that is quantized brings its ranges along.
     calibrates = saved is None and needs_sequences(network, recipe)
     run.settings = {
@@ -183,24 +157,9 @@ def fold_fasta(
         "dtype": dtype,
         "calibration": fingerprint({"sequences": sequences}) if calibrates else None,
     }
-    # By its weights: the model may be called by several names. Simulations have one kind of kernel.
-    told = {"model"} if running.integer else {"model", "execution", "kernels"}
-    decisive = {name: value for name, value in run.settings.items() if name not in told} | {"layout": _LAYOUT}
-    prints = {
-        record.name: fingerprint({**decisive, "header": record.header, "sequence": record.sequence})
-        for record in records.records
-    }
-    known = {} if overwrite else manifest.entries
-    pending = []
-    for record in records.records if even_so else _answerable(network, records, run):
-        drawn = not plots or (record.name in known and f"{record.name}.png" in known[record.name].files)
-        if record.name in known and drawn and manifest.is_done(record.name, prints[record.name]):
-            run.skipped.append(record.name)
-        else:
-            pending.append(record)
-    if run.skipped:
-        _note(f"{len(run.skipped)} of {len(records.records)} targets are done already with these settings")
-        _note_warnings(known[name].row for name in run.skipped)
+    prints = _fingerprints(run, records, integer=running.integer)
+    askable = records.records if even_so else _answerable(network, records, run)
+    pending = _pending(run, askable, manifest, prints, plots=plots, overwrite=overwrite)
     if pending:
         report = saved.report if saved else None
         if report is None:
@@ -209,46 +168,78 @@ def fold_fasta(
                 recipe,
                 sequences if calibrates else [],
                 execution="simulate",
+                inplace=True,
                 progress=sys.stderr.isatty(),
             )
-        _note(str(report))
+        note(str(report))
         network = running.convert(network)
         if running.integer:
-            _note(running.summary())
-        with tqdm(total=len(pending), desc="fold", unit="protein", disable=not sys.stderr.isatty()) as bar:
-            for record, outcome in _fold_all(network, pending, num_recycles, max_tokens_per_batch, chunk_size):
-                error = outcome if isinstance(outcome, str) else None
-                if isinstance(outcome, Prediction):
-                    try:
-                        files = _write(outcome, output, plots)
-                        row = _row(record, outcome, model, recipe.name, running, dtype)
-                        manifest.record(record.name, record.header, prints[record.name], files, row)
-                        _note_warnings([row])
-                    except ProtquantError as problem:
-                        error = str(problem)
-                if error is not None:
-                    _note(f"{records.path}, line {record.line}: {record.header!r}: {error}")
-                    run.failures.append(
-                        {"name": record.name, "header": record.header, "line": record.line, "error": error}
-                    )
-                    manifest.record_failure(record.name, record.header, prints[record.name], error)
-                bar.update()
+            note(running.summary())
+            return_large_tensors()
+        tell = Progress(f"fold {records.path.name}")
+        tell("proteins", "protein", 0, len(pending))
+        budget = MemoryBudget.of(network, limit)
+        outcomes = _fold_all(network, pending, num_recycles, max_tokens_per_batch, chunk_size, budget)
+        for done, (record, outcome) in enumerate(outcomes, start=1):
+            error = outcome if isinstance(outcome, str) else None
+            if isinstance(outcome, Prediction):
+                try:
+                    files = _write(outcome, output, plots)
+                    row = _row(record, outcome, model, recipe.name, running, dtype)
+                    manifest.record(record.name, record.header, prints[record.name], files, row)
+                    note_warnings([row])
+                except ProtquantError as problem:
+                    error = str(problem)
+            if error is not None:
+                run.fail(records, record, error)
+                manifest.record_failure(record.name, record.header, prints[record.name], error)
+            tell("proteins", "protein", done, len(pending), record.name)
         run.execution = running.to_dict()
-    entries, failed = manifest.entries, {failure["name"] for failure in run.failures}
-    run.rows = [dict(entries[record.name].row) for record in records.records if record.name not in failed]
-    _finish(run, records, manifest)
-    return run
+    return run.finish(records, manifest)
 
 
-def _load(model: str, dtype: str, cpu_only: bool) -> ESMFold:
-    network = load(model, dtype=parse_dtype(dtype), device=pick_device(cpu_only))
-    if not isinstance(network, ESMFold):
-        raise ProtquantError(f"{model} is a language model and cannot fold; see `protquant contacts`")
-    return network
+def _fingerprints(run: FoldRun, records: Fasta, *, integer: bool) -> dict[str, str]:
+    """Of what each prediction depends on, by name of record."""
+    # The model by its weights: it may be called by several names. Simulations have one kind of kernel.
+    told = {"model"} if integer else {"model", "execution", "kernels"}
+    decisive = {name: value for name, value in run.settings.items() if name not in told} | {"layout": _LAYOUT}
+    return {
+        record.name: fingerprint({**decisive, "header": record.header, "sequence": record.sequence})
+        for record in records.records
+    }
+
+
+def _pending(
+    run: FoldRun,
+    records: Sequence[Record],
+    manifest: Manifest,
+    prints: Mapping[str, str],
+    *,
+    plots: bool,
+    overwrite: bool,
+) -> list[Record]:
+    """The records that are to be folded; the others are done already."""
+    known = {} if overwrite else manifest.entries
+    pending = []
+    for record in records:
+        drawn = not plots or (record.name in known and f"{record.name}.png" in known[record.name].files)
+        if record.name in known and drawn and manifest.is_done(record.name, prints[record.name]):
+            run.skipped.append(record.name)
+        else:
+            pending.append(record)
+    if run.skipped:
+        note(f"{len(run.skipped)} of {len(records)} targets are done already with these settings")
+        note_warnings(known[name].row for name in run.skipped)
+    return pending
 
 
 def _fold_all(
-    model: ESMFold, records: list[Record], num_recycles: int | None, max_tokens: int, chunk_size: int | None
+    model: ESMFold,
+    records: list[Record],
+    num_recycles: int | None,
+    max_tokens: int,
+    chunk_size: int | None,
+    budget: MemoryBudget,
 ) -> Iterator[tuple[Record, Prediction | str]]:
     """Every record with its prediction, or with the reason why there is none."""
     for indices in length_batches([record.sequence for record in records], max_tokens):
@@ -262,6 +253,7 @@ def _fold_all(
                 [record.header for record in batch],
                 num_recycles=num_recycles,
                 chunk_size=chunk_size,
+                budget=budget,
             )
         except ProtquantError as error:
             outcomes = [str(error)]
@@ -270,7 +262,7 @@ def _fold_all(
             yield from zip(batch, outcomes, strict=True)
         else:  # what is wrong with one must not take the others along
             for record in batch:
-                yield from _fold_all(model, [record], num_recycles, 0, chunk_size)
+                yield from _fold_all(model, [record], num_recycles, 0, chunk_size, budget)
 
 
 def _write(prediction: Prediction, output: Path, plots: bool) -> list[Path]:
@@ -279,7 +271,7 @@ def _write(prediction: Prediction, output: Path, plots: bool) -> list[Path]:
     try:
         files.append(write_pdb(prediction.atoms, stem.with_name(f"{stem.name}.pdb"), prediction.remarks()))
     except PDBLimitError as error:
-        _note(f"{prediction.name}: only the .cif is written: {error}")
+        note(f"{prediction.name}: only the .cif is written: {error}")
     files.append(write_pae(prediction, stem.with_name(f"{stem.name}_pae.json")))
     if plots:
         files.append(plot_prediction(prediction, stem.with_name(f"{stem.name}.png")))
@@ -301,10 +293,6 @@ def _row(
     }
 
 
-def _rejected(record: Rejected) -> dict[str, Any]:
-    return {"name": None, "header": record.header, "line": record.line, "error": f"{record.reason}; {record.remedy}"}
-
-
 def _answerable(model: ESMFold, records: Fasta, run: FoldRun) -> list[Record]:
     """The records that the model may be asked for; the others become failures of the run."""
     answerable = []
@@ -313,30 +301,18 @@ def _answerable(model: ESMFold, records: Fasta, run: FoldRun) -> list[Record]:
             refuse_unknown(model, record.sequence)
             answerable.append(record)
         except ProtquantError as error:
-            _note(f"{records.path}, line {record.line}: {record.header!r}: {error}")
-            run.failures.append(
-                {"name": record.name, "header": record.header, "line": record.line, "error": str(error)}
-            )
+            run.fail(records, record, str(error))
     return answerable
 
 
-def _note_warnings(rows: Iterable[Mapping[str, Any]]) -> None:
-    for row in rows:
-        if row["warnings"]:
-            _note(f"{row['name']}: WARNING: {row['warnings']}")
-
-
-def _finish(run: FoldRun, records: Fasta, manifest: Manifest) -> None:
-    names = {row["name"] for row in run.rows}
-    if rows := run.rows + [row for row in manifest.rows() if row["name"] not in names]:
-        write_table(rows, run.output / TABLE)
-    failures = run.output / FAILURES
-    if run.failures:
-        write_table(run.failures, failures)
-        _note(f"{len(run.failures)} of {len(records.records) + len(records.rejected)} records failed: see {failures}")
-    else:
-        failures.unlink(missing_ok=True)
-
-
-def _note(text: str) -> None:
-    tqdm.write(text, file=sys.stderr)
+def _nothing_fits(records: Fasta, budget: MemoryBudget, chunk_size: int | None) -> list[str]:
+    """Why each record does not fit in memory; empty where any does."""
+    reasons = []
+    for record in records.records:
+        try:
+            budget.plan(model_length(record.sequence), 1, chunk_size)
+        except ProtquantError as error:
+            reasons.append(str(error))
+        else:
+            return []
+    return reasons

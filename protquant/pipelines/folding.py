@@ -12,8 +12,9 @@ from protquant.demo.memorized import folding_warnings, refuse_unknown
 from protquant.errors import ProtquantError
 from protquant.models import ESMFold, encode_complexes
 from protquant.pipelines.batches import model_length
-from protquant.pipelines.memory import is_out_of_memory, plan_memory
+from protquant.pipelines.memory import MemoryBudget, is_out_of_memory, parse_bytes
 from protquant.proteins import Prediction, Provenance, atoms_from_atom37, clean_sequence
+from protquant.quant.memory import release_freed
 from protquant.scores import measure_geometry
 
 __all__ = [
@@ -37,6 +38,7 @@ def fold(
     name: str = "protein",
     num_recycles: int | None = None,
     chunk_size: int | None = None,
+    max_memory: int | str | None = None,
     even_so: bool = False,
 ) -> Prediction:
     """Fold one sequence; chains of a complex are joined by ':'.
@@ -50,7 +52,10 @@ def fold(
     num_recycles : int, optional
         How often the output goes through the trunk again; by default as the model was trained.
     chunk_size : int, optional
-        Rows that triangle attention works on at a time, by default the most that fit: less memory, the same result.
+        Rows that float blocks of the trunk work on at a time, by default the most that fit: less memory, the same
+        result.
+    max_memory : int or str, optional
+        What the whole process may take, in bytes or such as "12GiB"; by default what is free.
     even_so : bool
         Whether the demo model folds a sequence that it has not memorized, with a warning that the result means nothing.
 
@@ -67,7 +72,15 @@ def fold(
     cleaned, _ = clean_sequence(sequence)
     if not even_so:
         refuse_unknown(check_folding_model(model), cleaned)
-    prediction = fold_within_memory(model, [cleaned], [name], num_recycles=num_recycles, chunk_size=chunk_size)[0]
+    limit = None if max_memory is None else parse_bytes(max_memory)
+    (prediction,) = fold_within_memory(
+        model,
+        [cleaned],
+        [name],
+        num_recycles=num_recycles,
+        chunk_size=chunk_size,
+        budget=MemoryBudget.of(check_folding_model(model), limit),
+    )
     for warning in prediction.warnings:
         log.warning("%s: %s", name, warning)
     return prediction
@@ -95,8 +108,14 @@ def fold_within_memory(
     *,
     num_recycles: int | None = None,
     chunk_size: int | None = None,
+    budget: MemoryBudget | None = None,
 ) -> list[Prediction]:
     """`fold_batch` in chunks that fit: planned before, and halved where memory runs out all the same.
+
+    Parameters
+    ----------
+    budget : MemoryBudget, optional
+        Of the model before it has folded anything; by default what is free now.
 
     Raises
     ------
@@ -105,7 +124,10 @@ def fold_within_memory(
     """
     check_folding_model(model)
     check_folding_options(num_recycles, chunk_size)
-    plan = plan_memory(model, max(map(model_length, sequences)), len(sequences), chunk_size)
+    release_freed()  # Holes that earlier batches left in the heap would be taken beside what is needed now.
+    longest = max(map(model_length, sequences))
+    budget = MemoryBudget.of(model) if budget is None else budget.now()
+    plan = budget.plan(longest, len(sequences), chunk_size)
     rows = plan.chunk_size
     while True:
         try:
@@ -114,8 +136,9 @@ def fold_within_memory(
             if not is_out_of_memory(error):
                 raise
             tried = rows or plan.length
-            if tried == 1 or chunk_size is not None:
-                remedy = "use a machine with more" if chunk_size is None else "leave --chunk-size out"
+            asked = chunk_size is not None and budget.setup.has_chunks
+            if tried == 1 or asked or not budget.setup.has_chunks:
+                remedy = "leave --chunk-size out" if asked else "use a machine with more"
                 raise ProtquantError(
                     f"{plan.batch} x {plan.length} residues ran out of memory in chunks of {tried}; {remedy}"
                 ) from error

@@ -3,18 +3,20 @@
 from pathlib import Path
 from typing import Any
 
-from protquant.checkpoints import load
+import torch
+
+from protquant.checkpoints import load, skeleton
 from protquant.models import ESMFold
 from protquant.pipelines.calibration import calibration_sequences, quantize
 from protquant.pipelines.devices import pick_device
 from protquant.pipelines.execution import Execution
-from protquant.pipelines.memory import plan_memory
+from protquant.pipelines.memory import memory_budget
 from protquant.pipelines.quantize_model import choose_recipe
 from protquant.quant import Report, needs_sequences
 
 __all__ = ["inspect_model"]
 
-_NO_LIMIT = 2**62
+_CPU = torch.device("cpu")
 
 
 def inspect_model(
@@ -40,20 +42,22 @@ def inspect_model(
     report : Report
     document : dict
         The same as one JSON document: `model recipe weight_bits activation_bits weight_bytes float_weight_bytes
-        parameters memory execution sites`; memory is the peak in bytes by length, empty for a language model; execution
-        says of every part whether it runs on integers, by what, or why not: none where the model is simulated.
+        parameters memory execution sites`; memory is the peak of a process that folds, in bytes by length,
+        without chunks, empty for a language model; execution says of every part whether it runs on
+        integers, by what, or why not: none where the model is simulated.
     """
     recipe, saved = choose_recipe(model, quant)
     running = Execution(recipe, execution, backend, pick_device(cpu_only=True))
+    sizes, memory = skeleton(model), {}
+    if isinstance(sizes, ESMFold):
+        room = memory_budget(sizes, recipe, running, device=_CPU, dtype=torch.float32, max_memory=None)
+        memory = {str(length): room.at(length).total for length in lengths}
     network = load(model)
     if saved is not None:
         quantized, report = network, saved.report
     else:
         sequences = calibration_sequences(calibration) if needs_sequences(network, recipe) else []
         quantized, report = quantize(network, recipe, sequences, execution="simulate")
-    memory = {}
-    if isinstance(network, ESMFold):
-        memory = {str(length): plan_memory(network, length, available=_NO_LIMIT).total for length in lengths}
     parameters = sum(parameter.numel() for parameter in network.parameters())
     running.convert(quantized)
     document = {

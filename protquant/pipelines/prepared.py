@@ -1,22 +1,23 @@
 """Quantized checkpoints in the cache folder: prepared once for a model and a recipe, loaded from there ever after."""
 
 import shutil
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from tqdm import tqdm
+from filelock import FileLock, Timeout
 
 from protquant.cache_folder import cache_folder
-from protquant.checkpoints import FloatCheckpoint, is_quantized, open_checkpoint
+from protquant.checkpoints import is_quantized, open_checkpoint
 from protquant.models import ESM2, ESMFold
 from protquant.pipelines.calibration import calibration_sequences
+from protquant.pipelines.preparation_cost import preparation_cost
+from protquant.pipelines.progress import note
 from protquant.pipelines.streaming import fingerprint_of, stream_checkpoint
-from protquant.proteins import fingerprint
-from protquant.quant import Recipe, load_recipe, needs_sequences, needs_whole_model, plan
-from protquant.topology import find_chains
+from protquant.proteins import fingerprint, prepare_folder
+from protquant.quant import Recipe, load_recipe, needs_sequences, needs_whole_model
 
 __all__ = ["PreparedCheckpoint", "delete_prepared", "list_prepared", "prepare"]
 
@@ -43,10 +44,11 @@ def prepare(
     sequences: Sequence[str] | None = None,
     *,
     kind: type[ESM2 | ESMFold] | None = None,
+    max_memory: int | None = None,
 ) -> Path | None:
     """Return the folder of a model that is quantized by a recipe; make it where it is not there yet.
 
-    Before it is made, standard error tells how many bytes it will take, and how much memory making it takes.
+    Before it is made, standard error tells how large it will be, and about how long and how much memory that takes.
 
     Parameters
     ----------
@@ -58,6 +60,9 @@ def prepare(
         Sequences to calibrate on, where the recipe needs that; by default those that ship with protquant.
     kind : type, optional
         What the model has to be.
+    max_memory : int, optional
+        Bytes that this process may take, by default what is free. Where making the checkpoint takes more by the
+        estimate, it is not begun.
 
     Returns
     -------
@@ -68,7 +73,7 @@ def prepare(
     Raises
     ------
     ProtquantError
-        If the model or the recipe cannot be used.
+        If the model or the recipe cannot be used, or there is too little memory.
 
     Examples
     --------
@@ -90,10 +95,31 @@ def prepare(
     }
     stem = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in Path(model).name)
     target = folder / _FOLDER / f"{stem}-{recipe.name}-{fingerprint(facts)[:16]}"
-    if not is_quantized(target):
-        _announce(checkpoint, recipe, target)
-        stream_checkpoint(checkpoint, recipe, sequences, target)
+    if is_quantized(target):
+        return target
+    with _alone(target):
+        if not is_quantized(target):  # another process may have made it meanwhile
+            cost = preparation_cost(skeleton, recipe, sequences)
+            cost.check(f"{model} by {recipe.name}", max_memory)
+            note(f"preparing {model} by {recipe.name}, once: {cost}, in {target}. --no-cache quantizes in memory.")
+            stream_checkpoint(checkpoint, recipe, sequences, target)
     return target
+
+
+@contextmanager
+def _alone(target: Path) -> Iterator[None]:
+    """Let one process at a time make a checkpoint; others wait, and say so."""
+    prepare_folder(target.parent)
+    lock = FileLock(f"{target}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        note(f"another process is preparing {target}; waiting for it")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def list_prepared() -> list[PreparedCheckpoint]:
@@ -114,20 +140,3 @@ def delete_prepared() -> int:
     for each in prepared:
         shutil.rmtree(each.folder)
     return sum(each.bytes for each in prepared)
-
-
-def _announce(checkpoint: FloatCheckpoint, recipe: Recipe, target: Path) -> None:
-    """Tell what is going to be made, how large it is, and what making it takes."""
-    skeleton = checkpoint.skeleton()
-    kept: float = sum(parameter.numel() * parameter.element_size() for parameter in skeleton.parameters())
-    for assignment in plan(skeleton, recipe):
-        if assignment.site.is_weight and assignment.format is not None:
-            elements = skeleton.get_parameter(f"{assignment.site.module}.weight").numel()
-            kept -= elements * (4 - assignment.format.code_bits / 8)
-    blocks = [skeleton.get_submodule(block) for chain in find_chains(skeleton) for block in chain]
-    largest = max((sum(p.numel() * p.element_size() for p in block.parameters()) for block in blocks), default=0)
-    tqdm.write(
-        f"preparing {checkpoint.source} by {recipe.name}, once: {kept / 1e9:.2f} GB in {target}. One block at a time is"
-        f" in memory, at most {largest / 2**20:.0f} MiB in float. --no-cache quantizes in memory instead.",
-        file=sys.stderr,
-    )

@@ -6,7 +6,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-__all__ = ["Progress", "duration"]
+__all__ = ["Progress", "duration", "note"]
 
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -77,3 +77,8 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def note(text: str) -> None:
+    """Tell something on standard error, above a bar that may be there."""
+    tqdm.write(text, file=sys.stderr)

@@ -16,8 +16,8 @@ pytestmark = pytest.mark.skipif(not features().int_mm, reason="this build of tor
 def test_sequences_of_any_length_attend_to_themselves(
     dtype: torch.dtype, tolerance: float, zeros: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("protquant.kernels.cpu.sequence_attention._LONGEST", 150)
-    monkeypatch.setattr("protquant.kernels.cpu.sequence_attention._LOGITS", 2 * 127**2)  # two heads, then the third
+    monkeypatch.setattr("protquant.kernels.cpu.sequence_attention.LONGEST", 150)
+    monkeypatch.setattr("protquant.kernels.cpu.sequence_attention.LOGITS", 2 * 127**2)  # two heads, then the third
     torch.manual_seed(0)
     lengths = [1, 3, 17, 127, 129, 200]
     tokens = sum(lengths)

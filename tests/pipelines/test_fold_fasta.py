@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from biotite.structure.io.pdbx import CIFFile, get_structure
 from protquant.errors import ProtquantError
 from protquant.models import ESMFold
 from protquant.models.complexes import encode_complexes
-from protquant.pipelines import FoldRun, fold_fasta, memory
+from protquant.pipelines import FoldRun, fold_fasta
+from protquant.pipelines.memory import budget
 
 Fold = Callable[..., FoldRun]
 
@@ -222,8 +224,8 @@ def test_geometry_and_its_warnings_are_in_the_row_the_document_and_the_notes(fol
 
 
 def test_a_record_too_long_for_the_memory_does_not_take_the_others_along(fold_text, monkeypatch, esmfold):
-    enough_for_40 = memory.plan_memory(esmfold, 40, chunk_size=1, available=2**60).activations
-    monkeypatch.setattr(memory, "available_bytes", lambda _device: enough_for_40)
+    enough_for_40 = budget.MemoryBudget.of(esmfold).at(40, chunk_size=1).activations
+    monkeypatch.setattr(budget.MemoryBudget, "available", property(lambda _: enough_for_40))
     run = fold_text(f">short\nMKTAY\n>long\n{'MKTAY' * 20}\n>fits\n{'MKTAY' * 8}\n")
     assert [row["name"] for row in run.rows] == ["short", "fits"]
     (failure,) = run.failures
@@ -264,3 +266,30 @@ def test_half_precision_folds_every_record(fold_text, dtype: str):
 def test_quantized_folding_says_so_in_its_row(fold_text, calibration_file, quant: str):
     run = fold_text(">a\nMKTAYIAKQR\n", quant=quant, calibration=calibration_file)
     assert (run.rows[0]["recipe"], run.rows[0]["execution"]) == (quant, "simulated")
+
+
+def test_what_cannot_fit_is_refused_before_anything_is_loaded(fold_text, monkeypatch, tmp_path: Path):
+    monkeypatch.setattr(sys.modules[fold_fasta.__module__], "load", lambda *_, **__: pytest.fail("was loaded"))
+    with pytest.raises(ProtquantError, match=r"takes .* once it is loaded, and there are 2 MiB"):
+        fold_text(">a\nMKTAYIAKQR\n", max_memory="2MiB")
+    run = fold_text(f">a\n{'MKTAYIAKQR' * 1000}\n", max_memory="4GiB")
+    assert "a single sequence of" in run.failures[0]["error"]
+    assert table(tmp_path / "out" / "failures.csv")[0]["name"] == "a"
+
+
+def test_a_limit_of_memory_is_kept_by_what_is_folded(fold_text, monkeypatch):
+    free: list[int] = []
+    plan = budget.MemoryBudget.plan
+    monkeypatch.setattr(
+        budget.MemoryBudget,
+        "plan",
+        lambda self, *args: free.append(self.resident + self.available) or plan(self, *args),
+    )
+    fold_text(">a\nMKTAYIAKQR\n", max_memory="4GiB")
+    assert set(free) == {4 * 2**30}
+
+
+@pytest.mark.parametrize("amount", ["12", "lots", "-1GiB"])
+def test_an_amount_of_memory_without_sense_is_refused(fold_text, amount: str):
+    with pytest.raises(ProtquantError, match="12GiB"):
+        fold_text(">a\nMKTAYIAKQR\n", max_memory=amount)

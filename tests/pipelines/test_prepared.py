@@ -1,10 +1,12 @@
 """A quantized model is prepared once, and loaded from the cache folder ever after."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from protquant.checkpoints import is_quantized, save_model
+from protquant.errors import ProtquantError
 from protquant.models import ESM2, ESMFold
 from protquant.pipelines.prepared import delete_prepared, list_prepared, prepare
 from protquant.quant import load_recipe
@@ -50,3 +52,20 @@ def test_what_cannot_be_prepared_is_left_to_memory(folder: str, monkeypatch: pyt
     assert prepare(folder, load_recipe("w8"), SEQUENCES, kind=ESM2) is None
     monkeypatch.setenv("PROTQUANT_CACHE", "off")
     assert prepare(folder, load_recipe("w8"), SEQUENCES) is None
+
+
+def test_a_second_process_waits_for_the_first_and_takes_what_it_made(folder: str, capsys: pytest.CaptureFixture[str]):
+    recipe = load_recipe("w8a8-token")
+    with ThreadPoolExecutor(2) as threads:
+        first, second = threads.map(lambda _: prepare(folder, recipe, SEQUENCES), range(2))
+    assert first == second
+    told = capsys.readouterr().err
+    assert told.count(f"preparing {folder} by w8a8-token, once:") == 1
+    assert told.count("another process is preparing") == 1
+
+
+def test_too_little_memory_is_said_before_it_begins(folder: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(ProtquantError, match=r"to prepare .* by w8 takes about .* and there are 1 MiB"):
+        prepare(folder, load_recipe("w8"), SEQUENCES, max_memory=2**20)
+    assert "blocks:" not in capsys.readouterr().err
+    assert list_prepared() == []

@@ -1,0 +1,36 @@
+"""A model without its weights: what its sizes tell before anything is loaded, or even downloaded."""
+
+import os
+
+import torch
+
+from protquant.checkpoints.load import open_checkpoint, scheme_of
+from protquant.checkpoints.registry import find_known
+from protquant.checkpoints.sizes import empty_model
+from protquant.models import ESM2, ESMFold, ESMFoldConfig
+
+__all__ = ["skeleton"]
+
+
+def skeleton(name_or_path: str | os.PathLike[str]) -> ESM2 | ESMFold:
+    """Return the float model of a checkpoint with its parameters on the meta device, where they take no memory.
+
+    Parameters
+    ----------
+    name_or_path : str or PathLike
+        As for `load`. A released model need not have been downloaded; of a quantized checkpoint it is the model that
+        was quantized.
+
+    Raises
+    ------
+    ProtquantError
+        As `load`.
+    """
+    name = os.fspath(name_or_path)
+    with torch.device("meta"):
+        if known := find_known(name):
+            model = ESMFold(known.config) if isinstance(known.config, ESMFoldConfig) else ESM2(known.config)
+            return model.eval()
+        if scheme := scheme_of(name):
+            return empty_model(**scheme.sizes).eval()
+    return open_checkpoint(name).skeleton()

@@ -1,0 +1,91 @@
+"""What became of the records of a FASTA file that were to be folded."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from protquant.pipelines.progress import note
+from protquant.proteins import Fasta, Manifest, Record, Rejected, write_table
+
+__all__ = ["FoldRun", "note_warnings"]
+
+TABLE, FAILURES = "predictions.csv", "failures.csv"
+
+
+@dataclass
+class FoldRun:
+    """What became of the records of a FASTA file.
+
+    Attributes
+    ----------
+    output : Path
+    rows : list of dict
+        One per record of the file that is done, in this run or an earlier one.
+    skipped : list of str
+        Targets that were done before, with the same settings.
+    failures : list of dict
+        `name`, `header`, `line`, `error` of every record that was not folded.
+    settings : dict
+        What the predictions depend on: model, recipe and so on. A target done with others is folded again.
+    execution : dict
+        What the model ran as, and every part of it; empty where nothing was left to be folded.
+    """
+
+    output: Path
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    failures: list[dict[str, Any]] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
+    execution: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The run as one JSON document."""
+        return {
+            "output": str(self.output),
+            "settings": self.settings,
+            "execution": self.execution,
+            "predictions": self.rows,
+            "skipped": self.skipped,
+            "failures": self.failures,
+        }
+
+    @classmethod
+    def begin(cls, output: Path, records: Fasta) -> "FoldRun":
+        """Begin with the records that cannot be read, which are failures, and tell of what was changed in others."""
+        run = cls(output)
+        for rejected in records.rejected:
+            run.fail(records, rejected, f"{rejected.reason}; {rejected.remedy}")
+        for record in records.records:
+            for change in record.substitutions:
+                note(f"{records.path}, line {record.line}: {record.header!r}: {change}")
+        return run
+
+    def fail(self, records: Fasta, record: Record | Rejected, error: str) -> None:
+        """Add a failure, and tell of it."""
+        note(f"{records.path}, line {record.line}: {record.header!r}: {error}")
+        name = record.name if isinstance(record, Record) else None
+        self.failures.append({"name": name, "header": record.header, "line": record.line, "error": error})
+
+    def finish(self, records: Fasta, manifest: Manifest) -> "FoldRun":
+        """Write the tables of all targets of the folder, and of this run's failures."""
+        entries, failed = manifest.entries, {failure["name"] for failure in self.failures}
+        self.rows = [dict(entries[record.name].row) for record in records.records if record.name not in failed]
+        names = {row["name"] for row in self.rows}
+        if rows := self.rows + [row for row in manifest.rows() if row["name"] not in names]:
+            write_table(rows, self.output / TABLE)
+        failures = self.output / FAILURES
+        if self.failures:
+            write_table(self.failures, failures)
+            count = len(records.records) + len(records.rejected)
+            note(f"{len(self.failures)} of {count} records failed: see {failures}")
+        else:
+            failures.unlink(missing_ok=True)
+        return self
+
+
+def note_warnings(rows: Iterable[Mapping[str, Any]]) -> None:
+    """Tell of the warnings of predictions."""
+    for row in rows:
+        if row["warnings"]:
+            note(f"{row['name']}: WARNING: {row['warnings']}")

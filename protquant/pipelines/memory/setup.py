@@ -1,0 +1,128 @@
+"""All that the memory of folding depends on besides lengths: sizes of a model, and what it runs as."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import nn
+
+from protquant.integer.block import IntegerFoldingBlock
+from protquant.integer.convert import prepared_layers
+from protquant.integer.language_model import IntegerESM2
+from protquant.kernels.backend import Backend
+from protquant.models import ESM2, ESMFold, ESMFoldConfig
+from protquant.quant.modules import ActivationQuantizer, QuantizedLayerNorm, QuantizedLinear
+from protquant.sites import Kind
+
+__all__ = ["DECODING", "Runs", "Setup", "copies_of"]
+
+Runs = Literal["float", "simulated", "integer"]
+
+_COPIES = {"float8": 2.3, "bfloat16": 1.5}
+DECODING = 9
+"""Bytes per element of a weight while it is decoded: its codes one by one, and floats before and after their scale."""
+_FEW_COPIES = 1.2  # of formats that work in place or block by block: the result, and scales of tokens or groups
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Sizes of a model, and what it runs as.
+
+    Attributes
+    ----------
+    execution : str
+        Of the language model and the blocks: `float`, `simulated` or `integer`.
+    element : int
+        Bytes of the floats of language model and trunk.
+    copies : mapping
+        By kind of site: how many tensors of its size live at the peak while a tensor there is quantized, beside itself;
+        0 where nothing is.
+    pair_bytes : int
+        Bytes per element of the pair between updates, on integers.
+    opened_layer : int
+        Bytes of the weights of a layer of the language model that are unpacked, or decoded, while the layer runs.
+    simulates_blocks : bool
+        Whether a part of a block that works on the pair is not on integers though the model is.
+    backend : Backend or None
+        None where the model is not on integers.
+    """
+
+    config: ESMFoldConfig
+    execution: Runs = "float"
+    element: int = 4
+    copies: Mapping[Kind, float] = field(default_factory=lambda: defaultdict(float))
+    pair_bytes: int = 4
+    opened_layer: int = 0
+    simulates_blocks: bool = False
+    backend: Backend | None = None
+
+    @property
+    def has_chunks(self) -> bool:
+        """Whether a chunk size changes anything: integers choose their tiles themselves."""
+        return self.execution != "integer" or self.simulates_blocks
+
+    @classmethod
+    def of(cls, model: ESMFold) -> "Setup":
+        """Return the setup of a model that is in memory."""
+        element = model.layer_mix.element_size()
+        copies = _copies(model)
+        widest = max(
+            (m.out_features * m.in_features for m in model.modules() if isinstance(m, QuantizedLinear)), default=0
+        )
+        blocks = [block for block in model.trunk.blocks if isinstance(block, IntegerFoldingBlock)]
+        if not blocks:
+            runs: Runs = "simulated" if widest or any(copies.values()) else "float"
+            return cls(model.config, runs, element, copies, opened_layer=DECODING * widest)
+        zero = torch.zeros(1, 1, 1, device=model.device)
+        codecs = [codec for block in blocks for codec in block.codecs.values() if codec is not None]
+        return cls(
+            model.config,
+            "integer",
+            element,
+            copies,
+            pair_bytes=min([element, *(codec.encode(zero).element_size() for codec in codecs)]),
+            opened_layer=_opened_layer(model.lm),
+            simulates_blocks=any(".tri_" in path or ".pair_" in path for block in blocks for path in block.left),
+            backend=model.lm.backend if isinstance(model.lm, IntegerESM2) else None,
+        )
+
+
+def copies_of(format_name: str) -> float:
+    """Return how many tensors of its size live at the peak while one is simulated in a format, beside itself."""
+    return _COPIES.get(format_name, _FEW_COPIES)
+
+
+def _copies(model: nn.Module) -> Mapping[Kind, float]:
+    """Return the most copies by kind of the activations that are simulated."""
+    copies: dict[Kind, float] = defaultdict(float)
+    for path, module in model.named_modules():
+        kind: Kind = "matmul_operand"
+        quantizer: ActivationQuantizer | None = None
+        if isinstance(module, QuantizedLinear):
+            kind, quantizer = "linear_input", module.input_quantizer
+        elif isinstance(module, QuantizedLayerNorm):
+            kind, quantizer = "norm_input", module.input_quantizer
+        elif isinstance(module, ActivationQuantizer) and not path.endswith(".input_quantizer"):
+            kind, quantizer = _kind_of_tap(path), module
+        if quantizer is not None:
+            name = type(quantizer.quantizer).__name__.lower().removeprefix("dynamic").removesuffix("quantizer")
+            copies[kind] = max(copies[kind], copies_of(name))
+    return copies
+
+
+def _kind_of_tap(path: str) -> Kind:
+    if ".pair_residual." in path:
+        return "residual"
+    names: dict[str, Kind] = {"logits": "softmax_input", "probs": "softmax_output"}
+    return names.get(path.rpartition(".")[2], "matmul_operand")
+
+
+def _opened_layer(model: ESM2) -> int:
+    if not isinstance(model, IntegerESM2) or not len(model.layers):
+        return 0
+    weights = [layer.weight for layer in prepared_layers(model.layers[0])]
+    return model.backend.opened_bytes(
+        [(8 if weight.kind == "int8" else 4, weight.out_features * weight.in_features) for weight in weights]
+    )
