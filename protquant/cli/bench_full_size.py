@@ -1,4 +1,4 @@
-"""The commands `bench make-checkpoint` and `bench full-size`."""
+"""The commands `bench make-checkpoint`, `bench full-size` and `bench memory`."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -105,6 +105,56 @@ def full_size_command(
         for title, rows in report.tables():
             if rows:
                 print_table(rows, list(rows[0]), title)
+        for line in (*report.notes(), f"freed memory: {report.settings['freed memory']}", str(report.machine)):
+            typer.echo(line)
+    if output is not None:
+        report.write(output)
+    if report.failed:
+        raise typer.Exit(SOME_FAILED)
+
+
+@bench.command(name="memory")
+@speaks_to_people
+def memory_command(
+    checkpoint: Annotated[Path, typer.Argument(help="Folder of `protquant bench make-checkpoint`.")],
+    folder: Annotated[
+        Path, typer.Option("--work", help="Folder of `bench full-size`, with quantized checkpoints and results.")
+    ],
+    quant: Annotated[
+        list[str] | None,
+        typer.Option("-q", "--quant", help="Only these of the recipes; may be repeated.  [default: all]"),
+    ] = None,
+    threads: Threads = None,
+    num_recycles: Annotated[int, typer.Option(help="Times the output is fed back.")] = 1,
+    again: Annotated[bool, typer.Option(help="Run again what stands in the work folder.")] = False,
+    seed: Seed = 0,
+    output: Output = None,
+    as_json: JSON = False,
+) -> None:
+    """Hold the memory that `plan` promises to the peak of `fold --max-memory`, each in a process of its own.
+
+    Example: `protquant bench memory random-esmfold/ --work bench/ --threads 2 -o memory.json`
+    """
+    check_output(output)
+    chosen = [each for each in full_size.COMBINATIONS if quant is None or each.recipe in quant]
+    if not chosen:
+        known = ", ".join(dict.fromkeys(each.recipe for each in full_size.COMBINATIONS))
+        raise ProtquantError(f"--quant {', '.join(quant or [])}: no recipe of this benchmark; choose of {known}")
+    report = full_size.bench_memory(
+        checkpoint,
+        folder,
+        chosen,
+        threads=threads,
+        num_recycles=num_recycles,
+        seed=seed,
+        again=again,
+        say=lambda line: typer.echo(line, err=True),
+    )
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        rows = report.rows()
+        print_table(rows, list(rows[0]), f"peaks of memory, {num_recycles} recycles")
         for line in (*report.notes(), f"freed memory: {report.settings['freed memory']}", str(report.machine)):
             typer.echo(line)
     if output is not None:
