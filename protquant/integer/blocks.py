@@ -11,9 +11,12 @@ from protquant.integer.block import IntegerFoldingBlock
 from protquant.integer.pair_stream import PairStream, SimulatedCodec
 from protquant.integer.recording import Recorder, can_record
 from protquant.models.trunk import FoldingBlocks
+from protquant.quant.memory import release_freed
 
 __all__ = ["IntegerBlocks", "may_record"]
 
+_LARGE = 2**23
+"""Elements of a pair from which on it takes next to no time to give back what blocks free."""
 _MOST_PAIRS = 640**2
 """Of residues that are recorded: with more, kernels run for longer than it takes to launch them one by one."""
 
@@ -69,6 +72,8 @@ def _one_by_one(
     kept = PairStream(pair)
     for block in blocks:
         single, kept = block(single, kept, mask, chunk_size)
+        if pair.device.type == "cpu" and pair.numel() >= _LARGE:
+            release_freed()  # As in the language model: what a block frees, the next does not find again.
     return single, kept.floats()
 
 
