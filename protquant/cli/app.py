@@ -18,14 +18,17 @@ __all__ = [
     "Backend",
     "Cache",
     "CalibrationFile",
+    "ChunkSize",
     "CpuOnly",
     "Dtype",
     "Execution",
     "MaxMemory",
     "Model",
+    "NumRecycles",
     "Plots",
     "Quant",
     "Structures",
+    "TokensPerBatch",
     "announce",
     "app",
     "main",
@@ -60,6 +63,9 @@ Execution = Annotated[
 Backend = Annotated[
     str, typer.Option(help="Whose kernels multiply integers: `auto` (by device), `reference`, `cpu` or `triton`.")
 ]
+NumRecycles = Annotated[int | None, typer.Option(help="Times the output is fed back.  [default: as trained]")]
+TokensPerBatch = Annotated[int, typer.Option(help="Residues folded together; 0 is one by one.")]
+ChunkSize = Annotated[int | None, typer.Option(help="Rows of the pair at a time, in float.  [default: what fits]")]
 MaxMemory = Annotated[
     str | None,
     typer.Option(help="What the whole process may take, such as `12GiB`.  [default: what is free]", metavar="AMOUNT"),

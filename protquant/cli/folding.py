@@ -13,13 +13,16 @@ from protquant.cli.app import (
     Backend,
     Cache,
     CalibrationFile,
+    ChunkSize,
     CpuOnly,
     Dtype,
     Execution,
     MaxMemory,
     Model,
+    NumRecycles,
     Plots,
     Quant,
+    TokensPerBatch,
     announce,
     app,
     speaks_to_people,
@@ -41,13 +44,9 @@ def fold(
     quant: Quant = "fp32",
     execution: Execution = None,
     backend: Backend = "auto",
-    num_recycles: Annotated[
-        int | None, typer.Option(help="Times the output is fed back.  [default: as trained]")
-    ] = None,
-    max_tokens_per_batch: Annotated[int, typer.Option(help="Residues folded together; 0 is one by one.")] = 1024,
-    chunk_size: Annotated[
-        int | None, typer.Option(help="Rows of the pair at a time, in float.  [default: what fits]")
-    ] = None,
+    num_recycles: NumRecycles = None,
+    max_tokens_per_batch: TokensPerBatch = 1024,
+    chunk_size: ChunkSize = None,
     max_memory: MaxMemory = None,
     cpu_only: CpuOnly = False,
     dtype: Dtype = "float32",

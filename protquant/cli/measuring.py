@@ -14,6 +14,7 @@ from protquant.cli.app import (
     CpuOnly,
     Dtype,
     Execution,
+    NumRecycles,
     Structures,
     announce,
     app,
@@ -76,9 +77,7 @@ def evaluate_command(
     mask_every: Annotated[
         int, typer.Option(help="How far apart residues are that are hidden together; 0: one at a time.")
     ] = MASK_EVERY,
-    num_recycles: Annotated[
-        int | None, typer.Option(help="Times the output is fed back.  [default: as trained]")
-    ] = None,
+    num_recycles: NumRecycles = None,
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", help="Table, .csv or .parquet; a second one, `_targets`, beside it."),

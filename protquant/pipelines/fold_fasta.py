@@ -199,7 +199,7 @@ def fold_fasta(
 
 
 def _fingerprints(run: FoldRun, records: Fasta, *, integer: bool) -> dict[str, str]:
-    """Of what each prediction depends on, by name of record."""
+    """Return a fingerprint of all that a prediction depends on, by name of record."""
     # The model by its weights: it may be called by several names. Simulations have one kind of kernel.
     told = {"model"} if integer else {"model", "execution", "kernels"}
     decisive = {name: value for name, value in run.settings.items() if name not in told} | {"layout": _LAYOUT}

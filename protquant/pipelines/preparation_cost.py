@@ -19,7 +19,7 @@ from protquant.topology import find_chains
 
 __all__ = ["PreparationCost", "preparation_cost"]
 
-_CPU = torch.device("cpu")
+_CPU, _FLOAT = torch.device("cpu"), Recipe(name="fp32")
 _SECOND_MOMENTS = 4  # what steps that fit weights have of them: gathered, damped, factored, inverted
 _PASSES = 2  # of calibration through the trunk: one recycle
 _SAMPLE = 1024  # rows and columns of the matrix that is rounded
@@ -104,9 +104,6 @@ def preparation_cost(skeleton: ESM2 | ESMFold, recipe: Recipe, sequences: Sequen
     peak = resident + outside + 3 * largest + max(activations, moments)
     unknown = ("calibration",) if calibrates and isinstance(skeleton, ESM2) else ()
     return PreparationCost(kept, seconds, peak, (*unknown, *steps))
-
-
-_FLOAT = Recipe(name="fp32")
 
 
 def _bytes(module: nn.Module) -> int:

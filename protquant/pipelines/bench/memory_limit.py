@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from protquant.pipelines.memory.control_group import read_number
+
 __all__ = ["ControlGroup", "MemoryLimit", "NoLimit", "SystemdScope", "Usage", "memory_limit"]
 
 _MOUNTS, _OWN = Path("/proc/self/mounts"), Path("/proc/self/cgroup")
@@ -297,15 +299,7 @@ def _systemd_scope(limit: int, mounts: Path) -> SystemdScope:
 
 def _usage(folder: Path, layout: _Layout) -> Usage:
     return Usage(
-        anonymous=_number(folder / "memory.stat", rf"^{layout.anonymous} (\d+)$"),
-        charged_peak=_number(folder / layout.peak, r"^(\d+)$"),
-        kills=_number(folder / layout.kills, r"^oom_kill (\d+)$"),
+        anonymous=read_number(folder / "memory.stat", rf"^{layout.anonymous} (\d+)$"),
+        charged_peak=read_number(folder / layout.peak, r"^(\d+)$"),
+        kills=read_number(folder / layout.kills, r"^oom_kill (\d+)$"),
     )
-
-
-def _number(path: Path, pattern: str) -> int | None:
-    try:
-        found = re.search(pattern, path.read_text(), re.MULTILINE)
-    except OSError:
-        return None
-    return int(found[1]) if found else None

@@ -185,7 +185,7 @@ class MemoryBudget:
 
 
 def _allowed(device: torch.device, limit: int | None) -> int:
-    """What this process takes of a device and what is free there, or what was asked for if that is less."""
+    """Return the bytes that this process may take of a device: all that it has and that is free, or `limit` if less."""
     most = resident_bytes(device) + available_bytes(device)
     return most if limit is None else min(most, limit)
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["free_in_groups"]
+__all__ = ["free_in_groups", "read_number"]
 
 _OWN, _MOUNTED = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 
@@ -21,8 +21,8 @@ def free_in_groups(own: Path = _OWN, mounted: Path = _MOUNTED) -> int | None:
     """
     free = []
     for folder, limit_file, lines in _groups(own, mounted):
-        limit = _number(folder / limit_file, r"^(\d+)$")
-        taken = [_number(folder / "memory.stat", rf"^{line} (\d+)$") for line in lines]
+        limit = read_number(folder / limit_file, r"^(\d+)$")
+        taken = [read_number(folder / "memory.stat", rf"^{line} (\d+)$") for line in lines]
         if limit is not None and taken[0] is not None:
             free.append(max(0, limit - sum(each or 0 for each in taken)))
     return min(free, default=None)
@@ -50,7 +50,8 @@ def _groups(own: Path, mounted: Path) -> Iterator[tuple[Path, str, tuple[str, ..
                 yield folder, limit, kept
 
 
-def _number(path: Path, pattern: str) -> int | None:
+def read_number(path: Path, pattern: str) -> int | None:
+    """Return the number that a pattern's first group finds in a file; None where there is none."""
     try:
         found = re.search(pattern, path.read_text(), re.MULTILINE)
     except OSError:

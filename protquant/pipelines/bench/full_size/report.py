@@ -219,7 +219,7 @@ def _for_document(record: dict[str, Any]) -> dict[str, Any]:
     if result is not None and "folds" in result:
         folds = [{name: value for name, value in fold.items() if name != "coordinates"} for fold in result["folds"]]
         result = {**result, "folds": folds}
-    if result is not None:  # Where folders lie is nobody's business.
+    if result is not None:  # The document may be published, and need not say where folders lie on this machine.
         result |= {name: Path(result[name]).name for name in ("model", "output") if name in result}
     machine = {name: record["machine"][name] for name in ("cpu", "revision", "date")}
     return {**record, "settings": settings, "result": result, "machine": machine}
