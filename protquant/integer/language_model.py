@@ -21,7 +21,7 @@ from protquant.quant.memory import release_freed
 __all__ = ["IntegerESM2", "integer_language_model", "may_record"]
 
 _LARGE = 2**19
-"""Elements of a residual stream from which on layers give back what they free: at 64 residues it took 8 % of the time."""
+"""Elements of the residual stream from which on layers give back what they free; at 64 residues that cost 8 %."""
 _MOST_TOKENS = 2**13
 """That are recorded: with more, kernels run for longer than it takes to launch them one by one."""
 
