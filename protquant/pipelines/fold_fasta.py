@@ -35,7 +35,6 @@ from protquant.proteins import (
     write_pdb,
 )
 from protquant.quant import load_recipe, needs_sequences
-from protquant.quant.memory import return_large_tensors
 
 __all__ = ["fold_fasta"]
 
@@ -175,7 +174,6 @@ def fold_fasta(
         network = running.convert(network)
         if running.integer:
             note(running.summary())
-            return_large_tensors()
         tell = Progress(f"fold {records.path.name}")
         tell("proteins", "protein", 0, len(pending))
         budget = MemoryBudget.of(network, limit)

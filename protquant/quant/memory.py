@@ -1,16 +1,9 @@
 """Memory that was freed, and what the C library makes of it."""
 
 import ctypes
-import os
-import platform
 import sys
 
-__all__ = ["release_freed", "return_large_tensors"]
-
-# Of glibc's malloc.h.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-_LARGE = 2**23
-"""Tiles of integer execution take half of it. They are made and freed so often that their memory has to be kept."""
+__all__ = ["release_freed"]
 
 
 def release_freed() -> None:
@@ -23,20 +16,3 @@ def release_freed() -> None:
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:
             trim(0)
-
-
-def return_large_tensors() -> None:
-    """From now on, let glibc give tensors of 8 MiB and more back to the system when they are freed.
-
-    By itself it raises that size to 32 MiB, and what is freed in between stays in holes: 512 residues on integers took
-    300 MiB more than their tensors. It is a setting of the whole process, so that programs choose it and no library
-    does; what the environment says of malloc comes first.
-    """
-    if sys.platform != "linux" or platform.machine() in ("aarch64", "arm64"):
-        return
-    if any(name == "LD_PRELOAD" or name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
-        return
-    library = ctypes.CDLL(None)
-    if hasattr(library, "gnu_get_libc_version"):
-        library.mallopt(_MMAP_THRESHOLD, _LARGE)
-        library.mallopt(_TRIM_THRESHOLD, 2 * _LARGE)
