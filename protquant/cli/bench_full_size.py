@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from protquant.cli.app import JSON, SOME_FAILED, CalibrationFile, speaks_to_people
+from protquant import pipelines
+from protquant.cli.app import JSON, SOME_FAILED, CalibrationFile, CpuOnly, speaks_to_people
 from protquant.cli.bench import KeepMemory, Output, Seed, Threads, bench, check_output
 from protquant.cli.tables import print_json, print_table
 from protquant.errors import ProtquantError
@@ -63,7 +64,9 @@ def full_size_command(
     ] = None,
     length: Annotated[
         list[int] | None,
-        typer.Option(min=1, help="Residues, by turns; may be repeated.  [default: 64, 128, 256]"),
+        typer.Option(
+            min=1, help="Residues, by turns; may be repeated.  [default: 64, 128, 256; on a GPU 256, 512, 1024]"
+        ),
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Turns of each.")] = 3,
     threads: Threads = None,
@@ -74,6 +77,7 @@ def full_size_command(
         typer.Option(help="Stage to run though its result stands, or the beginning of its name; `all` for all."),
     ] = None,
     calibration: CalibrationFile = None,
+    cpu_only: CpuOnly = False,
     seed: Seed = 0,
     output: Output = None,
     as_json: JSON = False,
@@ -88,7 +92,7 @@ def full_size_command(
     report = full_size.bench_full_size(
         checkpoint,
         folder,
-        _plan(quant, contender, length),
+        _plan(quant, contender, length, pipelines.pick_device(cpu_only).type),
         parts=part or FULL_SIZE_PARTS,
         rounds=rounds,
         threads=threads,
@@ -97,6 +101,7 @@ def full_size_command(
         seed=seed,
         again=again or (),
         calibration=calibration,
+        cpu_only=cpu_only,
         say=lambda line: typer.echo(line, err=True),
     )
     if as_json:
@@ -127,6 +132,7 @@ def memory_command(
     threads: Threads = None,
     num_recycles: Annotated[int, typer.Option(help="Times the output is fed back.")] = 1,
     again: Annotated[bool, typer.Option(help="Run again what stands in the work folder.")] = False,
+    cpu_only: CpuOnly = False,
     seed: Seed = 0,
     output: Output = None,
     as_json: JSON = False,
@@ -136,9 +142,11 @@ def memory_command(
     Example: `protquant bench memory random-esmfold/ --work bench/ --threads 2 -o memory.json`
     """
     check_output(output)
-    chosen = [each for each in full_size.COMBINATIONS if quant is None or each.recipe in quant]
+    on_cpu = pipelines.pick_device(cpu_only).type == "cpu"
+    combinations = full_size.COMBINATIONS if on_cpu else full_size.COMBINATIONS_ON_GPU
+    chosen = [each for each in combinations if quant is None or each.recipe in quant]
     if not chosen:
-        known = ", ".join(dict.fromkeys(each.recipe for each in full_size.COMBINATIONS))
+        known = ", ".join(dict.fromkeys(each.recipe for each in combinations))
         raise ProtquantError(f"--quant {', '.join(quant or [])}: no recipe of this benchmark; choose of {known}")
     report = full_size.bench_memory(
         checkpoint,
@@ -148,6 +156,7 @@ def memory_command(
         num_recycles=num_recycles,
         seed=seed,
         again=again,
+        cpu_only=cpu_only,
         say=lambda line: typer.echo(line, err=True),
     )
     if as_json:
@@ -163,9 +172,11 @@ def memory_command(
         raise typer.Exit(SOME_FAILED)
 
 
-def _plan(quants: list[str] | None, contenders: list[str] | None, lengths: list[int] | None) -> "full_size.Plan":
+def _plan(
+    quants: list[str] | None, contenders: list[str] | None, lengths: list[int] | None, device: str
+) -> "full_size.Plan":
     """The plan of the full size, or what was chosen of it."""
-    plan = full_size.FULL_SIZE
+    plan = full_size.FULL_SIZE if device == "cpu" else full_size.FULL_SIZE_ON_GPU
     if quants is not None:
         known = [each.recipe for each in plan.preparations]
         if unknown := [name for name in quants if name not in known]:

@@ -6,6 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from protquant.checkpoints import load, scheme_of
 from protquant.demo.memorized import refuse_unknown
 from protquant.errors import ProtquantError
@@ -193,6 +195,7 @@ def fold_fasta(
                 manifest.record_failure(record.name, record.header, prints[record.name], error)
             tell("proteins", "protein", done, len(pending), record.name)
         run.execution = running.to_dict()
+        run.gpu_peak_bytes = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
     return run.finish(records, manifest)
 
 

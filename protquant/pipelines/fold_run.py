@@ -30,6 +30,8 @@ class FoldRun:
         What the predictions depend on: model, recipe and so on. A target done with others is folded again.
     execution : dict
         What the model ran as, and every part of it; empty where nothing was left to be folded.
+    gpu_peak_bytes : int or None
+        The most that tensors took of a GPU at once; None on a CPU.
     """
 
     output: Path
@@ -38,6 +40,7 @@ class FoldRun:
     failures: list[dict[str, Any]] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
     execution: dict[str, Any] = field(default_factory=dict)
+    gpu_peak_bytes: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The run as one JSON document."""
@@ -45,6 +48,7 @@ class FoldRun:
             "output": str(self.output),
             "settings": self.settings,
             "execution": self.execution,
+            "gpu_peak_bytes": self.gpu_peak_bytes,
             "predictions": self.rows,
             "skipped": self.skipped,
             "failures": self.failures,

@@ -1,14 +1,29 @@
 from protquant.pipelines.bench.full_size.checkpoint import make_checkpoint, sizes_like
 from protquant.pipelines.bench.full_size.claims import Claim
-from protquant.pipelines.bench.full_size.memory_promise import COMBINATIONS, Combination, PromiseReport, bench_memory
-from protquant.pipelines.bench.full_size.plan import FLOAT_CONTENDERS, FULL_SIZE, Fold, Plan, Preparation
+from protquant.pipelines.bench.full_size.memory_promise import (
+    COMBINATIONS,
+    COMBINATIONS_ON_GPU,
+    Combination,
+    PromiseReport,
+    bench_memory,
+)
+from protquant.pipelines.bench.full_size.plan import (
+    FLOAT_CONTENDERS,
+    FULL_SIZE,
+    FULL_SIZE_ON_GPU,
+    Fold,
+    Plan,
+    Preparation,
+)
 from protquant.pipelines.bench.full_size.report import FullSizeReport
 from protquant.pipelines.bench.full_size.run import bench_full_size
 
 __all__ = [
     "COMBINATIONS",
+    "COMBINATIONS_ON_GPU",
     "FLOAT_CONTENDERS",
     "FULL_SIZE",
+    "FULL_SIZE_ON_GPU",
     "Claim",
     "Combination",
     "Fold",

@@ -14,9 +14,10 @@ from protquant.pipelines.bench.full_size.plan import Work, check_float_checkpoin
 from protquant.pipelines.bench.full_size.stage import Stage, StageRecord, kept_record, run_stage
 from protquant.pipelines.bench.machine import Machine, describe_machine
 from protquant.pipelines.bench.setting import computing_with
+from protquant.pipelines.devices import pick_device
 from protquant.proteins import atomic_write, json_value, prepare_folder
 
-__all__ = ["COMBINATIONS", "Combination", "MemoryPromise", "PromiseReport", "bench_memory"]
+__all__ = ["COMBINATIONS", "COMBINATIONS_ON_GPU", "Combination", "MemoryPromise", "PromiseReport", "bench_memory"]
 
 _GIB = 2**30
 _FLOAT = "fp32"
@@ -59,6 +60,15 @@ COMBINATIONS = (
 )
 """Lengths, recipes and chunk sizes that the plan is held to."""
 
+COMBINATIONS_ON_GPU = (
+    *(Combination("w8a8-int8", "integer", residues) for residues in (128, 256, 512, 1024)),
+    *(Combination("w4a8-int4", "integer", residues) for residues in (256, 1024)),
+    Combination("w8a8-int8", "simulate", 256),
+    *(Combination(_FLOAT, "float", residues) for residues in (128, 256, 512)),
+    Combination(_FLOAT, "float", 512, 32),
+)
+"""The same on a GPU."""
+
 
 @dataclass(frozen=True)
 class MemoryPromise:
@@ -78,8 +88,10 @@ class MemoryPromise:
 
     @property
     def measured(self) -> int | None:
-        """Peak of resident memory, in bytes; None where it was not measured."""
-        return self.record.outcome.resident_peak if self.record.outcome and not self.record.problem else None
+        """Peak in bytes, of resident memory or on a GPU of tensors there; None where it was not measured."""
+        if self.record.outcome is None or self.record.result is None:
+            return None
+        return self.record.result["gpu_peak_bytes"] or self.record.outcome.resident_peak
 
     @property
     def ratio(self) -> float | None:
@@ -167,6 +179,7 @@ def bench_memory(
     num_recycles: int = 1,
     seed: int = 0,
     again: bool = False,
+    cpu_only: bool = False,
     say: Callable[[str], None] = lambda _: None,
 ) -> PromiseReport:
     """Plan and fold one random protein for each combination, each in a process of its own, as a user would.
@@ -182,6 +195,8 @@ def bench_memory(
         That of `bench full-size`, where the quantized checkpoints are.
     again : bool
         Whether to run again what stands in `folder`.
+    cpu_only : bool
+        Do not use a GPU.
     say : callable
         Told what goes on, line by line.
 
@@ -192,7 +207,8 @@ def bench_memory(
     """
     check_float_checkpoint(checkpoint)
     with computing_with(threads, keep_memory=False) as freed:
-        work = Work(checkpoint, folder, torch.get_num_threads(), num_recycles, seed, str(freed))
+        device = pick_device(cpu_only).type
+        work = Work(checkpoint, folder, torch.get_num_threads(), num_recycles, seed, str(freed), device=device)
         for each in combinations:
             if each.recipe != _FLOAT and not work.quantized(each.recipe).is_dir():
                 raise ProtquantError(
@@ -202,8 +218,8 @@ def bench_memory(
         prepare_folder(folder / "memory")
         promises = [_keep(work, each, again, say) for each in combinations]
         machine = describe_machine()
-    settings = {"checkpoint": checkpoint.name, "threads": work.threads, "num_recycles": num_recycles, "seed": seed}
-    return PromiseReport({**settings, "freed memory": work.freed_memory}, machine, promises)
+    settings = {"checkpoint": checkpoint.name, "threads": work.threads, "device": device, "num_recycles": num_recycles}
+    return PromiseReport({**settings, "seed": seed, "freed memory": work.freed_memory}, machine, promises)
 
 
 def _keep(work: Work, asked: Combination, again: bool, say: Callable[[str], None]) -> MemoryPromise:
@@ -228,7 +244,18 @@ def _run(
     fasta = work.folder / "memory" / f"{asked.residues}.fasta"
     atomic_write(fasta, f">random_{asked.residues}\n{work.sequence(asked.residues)}\n")
     model = work.checkpoint if asked.recipe == _FLOAT else work.quantized(asked.recipe)
-    command = [sys.executable, "-m", "protquant", verb, "-i", str(fasta), "-m", str(model), "--cpu-only", "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "protquant",
+        verb,
+        "-i",
+        str(fasta),
+        "-m",
+        str(model),
+        "--json",
+        *work.device_options,
+    ]
     command += ["--num-recycles", str(work.num_recycles), *options]
     if asked.execution != "float":
         command += ["--execution", asked.execution]
@@ -239,6 +266,7 @@ def _run(
         **asdict(asked),
         "model": identity(model),
         "threads": work.threads,
+        "device": work.device,
         "num_recycles": work.num_recycles,
         "freed_memory": work.freed_memory,
         "planned": planned,

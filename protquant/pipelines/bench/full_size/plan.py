@@ -4,7 +4,7 @@ import hashlib
 import json
 import random
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,16 @@ from protquant.errors import ProtquantError
 from protquant.pipelines.bench.full_size import worker
 from protquant.pipelines.bench.full_size.stage import Stage
 
-__all__ = ["FLOAT_CONTENDERS", "FULL_SIZE", "Fold", "Plan", "Preparation", "Work", "check_float_checkpoint"]
+__all__ = [
+    "FLOAT_CONTENDERS",
+    "FULL_SIZE",
+    "FULL_SIZE_ON_GPU",
+    "Fold",
+    "Plan",
+    "Preparation",
+    "Work",
+    "check_float_checkpoint",
+]
 
 FLOAT_CONTENDERS = tuple(name for name in worker.CONTENDERS if name != "protquant-integer")
 """Contenders that fold with the float checkpoint; all others are named by their recipe."""
@@ -21,6 +30,7 @@ FLOAT_CONTENDERS = tuple(name for name in worker.CONTENDERS if name != "protquan
 _GIB = 2**30
 _RESIDUES = "ACDEFGHIKLMNPQRSTVWY"
 _WARM_UP_LENGTH = 16
+_TURNS_ON_GPU = 4
 # What a float contender takes at its peak, beside activations: weights that are read while they are cast.
 _FLOAT_SHARE, _ACTIVATIONS = 1.2, 2 * _GIB
 _WORKER = Path(worker.__file__)
@@ -107,6 +117,14 @@ FULL_SIZE = Plan(
 )
 """What is claimed of the released size."""
 
+FULL_SIZE_ON_GPU = Plan(
+    preparations=tuple(replace(each, limit=None) for each in FULL_SIZE.preparations),
+    folds=(),
+    lengths=(256, 512, 1024),
+    contenders=FULL_SIZE.contenders,
+)
+"""The same on a GPU: limits are for main memory, so there are none."""
+
 
 @dataclass(frozen=True)
 class Work:
@@ -122,6 +140,8 @@ class Work:
         What is done with memory that is freed, see `FreedMemory`; stages inherit the variables that say so.
     calibration : Path, optional
         FASTA to calibrate on; by default what `protquant quantize` takes.
+    device : str
+        Where models quantize and fold: `cpu` or `cuda`.
     """
 
     checkpoint: Path
@@ -131,12 +151,13 @@ class Work:
     seed: int = 0
     freed_memory: str = ""
     calibration: Path | None = None
+    device: str = "cpu"
 
     def preparation(self, prepared: Preparation) -> Stage:
         """Quantize the checkpoint, from no statistics."""
         output = self.quantized(prepared.recipe)
         command = [sys.executable, "-m", "protquant", "quantize", "-m", str(self.checkpoint)]
-        command += ["-q", prepared.recipe, "-o", str(output), "--overwrite", "--cpu-only", "--json"]
+        command += ["-q", prepared.recipe, "-o", str(output), "--overwrite", "--json", *self.device_options]
         settings = self._settings(recipe=prepared.recipe)
         if self.calibration is not None:
             command += ["--calibration", str(self.calibration)]
@@ -169,6 +190,11 @@ class Work:
         return self.folder / recipe
 
     @property
+    def device_options(self) -> list[str]:
+        """For commands of protquant."""
+        return ["--cpu-only"] if self.device == "cpu" else []
+
+    @property
     def statistics(self) -> Path:
         """Folder of what calibration would keep for other recipes; emptied before each stage."""
         return self.folder / "statistics"
@@ -190,6 +216,9 @@ class Work:
             "threads": self.threads,
             "num_recycles": self.num_recycles,
             "warm_up": "" if cold else self.sequence(_WARM_UP_LENGTH),
+            "device": self.device,
+            # Kernels are compiled for lengths and recorded the first times, and only then as fast as ever after.
+            "turns": 1 if self.device == "cpu" else _TURNS_ON_GPU,
         }
         needs = round(_FLOAT_SHARE * _size(folder)) + _ACTIVATIONS if is_float else 0
         return Stage(
@@ -205,6 +234,7 @@ class Work:
         return {
             "checkpoint": identity(self.checkpoint),
             "threads": self.threads,
+            "device": self.device,
             "freed_memory": self.freed_memory,
             **others,
         }

@@ -23,6 +23,7 @@ from protquant.pipelines.bench.full_size.report import FullSizeReport, Turns
 from protquant.pipelines.bench.full_size.stage import Stage, StageRecord, kept_record, run_stage
 from protquant.pipelines.bench.machine import describe_machine
 from protquant.pipelines.bench.setting import check_names, computing_with
+from protquant.pipelines.devices import pick_device
 from protquant.pipelines.folding import check_folding_options
 from protquant.proteins import prepare_folder
 
@@ -47,6 +48,7 @@ def bench_full_size(
     seed: int = 0,
     again: Sequence[str] = (),
     calibration: Path | None = None,
+    cpu_only: bool = False,
     say: Callable[[str], None] = _say,
 ) -> FullSizeReport:
     """Measure what a checkpoint costs to quantize, to load and to fold with, each in a process of its own.
@@ -77,6 +79,8 @@ def bench_full_size(
         Names of stages, or the beginnings of names, that are run whatever stands; `all` for all of them.
     calibration : Path, optional
         FASTA to calibrate on; by default the 12 shipped proteins.
+    cpu_only : bool
+        Do not use a GPU.
     say : callable
         Told what goes on, line by line.
 
@@ -97,14 +101,15 @@ def bench_full_size(
     prepare_folder(folder)
     with computing_with(threads, keep_memory) as freed:
         count = torch.get_num_threads()
-        work = Work(checkpoint, folder, count, num_recycles, seed, str(freed), calibration)
+        device = pick_device(cpu_only).type
+        work = Work(checkpoint, folder, count, num_recycles, seed, str(freed), calibration, device)
         bench = _Bench(work, plan, tuple(parts), tuple(again), say)
         bench.quantize()
         bench.fold()
         bench.take_turns(rounds)
         machine = describe_machine()
     settings = {"checkpoint": checkpoint.name, "parts": list(parts), "rounds": rounds, "threads": count}
-    settings |= {"num_recycles": num_recycles, "seed": seed, "freed memory": str(freed)}
+    settings |= {"device": device, "num_recycles": num_recycles, "seed": seed, "freed memory": str(freed)}
     settings |= {"calibration": None if calibration is None else calibration.name}
     return FullSizeReport(
         settings, machine, plan, bench.preparations, bench.folds, list(bench.turns.values()), tuple(bench.skipped)

@@ -26,18 +26,18 @@ _PROCESS = Path("/proc/self")
 _RESET_PEAK = "5"  # proc(5), clear_refs
 
 
-def transformers_float32(folder: str, num_recycles: int) -> tuple[Fold, dict[str, Any]]:
+def transformers_float32(folder: str, num_recycles: int, device: str) -> tuple[Fold, dict[str, Any]]:
     """As the released checkpoint says: the language model in half precision, the rest in float32."""
-    return _transformers(folder, num_recycles, torch.float32, None)
+    return _transformers(folder, num_recycles, device, torch.float32, None)
 
 
-def transformers_bfloat16(folder: str, num_recycles: int) -> tuple[Fold, dict[str, Any]]:
+def transformers_bfloat16(folder: str, num_recycles: int, device: str) -> tuple[Fold, dict[str, Any]]:
     """All in bfloat16; what a user gets who asks for that type and casts the language model too."""
-    return _transformers(folder, num_recycles, torch.bfloat16, torch.bfloat16)
+    return _transformers(folder, num_recycles, device, torch.bfloat16, torch.bfloat16)
 
 
 def _transformers(
-    folder: str, num_recycles: int, dtype: torch.dtype, everywhere: torch.dtype | None
+    folder: str, num_recycles: int, device: str, dtype: torch.dtype, everywhere: torch.dtype | None
 ) -> tuple[Fold, dict[str, Any]]:
     from transformers.models.esm.modeling_esmfold import (  # noqa: PLC0415 (each contender imports its own)
         EsmForProteinFolding,
@@ -47,10 +47,11 @@ def _transformers(
     model = EsmForProteinFolding.from_pretrained(folder, dtype=dtype).eval()
     if everywhere is not None:
         model = model.to(everywhere)
+    model = model.to(device)
     number: Mapping[str, int] = residue_constants.restype_order_with_x
 
     def fold(sequence: str) -> Coordinates:
-        residues = torch.tensor([[number[letter] for letter in sequence]])
+        residues = torch.tensor([[number[letter] for letter in sequence]], device=device)
         with torch.no_grad():
             output = model(residues, num_recycles=num_recycles)
         # The last layer of the structure module; N, CA and C are the first three of 14 atoms.
@@ -61,20 +62,20 @@ def _transformers(
     return fold, {"types": types}
 
 
-def protquant_float(folder: str, num_recycles: int) -> tuple[Fold, dict[str, Any]]:
+def protquant_float(folder: str, num_recycles: int, device: str) -> tuple[Fold, dict[str, Any]]:
     """A float checkpoint, in float32."""
-    return _protquant(folder, num_recycles, integer=False)
+    return _protquant(folder, num_recycles, device, integer=False)
 
 
-def protquant_integer(folder: str, num_recycles: int) -> tuple[Fold, dict[str, Any]]:
+def protquant_integer(folder: str, num_recycles: int, device: str) -> tuple[Fold, dict[str, Any]]:
     """A quantized checkpoint, on integers."""
-    return _protquant(folder, num_recycles, integer=True)
+    return _protquant(folder, num_recycles, device, integer=True)
 
 
-def _protquant(folder: str, num_recycles: int, *, integer: bool) -> tuple[Fold, dict[str, Any]]:
+def _protquant(folder: str, num_recycles: int, device: str, *, integer: bool) -> tuple[Fold, dict[str, Any]]:
     import protquant as pq  # noqa: PLC0415 (each contender imports its own)
 
-    model = pq.load(folder)
+    model = pq.load(folder, device=device)
     told: dict[str, Any] = {}
     if integer:
         model, support = pq.to_integer(model, inplace=True)
@@ -93,7 +94,7 @@ def _protquant(folder: str, num_recycles: int, *, integer: bool) -> tuple[Fold, 
     return fold, told
 
 
-CONTENDERS: dict[str, Callable[[str, int], tuple[Fold, dict[str, Any]]]] = {
+CONTENDERS: dict[str, Callable[[str, int, str], tuple[Fold, dict[str, Any]]]] = {
     "transformers-float32": transformers_float32,
     "transformers-bfloat16": transformers_bfloat16,
     "protquant-float32": protquant_float,
@@ -102,7 +103,15 @@ CONTENDERS: dict[str, Callable[[str, int], tuple[Fold, dict[str, Any]]]] = {
 
 
 def measure(
-    contender: str, folder: str, sequences: list[str], *, threads: int, num_recycles: int = 0, warm_up: str = ""
+    contender: str,
+    folder: str,
+    sequences: list[str],
+    *,
+    threads: int,
+    num_recycles: int = 0,
+    warm_up: str = "",
+    device: str = "cpu",
+    turns: int = 1,
 ) -> dict[str, Any]:
     """Load, and fold one sequence after the other.
 
@@ -113,13 +122,20 @@ def measure(
     warm_up : str
         A sequence that is folded before, because much of the weights may be read from disk only when they are first
         used; empty for none.
+    device : str
+        `cpu` or `cuda`.
+    turns : int
+        How often each sequence is folded.
 
     Returns
     -------
     dict
-        `contender threads import_seconds imported load_seconds loaded warm_up_seconds folds types ...`. `imported` and
-        `loaded` are `resident anonymous` in bytes, after importing and after loading; `loaded` has the `peak` of
-        loading too. Each of `folds` has `residues seconds cpu_seconds peak coordinates`.
+        `contender threads device import_seconds imported load_seconds loaded warm_up_seconds folds types ...`.
+        `imported` and `loaded` are `resident anonymous` in bytes, after importing and after loading; `loaded` has the
+        `peak` of loading too, and on a GPU `on_device`, the bytes of tensors there. Each of `folds` has `residues
+        seconds cpu_seconds all_seconds peak reserved coordinates`: the seconds of the last turn and of all of them, and
+        the peak of all: of resident memory, on a GPU of tensors there, and then `reserved`, what torch had taken for
+        them.
     """
     torch.set_num_threads(threads)
     started = time.perf_counter()
@@ -128,9 +144,12 @@ def measure(
     imported = _memory()
     resets = _reset_peak()
     started = time.perf_counter()
-    fold, told = CONTENDERS[contender](folder, num_recycles)
+    fold, told = CONTENDERS[contender](folder, num_recycles, device)
+    _finish(device)
     load_seconds = time.perf_counter() - started
     loaded = _memory() | {"peak": _bytes("VmHWM") if resets else None}
+    if device == "cuda":
+        loaded["on_device"] = torch.cuda.memory_allocated()
     _say(f"loaded {contender} after {load_seconds:.1f} s")
     warm_up_seconds = None
     if warm_up:
@@ -140,23 +159,30 @@ def measure(
         _say(f"warmed up with {len(warm_up)} residues in {warm_up_seconds:.1f} s")
     folds = []
     for sequence in sequences:
-        resets = _reset_peak()
-        started, started_cpu = time.perf_counter(), time.process_time()
-        coordinates = fold(sequence)
-        seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - started_cpu
+        begin_peak, peaks = _PEAKS[device]
+        begun = begin_peak()
+        all_seconds = []
+        for _ in range(turns):
+            started, started_cpu = time.perf_counter(), time.process_time()
+            coordinates = fold(sequence)
+            _finish(device)
+            all_seconds.append(time.perf_counter() - started)
+            cpu_seconds = time.process_time() - started_cpu
         folds.append(
             {
                 "residues": len(sequence),
-                "seconds": seconds,
+                "seconds": all_seconds[-1],
                 "cpu_seconds": cpu_seconds,
-                "peak": _bytes("VmHWM") if resets else None,
+                "all_seconds": all_seconds,
+                **(peaks() if begun else {"peak": None}),
                 "coordinates": coordinates,
             }
         )
-        _say(f"{len(sequence)} residues in {seconds:.1f} s")
+        _say(f"{len(sequence)} residues in {all_seconds[-1]:.2f} s")
     return {
         "contender": contender,
         "threads": threads,
+        "device": device,
         "import_seconds": import_seconds,
         "imported": imported,
         "load_seconds": load_seconds,
@@ -197,6 +223,28 @@ def _reset_peak() -> bool:
     except OSError:
         return False
     return True
+
+
+def _begin_peak_on_gpu() -> bool:
+    torch.cuda.empty_cache()  # what is reserved then is what this protein asks for
+    torch.cuda.reset_peak_memory_stats()
+    return True
+
+
+def _peaks_on_gpu() -> dict[str, int | None]:
+    return {"peak": torch.cuda.max_memory_allocated(), "reserved": torch.cuda.max_memory_reserved()}
+
+
+_PEAKS: dict[str, tuple[Callable[[], bool], Callable[[], dict[str, int | None]]]] = {
+    "cpu": (_reset_peak, lambda: {"peak": _bytes("VmHWM")}),
+    "cuda": (_begin_peak_on_gpu, _peaks_on_gpu),
+}
+
+
+def _finish(device: str) -> None:
+    """Wait until a device has done what it was given."""
+    if device == "cuda":
+        torch.cuda.synchronize()
 
 
 def _say(text: str) -> None:
