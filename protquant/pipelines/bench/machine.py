@@ -22,6 +22,8 @@ INSTRUCTION_SETS = (
 )
 _PACKAGES = ("protquant", "torch", "transformers", "triton", "fair-esm", "torchao", "esm-cpp", "numpy")
 _CPUINFO = Path("/proc/cpuinfo")
+# By these people hide instruction sets from oneDNN and from torch, to see what another machine would do.
+_LIMITING = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS")
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class Machine:
     ----------
     instruction_sets : tuple of str
         Those of `INSTRUCTION_SETS` that the CPU has; empty where the system does not tell.
+    limited_by : dict
+        Variables of the environment that keep libraries from using all of them.
     cores : int
         That this process may run on.
     threads : int
@@ -47,6 +51,7 @@ class Machine:
 
     cpu: str
     instruction_sets: tuple[str, ...]
+    limited_by: dict[str, str]
     cores: int
     threads: int
     memory_gib: float
@@ -62,6 +67,7 @@ class Machine:
 
     def __str__(self) -> str:
         sets = f" ({', '.join(self.instruction_sets)})" if self.instruction_sets else ""
+        sets += "".join(f", LIMITED BY {name}={value}" for name, value in self.limited_by.items())
         gpu = f"; GPU {self.gpu}" if self.gpu else ""
         return f"{self.cpu}{sets}, {self.cores} cores, {self.threads} threads, {self.memory_gib:.0f} GiB{gpu}"
 
@@ -75,6 +81,7 @@ def describe_machine(cpuinfo: Path = _CPUINFO) -> Machine:
     return Machine(
         cpu=model[1].strip() if model else platform.processor() or platform.machine(),
         instruction_sets=tuple(name for name in INSTRUCTION_SETS if name in present),
+        limited_by={name: os.environ[name] for name in _LIMITING if name in os.environ},
         cores=_cores(),
         threads=torch.get_num_threads(),
         memory_gib=round(psutil.virtual_memory().total / 2**30, 1),

@@ -5,9 +5,16 @@ import json
 import platform
 from pathlib import Path
 
+import pytest
 import torch
 
 from protquant.pipelines.bench import describe_machine
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_hidden(monkeypatch: pytest.MonkeyPatch):
+    for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS"):
+        monkeypatch.delenv(name, raising=False)
 
 
 def test_a_machine_is_described_by_its_cpuinfo(tmp_path: Path):
@@ -17,6 +24,14 @@ def test_a_machine_is_described_by_its_cpuinfo(tmp_path: Path):
     assert machine.cpu == "Fast 9000"
     assert machine.instruction_sets == ("avx2", "avx512_vnni", "amx_int8")
     assert str(machine).startswith("Fast 9000 (avx2, avx512_vnni, amx_int8), ")
+
+
+def test_instructions_that_are_hidden_from_libraries_are_told(monkeypatch: pytest.MonkeyPatch):
+    assert "LIMITED" not in str(describe_machine())
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    machine = describe_machine()
+    assert machine.limited_by == {"ONEDNN_MAX_CPU_ISA": "AVX2"}
+    assert ", LIMITED BY ONEDNN_MAX_CPU_ISA=AVX2, " in str(machine)
 
 
 def test_without_cpuinfo_there_is_still_a_machine(tmp_path: Path):
