@@ -68,7 +68,10 @@ TokensPerBatch = Annotated[int, typer.Option(help="Residues folded together; 0 i
 ChunkSize = Annotated[int | None, typer.Option(help="Rows of the pair at a time, in float.  [default: what fits]")]
 MaxMemory = Annotated[
     str | None,
-    typer.Option(help="What the whole process may take, such as `12GiB`.  [default: what is free]", metavar="AMOUNT"),
+    typer.Option(
+        help="What the whole process may take, such as `12GiB`; on a GPU, its tensors there.  [default: what is free]",
+        metavar="AMOUNT",
+    ),
 ]
 CpuOnly = Annotated[bool, typer.Option("--cpu-only", help="Do not use a GPU.")]
 Dtype = Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16.")]

@@ -93,8 +93,8 @@ def fold_fasta(
     chunk_size : int, optional
         Rows of the pair that float blocks work on at a time; by default the most that fit in memory.
     max_memory : int or str, optional
-        What the whole process may take, in bytes or such as "12GiB"; by default what is free. What cannot fit is
-        refused before anything is loaded.
+        What the whole process may take, on a GPU its tensors there, in bytes or such as "12GiB"; by default what is
+        free. What cannot fit is refused before anything is loaded.
     cpu_only : bool
         Do not use a GPU.
     dtype : str
@@ -142,7 +142,8 @@ def fold_fasta(
 
     prepared = None
     if cache and saved is None and not is_float(recipe):
-        prepared = prepare(model, recipe, sequences, kind=ESMFold, max_memory=limit)
+        in_main = limit if device.type == "cpu" else None
+        prepared = prepare(model, recipe, sequences, kind=ESMFold, max_memory=in_main)
         saved = None if prepared is None else scheme_of(prepared)
     if saved is None and not is_float(recipe):
         room(load_recipe("fp32"), None).check_weights(f"{model}, which is quantized in memory,")

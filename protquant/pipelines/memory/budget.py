@@ -42,7 +42,7 @@ class MemoryBudget:
     loading : int
         Bytes that the process takes in main memory at the peak of loading the model; 0 for one that is loaded.
     limit : int or None
-        Bytes that were asked for.
+        Bytes that were asked for, of the device.
     """
 
     setup: Setup
@@ -123,7 +123,8 @@ class MemoryBudget:
         ProtquantError
             If it does not fit.
         """
-        main = _allowed(_CPU, self.limit)
+        # A limit is for where the model folds: on a GPU it says nothing of main memory.
+        main = _allowed(_CPU, self.limit if self.device.type == "cpu" else None)
         for verb, needed, allowed in (
             ("once it is loaded", self.resident, self.allowed),
             ("while it is loaded", self.loading, main),

@@ -13,7 +13,7 @@ from protquant.pipelines.memory.terms import Term
 
 __all__ = ["MemoryPlan", "memory_terms", "plan_activations"]
 
-KERNELS_TAKE = 96 * 2**20
+KERNELS_TAKE = 160 * 2**20
 """Code of libraries that becomes resident when it first runs, compiled kernels and their scratch, holes in the heap."""
 
 

@@ -7,7 +7,7 @@ import torch
 
 from protquant.pipelines.memory.control_group import free_in_groups
 
-__all__ = ["available_bytes", "is_out_of_memory", "resident_bytes"]
+__all__ = ["available_bytes", "is_out_of_memory", "resident_bytes", "resident_bytes_of_files"]
 
 _CPU_ALLOCATION_FAILED = re.compile(r"DefaultCPUAllocator: (can't allocate|not enough) memory")
 
@@ -27,6 +27,15 @@ def resident_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.memory_allocated(device))
     return int(psutil.Process().memory_info().rss)
+
+
+def resident_bytes_of_files(suffix: str) -> int:
+    """Return how much is in memory of mapped files whose names end so; 0 where the system does not tell."""
+    try:
+        maps = psutil.Process().memory_maps(grouped=True)
+    except (psutil.Error, OSError, AttributeError):  # There is no such function on macOS.
+        return 0
+    return sum(each.rss for each in maps if each.path.endswith(suffix))
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -10,6 +10,7 @@ import torch
 from protquant.integer import integer_claim
 from protquant.kernels.backend import Backend
 from protquant.models import ESM2, ESMFold
+from protquant.pipelines.memory.process import resident_bytes_of_files
 from protquant.pipelines.memory.setup import DECODING, Runs, Setup, copies_of
 from protquant.quant import Recipe, plan
 from protquant.quant.assignments import Assignment, Assignments
@@ -63,8 +64,9 @@ def bytes_to_come(model: ESMFold) -> int:
     decoded = sum(4 * math.prod(each.shape) for each in codes)
     if decoded_weights.nbytes:
         return 0
-    # Codes are read when they are first decoded.
-    return min(decoded, decoded_weights.limit) + sum(each.packed.nbytes for each in codes)
+    # Codes are read when they are first decoded; but pages of theirs are there that their scales lie on, or beside.
+    mapped = sum(each.packed.nbytes for each in codes)
+    return min(decoded, decoded_weights.limit) + max(0, mapped - resident_bytes_of_files(".safetensors"))
 
 
 def _coded_weights(model: ESM2 | ESMFold, assignments: Assignments) -> Iterator[tuple[Assignment, int, int, int]]:

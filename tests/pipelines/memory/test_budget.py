@@ -115,6 +115,13 @@ def test_a_model_that_takes_more_while_it_is_loaded_is_refused_too(esmfold: ESMF
         budget.check_weights("a model")
 
 
+def test_a_limit_for_a_gpu_says_nothing_of_main_memory_while_a_model_is_loaded(esmfold: ESMFold):
+    budget = replace(room(esmfold), loading=2**21, limit=2**20)
+    with pytest.raises(ProtquantError, match="while it is loaded"):
+        budget.check_weights("a model")
+    replace(budget, device=torch.device("cuda")).check_weights("a model")
+
+
 def test_what_the_first_protein_left_behind_is_not_counted_again(esmfold: ESMFold):
     before = MemoryBudget.of(esmfold)
     fold(esmfold, "MKTAYIAKQRQISFVKSHFSRQLEERLG" * 4)
