@@ -6,7 +6,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from protquant.errors import ProtquantError
-from protquant.structures.reader import SUFFIXES, load_structure, read_structure, structure_name
+from protquant.structures.reader import SUFFIXES, has_structure_suffix, load_structure, read_structure, structure_name
 from protquant.structures.reference import Reference
 
 __all__ = ["load_references", "shipped_folder"]
@@ -23,9 +23,9 @@ def load_references(folder: str | Path | None = None, limit: int | None = None) 
     Parameters
     ----------
     folder : str or Path, optional
-        Folder of ``.pdb``, ``.ent``, ``.cif``, ``.mmcif`` or ``.bcif`` files, plain or gzipped, read in order of
-        their names; other files in it are passed over. By default the 50 chains that ship with protquant, in the
-        order of their index.
+        Folder of ``.pdb`` (``.pdb1``, ...), ``.ent``, ``.cif``, ``.mmcif`` or ``.bcif`` files, plain or gzipped, read
+        in order of their names; other files in it are passed over. By default the 50 chains that ship with protquant,
+        in the order of their index.
     limit : int, optional
         Load only the first `limit` structures.
 
@@ -61,7 +61,7 @@ def _load_shipped(limit: int | None) -> list[Reference]:
 def _structure_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise ProtquantError(f"{folder}: no such folder. Give a folder of structure files ({', '.join(SUFFIXES)}).")
-    paths = sorted(path for path in folder.iterdir() if path.is_file() and path.name.lower().endswith(SUFFIXES))
+    paths = sorted(path for path in folder.iterdir() if path.is_file() and has_structure_suffix(path.name))
     if not paths:
         raise ProtquantError(f"{folder}: holds no structure files. Their names must end in {', '.join(SUFFIXES)}.")
     by_name: dict[str, Path] = {}

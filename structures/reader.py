@@ -1,46 +1,53 @@
-"""Reading one structure file: PDB, mmCIF or binary CIF, plain or gzipped."""
+"""Reading one structure file: PDB, mmCIF or binary CIF, plain or gzipped, whatever it is called."""
 
-import gzip
-import warnings
-from io import BytesIO, TextIOWrapper
+import re
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from biotite.structure import AtomArray
-from biotite.structure.io.pdb import PDBFile
-from biotite.structure.io.pdbx import BinaryCIFFile, CIFFile, get_structure
 
 from protquant.errors import ProtquantError
+from protquant.structures.atom_table import AtomTable
+from protquant.structures.census import take_census
+from protquant.structures.conformers import one_conformation
+from protquant.structures.content import recognize
+from protquant.structures.molecules import name_molecules
+from protquant.structures.read_cif import read_binary_cif, read_cif
+from protquant.structures.read_pdb import read_pdb
 from protquant.structures.reference import Reference, reference_from_atoms
 
-__all__ = ["SUFFIXES", "load_structure", "read_structure", "structure_name"]
+__all__ = ["SUFFIXES", "has_structure_suffix", "load_structure", "read_structure", "structure_name"]
 
-_PDB_SUFFIXES = (".pdb", ".ent")
-_CIF_SUFFIXES = (".cif", ".mmcif")
-_BINARY_CIF_SUFFIXES = (".bcif",)
-SUFFIXES = tuple(
-    suffix + packed for suffix in _PDB_SUFFIXES + _CIF_SUFFIXES + _BINARY_CIF_SUFFIXES for packed in ("", ".gz")
-)
-"""File name endings, in lower case, that are read as structures."""
+SUFFIXES = (".pdb", ".ent", ".cif", ".mmcif", ".bcif")
+"""Endings of names, without `.gz`, of the structures of a folder; `.pdb1` and so on, of assemblies, too."""
+
+_SUFFIX = re.compile(r"\.(?:pdb\d*|ent|cif|mmcif|bcif)(?:\.gz)?$", re.IGNORECASE)
+_NOWHERE = 9998.0
+"""Angstrom: modelling programs put atoms that they know nothing of at 9999."""
+
+
+def has_structure_suffix(file_name: str) -> bool:
+    """Return whether a file is called as structures are."""
+    return _SUFFIX.search(file_name) is not None
 
 
 def structure_name(file_name: str) -> str:
     """File name without its structure suffix: ``1ahsA`` for ``1ahsA.pdb.gz``."""
-    for suffix in sorted(SUFFIXES, key=len, reverse=True):
-        if file_name.lower().endswith(suffix):
-            return file_name[: -len(suffix)]
-    return file_name
+    return _SUFFIX.sub("", file_name)
 
 
 def load_structure(path: str | Path) -> Reference:
-    """Read the protein of one structure file.
+    """Read the protein of one structure file, whatever its name: PDB, mmCIF or BinaryCIF, plain or gzipped.
 
-    The first model is read; of alternate locations the one with the highest occupancy is kept; waters, ligands and
-    hydrogens are dropped; modified residues become their parents.
+    The first model is read, in one conformation (`one_conformation`); waters, ligands and hydrogens are dropped;
+    modified residues become their parents. What a reader should know, such as residues that could not be used, is in
+    the result's `notes`.
 
     Parameters
     ----------
     path : str or Path
-        A ``.pdb``, ``.ent``, ``.cif``, ``.mmcif`` or ``.bcif`` file, or one of these with ``.gz`` added.
+        A file. A folder, a web page and the like are called by their names.
 
     Returns
     -------
@@ -50,11 +57,13 @@ def load_structure(path: str | Path) -> Reference:
     Raises
     ------
     ProtquantError
-        If the file does not exist, is of another kind, cannot be parsed, or holds no protein. It names the file.
+        If the file does not exist, is no structure, cannot be parsed, or holds no protein. It names the file.
     """
     path = Path(path)
+    if path.is_dir():
+        raise ProtquantError(f"{path}: is a folder. Give the path of one structure.")
     if not path.is_file():
-        raise ProtquantError(f"{path}: no such file. Give the path of a structure ({', '.join(SUFFIXES)}).")
+        raise ProtquantError(f"{path}: no such file. Give the path of a structure (PDB or mmCIF).")
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -63,39 +72,45 @@ def load_structure(path: str | Path) -> Reference:
 
 
 def read_structure(content: bytes, file_name: str, source: str) -> Reference:
-    """Parse the bytes of a structure file; `file_name` says the format, `source` goes into messages.
+    """Parse the bytes of a structure file; `file_name` gives the name, `source` goes into messages.
 
     Raises
     ------
     ProtquantError
         As `load_structure`.
     """
-    lower = file_name.lower()
-    if not lower.endswith(SUFFIXES):
-        raise ProtquantError(f"{source}: not a kind of structure file that is read ({', '.join(SUFFIXES)}).")
-    try:
-        if lower.endswith(".gz"):
-            content = gzip.decompress(content)
-        with warnings.catch_warnings():
-            # About empty element columns and optional mmCIF items that many programs omit; biotite's guesses serve.
-            warnings.simplefilter("ignore", UserWarning)
-            atoms = _parse(content, lower.removesuffix(".gz"))
-    except Exception as error:  # the parsers raise whatever a broken line leads to, KeyError and struct.error included
-        raise ProtquantError(
-            f"{source}: cannot be read as a structure ({type(error).__name__}: {error}). "
-            "Check that the file is complete and that its name ends as its format does."
-        ) from error
-    return reference_from_atoms(atoms, structure_name(file_name), source)
-
-
-def _parse(content: bytes, file_name: str) -> AtomArray:
-    if file_name.endswith(_PDB_SUFFIXES):
-        text = TextIOWrapper(BytesIO(content), encoding="utf-8", errors="replace")
-        return PDBFile.read(text).get_structure(model=1, altloc="occupancy")
-    if file_name.endswith(_CIF_SUFFIXES):
-        cif = CIFFile.read(TextIOWrapper(BytesIO(content), encoding="utf-8", errors="replace"))
+    found = recognize(content, source)
+    if found.kind == "pdb":
+        table, sequences = read_pdb(found.text, source)
+    elif found.kind == "cif":
+        table, sequences = read_cif(found.text, source)
     else:
-        cif = BinaryCIFFile.read(BytesIO(content))
-    # Predicted models may leave the column out, and biotite then refuses to choose by it.
-    altloc = "occupancy" if "occupancy" in cif.block["atom_site"] else "first"
-    return get_structure(cif, model=1, altloc=altloc)
+        table, sequences = read_binary_cif(found.data, source)
+    there = ~(np.abs(table.position) >= _NOWHERE).any(axis=1) & np.isfinite(table.position).all(axis=1)
+    table = table[there]
+    chain, notes = name_molecules(table)
+    if missing := int((~there).sum()):
+        notes.append(f"{missing} atoms have no place (coordinates of {_NOWHERE:g} or none) and are left out")
+    table = replace(table, chain=chain)
+    reference = reference_from_atoms(_atoms(table[one_conformation(table)]), structure_name(file_name), source)
+    notes += take_census(table, reference, source)
+    of_chains = {name: sequences[name] for name in reference.chain_ids if name in sequences}
+    return replace(reference, notes=tuple(notes), full_sequences=of_chains)
+
+
+def _atoms(table: AtomTable) -> AtomArray:
+    atoms = AtomArray(len(table))
+    atoms.coord = table.position.astype(np.float32)
+    for name, column in (
+        ("chain_id", table.chain),
+        ("res_id", table.number),
+        ("ins_code", table.insertion),
+        ("res_name", table.residue),
+        ("atom_name", table.atom),
+        ("element", table.element),
+        ("hetero", table.hetero),
+        ("b_factor", table.b_factor),
+        ("occupancy", table.occupancy),
+    ):
+        atoms.set_annotation(name, column)
+    return atoms

@@ -1,12 +1,14 @@
 """A protein structure as the scores want it: residues in order, heavy atoms, a sequence of what is present."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 from biotite.structure import AtomArray, get_residue_starts
 from numpy.typing import NDArray
 
+from protquant.errors import ProtquantError
 from protquant.structures.protein_atoms import keep_protein, one_letter
 
 __all__ = ["Reference", "reference_from_atoms"]
@@ -32,6 +34,11 @@ class Reference:
         Heavy atoms, each residue contiguous, in the order of `sequence`; coordinates in angstrom.
     source : str
         Where the structure came from: a path or a database entry.
+    notes : tuple of str
+        What people should know who use it: residues that were left out, chains that were named anew.
+    full_sequences : mapping
+        Three-letter names of all residues of a chain, also of those that were not seen (SEQRES), by name of the chain;
+        without chains of which the file says nothing.
 
     Notes
     -----
@@ -42,6 +49,8 @@ class Reference:
     sequence: str
     atoms: AtomArray = field(repr=False)
     source: str
+    notes: tuple[str, ...] = ()
+    full_sequences: Mapping[str, Sequence[str]] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.residue_starts) - 1
@@ -68,6 +77,33 @@ class Reference:
         of_residue = self.atoms.chain_id[self.residue_starts[:-1]]
         firsts = np.flatnonzero(np.diff(self.chain_index, prepend=-1))
         return tuple(str(of_residue[i]) for i in firsts)
+
+    @property
+    def full_length(self) -> int | None:
+        """Residues of all chains, also of those that were not seen; None where the file does not say it of a chain."""
+        lengths = [len(self.full_sequences.get(name, ())) for name in self.chain_ids]
+        return sum(lengths) if all(lengths) else None
+
+    def of_chains(self, names: Sequence[str]) -> "Reference":
+        """Return some of the chains, in the order of the file.
+
+        Raises
+        ------
+        ProtquantError
+            If there is no chain of such a name; names those that there are.
+        """
+        if unknown := [name for name in names if name not in self.chain_ids]:
+            there = ", ".join(name or "(blank)" for name in self.chain_ids)
+            raise ProtquantError(f"{self.source}: there is no chain {unknown[0]!r}; there are {there}")
+        kept = [name in names for name in self.chain_ids]
+        chains = [chain for chain, keep in zip(self.chain_sequences, kept, strict=True) if keep]
+        atoms = self.atoms[np.isin(self.atoms.chain_id, list(names))]
+        return replace(self, sequence=CHAIN_SEPARATOR.join(chains), atoms=atoms)
+
+    @cached_property
+    def residue_numbers(self) -> NDArray[np.int64]:
+        """Number of each residue as the file gives it; shape (L,)."""
+        return np.asarray(self.atoms.res_id[self.residue_starts[:-1]], dtype=np.int64)
 
     def atom_coordinates(self, atom_name: str) -> NDArray[np.float64]:
         """Coordinates in angstrom of one atom per residue, shape (L, 3); NaN where a residue lacks it."""

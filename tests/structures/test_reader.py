@@ -169,6 +169,8 @@ def test_unusable_file_is_refused_by_name(tmp_path: Path, name: str, content: by
 def test_missing_file_and_other_kinds_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ProtquantError, match="no such file"):
         load_structure(tmp_path / "x.pdb")
-    (tmp_path / "x.xyz").write_text("")
-    with pytest.raises(ProtquantError, match="not a kind of structure file"):
+    (tmp_path / "x.xyz").write_text("2\nwater\nO 0 0 0\n")
+    with pytest.raises(ProtquantError, match="neither PDB, mmCIF nor BinaryCIF"):
         load_structure(tmp_path / "x.xyz")
+    with pytest.raises(ProtquantError, match="is a folder"):
+        load_structure(tmp_path)

@@ -1,0 +1,103 @@
+"""What the bytes of a file are, whatever its name says: a structure as text or in binary, or something else."""
+
+import gzip
+import re
+import zlib
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Literal
+
+from protquant.errors import ProtquantError
+
+__all__ = ["Content", "recognize"]
+
+MAX_UNPACKED = 2**30
+"""Bytes that a packed file may unpack to; the largest entry of the PDB takes a third of this."""
+
+_ARCHIVES = {b"PK\x03\x04": "a zip archive", b"BZh": "packed by bzip2", b"\xfd7zXZ\x00": "packed by xz"}
+_ARCHIVES |= {b"(\xb5/\xfd": "packed by zstd", b"7z\xbc\xaf": "a 7z archive", b"Rar!": "a rar archive"}
+# After comments and blank lines. Words of CIF may be in upper case.
+_CIF = re.compile(r"\s*(?:#[^\n]*\n\s*)*(?:data_|loop_|global_|save_|_[a-z])", re.IGNORECASE)
+_PDB = re.compile(r"^(?:ATOM  |HETATM)", re.MULTILINE)
+_PDB_HEADER = re.compile(r"\s*(?:HEADER|TITLE |COMPND|REMARK|CRYST1|MODEL |EXPDTA|SEQRES)")
+# The first word, in lower case, of what people give by mistake.
+_OTHERS = (
+    (r"version https://git-lfs", "a pointer of git-lfs, not the file itself: run `git lfs pull`"),
+    (r"<(?:!doctype\s+html|html|head|body)", "a web page: the download was answered by one; look what it says"),
+    (r"<(?:\?xml|pdbx:|!doctype)", "XML: of that no structures are read; give PDB or mmCIF"),
+    (r"[{\[]", "JSON: give the structure that it belongs to"),
+    (r">", "a FASTA file: it has sequences and no coordinates"),
+)
+
+
+@dataclass(frozen=True)
+class Content:
+    """The content of a structure file.
+
+    Attributes
+    ----------
+    kind : str
+        `pdb`, `cif` or `bcif`.
+    text : str
+        Empty for `bcif`.
+    data : bytes
+        Unpacked.
+    """
+
+    kind: Literal["pdb", "cif", "bcif"]
+    text: str
+    data: bytes
+
+
+def recognize(content: bytes, source: str) -> Content:
+    """Unpack what is gzipped, and tell PDB, mmCIF and BinaryCIF apart.
+
+    Parameters
+    ----------
+    source : str
+        For messages.
+
+    Raises
+    ------
+    ProtquantError
+        If it is none of these; says what it is instead, if that can be told.
+    """
+    data = _unpack(content, source)
+    if not data.strip(b"\x00 \t\r\n"):
+        raise ProtquantError(f"{source}: is empty.")
+    if b"dataBlocks" in data[:4096] and not data[:1].isascii():
+        return Content("bcif", "", data)
+    text = _decode(data)
+    if _CIF.match(text):
+        return Content("cif", text, data)
+    if _PDB.search(text):
+        return Content("pdb", text, data)
+    start = text.lstrip().lower()
+    for pattern, what in _OTHERS:
+        if re.match(pattern, start):
+            raise ProtquantError(f"{source}: is {what}.")
+    if _PDB_HEADER.match(text):
+        raise ProtquantError(f"{source}: has no atoms: there is no line that begins with ATOM or HETATM.")
+    raise ProtquantError(f"{source}: is no structure: neither PDB, mmCIF nor BinaryCIF, plain or gzipped.")
+
+
+def _unpack(content: bytes, source: str) -> bytes:
+    for magic, what in _ARCHIVES.items():
+        if content.startswith(magic):
+            raise ProtquantError(f"{source}: is {what}: unpack it, or pack it by gzip.")
+    if not content.startswith(b"\x1f\x8b"):
+        return content
+    try:
+        data = gzip.GzipFile(fileobj=BytesIO(content)).read(MAX_UNPACKED + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ProtquantError(f"{source}: is gzipped, but damaged or cut off ({error}).") from error
+    if len(data) > MAX_UNPACKED:
+        raise ProtquantError(f"{source}: unpacks to more than {MAX_UNPACKED / 2**30:g} GiB, and is not read.")
+    return data
+
+
+def _decode(data: bytes) -> str:
+    """Text; what is no UTF-8 stands only in names of authors."""
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return data.decode("utf-16", errors="replace")
+    return data.decode("utf-8-sig", errors="replace")

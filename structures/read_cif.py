@@ -1,0 +1,208 @@
+"""The atoms of an mmCIF or BinaryCIF file: gemmi and biotite read the tables, here is what their columns mean."""
+
+from collections.abc import Sequence
+from io import BytesIO
+
+import gemmi
+import numpy as np
+from biotite.structure.io.pdbx import BinaryCIFFile
+from numpy.typing import NDArray
+
+from protquant.errors import ProtquantError
+from protquant.structures.atom_table import AtomTable, strings
+
+__all__ = ["read_binary_cif", "read_cif"]
+
+_UNKNOWN = ("?", ".")
+_CATEGORY = "_atom_site."
+_COLUMNS = (
+    *("group_PDB", "type_symbol", "label_atom_id", "auth_atom_id", "label_alt_id", "label_comp_id", "auth_comp_id"),
+    *("label_asym_id", "auth_asym_id", "label_seq_id", "auth_seq_id", "pdbx_PDB_ins_code", "Cartn_x", "Cartn_y"),
+    *("Cartn_z", "occupancy", "B_iso_or_equiv", "pdbx_PDB_model_num"),
+)
+_COORDINATES = ("Cartn_x", "Cartn_y", "Cartn_z")
+
+Columns = dict[str, list[str]]
+"""By name; values as strings, `?` or `.` where the file says nothing."""
+
+
+def read_cif(text: str, source: str) -> tuple[AtomTable, dict[str, list[str]]]:
+    """Read the first model of the first data block that has atoms.
+
+    Only coordinates are required, and some name of atoms and residues. What the authors call a chain, a residue and an
+    atom comes before what the archive does, and that serves where they say nothing.
+
+    Returns
+    -------
+    AtomTable
+    dict
+        As of `read_pdb`, of `_entity_poly_seq`.
+
+    Raises
+    ------
+    ProtquantError
+        If it is no CIF, or has no atoms.
+    """
+    try:
+        document = gemmi.cif.read_string(text)
+    except (RuntimeError, ValueError) as error:
+        raise ProtquantError(f"{source}: cannot be read as mmCIF ({' '.join(str(error).split())}).") from error
+    for block in document:
+        # Tags of CIF may be in any case.
+        table = block.find_mmcif_category(_CATEGORY)
+        if len(table):
+            tags = [tag.lower() for tag in table.tags]
+            names = {
+                name: tags.index(f"{_CATEGORY}{name}".lower())
+                for name in _COLUMNS
+                if f"{_CATEGORY}{name}".lower() in tags
+            }
+            columns = {
+                name: [gemmi.cif.as_string(value) or value for value in table.column(index)]
+                for name, index in names.items()
+            }
+            return _table(columns, source), _sequences(block, columns)
+    raise _no_atoms(source, [block.name for block in document])
+
+
+def read_binary_cif(data: bytes, source: str) -> tuple[AtomTable, dict[str, list[str]]]:
+    """As `read_cif`, of a BinaryCIF file, without the sequences.
+
+    Raises
+    ------
+    ProtquantError
+        As `read_cif`.
+    """
+    try:
+        file = BinaryCIFFile.read(BytesIO(data))
+        for name in file:
+            if "atom_site" in file[name]:
+                category = file[name]["atom_site"]
+                found = {key.lower(): key for key in category}
+                columns = {
+                    column: [str(value) for value in category[found[column.lower()]].as_array(str)]
+                    for column in _COLUMNS
+                    if column.lower() in found
+                }
+                return _table(columns, source), {}
+    except ProtquantError:
+        raise
+    except Exception as error:  # the decoder raises whatever a broken byte leads to
+        raise ProtquantError(
+            f"{source}: cannot be read as BinaryCIF ({type(error).__name__}: {error}). Is the file complete?"
+        ) from error
+    raise _no_atoms(source, list(file))
+
+
+def _no_atoms(source: str, blocks: Sequence[str]) -> ProtquantError:
+    named = f" of {len(blocks)} ({', '.join(blocks[:5])})" if blocks else ""
+    return ProtquantError(f"{source}: has no atoms: no data block{named} has the table _atom_site.")
+
+
+def _table(columns: Columns, source: str) -> AtomTable:
+    if missing := [name for name in _COORDINATES if name not in columns]:
+        raise ProtquantError(f"{source}: _atom_site has no column {missing[0]}, so there are no coordinates.")
+    count = len(columns["Cartn_x"])
+    for kind in ("atom", "comp"):
+        if not any(f"{namer}_{kind}_id" in columns for namer in ("label", "auth")):
+            what = "atoms" if kind == "atom" else "residues"
+            raise ProtquantError(f"{source}: _atom_site has no names of {what} (label_{kind}_id or auth_{kind}_id).")
+
+    def column(*names: str) -> list[str]:
+        """The first of some columns that says something, row by row; empty where none does."""
+        found = [columns[name] for name in names if name in columns]
+        if not found:
+            return [""] * count
+        return [next((value for value in values if value not in _UNKNOWN), "") for values in zip(*found, strict=True)]
+
+    position = np.stack([_numbers(columns[name], source, name) for name in _COORDINATES], axis=1)
+    chain = column("auth_asym_id", "label_asym_id")
+    molecule = column("label_asym_id", "auth_asym_id")
+    atom, residue = column("auth_atom_id", "label_atom_id"), column("auth_comp_id", "label_comp_id")
+    altloc = column("label_alt_id")
+    names = column("auth_seq_id", "label_seq_id")
+    _count_unnumbered(names, list(zip(molecule, residue, strict=True)), list(zip(atom, altloc, strict=True)))
+    number, insertion = _residue_numbers(names, column("pdbx_PDB_ins_code"))
+    table = AtomTable(
+        chain=strings(chain),
+        part=_parts(molecule),
+        number=number,
+        insertion=strings(insertion),
+        residue=strings(residue),
+        atom=strings(atom),
+        altloc=strings(altloc),
+        element=strings([_element(symbol, name) for symbol, name in zip(column("type_symbol"), atom, strict=True)]),
+        hetero=np.array([group.upper() == "HETATM" for group in column("group_PDB")], dtype=bool),
+        occupancy=_numbers(columns.get("occupancy", []), source, "occupancy", count, 1.0),
+        b_factor=_numbers(columns.get("B_iso_or_equiv", []), source, "B_iso_or_equiv", count, 0.0),
+        position=position,
+    )
+    models = column("pdbx_PDB_model_num")
+    return table[np.array([model == models[0] for model in models], dtype=bool)]
+
+
+def _numbers(
+    values: Sequence[str], source: str, name: str, count: int | None = None, unknown: float = np.nan
+) -> NDArray[np.float64]:
+    """Numbers, without the standard uncertainties in parentheses that may stand behind them."""
+    if not values:
+        return np.full(count or 0, unknown)
+    result = np.array([gemmi.cif.as_number(value) for value in values], dtype=float)
+    for row in np.flatnonzero(np.isnan(result)):
+        if values[row] not in _UNKNOWN:
+            raise ProtquantError(f"{source}: row {row + 1} of _atom_site: {name} is {values[row]!r}, and no number.")
+        result[row] = unknown
+    return result
+
+
+def _count_unnumbered(names: list[str], residues: Sequence[object], atoms: Sequence[object]) -> None:
+    """Number residues without a number, in place: a new one begins where an atom comes that the last one has."""
+    count, current, seen = 0, None, set[object]()
+    for row, name in enumerate(names):
+        if name:
+            current = None
+            continue
+        if residues[row] != current or atoms[row] in seen:
+            count, current, seen = count + 1, residues[row], set()
+        seen.add(atoms[row])
+        names[row] = str(count)
+
+
+def _residue_numbers(names: Sequence[str], insertions: list[str]) -> tuple[NDArray[np.int64], list[str]]:
+    """Numbers and insertion codes: some programs write both in one."""
+    numbers = np.zeros(len(names), dtype=np.int64)
+    for row, name in enumerate(names):
+        digits = name.rstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
+        try:
+            numbers[row] = int(digits or "0")
+        except ValueError:
+            continue
+        insertions[row] = insertions[row] or name[len(digits) :]
+    return numbers, insertions
+
+
+def _parts(molecule: Sequence[str]) -> NDArray[np.int64]:
+    names = strings(molecule)
+    changes = np.zeros(len(names), dtype=np.int64)
+    changes[1:] = names[1:] != names[:-1]
+    return np.cumsum(changes)
+
+
+def _element(symbol: str, atom: str) -> str:
+    """By its symbol, or else by its name, as of an atom of an amino acid."""
+    return symbol.upper() or atom.lstrip("0123456789")[:1].upper()
+
+
+def _sequences(block: gemmi.cif.Block, columns: Columns) -> dict[str, list[str]]:
+    entities: dict[str, dict[str, str]] = {}
+    for entity, number, name in block.find("_entity_poly_seq.", ["entity_id", "num", "mon_id"]):
+        # Of residues of several types in one place, the first.
+        if number not in (seen := entities.setdefault(entity, {})):
+            seen[number] = name
+    asyms = dict(block.find("_struct_asym.", ["id", "entity_id"]))
+    chains = zip(columns.get("label_asym_id", []), columns.get("auth_asym_id", []), strict=False)
+    return {
+        auth: list(entities[asyms[asym]].values())
+        for asym, auth in dict.fromkeys(chains)
+        if asyms.get(asym) in entities
+    }

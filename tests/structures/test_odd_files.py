@@ -1,0 +1,201 @@
+"""Files as people have them: every residue is read, or a message says what the file is."""
+
+import gzip
+import lzma
+from collections.abc import Callable
+from pathlib import Path
+
+import gemmi
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from protquant.errors import ProtquantError
+from protquant.structures import content as content_module
+from protquant.structures import load_structure
+
+REQUIRED = ("Cartn_x", "Cartn_y", "Cartn_z")
+
+
+def saved(path: Path, text: str | bytes) -> Path:
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def changed(lines: list[str], change: Callable[[str], str]) -> str:
+    return "\n".join([*map(change, lines), "END", ""])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda line: line[:54],
+        lambda line: line[:54].rstrip(),
+        lambda line: f"{line[:54]}      {line[60:]}",
+        lambda line: f"{line[:60]}******{line[66:]}",
+        lambda line: f"{line[:6]}*****{line[11:]}",
+        lambda line: line[:76],
+        lambda line: f"{line}  trailing",
+    ],
+    ids=[
+        "54 columns",
+        "no blank behind",
+        "no occupancy",
+        "stars in B",
+        "stars for serials",
+        "no element",
+        "long lines",
+    ],
+)
+def test_pdb_columns_that_say_nothing_of_the_place_are_not_needed(
+    pdb_lines: list[str], tmp_path: Path, change: Callable[[str], str]
+):
+    whole = load_structure(saved(tmp_path / "whole.pdb", changed(pdb_lines, str)))
+    read = load_structure(saved(tmp_path / "x.pdb", changed(pdb_lines, change)))
+    assert len(read) == 40
+    assert read.sequence == whole.sequence
+    assert np.array_equal(read.ca, whole.ca)
+    assert read.notes == ()
+
+
+def test_dummy_atoms_are_left_out_and_counted(pdb_lines: list[str], tmp_path: Path):
+    dummy = "HETATM 9999  N   DUM  9999       0.000  10.000  15.000" + " " * 26
+    nowhere = pdb_lines[0][:12] + " CB " + pdb_lines[0][16:30] + "9999.0009999.0009999.000" + pdb_lines[0][54:]
+    read = load_structure(saved(tmp_path / "x.pdb", changed([*pdb_lines[:1], nowhere, *pdb_lines[1:], dummy], str)))
+    assert len(read) == 40
+    assert np.abs(read.atoms.coord).max() < 1000
+    assert read.notes == ("1 atoms have no place (coordinates of 9998 or none) and are left out",)
+
+
+@pytest.mark.parametrize("place", ["  ******", "  xx.xxx", "        "])
+def test_an_atom_without_coordinates_is_refused_with_its_line(pdb_lines: list[str], tmp_path: Path, place: str):
+    lines = [*pdb_lines[:4], pdb_lines[4][:30] + place + pdb_lines[4][38:], *pdb_lines[5:]]
+    with pytest.raises(ProtquantError, match=r"x\.pdb, line 5: no coordinates"):
+        load_structure(saved(tmp_path / "x.pdb", changed(lines, str)))
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_mmcif_is_read_whichever_columns_it_lacks(
+    cif_text: str, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+):
+    document = gemmi.cif.read_string(cif_text)
+    loop = document[0].find_loop("_atom_site.id").get_loop()
+    names = [tag.removeprefix("_atom_site.") for tag in loop.tags]
+    dropped = data.draw(st.sets(st.sampled_from([name for name in names if name not in REQUIRED])))
+    for kind in ("atom", "comp"):
+        if {f"label_{kind}_id", f"auth_{kind}_id"} & set(names) <= dropped:
+            dropped.discard(f"label_{kind}_id")
+    for name in dropped:
+        loop.remove_column(f"_atom_site.{name}")
+    read = load_structure(saved(tmp_path_factory.mktemp("cif") / "x.cif", document.as_string()))
+    assert len(read) == 40
+    assert read.notes == ()
+
+
+@pytest.mark.parametrize("missing", [*REQUIRED, "names"])
+def test_mmcif_without_places_or_names_is_refused(cif_text: str, tmp_path: Path, missing: str):
+    document = gemmi.cif.read_string(cif_text)
+    loop = document[0].find_loop("_atom_site.id").get_loop()
+    for tag in list(loop.tags):
+        if tag.endswith(missing) or (missing == "names" and tag.endswith(("_atom_id", "_comp_id"))):
+            loop.remove_column(tag)
+    with pytest.raises(ProtquantError, match=r"x\.cif: _atom_site has no"):
+        load_structure(saved(tmp_path / "x.cif", document.as_string()))
+
+
+def test_a_coordinate_that_is_no_number_is_refused_with_its_row(cif_text: str, tmp_path: Path):
+    document = gemmi.cif.read_string(cif_text)
+    document[0].find_loop("_atom_site.Cartn_y")[2] = "far"
+    with pytest.raises(ProtquantError, match=r"x\.cif: row 3 of _atom_site: Cartn_y is 'far'"):
+        load_structure(saved(tmp_path / "x.cif", document.as_string()))
+
+
+@pytest.mark.parametrize("unknown", ["?", "."])
+def test_numbers_of_the_archive_serve_where_the_authors_give_none(cif_text: str, tmp_path: Path, unknown: str):
+    document = gemmi.cif.read_string(cif_text)
+    column = document[0].find_loop("_atom_site.auth_seq_id")
+    for row in range(len(column)):
+        column[row] = unknown
+    assert len(load_structure(saved(tmp_path / "x.cif", document.as_string()))) == 40
+    document[0].find_loop("_atom_site.label_seq_id").get_loop().remove_column("_atom_site.label_seq_id")
+    assert len(load_structure(saved(tmp_path / "x.cif", document.as_string()))) == 40
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: "\ufeff" + text,
+        lambda text: text.replace("_atom_site.", "_ATOM_SITE.").replace("data_", "DATA_"),
+        lambda text: f"# written by hand\ndata_first\n_cell.length_a 1\n{text}",
+        lambda text: f"{text}\ndata_comp_LIG\n_chem_comp.id LIG\n",
+        lambda text: text.replace("\n", "\r\n"),
+    ],
+    ids=["byte-order mark", "upper case", "a block before", "a block behind", "lines of Windows"],
+)
+def test_mmcif_is_read_as_other_programs_write_it(cif_text: str, tmp_path: Path, change: Callable[[str], str]):
+    assert len(load_structure(saved(tmp_path / "x.cif", change(cif_text)))) == 40
+
+
+def test_standard_uncertainties_of_coordinates_are_passed_over(cif_text: str, tmp_path: Path):
+    document = gemmi.cif.read_string(cif_text)
+    expected = load_structure(saved(tmp_path / "y.cif", cif_text)).ca
+    for name in REQUIRED:
+        column = document[0].find_loop(f"_atom_site.{name}")
+        for row in range(len(column)):
+            column[row] = f"{column[row]}(12)"
+    assert np.allclose(load_structure(saved(tmp_path / "x.cif", document.as_string())).ca, expected)
+
+
+def test_the_content_tells_what_a_file_is_whatever_its_name(pdb_lines: list[str], cif_text: str, tmp_path: Path):
+    pdb = changed(pdb_lines, str).encode()
+    for name, data in {
+        "gzipped.pdb": gzip.compress(pdb),
+        "plain.pdb.gz": pdb,
+        "mmcif.pdb": cif_text.encode(),
+        "pdb.cif": pdb,
+        "assembly.pdb1": pdb,
+        "assembly.pdb1.gz": gzip.compress(pdb),
+        "pdb1abc.ent": pdb,
+        "no_suffix": pdb,
+        "utf16.pdb": pdb.decode().encode("utf-16"),
+    }.items():
+        read = load_structure(saved(tmp_path / name, data))
+        assert len(read) == 40, name
+        assert read.name == name.partition(".")[0]
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"", "is empty"),
+        (b" \n\n", "is empty"),
+        (gzip.compress(b""), "is empty"),
+        (b"<!DOCTYPE html><html><body>404</body></html>", "is a web page"),
+        (b"\n <html>\n", "is a web page"),
+        (b"<?xml version='1.0'?><PDBx:datablock/>", "is XML"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12\n", "run `git lfs pull`"),
+        (b'{"confidenceScore": [1]}', "is JSON"),
+        (b">1abc\nMKTAYIAK\n", "is a FASTA file"),
+        (lzma.compress(b"ATOM"), "is packed by xz"),
+        (b"PK\x03\x04rest", "is a zip archive"),
+        (gzip.compress(b"ATOM  " * 1000)[:30], "is gzipped, but damaged or cut off"),
+        (b"HEADER    HYDROLASE\nREMARK   2\nEND\n", "has no atoms"),
+        (b"data_x\n_cell.length_a 10\n", "has no atoms: no data block of 1 (x) has the table _atom_site"),
+        (b"data_x\nloop_\n_atom_site.id\n_atom_site.Cartn_x\n1 2 3\n", "cannot be read as mmCIF"),
+        (b"\x83\xaadataBlocks\x01", "cannot be read as BinaryCIF"),
+        (b"\x00\x01\x02\x03" * 9, "is no structure"),
+    ],
+)
+def test_what_is_no_structure_is_called_by_its_name(tmp_path: Path, data: bytes, says: str):
+    with pytest.raises(ProtquantError) as refusal:
+        load_structure(saved(tmp_path / "x.pdb", data))
+    assert str(refusal.value).startswith(f"{tmp_path / 'x.pdb'}: ")
+    assert says in str(refusal.value)
+
+
+def test_a_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(content_module, "MAX_UNPACKED", 2**20)
+    with pytest.raises(ProtquantError, match=r"unpacks to more than .* GiB, and is not read"):
+        load_structure(saved(tmp_path / "x.pdb.gz", gzip.compress(b" " * 2**22)))
