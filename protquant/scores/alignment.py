@@ -1,5 +1,6 @@
 """Pairing the residues of two chains that are meant to be the same protein."""
 
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -8,7 +9,7 @@ from biotite.sequence import ProteinSequence
 from biotite.sequence.align import SubstitutionMatrix, align_optimal
 from numpy.typing import NDArray
 
-__all__ = ["ChainAlignment", "align_chains", "settle_gaps"]
+__all__ = ["ChainAlignment", "align_chains", "pair_mutations", "settle_gaps"]
 
 SAME_PROTEIN_IDENTITY = 0.9
 """Fraction of the shorter chain that must be identical for the strict alignment to stand."""
@@ -18,6 +19,10 @@ SAME_PROTEIN_IDENTITY = 0.9
 _MATCH, _MISMATCH, _STRICT_GAPS = 100, -80, (-90, -1)
 _HOMOLOG_GAPS = (-10, -1)
 _UNKNOWN = "X"
+_WON_BY_GAPS = 2
+"""Identical pairs that gaps of both chains may win and are closed all the same: chance gives as many."""
+_GIVEN_UP = 3
+"""Pairs at an end of a chain that may give way to others."""
 
 
 class ChainAlignment(NamedTuple):
@@ -81,6 +86,117 @@ def settle_gaps(
         elif right is not None:
             settled[k + 1 : right + 1] -= gap
     return settled
+
+
+def pair_mutations(
+    first: NDArray[np.int64],
+    second: NDArray[np.int64],
+    letters: tuple[str, str],
+    broken: tuple[NDArray[np.bool_], NDArray[np.bool_]],
+    numbers: tuple[NDArray[np.int64], NDArray[np.int64]],
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Close gaps of one chain that gaps of the other make up for, where neither chain is broken.
+
+    Beside point mutations an alignment opens gaps in both chains to win a letter. But where both chains go on unbroken
+    from one pair to another, with as many residues between, nothing is missing, and these are pairs too. Beyond the
+    first and the last pair, the numbers of the residues must say so.
+
+    Parameters
+    ----------
+    first, second : ndarray, shape (n,)
+        Paired positions.
+    letters : tuple of str
+        Sequences of the chains.
+    broken : tuple of ndarray
+        For each residue of a chain whether the bond to the next is missing.
+    numbers : tuple of ndarray
+        Of the residues of each chain, in the file.
+
+    Returns
+    -------
+    tuple of ndarray
+        All pairs, increasing.
+    """
+    pairs = list(zip(first.tolist(), second.tolist(), strict=True))
+    if not pairs:
+        return first, second
+    result = [pairs[0]]
+    position = 0
+    while position + 1 < len(pairs):
+        i, j = pairs[position]
+        follows = pairs[position + 1] == (i + 1, j + 1)
+        end = position + 1 if follows else _made_up(pairs, position, letters, broken)
+        if end is None:
+            position += 1
+            result.append(pairs[position])
+        else:
+            result += [(i + k, j + k) for k in range(1, pairs[end][0] - i + 1)]
+            position = end
+    for step in (-1, 1):
+        result = _extend(result, letters, broken, numbers, step)
+    return np.array([i for i, _ in result], dtype=np.int64), np.array([j for _, j in result], dtype=np.int64)
+
+
+def _made_up(
+    pairs: list[tuple[int, int]],
+    position: int,
+    letters: tuple[str, str],
+    broken: tuple[NDArray[np.bool_], NDArray[np.bool_]],
+) -> int | None:
+    """The next pair that is as far from this one in both chains, if all between may be paired."""
+    i, j = pairs[position]
+    for end in range(position + 1, len(pairs)):
+        m, n = pairs[end]
+        if broken[0][i:m].any() or broken[1][j:n].any():
+            return None
+        if m - i == n - j:
+            won = sum(_alike(letters, pair) for pair in pairs[position + 1 : end])
+            without = sum(_alike(letters, (i + k, j + k)) for k in range(1, m - i))
+            return end if won - without <= _WON_BY_GAPS else None
+    return None
+
+
+def _alike(letters: tuple[str, str], pair: tuple[int, int]) -> bool:
+    return letters[0][pair[0]] == letters[1][pair[1]]
+
+
+def _extend(
+    pairs: list[tuple[int, int]],
+    letters: tuple[str, str],
+    broken: tuple[NDArray[np.bool_], NDArray[np.bool_]],
+    numbers: tuple[NDArray[np.int64], NDArray[np.int64]],
+    step: int,
+) -> list[tuple[int, int]]:
+    """Pairs that go on beyond the first (step -1) or the last (step 1), as far as the chains and their numbers do.
+
+    A few pairs at that end give way, if more come of it: an end, too, may be mutated.
+    """
+    outward = pairs[::step]  # the end is last
+    for given_up in range(min(_GIVEN_UP, len(outward) - 1) + 1):
+        kept, lost = outward[: len(outward) - given_up], outward[len(outward) - given_up :]
+        beyond = list(_beyond(kept[-1], broken, numbers, step))
+        won = sum(_alike(letters, pair) for pair in lost) - sum(_alike(letters, pair) for pair in beyond)
+        if len(beyond) > given_up and won <= _WON_BY_GAPS:
+            return (kept + beyond)[::step]
+    return pairs
+
+
+def _beyond(
+    pair: tuple[int, int],
+    broken: tuple[NDArray[np.bool_], NDArray[np.bool_]],
+    numbers: tuple[NDArray[np.int64], NDArray[np.int64]],
+    step: int,
+) -> Iterator[tuple[int, int]]:
+    i, j = pair
+    shift = numbers[0][i] - numbers[1][j]
+    while True:
+        m, n = i + step, j + step
+        if not (0 <= m < len(numbers[0]) and 0 <= n < len(numbers[1])):
+            return
+        if broken[0][min(i, m)] or broken[1][min(j, n)] or numbers[0][m] - numbers[1][n] != shift:
+            return
+        yield m, n
+        i, j = m, n
 
 
 def _slide_left(

@@ -8,7 +8,7 @@ from biotite.structure import AtomArray
 from numpy.typing import NDArray
 
 from protquant.errors import ProtquantError
-from protquant.scores.alignment import ChainAlignment, align_chains, settle_gaps
+from protquant.scores.alignment import ChainAlignment, align_chains, pair_mutations, settle_gaps
 from protquant.structures import Reference, reference_from_atoms
 
 __all__ = ["Pairing", "as_reference", "chain_pairings", "match_residues", "pair_residues"]
@@ -121,17 +121,19 @@ def pair_residues(
         rows = np.flatnonzero(prediction.chain_index == i)
         columns = np.flatnonzero(reference.chain_index == j)
         letters = (prediction.chain_sequences[i], reference.chain_sequences[j])
-        aligned = _settled(align_chains(*letters), letters, prediction.ca[rows], reference.ca[columns])
+        broken = _broken(prediction.ca[rows]), _broken(reference.ca[columns])
+        numbers = prediction.residue_numbers[rows], reference.residue_numbers[columns]
+        aligned = pair_mutations(*_settled(align_chains(*letters), letters, broken), letters, broken, numbers)
         ours.append(rows[aligned[0]])
         theirs.append(columns[aligned[1]])
     return np.concatenate(ours), np.concatenate(theirs)
 
 
 def _settled(
-    aligned: ChainAlignment, letters: tuple[str, str], ours: NDArray[np.float64], theirs: NDArray[np.float64]
+    aligned: ChainAlignment, letters: tuple[str, str], broken: tuple[NDArray[np.bool_], NDArray[np.bool_]]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    first = settle_gaps(aligned.first, aligned.second, letters, _broken(theirs))
-    second = settle_gaps(aligned.second, first, letters[::-1], _broken(ours))
+    first = settle_gaps(aligned.first, aligned.second, letters, broken[1])
+    second = settle_gaps(aligned.second, first, letters[::-1], broken[0])
     return first, second
 
 

@@ -1,5 +1,7 @@
 """Residues are paired by sequence, whatever their numbers and whichever are missing."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from biotite.structure import AtomArray, concatenate
@@ -89,6 +91,31 @@ def test_point_mutations_are_paired(chain: Reference) -> None:
     aligned = align_chains("".join(mutated), chain.sequence)
     assert aligned.first.tolist() == aligned.second.tolist() == list(range(len(chain)))
     assert aligned.identical == len(chain) - 4
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.sets(st.integers(0, 125), max_size=16), st.integers(0, 2**32))
+def test_mutations_never_cost_a_pair_wherever_they_lie(chain: Reference, places: set[int], seed: int) -> None:
+    letters = np.random.default_rng(seed).choice(list("ACDEFGHIKLMNPQRSTVWY"), size=len(chain))
+    mutated = "".join(str(letters[i]) if i in places else letter for i, letter in enumerate(chain.sequence))
+    ours, theirs = match_residues(replace(chain, sequence=mutated), chain)
+    assert ours.tolist() == theirs.tolist() == list(range(len(chain)))
+
+
+def test_neighbors_that_were_exchanged_are_paired_as_they_lie(chain: Reference) -> None:
+    for i in range(0, len(chain) - 1, 5):
+        letters = list(chain.sequence)
+        letters[i], letters[i + 1] = letters[i + 1], letters[i]
+        exchanged = replace(chain, sequence="".join(letters))
+        for pair in (match_residues(exchanged, chain), match_residues(chain, exchanged)):
+            assert pair[0].tolist() == pair[1].tolist() == list(range(len(chain)))
+
+
+def test_residues_that_each_lacks_elsewhere_are_not_paired_over_the_breaks(chain: Reference) -> None:
+    ours, theirs = match_residues(without(chain, np.array([60])), without(chain, np.array([62])))
+    first, second = np.delete(np.arange(len(chain)), 60), np.delete(np.arange(len(chain)), 62)
+    assert np.array_equal(first[ours], second[theirs])
+    assert len(ours) == len(chain) - 2
 
 
 def test_unrelated_structures_are_refused(references: dict[str, Reference]) -> None:
