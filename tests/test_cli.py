@@ -95,9 +95,9 @@ def test_evaluate_limits_the_targets_and_scores_contacts(esm2_checkpoint, struct
     assert (tmp_path / "contacts_targets.parquet").is_file()
 
 
-def test_score_prints_its_six_numbers(structures_folder: Path):
+def test_score_prints_its_numbers(structures_folder: Path):
     scores = run_json("score", structures_folder / "one.pdb", structures_folder / "one.pdb")
-    assert set(scores) == SCORES
+    assert set(scores) > SCORES
     assert scores["tm_score"] == pytest.approx(1)
     assert scores["n_aligned"] == scores["reference_length"] == 28
 

@@ -1,7 +1,7 @@
 """Commands that measure: `evaluate`, `score` and `demo`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -24,6 +24,7 @@ from protquant.cli.tables import check_table, print_json, print_table
 from protquant.pipelines.choices import DEMO_CHAINS, MASK_EVERY, TaskName, check_task
 from protquant.quant import available_recipes
 
+_SCORES = ("tm_score", "gdt_ts", "tm_score_full", "gdt_ts_full", "lddt_ca", "rmsd_ca", "n_aligned")
 _STRUCTURE_COLUMNS = [
     *("recipe", "targets", "tm_score", "lddt_ca", "rmsd_ca", "plddt", "plddt_error", "tm_to_float", "lddt_drift"),
     *("weight_bits", "activation_bits", "weight_bytes", "execution", "kernels"),
@@ -128,19 +129,52 @@ def evaluate_command(
 @app.command(name="score")
 @speaks_to_people
 def score_command(
-    prediction: Annotated[Path, typer.Argument(help="Predicted structure, PDB or mmCIF.")],
-    reference: Annotated[Path, typer.Argument(help="Reference structure, PDB or mmCIF.")],
+    prediction: Annotated[Path, typer.Argument(help="Predicted structure: PDB, mmCIF or BinaryCIF.")],
+    reference: Annotated[Path, typer.Argument(help="Reference structure, likewise.")],
+    chain: Annotated[
+        list[str] | None, typer.Option(help="Only this chain of the prediction; may be repeated.  [default: all]")
+    ] = None,
+    reference_chain: Annotated[
+        list[str] | None, typer.Option(help="Only this chain of the reference; may be repeated.  [default: all]")
+    ] = None,
+    superposed: Annotated[
+        Path | None, typer.Option(help="Write the prediction as it is laid on the reference: .pdb or .cif.")
+    ] = None,
     as_json: JSON = False,
 ) -> None:
     """Score a predicted structure against a reference: TM-score, GDT-TS, lDDT-CA, CA-RMSD.
 
-    Example: `protquant score out/1ahsA.pdb 1ahs.cif`
+    Residues are matched by sequence, chains by their sequences. TM-score and GDT-TS are normalized by the residues of
+    the reference that were seen, and where its file has the whole sequence (SEQRES), by its length too, as CASP does.
+
+    Example: `protquant score out/1ahsA.pdb 1ahs.cif --reference-chain A --superposed moved.pdb`
     """
-    scores = pipelines.score(prediction, reference)
+    scores = pipelines.score(
+        prediction, reference, chains=chain or (), reference_chains=reference_chain or (), superposed=superposed
+    )
     if as_json:
         print_json(scores)
-    else:
-        print_table([{"score": name, "value": value} for name, value in scores.items()], ["score", "value"])
+        return
+    rows = [{"score": name, "value": scores[name], "of": _normalization(name, scores)} for name in _SCORES]
+    print_table([row for row in rows if row["value"] is not None], ["score", "value", "of"])
+    pairs = ", ".join(f"{ours or '(blank)'} on {theirs or '(blank)'}" for ours, theirs in scores["chains"])
+    typer.echo(f"chains matched: {pairs}")
+    if scores["full_length"] is None:
+        typer.echo("the reference's file does not have the whole sequence of its chains")
+    if superposed is not None:
+        typer.echo(f"superposed: {superposed}")
+
+
+def _normalization(name: str, scores: dict[str, Any]) -> str:
+    """What a score is of, in words."""
+    seen, paired = scores["reference_length"], scores["n_aligned"]
+    if name.endswith("_full"):
+        return f"{scores['full_length']} residues of the whole sequence (SEQRES)"
+    if name in ("rmsd_ca", "n_aligned"):
+        return (
+            f"{paired} residues in both, of {seen}" if name == "n_aligned" else f"{paired} residues in both, angstrom"
+        )
+    return f"{seen} residues of the reference that were seen"
 
 
 @app.command()

@@ -20,6 +20,7 @@ from protquant.pipelines.execution import Execution, is_float, wants_integers
 from protquant.pipelines.float_runs import run_float
 from protquant.pipelines.folding import check_folding_options
 from protquant.pipelines.quantize_model import already_quantized
+from protquant.pipelines.references import references_of
 from protquant.pipelines.tasks import (
     ContactTask,
     LanguageTask,
@@ -30,7 +31,7 @@ from protquant.pipelines.tasks import (
 )
 from protquant.proteins import Record
 from protquant.quant import Recipe, Report, load_recipe
-from protquant.structures import Reference, load_references
+from protquant.structures import Reference
 
 __all__ = ["Evaluation", "describe_heldout", "evaluate", "is_float", "model_identity", "undefined_notes"]
 
@@ -153,7 +154,7 @@ def evaluate(
     device = pick_device(cpu_only)
     _check_executions([*loaded, *(scheme.report.recipe for scheme in saved.values())], execution, backend, device)
     loaded.sort(key=lambda recipe: not is_float(recipe))  # stable: the float model first, the rest as given
-    references = [] if task == "language" else load_references(structures, limit)
+    references = [] if task == "language" else references_of(structures, limit)
     records = heldout_records(heldout, limit) if task == "language" else []
     if task == "language":
         notes = [describe_heldout(records, heldout, mask_every)]

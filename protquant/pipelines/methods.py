@@ -23,11 +23,11 @@ from protquant.pipelines.devices import pick_device
 from protquant.pipelines.evaluate import describe_heldout, model_identity
 from protquant.pipelines.float_runs import run_float
 from protquant.pipelines.method_grid import Cell, MethodGrid, Part, group_size, load_method_grid, write_recipes
+from protquant.pipelines.references import references_of
 from protquant.pipelines.resumable_table import ResumableTable
 from protquant.pipelines.tasks import ContactTask, LanguageTask, Outcome, StructureTask, Task, heldout_records
 from protquant.proteins import fingerprint
 from protquant.quant import Recipe, Report
-from protquant.structures import load_references
 
 __all__ = ["FLOAT_METHOD", "SCORES", "MethodTable", "compare_methods"]
 
@@ -251,7 +251,7 @@ def compare_methods(
     table = ResumableTable(output, done=(DONE, PARTIAL))
     resume = None if output is None else output.with_suffix(".resume")
     sequences = calibration_sequences(calibration)
-    references, records = load_references(structures, limit), heldout_records(heldout)
+    references, records = references_of(structures, limit), heldout_records(heldout)
     where = "the 50 chains that ship with protquant" if structures is None else str(structures)
     notes = list(chosen.notes)
     asked: list[tuple[Part, str, list[Task]]] = []

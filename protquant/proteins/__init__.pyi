@@ -1,3 +1,4 @@
+from protquant.proteins.atom_files import write_atoms
 from protquant.proteins.atoms import atoms_from_atom37, chain_ids, check_atoms, residue_names
 from protquant.proteins.fasta import Fasta, Record, Rejected, read_fasta, write_fasta
 from protquant.proteins.fingerprints import fingerprint, json_value
@@ -40,6 +41,7 @@ __all__ = [
     "residue_names",
     "safe_name",
     "unique_names",
+    "write_atoms",
     "write_fasta",
     "write_mmcif",
     "write_pae",

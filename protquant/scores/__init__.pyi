@@ -13,7 +13,7 @@ from protquant.scores.lddt import lddt_ca, lddt_ca_per_residue
 from protquant.scores.match import match_residues
 from protquant.scores.plddt import plddt_correlation, plddt_error
 from protquant.scores.rmsd import rmsd_ca
-from protquant.scores.structure_scores import StructureScores, score_structures
+from protquant.scores.structure_scores import Comparison, StructureScores, compare_structures, score_structures
 from protquant.scores.superposition import Superposition, superimpose
 from protquant.scores.tm import TMResult, tm_distance_scale, tm_score
 
@@ -21,11 +21,13 @@ __all__ = [
     "CONTACT_BANDS",
     "CONTACT_DEPTHS",
     "CONTACT_DISTANCE",
+    "Comparison",
     "Geometry",
     "StructureScores",
     "Superposition",
     "TMResult",
     "cb_distances",
+    "compare_structures",
     "contact_precision",
     "gdt_ts",
     "lddt_ca",

@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 from protquant.scores.lddt import lddt_ca
 from protquant.scores.match import Pairing, as_reference, chain_pairings, pair_residues
 from protquant.scores.rmsd import rmsd_ca
-from protquant.scores.superposition import paired_coordinates
+from protquant.scores.superposition import Superposition, paired_coordinates
 from protquant.scores.superposition_search import GDT_DISTANCES, SearchResult, search_superpositions
 from protquant.scores.tm import tm_distance_scale
 from protquant.structures import Reference
 
-__all__ = ["StructureScores", "score_structures"]
+__all__ = ["Comparison", "StructureScores", "compare_structures", "score_structures"]
 
 SEARCHED_PAIRINGS = 4
 """Orders of identical chains for which TM-score is computed, those of least RMSD."""
@@ -52,6 +52,30 @@ class StructureScores:
         return asdict(self)
 
 
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """A prediction laid on a reference.
+
+    Attributes
+    ----------
+    chains : tuple of (str, str)
+        Names of the chains that were paired, of the prediction and of the reference.
+    unmatched, unmatched_in_reference : tuple of str
+        Names of the chains that were not.
+    superposition : Superposition
+        The motion of the prediction that gives the TM-score.
+    ca : ndarray, shape (L, 3)
+        C-alphas of the prediction in the rows of the reference's residues; NaN where it has none.
+    """
+
+    scores: StructureScores
+    chains: tuple[tuple[str, str], ...]
+    unmatched: tuple[str, ...]
+    unmatched_in_reference: tuple[str, ...]
+    superposition: Superposition
+    ca: NDArray[np.float64]
+
+
 def score_structures(prediction: AtomArray | Reference, reference: AtomArray | Reference) -> StructureScores:
     """Score a prediction against a reference, residues paired by sequence.
 
@@ -71,21 +95,35 @@ def score_structures(prediction: AtomArray | Reference, reference: AtomArray | R
         If no chain of the prediction is at least 30 % identical with a chain of the reference, or no residue has
         its C-alpha in both.
     """
+    return compare_structures(prediction, reference).scores
+
+
+def compare_structures(prediction: AtomArray | Reference, reference: AtomArray | Reference) -> Comparison:
+    """Score a prediction, and tell which chains were paired and how it was moved; see `score_structures`."""
     predicted, referred = as_reference(prediction), as_reference(reference)
     length = int(np.isfinite(referred.ca).all(axis=1).sum())
     pairings = chain_pairings(predicted, referred)
-    candidates = [_on_reference(predicted, referred, pairing) for pairing in pairings]
+    candidates = [(_on_reference(predicted, referred, pairing), pairing) for pairing in pairings]
     if len(candidates) > 1:
-        candidates.sort(key=lambda ca: rmsd_ca(ca, referred.ca))
-    searched = [(_search(ca, referred.ca, length), ca) for ca in candidates[:SEARCHED_PAIRINGS]]
-    found, ca = max(searched, key=lambda item: item[0].tm_sum)
-    return StructureScores(
+        candidates.sort(key=lambda candidate: rmsd_ca(candidate[0], referred.ca))
+    searched = [(_search(ca, referred.ca, length), ca, pairing) for ca, pairing in candidates[:SEARCHED_PAIRINGS]]
+    found, ca, pairing = max(searched, key=lambda item: item[0].tm_sum)
+    scores = StructureScores(
         tm_score=found.tm_sum / length,
         gdt_ts=sum(found.gdt_counts) / (len(GDT_DISTANCES) * length),
         lddt_ca=lddt_ca(ca, referred.ca),
         rmsd_ca=rmsd_ca(ca, referred.ca),
         n_aligned=len(paired_coordinates(ca, referred.ca)[0]),
         reference_length=length,
+    )
+    ours, theirs = predicted.chain_ids, referred.chain_ids
+    return Comparison(
+        scores,
+        tuple((ours[i], theirs[j]) for i, j in pairing),
+        tuple(name for i, name in enumerate(ours) if i not in {pair[0] for pair in pairing}),
+        tuple(name for j, name in enumerate(theirs) if j not in {pair[1] for pair in pairing}),
+        found.superposition,
+        ca,
     )
 
 

@@ -18,10 +18,10 @@ from protquant.models import ESMFold
 from protquant.pipelines.bench.integer_runs import check_backend
 from protquant.pipelines.calibration import calibration_sequences, quantize
 from protquant.pipelines.folding import check_folding_model, check_folding_options, fold_within_memory
+from protquant.pipelines.references import references_of
 from protquant.proteins import Prediction
 from protquant.quant import load_recipe
 from protquant.scores import rmsd_ca, tm_score
-from protquant.structures import load_references
 
 __all__ = ["PAIRS", "ca_trace", "measure_agreement", "summarize_agreement"]
 
@@ -80,7 +80,7 @@ def measure_agreement(
     if len(set(names)) < len(names):
         raise ProtquantError(f"--quant {', '.join(names)}: each recipe once, and each with a name of its own")
     network = check_folding_model(load(model, device=torch.device(device)))
-    sequences, references = calibration_sequences(calibration), list(load_references(structures, limit))
+    sequences, references = calibration_sequences(calibration), references_of(structures, limit)
     folds = (1 + 2 * len(recipes)) * len(references)
     bar = tqdm(total=folds, unit="fold", disable=None if progress is None else not progress)
 

@@ -1,0 +1,44 @@
+"""Writing atoms that are no prediction of ours, as PDB or mmCIF by the name of the file."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from biotite.structure import AtomArray
+from biotite.structure.io.pdbx import CIFFile, set_structure
+
+from protquant.errors import ProtquantError
+from protquant.proteins.atoms import check_atoms
+from protquant.proteins.outputs import atomic_write
+from protquant.proteins.pdb import write_pdb
+
+__all__ = ["write_atoms"]
+
+_PDB, _CIF = (".pdb", ".ent"), (".cif", ".mmcif")
+
+
+def write_atoms(atoms: AtomArray, path: Path, remarks: Sequence[str] = ()) -> Path:
+    """Write a structure.
+
+    Parameters
+    ----------
+    path : Path
+        Ends in `.pdb`, `.ent`, `.cif` or `.mmcif`.
+    remarks : sequence of str
+        Sentences that go before the atoms.
+
+    Raises
+    ------
+    ProtquantError
+        If the name says no format, there are no atoms, they do not fit the format, or the file cannot be written.
+    """
+    suffix = path.suffix.lower()
+    if suffix in _PDB:
+        return write_pdb(atoms, path, remarks)
+    if suffix not in _CIF:
+        raise ProtquantError(f"{path}: the name must end in one of {', '.join(_PDB + _CIF)}")
+    check_atoms(atoms, path)
+    file, text = CIFFile(), io.StringIO()
+    set_structure(file, atoms, data_block="structure")
+    file.write(text)
+    return atomic_write(path, "".join(f"# {remark}\n" for remark in remarks) + text.getvalue())
