@@ -14,7 +14,8 @@ _ATOM = ("ATOM  ", "HETATM")
 _COORDINATE = re.compile(r"\s*[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?\s*")
 _COORDINATES = ((30, 38), (38, 46), (46, 54))
 _RESIDUE = slice(21, 27)  # chain, number, insertion code
-_WIDTH = 80
+_BEHIND_B = 66
+_ELEMENT = slice(76, 78)
 _NAME_AND_ALTLOC = slice(12, 17)
 
 
@@ -82,9 +83,18 @@ def _with_ends(lines: list[str]) -> list[str]:
                     result.insert(begun, "TER")
                     seen.clear()
                 alphas.append(alpha)
-            line = line.ljust(_WIDTH)  # noqa: PLW2901 (gemmi wants a line to go on behind the coordinates)
+            line = _usual(line)  # noqa: PLW2901 (what follows is about the line as gemmi gets it)
         result.append(line)
     return result
+
+
+def _usual(line: str) -> str:
+    """The line without what may stand behind the B-factor but the element, and with blanks where it is cut off.
+
+    Entries from before 1996 have their name and the number of the line there, where others have segment and charge.
+    """
+    element = line[_ELEMENT].strip()
+    return f"{line[:_BEHIND_B]:{_ELEMENT.start}}{element if element.isalpha() else '':>2}  "
 
 
 def _table(model: gemmi.Model) -> AtomTable:

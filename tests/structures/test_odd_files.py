@@ -37,6 +37,7 @@ def changed(lines: list[str], change: Callable[[str], str]) -> str:
         lambda line: f"{line[:6]}*****{line[11:]}",
         lambda line: line[:76],
         lambda line: f"{line}  trailing",
+        lambda line: f"{line[:66]}      1AHS{line[7:11]}",
     ],
     ids=[
         "54 columns",
@@ -46,6 +47,7 @@ def changed(lines: list[str], change: Callable[[str], str]) -> str:
         "stars for serials",
         "no element",
         "long lines",
+        "names and numbers of lines, as before 1996",
     ],
 )
 def test_pdb_columns_that_say_nothing_of_the_place_are_not_needed(
