@@ -31,7 +31,11 @@ from protquant.cli.tables import print_json, print_table
 
 EvenSo = Annotated[
     bool,
-    typer.Option("--even-so", help="Ask the demo model about sequences it has not memorized: it answers nonsense."),
+    typer.Option(
+        "--even-so",
+        help="Ask the demo model about sequences that it has not memorized (it answers nonsense), and take what reads"
+        " as DNA or RNA for proteins.",
+    ),
 ]
 
 

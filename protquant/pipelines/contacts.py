@@ -22,7 +22,14 @@ from protquant.pipelines.memory import is_out_of_memory
 from protquant.pipelines.plots import plot_contacts
 from protquant.pipelines.prepared import prepare
 from protquant.pipelines.quantize_model import choose_recipe
-from protquant.proteins import atomic_write, clean_sequence, prepare_folder, read_fasta, write_table
+from protquant.proteins import (
+    atomic_write,
+    clean_sequence,
+    prepare_folder,
+    read_fasta,
+    refuse_nucleotides,
+    write_table,
+)
 
 __all__ = ["contacts_fasta", "predict_contacts"]
 
@@ -40,7 +47,8 @@ def predict_contacts(model: ESM2 | ESMFold, sequence: str, *, even_so: bool = Fa
     sequence : str
         Of one chain.
     even_so : bool
-        Whether the demo is asked about sequences that do not ship with it. It knows next to nothing of contacts.
+        Whether the demo is asked about sequences that do not ship with it (it knows next to nothing of contacts), and
+        any model about what reads as DNA or RNA.
 
     Raises
     ------
@@ -52,6 +60,7 @@ def predict_contacts(model: ESM2 | ESMFold, sequence: str, *, even_so: bool = Fa
     if ":" in cleaned:
         raise ProtquantError("contacts are predicted for single chains; give each chain as a record of its own")
     if not even_so:
+        refuse_nucleotides(sequence)
         refuse_unknown(model, cleaned)
     language_model = model.lm if isinstance(model, ESMFold) else model
     try:
@@ -113,7 +122,7 @@ def contacts_fasta(
     recipe, saved = choose_recipe(model, quant)
     running = Execution(recipe, execution, backend, pick_device(cpu_only))
     sequences = calibration_sequences(calibration)
-    records = read_fasta(fasta)
+    records = read_fasta(fasta, nucleotides=even_so)
     prepare_folder(output)
     prepared = None
     if cache and saved is None and not is_float(recipe):

@@ -110,7 +110,7 @@ def fold_fasta(
         Fold again what is done.
     even_so : bool
         Whether the demo model, quantized or not, folds sequences that it has not memorized, with a warning that the
-        result means nothing; otherwise these records are among the failures.
+        result means nothing, and any model what reads as DNA or RNA; otherwise these records are among the failures.
 
     Raises
     ------
@@ -124,7 +124,7 @@ def fold_fasta(
     recipe, saved = choose_recipe(model, quant)
     running = Execution(recipe, execution, backend, device)
     sequences = calibration_sequences(calibration)
-    records = read_fasta(fasta)
+    records = read_fasta(fasta, nucleotides=even_so)
     prepare_folder(output)
     run = FoldRun.begin(output, records)
     manifest = Manifest.load(output)

@@ -13,7 +13,7 @@ from protquant.errors import ProtquantError
 from protquant.models import ESMFold, encode_complexes
 from protquant.pipelines.batches import model_length
 from protquant.pipelines.memory import MemoryBudget, is_out_of_memory, parse_bytes
-from protquant.proteins import Prediction, Provenance, atoms_from_atom37, clean_sequence
+from protquant.proteins import Prediction, Provenance, atoms_from_atom37, clean_sequence, refuse_nucleotides
 from protquant.quant.memory import release_freed
 from protquant.scores import measure_geometry
 
@@ -57,7 +57,8 @@ def fold(
     max_memory : int or str, optional
         What the whole process may take, in bytes or such as "12GiB"; by default what is free.
     even_so : bool
-        Whether the demo model folds a sequence that it has not memorized, with a warning that the result means nothing.
+        Whether the demo model folds a sequence that it has not memorized, with a warning that the result means
+        nothing, and any model what reads as DNA or RNA.
 
     Raises
     ------
@@ -71,6 +72,7 @@ def fold(
     """
     cleaned, _ = clean_sequence(sequence)
     if not even_so:
+        refuse_nucleotides(sequence)
         refuse_unknown(check_folding_model(model), cleaned)
     limit = None if max_memory is None else parse_bytes(max_memory)
     (prediction,) = fold_within_memory(

@@ -10,7 +10,7 @@ from protquant.proteins.pae import write_pae
 from protquant.proteins.pdb import PDBLimitError, write_pdb
 from protquant.proteins.prediction import MAX_PAE, Prediction
 from protquant.proteins.provenance import Provenance
-from protquant.proteins.sequence import AMINO_ACIDS, SUBSTITUTIONS, SequenceError, clean_sequence
+from protquant.proteins.sequence import AMINO_ACIDS, SUBSTITUTIONS, SequenceError, clean_sequence, refuse_nucleotides
 from protquant.proteins.table import write_table
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "json_value",
     "prepare_folder",
     "read_fasta",
+    "refuse_nucleotides",
     "residue_names",
     "safe_name",
     "unique_names",

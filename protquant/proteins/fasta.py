@@ -8,6 +8,7 @@ import csv
 import gzip
 import io
 import os
+import re
 import sys
 import zlib
 from collections.abc import Iterable, Iterator
@@ -17,11 +18,16 @@ from pathlib import Path
 from protquant.errors import ProtquantError
 from protquant.proteins.names import unique_names
 from protquant.proteins.outputs import atomic_write
-from protquant.proteins.sequence import SequenceError, clean_sequence
+from protquant.proteins.sequence import SequenceError, clean_sequence, refuse_nucleotides
 
 __all__ = ["Fasta", "Record", "Rejected", "read_fasta", "write_fasta"]
 
 _GZIP_MAGIC = b"\x1f\x8b"
+_COLABFOLD = re.compile(r"#\d+(?:,\d+)*\t\d+(?:,\d+)*\s*$")
+_OTHER_MOLECULES = {"ligand": "a ligand", "glycan": "a glycan", "smiles": "a ligand", "ccd": "a ligand"}
+_OTHER_MOLECULES |= {"dna": "DNA", "rna": "RNA"}
+_CHAIN_NAME = 5
+"""Letters that names of chains have at most in files of Boltz."""
 _REWRITE = "Write it as a FASTA file: a line '>name' before each sequence."
 
 
@@ -88,7 +94,7 @@ class _Entry:
     parts: list[tuple[int, str]]
 
 
-def read_fasta(path: str | os.PathLike[str], *, max_length: int | None = None) -> Fasta:
+def read_fasta(path: str | os.PathLike[str], *, max_length: int | None = None, nucleotides: bool = False) -> Fasta:
     """Read the proteins of a file.
 
     Parameters
@@ -98,6 +104,9 @@ def read_fasta(path: str | os.PathLike[str], *, max_length: int | None = None) -
         compressed with gzip. `-` reads FASTA from standard input. Lines that start with `;` are comments.
     max_length : int, optional
         Records with more residues are rejected.
+    nucleotides : bool
+        Whether sequences that read as DNA or RNA are taken for proteins; otherwise they are rejected, as are those that
+        headers call so (of Boltz and of Chai), and ligands.
 
     Returns
     -------
@@ -118,7 +127,11 @@ def read_fasta(path: str | os.PathLike[str], *, max_length: int | None = None) -
     rejected = []
     for ordinal, entry in enumerate(entries, start=1):
         try:
-            sequence, substitutions = clean_sequence("\n".join(part for _, part in entry.parts), max_length)
+            text = "\n".join(part for _, part in entry.parts)
+            _refuse_other_molecules(entry.header, nucleotides)
+            if not nucleotides:
+                refuse_nucleotides(text)
+            sequence, substitutions = clean_sequence(text, max_length)
         except SequenceError as error:
             rejected.append(Rejected(entry.header, entry.line, _located(error, entry), error.remedy))
         else:
@@ -190,6 +203,12 @@ def _fasta_entries(text: str, source: Path) -> Iterator[_Entry]:
             entry = _Entry(line[1:].strip(), number, [])
         elif line.startswith(";") or not line.strip():
             continue
+        elif entry is None and _COLABFOLD.match(line):
+            raise ProtquantError(
+                f"{_shown(source)}, line {number}: this is an alignment of ColabFold (a3m): {line.strip()!r} tells how"
+                " long its chains are. ESMFold takes no alignment: give a FASTA file of the first sequence, with ':'"
+                " between chains."
+            )
         elif entry is None:
             raise ProtquantError(
                 f"{_shown(source)}, line {number}: sequence text before the first header ({line.strip()[:20]!r}). "
@@ -199,6 +218,22 @@ def _fasta_entries(text: str, source: Path) -> Iterator[_Entry]:
             entry.parts.append((number, line))
     if entry is not None:
         yield entry
+
+
+def _refuse_other_molecules(header: str, nucleotides: bool) -> None:
+    """Raise for a record that its header calls another molecule, in the way of Boltz or of Chai."""
+    fields = [field.strip().lower() for field in header.split("|")]
+    if len(fields) < 2:  # noqa: PLR2004 (a name, and nothing that says what it is)
+        return
+    # Chai writes `ligand|name=ATP`, Boltz `B|smiles`, with an MSA behind proteins.
+    of_boltz = len(fields[0]) <= _CHAIN_NAME and fields[1] in _OTHER_MOLECULES
+    kind = fields[0] if fields[0] in _OTHER_MOLECULES else fields[1] if of_boltz else None
+    if kind is None or (nucleotides and _OTHER_MOLECULES[kind] in ("DNA", "RNA")):
+        return
+    raise SequenceError(
+        f"its header calls it {_OTHER_MOLECULES[kind]} ({header!r}, as in files of Boltz and Chai)",
+        "only proteins are folded here: remove the record",
+    )
 
 
 def _csv_entries(text: str, source: Path) -> Iterator[_Entry]:

@@ -2,7 +2,7 @@
 
 from protquant.errors import ProtquantError
 
-__all__ = ["AMINO_ACIDS", "SUBSTITUTIONS", "SequenceError", "clean_sequence"]
+__all__ = ["AMINO_ACIDS", "SUBSTITUTIONS", "SequenceError", "clean_sequence", "refuse_nucleotides"]
 
 AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
 """The 20 standard amino acids."""
@@ -18,6 +18,9 @@ SUBSTITUTIONS = {
 
 _TRANSLATION = str.maketrans("".join(SUBSTITUTIONS), "".join(SUBSTITUTIONS.values()))
 _KNOWN = frozenset(AMINO_ACIDS + "X:")
+_NUCLEOTIDES = frozenset("ACGTUN")
+_SHORT = 20
+"""Letters of a chain up to which it may be a peptide that has only these by chance."""
 
 
 class SequenceError(ProtquantError):
@@ -103,6 +106,26 @@ def clean_sequence(text: str, max_length: int | None = None) -> tuple[str, tuple
             "every residue is unknown (X)", "give the amino acids: ESMFold places no atoms for unknown residues"
         )
     return sequence, tuple(notes)
+
+
+def refuse_nucleotides(text: str) -> None:
+    """Raise for a sequence with a chain that reads as DNA or RNA: longer than 20 letters, all of them of ACGTUN.
+
+    Each of them is an amino acid, too, so that a gene would be folded as a protein without a word.
+
+    Raises
+    ------
+    SequenceError
+        If there is such a chain.
+    """
+    for number, chain in enumerate("".join(text.split()).upper().split(":"), start=1):
+        chain = chain.rstrip("*")  # noqa: PLW2901
+        if len(chain) > _SHORT and _NUCLEOTIDES.issuperset(chain):
+            which = f"chain {number}" if ":" in text else "the sequence"
+            raise SequenceError(
+                f"{which} reads as {'RNA' if 'U' in chain else 'DNA'}: {len(chain)} letters, all of them of ACGTUN",
+                "translate it to protein; if it is one, --even-so (in Python even_so=True) folds it",
+            )
 
 
 def _refuse_characters(raw: str) -> None:

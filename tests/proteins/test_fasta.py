@@ -156,3 +156,48 @@ def test_arbitrary_bytes_are_read_or_refused(folder: Path, data: bytes, table: b
         assert len({record.name.lower() for record in fasta.records}) == len(fasta.records)
         return
     assert str(path) in message
+
+
+def test_what_reads_as_dna_or_rna_is_refused_and_folded_only_if_asked_to(tmp_path: Path):
+    path = tmp_path / "x.fasta"
+    path.write_text(
+        ">gene dna\nATGGCCAAGTTGACCAGTGC\nCGTTCCGGTG\n>rna\nauggccaaguugaccagugcc\n>peptide\nATGNNNATGC\n"
+        ">complex\nMKTAYIAKQRQISFVKSHFSRQ:GATTACAGATTACAGATTACA\n>protein\nACGTACGTACGTACGTACGTK\n"
+    )
+    found = read_fasta(path)
+    assert [record.header for record in found.records] == ["peptide", "protein"]
+    reasons = {each.header: each.reason for each in found.rejected}
+    assert reasons["gene dna"] == "the sequence reads as DNA: 30 letters, all of them of ACGTUN"
+    assert reasons["rna"].startswith("the sequence reads as RNA: 21 letters")
+    assert reasons["complex"].startswith("chain 2 reads as DNA")
+    assert all("--even-so" in each.remedy for each in found.rejected)
+    assert len(read_fasta(path, nucleotides=True).records) == 5
+
+
+@pytest.mark.parametrize(
+    ("header", "kind"),
+    [
+        ("ligand|name=ATP", "a ligand"),
+        ("B|smiles", "a ligand"),
+        ("C|ccd", "a ligand"),
+        ("glycan|name=g", "a glycan"),
+        ("dna|name=d", "DNA"),
+        ("R|RNA|empty", "RNA"),
+    ],
+)
+def test_molecules_that_headers_of_boltz_and_chai_name_are_called_by_them(tmp_path: Path, header: str, kind: str):
+    path = tmp_path / "x.fasta"
+    path.write_text(f">{header}\nCCNC\n>protein|name=a\nMKTAYIAK\n>A|protein|x.a3m\nMKTAYIAK\n>sp|P0|dna\nMKTAYIAK\n")
+    found = read_fasta(path)
+    assert len(found.records) == 3
+    (rejected,) = found.rejected
+    assert rejected.reason == f"its header calls it {kind} ({header!r}, as in files of Boltz and Chai)"
+    assert len(read_fasta(path, nucleotides=True).records) == (4 if kind in ("DNA", "RNA") else 3)
+
+
+def test_an_alignment_of_colabfold_is_called_by_its_name(tmp_path: Path):
+    path = tmp_path / "x.a3m"
+    for line in ("#31\t1", "#31,12\t1,2"):
+        path.write_text(f"{line}\n>101\nMKTAYIAK\n>other\nMK-AYIAK\n")
+        with pytest.raises(ProtquantError, match=r"x\.a3m, line 1: this is an alignment of ColabFold \(a3m\)"):
+            read_fasta(path)
