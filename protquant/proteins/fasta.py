@@ -223,7 +223,7 @@ def _fasta_entries(text: str, source: Path) -> Iterator[_Entry]:
 def _refuse_other_molecules(header: str, nucleotides: bool) -> None:
     """Raise for a record that its header calls another molecule, in the way of Boltz or of Chai."""
     fields = [field.strip().lower() for field in header.split("|")]
-    if len(fields) < 2:  # noqa: PLR2004 (a name, and nothing that says what it is)
+    if len(fields) < 2:
         return
     # Chai writes `ligand|name=ATP`, Boltz `B|smiles`, with an MSA behind proteins.
     of_boltz = len(fields[0]) <= _CHAIN_NAME and fields[1] in _OTHER_MOLECULES
