@@ -13,7 +13,7 @@ from protquant.models import ESM2Config, ESMFoldConfig
 
 __all__ = ["check_places", "fingerprint", "listed", "rotary_frequencies"]
 
-_LISTED = 10
+_LISTED = 5
 
 
 def check_places(places: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) -> None:

@@ -8,22 +8,29 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
 
 from protquant.checkpoints.assemble import rotary_frequencies
 from protquant.checkpoints.float_checkpoint import FloatCheckpoint
+from protquant.checkpoints.foreign import refuse_other_models, unwrapped
 from protquant.checkpoints.inert_pickle import read_inert, setting
 from protquant.checkpoints.names import FAIR_ESM_ESM2, FAIR_ESM_ESMFOLD
 from protquant.errors import ProtquantError
 from protquant.models import ESM2, ESM2Config, ESMFold, ESMFoldConfig, StructureModuleConfig, TrunkConfig
 
-__all__ = ["STEM", "load_fair_esm", "open_fair_esm"]
+__all__ = ["FILES", "STEM", "load_fair_esm", "open_fair_esm"]
 
 STEM = "esm2_t36_3B_UR50D.pt"
 """The language model that fair-esm's ESMFold is built on, and does not contain."""
 
+FILES = (".pt", ".pth", ".ckpt")
+"""Endings of the names of files that may be a checkpoint of fair-esm, or of Lightning with a model of it."""
+
+_TABLES = ("model", "state_dict")
+_OF_TRANSFORMERS = "embeddings.word_embeddings.weight"
 _PREFIX = re.compile(r"^(encoder\.sentence_encoder\.|encoder\.)")
 _ROTARY = re.compile(r"layers\.\d+\.self_attn\.rot_emb\.inv_freq")
 _CONTACTS = ("contact_head.regression.weight", "contact_head.regression.bias")
@@ -67,10 +74,24 @@ def _beside(path: Path) -> list[Path]:
 def _read(path: Path) -> tuple[dict[str, Tensor], object]:
     """Tensors, without the prefixes of training, and the model's settings."""
     content = read_inert(path)
-    state = content.get("model") if isinstance(content, Mapping) else None
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ProtquantError(f"{path}: not a checkpoint of fair-esm: it has no table of tensors called 'model'.")
-    return {_PREFIX.sub("", name): tensor for name, tensor in state.items()}, setting(content, "cfg", "model")
+    tables = [content.get(name) for name in _TABLES] if isinstance(content, Mapping) else []
+    state = next((table for table in [*tables, content] if _is_of_tensors(table)), None)
+    if state is None:
+        raise ProtquantError(
+            f"{path}: not a checkpoint of fair-esm: it has no table of tensors, be it called 'model' or 'state_dict'."
+        )
+    named = {_PREFIX.sub("", name): tensor for name, tensor in unwrapped(state).items()}
+    refuse_other_models(named, str(path))
+    if any(name.endswith(_OF_TRANSFORMERS) for name in named):
+        raise ProtquantError(
+            f"{path}: has the weights of a model of transformers, and not its sizes: load them into the model, and give"
+            " the folder that its `save_pretrained` writes."
+        )
+    return named, setting(content, "cfg", "model")
+
+
+def _is_of_tensors(table: object) -> TypeGuard[Mapping[str, Tensor]]:
+    return isinstance(table, Mapping) and bool(table) and all(isinstance(value, Tensor) for value in table.values())
 
 
 def _take_esm2(path: Path, state: dict[str, Tensor], settings: object) -> ESM2Config:

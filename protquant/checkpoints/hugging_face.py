@@ -1,5 +1,6 @@
 """Load what transformers saves: `EsmForMaskedLM`, `EsmModel` and `EsmForProteinFolding`, from a folder or the hub."""
 
+import logging
 import os
 import re
 from dataclasses import replace
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from protquant.checkpoints.assemble import rotary_frequencies
 from protquant.checkpoints.float_checkpoint import FloatCheckpoint
+from protquant.checkpoints.foreign import refuse_other_models, unwrapped
 from protquant.checkpoints.hugging_face_config import esm2_config, esmfold_config, read_config
 from protquant.checkpoints.names import HUGGING_FACE_ESM2, HUGGING_FACE_ESMFOLD
 from protquant.checkpoints.weight_files import read_safetensors, read_shards, read_torch_weights
@@ -19,11 +21,14 @@ from protquant.models import ESM2, ESMFold
 
 __all__ = ["IGNORED", "NotDownloadedError", "is_hub_name", "load_hugging_face", "open_hugging_face"]
 
+log = logging.getLogger(__name__)
+
 # The only tensors that may be in a checkpoint without having a place in the model, and why.
 IGNORED: dict[str, str] = {
     r"esm\.embeddings\.position_ids": "a row of numbers from 0",
     r"esm\.embeddings\.position_embeddings\.weight": "made by older transformers, never used with rotary positions",
     r"esm\.pooler\.dense\.(weight|bias)": "for classifiers of whole sequences; ESM-2 was trained without",
+    r"classifier\.(.+\.)?(weight|bias)": "the head of a classifier, of which the encoder is read",
     r"af2_to_esm": "the alphabet, which is fixed",
     r"trunk\.structure_module\.(default_frames|group_idx|atom_mask|lit_positions)": "constants of chemistry",
 }
@@ -93,7 +98,11 @@ def open_hugging_face(
         source = f"{source}@{revision}" if revision else source
     settings = read_config(folder / "config.json")
     files = sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors", ".bin"))
-    state = _named_as_masked_lm(_read_weights(folder), source)
+    weights = unwrapped(_read_weights(folder))
+    refuse_other_models(weights, source)
+    if any(name.startswith("classifier.") for name in weights):
+        log.warning("%s: is a classifier; its encoder is read, and its head is not", source)
+    state = _named_as_masked_lm(weights, source)
     _drop_tied(state, source)
     rotary = {name: state.pop(name) for name in list(state) if _ROTARY.fullmatch(name)}
     try:
@@ -147,7 +156,7 @@ def _named_as_masked_lm(state: dict[str, Tensor], source: str) -> dict[str, Tens
     bare = not any(name.startswith("esm.") for name in state)  # saved as `EsmModel`
     named: dict[str, Tensor] = {}
     for name, tensor in state.items():
-        full = f"esm.{name}" if bare and not name.startswith("lm_head.") else name
+        full = f"esm.{name}" if bare and not name.startswith(("lm_head.", "classifier.")) else name
         # What old and new versions of transformers call the gain and bias of a LayerNorm.
         full = re.sub(r"\.gamma$", ".weight", re.sub(r"\.beta$", ".bias", full))
         if any(re.fullmatch(pattern, full) for pattern in IGNORED):

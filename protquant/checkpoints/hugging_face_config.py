@@ -42,6 +42,10 @@ def read_config(path: Path) -> Any:
     except Exception as error:  # damaged in any way: transformers' validators raise many types
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ProtquantError(f"{path}: cannot be read as the configuration of an ESM model ({reason}).") from error
+    if config.position_embedding_type == "absolute":
+        raise ProtquantError(
+            f"{path}: is an ESM-1b or ESM-1v, whose positions are learned; ESM-2 and ESMFold are read."
+        )
     if problems := list(_unsupported(config)):
         raise ProtquantError(f"{path}: not supported: {'; '.join(problems)}. Only ESM-2 and ESMFold are.")
     return config

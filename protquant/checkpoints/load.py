@@ -6,8 +6,9 @@ from pathlib import Path
 
 import torch
 
-from protquant.checkpoints.fair_esm import open_fair_esm
+from protquant.checkpoints.fair_esm import FILES, open_fair_esm
 from protquant.checkpoints.float_checkpoint import FloatCheckpoint
+from protquant.checkpoints.foreign import refuse_adapter
 from protquant.checkpoints.hugging_face import NotDownloadedError, is_hub_name, open_hugging_face
 from protquant.checkpoints.native import is_native, open_native, save_model
 from protquant.checkpoints.quantized import is_quantized, load_quantized
@@ -37,8 +38,9 @@ def load(
     ----------
     name_or_path : str or PathLike
         `demo`; a released model of `KNOWN`, such as `esmfold_v1`; a folder, as `protquant import`,
-        `protquant quantize` or transformers wrote it; a `.pt` file of fair-esm; or a name on the hub, `owner/name`. A
-        name wins over a folder of that name: write `./demo` for the latter.
+        `protquant quantize` or transformers wrote it; a `.pt` file of fair-esm, or a `.ckpt` of Lightning with a model
+        of it; or a name on the hub, `owner/name`. A name wins over a folder of that name: write `./demo` for the
+        latter.
     dtype : torch.dtype
         What it computes in. ESMFold's structure module and pLDDT head stay in float32, and so do scales.
     device : torch.device or str
@@ -147,12 +149,16 @@ def _open(name: str) -> FloatCheckpoint:
     if path.is_dir():
         if is_quantized(path):
             raise ProtquantError(f"{path}: is quantized already; name the float model.")
+        refuse_adapter(path)
         if not (path / "config.json").is_file():
             raise ProtquantError(f"{path}: not a checkpoint, this folder has no config.json and no scheme.json.")
         return open_native(path) if is_native(path) else open_hugging_face(path)
     if path.is_file():
-        if path.suffix != ".pt":
-            raise ProtquantError(f"{path}: not a checkpoint of fair-esm (.pt); for others give the folder it is in.")
+        if path.suffix not in FILES:
+            kinds = ", ".join(FILES)
+            raise ProtquantError(
+                f"{path}: not a checkpoint of fair-esm ({kinds}); for others give the folder it is in."
+            )
         return open_fair_esm(path)
     if is_hub_name(name):
         return open_hugging_face(name)

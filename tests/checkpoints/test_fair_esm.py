@@ -12,7 +12,7 @@ from esm import pretrained
 from esm.model import esm2 as fair_esm
 from torch import Tensor
 
-from protquant.checkpoints import load_fair_esm, load_hugging_face
+from protquant.checkpoints import load, load_fair_esm, load_hugging_face
 from protquant.checkpoints.fair_esm import STEM
 from protquant.errors import ProtquantError
 from protquant.models import ESM2, ESMFold, encode_complexes, tokenize
@@ -186,3 +186,40 @@ def test_other_files_of_pytorch_are_refused(tmp_path: Path, content: object) -> 
     torch.save(content, path)
     with pytest.raises(ProtquantError, match="not a checkpoint of fair-esm"):
         load_fair_esm(path)
+
+
+@pytest.mark.parametrize("prefix", ["model.", "model.module.", "model.encoder.sentence_encoder."])
+def test_a_lightning_checkpoint_of_its_model_is_read(fair_esm2_file: Path, prefix: str) -> None:
+    expected = load_fair_esm(fair_esm2_file).fingerprint
+    content = torch.load(fair_esm2_file, weights_only=False)
+    state = {name.removeprefix(SENTENCE).removeprefix("encoder."): tensor for name, tensor in content["model"].items()}
+    path = fair_esm2_file.with_suffix(".ckpt")
+    contacts = fair_esm2_file.with_name(f"{fair_esm2_file.stem}-contact-regression.pt")
+    assert contacts.is_file()
+    torch.save(
+        {"state_dict": {prefix + name: tensor for name, tensor in state.items()}, "pytorch-lightning_version": "2.4"},
+        path,
+    )
+    assert load(path).fingerprint == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("embed_positions.weight", "is an ESM-1b or ESM-1v"),
+        ("msa_position_embedding", "is an MSA Transformer"),
+        ("embed_out", "is an ESM-1;"),
+        ("layers.0.self_attn.q_proj.lora_A.weight", "is a LoRA adapter"),
+    ],
+)
+def test_models_that_are_not_read_are_called_by_name(fair_esm2_file: Path, name: str, says: str) -> None:
+    edit(fair_esm2_file, lambda content: content["model"].update({SENTENCE + name: torch.ones(2, 2)}))
+    with pytest.raises(ProtquantError, match=says):
+        load_fair_esm(fair_esm2_file)
+
+
+def test_weights_of_transformers_without_their_sizes_are_called_so(tmp_path: Path) -> None:
+    path = tmp_path / "epoch=3.ckpt"
+    torch.save({"state_dict": {"model.esm.embeddings.word_embeddings.weight": torch.ones(33, 4)}}, path)
+    with pytest.raises(ProtquantError, match="give the folder that its `save_pretrained` writes"):
+        load(path)

@@ -9,9 +9,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import EsmForMaskedLM, EsmForProteinFolding, EsmModel
+from transformers import (
+    EsmForMaskedLM,
+    EsmForProteinFolding,
+    EsmForSequenceClassification,
+    EsmForTokenClassification,
+    EsmModel,
+)
 
-from protquant.checkpoints import load_hugging_face
+from protquant.checkpoints import load, load_hugging_face
 from protquant.errors import ProtquantError
 from protquant.models import ESM2, ESMFold, encode_complexes, tokenize
 
@@ -170,7 +176,7 @@ def assert_folds_alike(folder: Path, reference: EsmForProteinFolding) -> None:
         (lambda state: state.pop("lm_head.dense.weight"), r"1 tensors are missing: lm_head\.dense\.weight"),
         (
             lambda state: [state.pop(name) for name in list(state) if ".layer.1." in name],
-            r"16 tensors are missing: esm\.encoder\.layer\.1\..* and 6 more",
+            r"16 tensors are missing: esm\.encoder\.layer\.1\..* and 11 more",
         ),
         (lambda state: state.update(classifier=torch.ones(1)), r"1 tensors have no place in the model: classifier"),
         (
@@ -205,7 +211,7 @@ def test_tensors_that_do_not_fit_are_named(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"position_embedding_type": "absolute"}, "position_embedding_type is 'absolute'"),
+        ({"position_embedding_type": "absolute"}, "is an ESM-1b or ESM-1v, whose positions are learned"),
         ({"emb_layer_norm_before": True}, "emb_layer_norm_before is True"),
         ({"model_type": "bert"}, "model_type is 'bert'"),
         ({"num_attention_heads": 7}, "dim 40 is not a multiple of num_heads 7"),
@@ -299,3 +305,51 @@ def test_trained_esm2_equals_transformers() -> None:
 def test_trained_esmfold_equals_transformers() -> None:
     folder = SHARED / "esmfold_8m_ts50"
     assert_folds_alike(folder, EsmForProteinFolding.from_pretrained(folder).eval())
+
+
+@pytest.mark.parametrize("kind", [EsmForTokenClassification, EsmForSequenceClassification])
+def test_the_encoder_of_a_classifier_is_read_and_its_head_is_said_not_to_be(
+    hugging_face_esm2: EsmForMaskedLM, esm2_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: type
+) -> None:
+    theirs = kind(hugging_face_esm2.config)
+    theirs.esm.load_state_dict(hugging_face_esm2.esm.state_dict(), strict=False)
+    theirs.save_pretrained(tmp_path / "classifier")
+    model, whole = load_hugging_face(tmp_path / "classifier"), load_hugging_face(esm2_folder)
+    tokens = tokenize(SEQUENCES)
+    expected = whole(tokens, return_hidden=True).hidden
+    assert torch.equal(model(tokens, return_hidden=True).hidden, expected)
+    assert "is a classifier; its encoder is read, and its head is not" in caplog.text
+
+
+@pytest.mark.parametrize("prefix", ["module.", "base_model.model.", "_orig_mod.", "module._orig_mod.", "model."])
+def test_prefixes_of_training_programs_are_taken_off(esm2_folder: Path, prefix: str) -> None:
+    expected = load_hugging_face(esm2_folder).fingerprint
+    edit(esm2_folder, lambda state: [state.update({prefix + name: state.pop(name)}) for name in list(state)])
+    assert load_hugging_face(esm2_folder).fingerprint == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("base_model.model.esm.encoder.layer.0.attention.self.query.lora_A.default.weight", "is a LoRA adapter; merge"),
+        ("esm.encoder.layer.0.attention.self.query.SCB", "is quantized by bitsandbytes"),
+        ("esm.encoder.layer.0.attention.self.query.qweight", "is quantized by GPTQ or AWQ"),
+        ("transformer.blocks.0.attn.layernorm_qkv.1.weight", "is an ESM C or ESM3"),
+    ],
+)
+def test_models_that_are_not_read_are_called_by_name(esm2_folder: Path, name: str, says: str) -> None:
+    edit(esm2_folder, lambda state: state.update({name: torch.ones(1)}))
+    with pytest.raises(ProtquantError, match=says):
+        load_hugging_face(esm2_folder)
+
+
+def test_a_folder_with_an_adapter_says_how_to_merge_it(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "facebook/esm2_t6_8M_UR50D"}')
+    with pytest.raises(ProtquantError, match=r"is a LoRA adapter of facebook/esm2_t6_8M_UR50D.*merge_and_unload"):
+        load(tmp_path)
+
+
+def test_long_lists_of_tensors_are_cut_after_five(esm2_folder: Path) -> None:
+    edit(esm2_folder, lambda state: state.update({f"extra{k}": torch.ones(1) for k in range(12)}))
+    with pytest.raises(ProtquantError, match=r"12 tensors have no place in the model: .*extra2 and 7 more"):
+        load_hugging_face(esm2_folder)
