@@ -28,7 +28,7 @@ class PDBLimitError(ProtquantError):
 
 
 def write_pdb(atoms: AtomArray, path: str | os.PathLike[str], remarks: Sequence[str] = ()) -> Path:
-    """Write a structure as PDB, with a `TER` after each chain.
+    """Write a structure as PDB, with a `TER` after each chain, which names its last residue and has a serial number.
 
     Parameters
     ----------
@@ -61,13 +61,20 @@ def write_pdb(atoms: AtomArray, path: str | os.PathLike[str], remarks: Sequence[
     lines = [line for remark in remarks for line in _remark_lines(remark)]
     if lines:
         lines.insert(0, _REMARK)  # the format wants an empty first line
-    previous = atoms.chain_id[0]
+    previous, last, serial = atoms.chain_id[0], "", 1
     for line, chain in zip(text.getvalue().splitlines(), atoms.chain_id, strict=True):
         if chain != previous:
-            lines.append("TER")
-            previous = chain
-        lines.append(line)
-    return atomic_write(path, "\n".join([*lines, "TER", "END", ""]))
+            lines.append(_end_of_chain(last, serial))
+            previous, serial = chain, serial + 1
+        last = f"{line[:6]}{serial:5d}{line[11:]}"
+        lines.append(last)
+        serial += 1
+    return atomic_write(path, "\n".join([*lines, _end_of_chain(last, serial), "END", ""]))
+
+
+def _end_of_chain(last: str, serial: int) -> str:
+    """The record `TER` behind the line of a chain's last atom: residue, chain and number stand in the same columns."""
+    return f"TER   {serial:5d}      {last[17:27]}".rstrip()
 
 
 def _remark_lines(remark: str) -> Iterator[str]:
@@ -78,15 +85,17 @@ def _remark_lines(remark: str) -> Iterator[str]:
 
 def _check_limits(atoms: AtomArray, path: str | os.PathLike[str]) -> None:
     # biotite wraps numbers around with no more than a warning, which makes two residues of one name.
-    if (count := atoms.array_length()) > _MAX_ATOMS:
+    # Each chain ends with a record that takes a number, too.
+    if (count := atoms.array_length()) + len(set(atoms.chain_id)) > _MAX_ATOMS:
         raise PDBLimitError(f"{path}: {count} atoms, but the PDB format numbers {_MAX_ATOMS}. {_ONLY_MMCIF}")
     if (residue := int(atoms.res_id.max())) > _MAX_RESIDUE:
         raise PDBLimitError(
             f"{path}: a chain of {residue} residues, but the PDB format numbers {_MAX_RESIDUE}. {_ONLY_MMCIF}"
         )
-    if max(map(len, atoms.chain_id)) > 1:
+    if long := [name for name in set(atoms.chain_id) if len(name) > 1]:
         raise PDBLimitError(
-            f"{path}: {len(set(atoms.chain_id))} chains, but the PDB format has one-letter names for 62. {_ONLY_MMCIF}"
+            f"{path}: {len(set(atoms.chain_id))} chains, of which one is called {min(long)}; the PDB format has"
+            f" one-letter names for 62. {_ONLY_MMCIF}"
         )
     low, high = float(atoms.coord.min()), float(atoms.coord.max())
     if low < _COORDINATE_RANGE[0] or high > _COORDINATE_RANGE[1]:

@@ -49,12 +49,19 @@ def test_it_holds_what_the_writer_of_transformers_holds(tmp_path: Path, atom37: 
         PDBFile.read(source).get_structure(model=1, extra_fields=FIELDS) for source in (path, io.StringIO(theirs))
     )
     assert ours == expected
+    (our_end,), (their_end,) = (
+        [line for line in text.splitlines() if line.startswith("TER")] for text in (path.read_text(), theirs)
+    )
+    assert our_end == their_end.rstrip()
 
 
 def test_each_chain_ends_with_ter(tmp_path: Path, predict: Callable[..., Prediction]) -> None:
     lines = write_pdb(predict("MK:GA").atoms, tmp_path / "x.pdb").read_text().splitlines()
-    ends = [number for number, line in enumerate(lines) if line == "TER"]
+    ends = [number for number, line in enumerate(lines) if line.startswith("TER")]
     assert [lines[number - 1][21] for number in ends] == ["A", "B"]
+    assert [lines[number][17:27] for number in ends] == ["LYS A   2", "ALA B   2"]
+    serials = [int(line[6:11]) for line in lines if line.startswith(("ATOM", "TER"))]
+    assert serials == list(range(1, len(serials) + 1))
     assert lines[-1] == "END"
 
 
