@@ -1,5 +1,5 @@
 """`python -m protquant`, the same as `protquant`."""
 
-from protquant.cli import main
+from protquant.start import main
 
 main()

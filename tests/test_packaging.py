@@ -72,6 +72,6 @@ def test_data_is_present(package: str, name: str) -> None:
 def test_commands_are_registered_once() -> None:
     scripts = distribution("protquant").entry_points.select(group="console_scripts")
     assert {script.name: script.value for script in scripts} == {
-        "protquant": "protquant.cli:main",
+        "protquant": "protquant.start:main",
         "protquant-sweep": "protquant.pipelines.sweep:main",
     }

@@ -1,7 +1,8 @@
 """A FASTA file to a folder of structures: batches, memory, failures, resuming."""
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,10 +27,12 @@ from protquant.pipelines.quantize_model import choose_recipe
 from protquant.proteins import (
     Fasta,
     Manifest,
+    OutputError,
     PDBLimitError,
     Prediction,
     Record,
     fingerprint,
+    only_writer,
     prepare_folder,
     read_fasta,
     write_mmcif,
@@ -115,8 +118,8 @@ def fold_fasta(
     Raises
     ------
     ProtquantError
-        If the input, the model, the recipe or the folder cannot be used at all. A record that cannot be folded is
-        no such error: it is among the failures.
+        If the input, the model, the recipe or the folder cannot be used at all, another process writes to the folder,
+        or nothing more can be written. A record that cannot be folded is no such error: it is among the failures.
     """
     check_folding_options(num_recycles, chunk_size)
     device, float_type = pick_device(cpu_only), parse_dtype(dtype)
@@ -126,78 +129,81 @@ def fold_fasta(
     sequences = calibration_sequences(calibration)
     records = read_fasta(fasta, nucleotides=even_so)
     prepare_folder(output)
-    run = FoldRun.begin(output, records)
-    manifest = Manifest.load(output)
+    with only_writer(output):
+        run = FoldRun.begin(output, records)
+        manifest = Manifest.load(output)
 
-    skeleton = folding_skeleton(model)
-    room = partial(memory_budget, skeleton, device=device, dtype=float_type, max_memory=limit)
-    budget = room(recipe, running)
-    budget.check_weights(f"{model} by {recipe.name}")
-    known = [] if overwrite else [name for name, entry in manifest.entries.items() if entry.status == "done"]
-    reasons = _nothing_fits(records, budget, chunk_size)
-    if reasons and not any(record.name in known for record in records.records):
-        for record, reason in zip(records.records, reasons, strict=True):
-            run.fail(records, record, reason)
+        skeleton = folding_skeleton(model)
+        room = partial(memory_budget, skeleton, device=device, dtype=float_type, max_memory=limit)
+        budget = room(recipe, running)
+        budget.check_weights(f"{model} by {recipe.name}")
+        known = [] if overwrite else [name for name, entry in manifest.entries.items() if entry.status == "done"]
+        reasons = _nothing_fits(records, budget, chunk_size)
+        if reasons and not any(record.name in known for record in records.records):
+            for record, reason in zip(records.records, reasons, strict=True):
+                run.fail(records, record, reason)
+            return run.finish(records, manifest)
+
+        prepared = None
+        if cache and saved is None and not is_float(recipe):
+            in_main = limit if device.type == "cpu" else None
+            prepared = prepare(model, recipe, sequences, kind=ESMFold, max_memory=in_main)
+            saved = None if prepared is None else scheme_of(prepared)
+        if saved is None and not is_float(recipe):
+            room(load_recipe("fp32"), None).check_weights(f"{model}, which is quantized in memory,")
+        network = check_folding_model(load(prepared or model, dtype=float_type, device=device))
+        # A checkpoint that is quantized brings its ranges along.
+        calibrates = saved is None and needs_sequences(network, recipe)
+        run.settings = {
+            "model": model,
+            "model_fingerprint": network.fingerprint,
+            "recipe": {key: value for key, value in recipe.to_dict().items() if key != "execution"},
+            **running.settings(),
+            "num_recycles": network.config.trunk.max_recycles - 1 if num_recycles is None else num_recycles,
+            "dtype": dtype,
+            "calibration": fingerprint({"sequences": sequences}) if calibrates else None,
+        }
+        prints = _fingerprints(run, records, integer=running.integer)
+        askable = records.records if even_so else _answerable(network, records, run)
+        pending = _pending(run, askable, manifest, prints, plots=plots, overwrite=overwrite)
+        if pending:
+            report = saved.report if saved else None
+            if report is None:
+                network, report = quantize(
+                    network,
+                    recipe,
+                    sequences if calibrates else [],
+                    execution="simulate",
+                    inplace=True,
+                    progress=sys.stderr.isatty(),
+                )
+            note(str(report))
+            network = running.convert(network)
+            if running.integer:
+                note(running.summary())
+            tell, done = Progress(f"fold {records.path.name}"), 0
+            tell("proteins", "protein", 0, len(pending))
+            budget = MemoryBudget.of(network, limit)
+            batches = _batches(askable, pending, max_tokens_per_batch)
+            with tell.during(network):
+                for outcomes in _fold_all(network, batches, num_recycles, chunk_size, budget):
+                    # All of a batch or none, so that an interrupted run goes on with the same batches.
+                    with _saying_what_is_safe(done, len(pending)), manifest.together():
+                        for record, outcome in outcomes:
+                            kept = _kept(outcome, output, plots)
+                            if isinstance(kept, str):
+                                run.fail(records, record, kept)
+                                manifest.record_failure(record.name, record.header, prints[record.name], kept)
+                            else:
+                                prediction, files = kept
+                                row = _row(record, prediction, model, recipe.name, running, dtype)
+                                manifest.record(record.name, record.header, prints[record.name], files, row)
+                                note_warnings([row])
+                            done += 1
+                            tell("proteins", "protein", done, len(pending), record.name)
+            run.execution = running.to_dict()
+            run.gpu_peak_bytes = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
         return run.finish(records, manifest)
-
-    prepared = None
-    if cache and saved is None and not is_float(recipe):
-        in_main = limit if device.type == "cpu" else None
-        prepared = prepare(model, recipe, sequences, kind=ESMFold, max_memory=in_main)
-        saved = None if prepared is None else scheme_of(prepared)
-    if saved is None and not is_float(recipe):
-        room(load_recipe("fp32"), None).check_weights(f"{model}, which is quantized in memory,")
-    network = check_folding_model(load(prepared or model, dtype=float_type, device=device))
-    # A checkpoint that is quantized brings its ranges along.
-    calibrates = saved is None and needs_sequences(network, recipe)
-    run.settings = {
-        "model": model,
-        "model_fingerprint": network.fingerprint,
-        "recipe": {key: value for key, value in recipe.to_dict().items() if key != "execution"},
-        **running.settings(),
-        "num_recycles": network.config.trunk.max_recycles - 1 if num_recycles is None else num_recycles,
-        "dtype": dtype,
-        "calibration": fingerprint({"sequences": sequences}) if calibrates else None,
-    }
-    prints = _fingerprints(run, records, integer=running.integer)
-    askable = records.records if even_so else _answerable(network, records, run)
-    pending = _pending(run, askable, manifest, prints, plots=plots, overwrite=overwrite)
-    if pending:
-        report = saved.report if saved else None
-        if report is None:
-            network, report = quantize(
-                network,
-                recipe,
-                sequences if calibrates else [],
-                execution="simulate",
-                inplace=True,
-                progress=sys.stderr.isatty(),
-            )
-        note(str(report))
-        network = running.convert(network)
-        if running.integer:
-            note(running.summary())
-        tell = Progress(f"fold {records.path.name}")
-        tell("proteins", "protein", 0, len(pending))
-        budget = MemoryBudget.of(network, limit)
-        outcomes = _fold_all(network, pending, num_recycles, max_tokens_per_batch, chunk_size, budget)
-        for done, (record, outcome) in enumerate(outcomes, start=1):
-            error = outcome if isinstance(outcome, str) else None
-            if isinstance(outcome, Prediction):
-                try:
-                    files = _write(outcome, output, plots)
-                    row = _row(record, outcome, model, recipe.name, running, dtype)
-                    manifest.record(record.name, record.header, prints[record.name], files, row)
-                    note_warnings([row])
-                except ProtquantError as problem:
-                    error = str(problem)
-            if error is not None:
-                run.fail(records, record, error)
-                manifest.record_failure(record.name, record.header, prints[record.name], error)
-            tell("proteins", "protein", done, len(pending), record.name)
-        run.execution = running.to_dict()
-        run.gpu_peak_bytes = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
-    return run.finish(records, manifest)
 
 
 def _fingerprints(run: FoldRun, records: Fasta, *, integer: bool) -> dict[str, str]:
@@ -229,23 +235,34 @@ def _pending(
             run.skipped.append(record.name)
         else:
             pending.append(record)
-    if run.skipped:
-        note(f"{len(run.skipped)} of {len(records)} targets are done already with these settings")
-        note_warnings(known[name].row for name in run.skipped)
+    skipped = len(run.skipped)
+    note(f"{skipped} of {len(records)} targets are done already with these settings, {len(pending)} are to be done")
+    note_warnings(known[name].row for name in run.skipped)
     return pending
+
+
+def _batches(records: Sequence[Record], pending: Sequence[Record], max_tokens: int) -> list[list[Record]]:
+    """Pending records that are folded together, shortest first: as they would be if all records were pending.
+
+    What is folded together changes the last bits of what comes out, and an interruption is not to be seen in that.
+    """
+    wanted = {record.name for record in pending}
+    batches = [
+        [records[index] for index in indices if records[index].name in wanted]
+        for indices in length_batches([record.sequence for record in records], max_tokens)
+    ]
+    return [batch for batch in batches if batch]
 
 
 def _fold_all(
     model: ESMFold,
-    records: list[Record],
+    batches: Iterable[list[Record]],
     num_recycles: int | None,
-    max_tokens: int,
     chunk_size: int | None,
     budget: MemoryBudget,
-) -> Iterator[tuple[Record, Prediction | str]]:
-    """Every record with its prediction, or with the reason why there is none."""
-    for indices in length_batches([record.sequence for record in records], max_tokens):
-        batch = [records[i] for i in indices]
+) -> Iterator[list[tuple[Record, Prediction | str]]]:
+    """Every record of a batch with its prediction, or with the reason why there is none."""
+    for batch in batches:
         outcomes: list[Prediction] | list[str]
         try:
             outcomes = fold_within_memory(
@@ -261,10 +278,32 @@ def _fold_all(
             outcomes = [str(error)]
         # After the except clause, where the error would keep the tensors of the failed attempt alive.
         if len(outcomes) == len(batch):
-            yield from zip(batch, outcomes, strict=True)
+            yield list(zip(batch, outcomes, strict=True))
         else:  # what is wrong with one must not take the others along
-            for record in batch:
-                yield from _fold_all(model, [record], num_recycles, 0, chunk_size, budget)
+            yield from _fold_all(model, ([record] for record in batch), num_recycles, chunk_size, budget)
+
+
+@contextmanager
+def _saying_what_is_safe(done: int, total: int) -> Iterator[None]:
+    """End the run where nothing can be written any more: all that follows would be folded in vain."""
+    try:
+        yield
+    except OutputError as error:
+        raise OutputError(
+            f"{error} {done} of {total} targets of this run are done and stay so; run the same command again to go on."
+        ) from error
+
+
+def _kept(outcome: Prediction | str, output: Path, plots: bool) -> tuple[Prediction, list[Path]] | str:
+    """A prediction and the files that were written of it, or why there is none."""
+    if isinstance(outcome, str):
+        return outcome
+    try:
+        return outcome, _write(outcome, output, plots)
+    except OutputError:
+        raise
+    except ProtquantError as error:
+        return str(error)
 
 
 def _write(prediction: Prediction, output: Path, plots: bool) -> list[Path]:

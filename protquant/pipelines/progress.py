@@ -2,9 +2,14 @@
 
 import sys
 import time
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
+
+if TYPE_CHECKING:
+    from torch import nn
 
 __all__ = ["Progress", "duration", "note"]
 
@@ -25,6 +30,7 @@ class Progress:
         self._part = ""
         self._bar: tqdm[Any] | None = None
         self._first = self._started = self._told = 0.0
+        self._done = self._total = 0
 
     def __call__(self, part: str, unit: str, done: int, total: int, what: str = "") -> None:
         """Tell how far a part of the work came.
@@ -39,6 +45,7 @@ class Progress:
             What is worked on.
         """
         now = time.monotonic()
+        self._done, self._total = done, total
         if part != self._part:
             self._part, self._first, self._started, self._told = part, done, now, now
             self._close()
@@ -55,6 +62,32 @@ class Progress:
         if done >= total:
             self._close()
 
+    @contextmanager
+    def during(self, model: "nn.Module") -> Iterator[None]:
+        """Tell how far a model is within one unit, wherever that takes long: which layer or block it is in."""
+        handles = []
+        for name, blocks in _chains(model):
+            for number, block in enumerate(blocks, start=1):
+                what = f"{name} {number} of {len(blocks)}"
+                handles.append(block.register_forward_pre_hook(lambda *_, what=what: self._still(what)))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _still(self, what: str) -> None:
+        now = time.monotonic()
+        if now - self._told < _SECONDS_BETWEEN_LINES:
+            return
+        self._told = now
+        if self._bar is not None:
+            self._bar.set_postfix_str(what)
+        else:
+            line = f"{self.label}: {self._part}: {self._done} of {self._total}, in {what}"
+            tqdm.write(f"{line}, {duration(now - self._started)}", file=sys.stderr)
+            sys.stderr.flush()
+
     def _line(self, done: int, total: int, what: str, now: float) -> str:
         made, spent = done - self._first, now - self._started
         line = f"{self.label}: {self._part}: {done} of {total}"
@@ -67,6 +100,15 @@ class Progress:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+def _chains(model: "nn.Module") -> Iterator[tuple[str, "Sequence[nn.Module]"]]:
+    """The parts of a model that run one after the other, and what people call them."""
+    lm, trunk = getattr(model, "lm", model), getattr(model, "trunk", None)
+    if (layers := getattr(lm, "layers", None)) is not None:
+        yield "layer", tuple(layers)
+    if trunk is not None:
+        yield "block", tuple(trunk.blocks)
 
 
 def duration(seconds: float) -> str:

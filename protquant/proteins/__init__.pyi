@@ -5,7 +5,7 @@ from protquant.proteins.fingerprints import fingerprint, json_value
 from protquant.proteins.manifest import MANIFEST_NAME, Manifest, ManifestEntry, OutputFile
 from protquant.proteins.mmcif import write_mmcif
 from protquant.proteins.names import MAX_NAME_LENGTH, safe_name, unique_names
-from protquant.proteins.outputs import atomic_write, prepare_folder
+from protquant.proteins.outputs import OutputError, atomic_write, only_writer, prepare_folder
 from protquant.proteins.pae import write_pae
 from protquant.proteins.pdb import PDBLimitError, write_pdb
 from protquant.proteins.prediction import MAX_PAE, Prediction
@@ -22,6 +22,7 @@ __all__ = [
     "Fasta",
     "Manifest",
     "ManifestEntry",
+    "OutputError",
     "OutputFile",
     "PDBLimitError",
     "Prediction",
@@ -36,6 +37,7 @@ __all__ = [
     "clean_sequence",
     "fingerprint",
     "json_value",
+    "only_writer",
     "prepare_folder",
     "read_fasta",
     "refuse_nucleotides",

@@ -4,7 +4,8 @@ A target is done when the manifest says so for the same settings and its files a
 merely exists proves nothing. The manifest is a text file of one JSON object a line, `manifest.jsonl`: a first line with
 the version, then one line for each target that was done or failed, the last line of a name being the valid one. A line
 is added in one write after the target's files are complete, so an interruption leaves at worst a cut last line, which
-is dropped and its target folded again.
+is dropped and its target folded again. Lines of targets that were folded together are added together (`together`), so
+that after an interruption the same targets are folded together as without one, and come out the same.
 """
 
 import contextlib
@@ -12,14 +13,14 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from protquant.errors import ProtquantError
 from protquant.proteins.fingerprints import json_value
-from protquant.proteins.outputs import atomic_write, prepare_folder
+from protquant.proteins.outputs import OutputError, atomic_write, prepare_folder
 
 __all__ = ["MANIFEST_NAME", "Manifest", "ManifestEntry", "OutputFile"]
 
@@ -97,6 +98,7 @@ class Manifest:
         self._entries = dict(entries or {})
         # The file does not end where an entry ends (it is new, or a write was cut): the next write replaces it.
         self._rewrite = True
+        self._held: list[ManifestEntry] | None = None
 
     @property
     def path(self) -> Path:
@@ -172,7 +174,7 @@ class Manifest:
             If the manifest cannot be written.
         """
         written = {os.path.relpath(path, self.folder).replace(os.sep, "/"): OutputFile.of(Path(path)) for path in files}
-        return self._add(ManifestEntry(name, header, fingerprint, "done", written, None, json_value(row)))
+        return self._note(ManifestEntry(name, header, fingerprint, "done", written, None, json_value(row)))
 
     def record_failure(
         self, name: str, header: str, fingerprint: str, error: str, row: Mapping[str, Any] | None = None
@@ -184,7 +186,24 @@ class Manifest:
         ProtquantError
             If the manifest cannot be written.
         """
-        return self._add(ManifestEntry(name, header, fingerprint, "failed", {}, error, json_value(row or {})))
+        return self._note(ManifestEntry(name, header, fingerprint, "failed", {}, error, json_value(row or {})))
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Add the targets that are recorded meanwhile at the end, in one write; none of them if an error comes between.
+
+        Raises
+        ------
+        OutputError
+            If the manifest cannot be written.
+        """
+        self._held = held = []
+        try:
+            yield
+        finally:
+            self._held = None
+        if held:
+            self._add(*held)
 
     def rows(self) -> list[dict[str, Any]]:
         """The rows of the targets that are done."""
@@ -194,28 +213,34 @@ class Manifest:
         """The entries of the targets that failed."""
         return [entry for entry in self._entries.values() if entry.status == "failed"]
 
-    def _add(self, entry: ManifestEntry) -> ManifestEntry:
-        self._entries[entry.name] = entry
+    def _note(self, entry: ManifestEntry) -> ManifestEntry:
+        if self._held is None:
+            self._add(entry)
+        else:
+            self._held.append(entry)
+        return entry
+
+    def _add(self, *entries: ManifestEntry) -> None:
+        self._entries.update({entry.name: entry for entry in entries})
         if self._rewrite:
             prepare_folder(self.folder)
             lines = [json.dumps(_HEAD), *(_line(known) for known in self._entries.values())]
             atomic_write(self.path, "\n".join(lines) + "\n")
             self._rewrite = False
-            return entry
+            return
         # Adding a line costs the same for the first target and for the ten thousandth; rewriting does not.
         self._rewrite = True  # until the line is known to be complete
         try:
             with self.path.open("ab") as stream:
-                stream.write((_line(entry) + "\n").encode())
+                stream.write("".join(f"{_line(entry)}\n" for entry in entries).encode())
                 stream.flush()
                 os.fsync(stream.fileno())
         except OSError as error:
-            raise ProtquantError(
+            raise OutputError(
                 f"{self.path}: the manifest cannot be written ({error.strerror}). "
                 "Check that the folder can be written and the disk has room; run again to go on from here."
             ) from error
         self._rewrite = False
-        return entry
 
     def _take(self, line: bytes, number: int) -> None:
         """Read one line of the file."""

@@ -3,11 +3,20 @@
 import contextlib
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 
 from protquant.errors import ProtquantError
 
-__all__ = ["atomic_write", "prepare_folder"]
+__all__ = ["OutputError", "atomic_write", "discard_unfinished", "only_writer", "prepare_folder"]
+
+_TEMPORARY = ".protquant-*.tmp"
+_LOCK = ".protquant.lock"
+_unfinished: set[Path] = set()
+
+
+class OutputError(ProtquantError):
+    """Something cannot be written: the disk is full, say, so that all that follows could not be written either."""
 
 
 def prepare_folder(path: str | os.PathLike[str]) -> Path:
@@ -49,6 +58,48 @@ def prepare_folder(path: str | os.PathLike[str]) -> Path:
     return folder
 
 
+@contextlib.contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Keep other processes from writing to a folder, and remove what one that was killed has left unfinished there.
+
+    Parameters
+    ----------
+    folder : Path
+        One that is there.
+
+    Raises
+    ------
+    ProtquantError
+        If another process writes to it.
+    """
+    from filelock import FileLock, Timeout  # noqa: PLC0415 (it takes time to import, and reading needs it not)
+
+    lock = FileLock(folder / _LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise ProtquantError(
+            f"{folder}: another protquant is writing to this folder. Wait until it is done, or name another folder."
+        ) from error
+    except OSError as error:
+        raise OutputError(f"{folder / _LOCK}: the folder cannot be locked ({_reason(error)}).") from error
+    try:
+        for left in folder.glob(_TEMPORARY):
+            _discard(left)
+        yield
+    finally:
+        # While it is still held: whoever has opened it meanwhile has been refused.
+        with contextlib.suppress(OSError):
+            (folder / _LOCK).unlink()
+        lock.release()
+
+
+def discard_unfinished() -> None:
+    """Remove the files that this process is about to write; for a process that ends at once."""
+    for path in tuple(_unfinished):
+        _discard(path)
+
+
 def atomic_write(path: str | os.PathLike[str], data: str | bytes) -> Path:
     """Write a file so that a reader, or an interruption, never meets half of it.
 
@@ -70,11 +121,12 @@ def atomic_write(path: str | os.PathLike[str], data: str | bytes) -> Path:
 
     Raises
     ------
-    ProtquantError
+    OutputError
         If the file cannot be written, for instance because its folder does not exist or the disk is full.
     """
     target = Path(path)
     temporary = _temporary(target.parent)
+    _unfinished.add(temporary)
     try:
         # Not the tempfile module: its files are readable by their owner only, whatever the umask says.
         with temporary.open("xb") as stream:
@@ -84,13 +136,15 @@ def atomic_write(path: str | os.PathLike[str], data: str | bytes) -> Path:
         temporary.replace(target)
     except OSError as error:
         _discard(temporary)
-        raise ProtquantError(
+        raise OutputError(
             f"{target}: the file cannot be written ({_reason(error)}). "
             "Check that its folder exists and can be written, that no folder has this name and that the disk has room."
         ) from error
     except BaseException:  # an interruption (Ctrl-C) must not leave the temporary file either
         _discard(temporary)
         raise
+    finally:
+        _unfinished.discard(temporary)
     _flush_folder(target.parent)
     return target
 

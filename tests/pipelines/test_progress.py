@@ -2,7 +2,8 @@
 
 import pytest
 
-from protquant.pipelines import progress
+from protquant.models import ESMFold
+from protquant.pipelines import fold, progress
 from protquant.pipelines.progress import Progress, duration
 
 
@@ -28,3 +29,20 @@ def test_lines_come_at_the_beginning_the_end_and_now_and_then(
 )
 def test_durations_read_as_people_write_them(seconds: float, text: str):
     assert duration(seconds) == text
+
+
+def test_a_unit_that_takes_long_tells_which_block_it_is_in(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], esmfold: ESMFold
+):
+    now = 0.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    tell = Progress("fold x")
+    tell("proteins", "protein", 0, 3)
+    with tell.during(esmfold):
+        for seconds in (4.0, 4.0, 4.0):
+            now += seconds
+            fold(esmfold, "MKTAYIAKQR", num_recycles=0)
+    fold(esmfold, "MKTAYIAKQR", num_recycles=0)
+    lines = capsys.readouterr().err.splitlines()
+    layers = len(esmfold.lm.layers)
+    assert lines == ["fold x: proteins: 0 of 3", f"fold x: proteins: 0 of 3, in layer 1 of {layers}, 12 s"]

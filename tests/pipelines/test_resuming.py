@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from protquant.errors import ProtquantError
 from protquant.pipelines import FoldRun, fold_batch, fold_fasta, folding
-from protquant.proteins import Manifest
+from protquant.proteins import Manifest, OutputError, only_writer
 
 TEXT = ">a\nMKTAYIAK\n>b\nGAVLIDEGAV\n>c\nRNDCQEGHILKM\n"
 Fold = Callable[..., FoldRun]
@@ -126,12 +127,12 @@ def test_an_interrupted_run_keeps_what_is_complete_and_goes_on_from_there(
 
     monkeypatch.setattr(MODULE, step, interrupted)
     with pytest.raises(KeyboardInterrupt):
-        fold_again()
+        fold_again(max_tokens_per_batch=0)
     assert list(Manifest.load(tmp_path / "out").entries) == ["a"]
     assert list((tmp_path / "out").glob(".*")) == []
     complete = {name: data for name, data in content(tmp_path / "out").items() if name.startswith("a")}
 
-    run = fold_again()
+    run = fold_again(max_tokens_per_batch=0)
     assert run.skipped == ["a"]
     assert sorted(folded) == ["b", "c"]
     assert [row["name"] for row in run.rows] == ["a", "b", "c"]
@@ -144,3 +145,50 @@ def test_another_file_into_the_same_folder_adds_to_the_table(fold_again, tmp_pat
     assert [row["name"] for row in run.rows] == ["b"]
     lines = (tmp_path / "out" / "predictions.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in lines] == ["name", "b", "a"]
+
+
+def test_an_interrupted_run_goes_on_with_the_same_batches(fold_again, folded, tmp_path: Path, monkeypatch):
+    batches: list[tuple[str, ...]] = []
+
+    def remembering(model, sequences, names, *args, **settings):
+        batches.append(tuple(names))
+        return fold_batch(model, sequences, names, *args, **settings)
+
+    monkeypatch.setattr(folding, "fold_batch", remembering)
+    text = "".join(f">p{k}\n{'MKTAYIAKQRQISFVKSHFSRQ'[: 8 + k]}\n" for k in range(6))
+    fold_again(text, max_tokens_per_batch=24)
+    whole = list(batches)
+    assert [len(batch) for batch in whole] == [2, 2, 1, 1]
+    expected = {path.name: path.read_bytes() for path in (tmp_path / "out").glob("p*")}
+    for entry in ("p2", "p3"):  # as if killed before their batch was recorded
+        lines = (tmp_path / "out" / "manifest.jsonl").read_text().splitlines(keepends=True)
+        (tmp_path / "out" / "manifest.jsonl").write_text("".join(line for line in lines if f'"{entry}"' not in line))
+    batches.clear()
+    fold_again(text, max_tokens_per_batch=24)
+    assert batches == [whole[1]]
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").glob("p*")} == expected
+
+
+def test_a_full_disk_ends_the_run_at_once_and_what_is_done_is_safe(fold_again, folded, tmp_path: Path, monkeypatch):
+    write = MODULE.write_pae
+
+    def full(prediction, path):
+        if prediction.name == "c":
+            raise OutputError(f"{path}: the file cannot be written (No space left on device).")
+        return write(prediction, path)
+
+    monkeypatch.setattr(MODULE, "write_pae", full)
+    text = TEXT + ">d\nRNDCQEGHILKMFPSTWYV\n"
+    with pytest.raises(OutputError, match="2 of 4 targets of this run are done and stay so; run the same command"):
+        fold_again(text, max_tokens_per_batch=0)
+    assert folded == ["a", "b", "c"]  # and not d, which could not be written either
+    assert list(Manifest.load(tmp_path / "out").entries) == ["a", "b"]
+    monkeypatch.setattr(MODULE, "write_pae", write)
+    assert len(fold_again(text, max_tokens_per_batch=0).rows) == 4
+    assert folded == ["c", "d"]
+
+
+def test_a_second_process_is_told_that_the_folder_is_taken(fold_again, tmp_path: Path):
+    (tmp_path / "out").mkdir()
+    with only_writer(tmp_path / "out"), pytest.raises(ProtquantError, match="another protquant is writing"):
+        fold_again()

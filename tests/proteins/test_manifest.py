@@ -1,5 +1,6 @@
 """The record of a run."""
 
+import contextlib
 import json
 import os
 from collections.abc import Callable
@@ -173,3 +174,18 @@ def test_any_line_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, l
     else:
         return
     assert str(folder / MANIFEST_NAME) in message
+
+
+def test_targets_that_were_folded_together_are_recorded_together_or_not_at_all(tmp_path: Path):
+    manifest = Manifest.load(tmp_path)
+    with manifest.together():
+        finish(manifest, "a")
+        assert Manifest.load(tmp_path).entries == {}
+        finish(manifest, "b")
+    assert list(Manifest.load(tmp_path).entries) == ["a", "b"]
+    with contextlib.suppress(KeyboardInterrupt), manifest.together():
+        finish(manifest, "c")
+        raise KeyboardInterrupt
+    assert list(Manifest.load(tmp_path).entries) == list(manifest.entries) == ["a", "b"]
+    finish(manifest, "d")
+    assert list(Manifest.load(tmp_path).entries) == ["a", "b", "d"]

@@ -2,12 +2,14 @@
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from protquant.errors import ProtquantError
-from protquant.proteins import atomic_write, prepare_folder
+from protquant.proteins import atomic_write, only_writer, prepare_folder
 
 
 def names(folder: Path) -> list[str]:
@@ -74,3 +76,34 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(Path, "touch", refuse)
     with pytest.raises(ProtquantError, match=r"the output folder cannot be written \(Permission denied\)"):
         prepare_folder(tmp_path)
+
+
+def test_one_process_at_a_time_writes_to_a_folder(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from protquant.proteins import only_writer\n"
+        "with only_writer(Path(sys.argv[1])):\n    print('in', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "in\n"
+        with pytest.raises(ProtquantError, match="another protquant is writing to this folder"), only_writer(tmp_path):
+            pass
+        other.communicate("")
+    with only_writer(tmp_path):
+        pass
+    assert names(tmp_path) == []
+
+
+def test_what_a_process_that_was_killed_left_unfinished_is_removed(tmp_path: Path) -> None:
+    program = (
+        "import os, sys; from pathlib import Path; from protquant.proteins import atomic_write, only_writer\n"
+        "os.fsync = lambda _: os._exit(9)\n"
+        "with only_writer(Path(sys.argv[1])):\n    atomic_write(Path(sys.argv[1]) / 'a', 'half')"
+    )
+    assert subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=False).returncode == 9
+    assert any(name.endswith(".tmp") for name in names(tmp_path))
+    with only_writer(tmp_path):
+        atomic_write(tmp_path / "b", "whole")
+    assert names(tmp_path) == ["b"]
