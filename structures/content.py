@@ -1,18 +1,13 @@
 """What the bytes of a file are, whatever its name says: a structure as text or in binary, or something else."""
 
-import gzip
 import re
-import zlib
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Literal
 
 from protquant.errors import ProtquantError
+from protquant.unpacking import gunzipped
 
 __all__ = ["Content", "recognize"]
-
-MAX_UNPACKED = 2**30
-"""Bytes that a packed file may unpack to; the largest entry of the PDB takes a third of this."""
 
 _ARCHIVES = {b"PK\x03\x04": "a zip archive", b"BZh": "packed by bzip2", b"\xfd7zXZ\x00": "packed by xz"}
 _ARCHIVES |= {b"(\xb5/\xfd": "packed by zstd", b"7z\xbc\xaf": "a 7z archive", b"Rar!": "a rar archive"}
@@ -85,15 +80,7 @@ def _unpack(content: bytes, source: str) -> bytes:
     for magic, what in _ARCHIVES.items():
         if content.startswith(magic):
             raise ProtquantError(f"{source}: is {what}: unpack it, or pack it by gzip.")
-    if not content.startswith(b"\x1f\x8b"):
-        return content
-    try:
-        data = gzip.GzipFile(fileobj=BytesIO(content)).read(MAX_UNPACKED + 1)
-    except (OSError, EOFError, zlib.error) as error:
-        raise ProtquantError(f"{source}: is gzipped, but damaged or cut off ({error}).") from error
-    if len(data) > MAX_UNPACKED:
-        raise ProtquantError(f"{source}: unpacks to more than {MAX_UNPACKED / 2**30:g} GiB, and is not read.")
-    return data
+    return gunzipped(content, source)
 
 
 def _decode(data: bytes) -> str:

@@ -5,12 +5,10 @@ and the others go on.
 """
 
 import csv
-import gzip
 import io
 import os
 import re
 import sys
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +17,10 @@ from protquant.errors import ProtquantError
 from protquant.proteins.names import unique_names
 from protquant.proteins.outputs import atomic_write
 from protquant.proteins.sequence import SequenceError, clean_sequence, refuse_nucleotides
+from protquant.unpacking import gunzipped
 
 __all__ = ["Fasta", "Record", "Rejected", "read_fasta", "write_fasta"]
 
-_GZIP_MAGIC = b"\x1f\x8b"
 _COLABFOLD = re.compile(r"#\d+(?:,\d+)*\t\d+(?:,\d+)*\s*$")
 _OTHER_MOLECULES = {"ligand": "a ligand", "glycan": "a glycan", "smiles": "a ligand", "ccd": "a ligand"}
 _OTHER_MOLECULES |= {"dna": "DNA", "rna": "RNA"}
@@ -173,13 +171,7 @@ def _read_text(source: Path) -> str:
         raise ProtquantError(f"{source}: the file cannot be read ({error.strerror or error}).") from error
     except ValueError as error:  # a NUL character in the path
         raise ProtquantError(f"{str(source)!r}: this is not a file name ({error}).") from error
-    if data.startswith(_GZIP_MAGIC):
-        try:
-            data = gzip.decompress(data)
-        except (OSError, EOFError, zlib.error) as error:
-            raise ProtquantError(
-                f"{_shown(source)}: the gzip file is damaged or cut short ({error}). Compress or download it again."
-            ) from error
+    data = gunzipped(data, _shown(source))
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

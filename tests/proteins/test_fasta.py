@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from protquant import unpacking
 from protquant.errors import ProtquantError
 from protquant.proteins import AMINO_ACIDS, Record, read_fasta, write_fasta
 
@@ -201,3 +202,11 @@ def test_an_alignment_of_colabfold_is_called_by_its_name(tmp_path: Path):
         path.write_text(f"{line}\n>101\nMKTAYIAK\n>other\nMK-AYIAK\n")
         with pytest.raises(ProtquantError, match=r"x\.a3m, line 1: this is an alignment of ColabFold \(a3m\)"):
             read_fasta(path)
+
+
+def test_a_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(unpacking, "MAX_UNPACKED", 2**20)
+    path = tmp_path / "x.fasta.gz"
+    path.write_bytes(gzip.compress(b">a\n" + b"M" * 2**22))
+    with pytest.raises(ProtquantError, match=r"x\.fasta\.gz: unpacks to more than"):
+        read_fasta(path)

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from protquant import unpacking
 from protquant.errors import ProtquantError
-from protquant.structures import content as content_module
 from protquant.structures import load_structure
 
 REQUIRED = ("Cartn_x", "Cartn_y", "Cartn_z")
@@ -182,7 +182,7 @@ def test_the_content_tells_what_a_file_is_whatever_its_name(pdb_lines: list[str]
         (b">1abc\nMKTAYIAK\n", "is a FASTA file"),
         (lzma.compress(b"ATOM"), "is packed by xz"),
         (b"PK\x03\x04rest", "is a zip archive"),
-        (gzip.compress(b"ATOM  " * 1000)[:30], "is gzipped, but damaged or cut off"),
+        (gzip.compress(b"ATOM  " * 1000)[:30], "the gzip file is damaged or cut short"),
         (b"HEADER    HYDROLASE\nREMARK   2\nEND\n", "has no atoms"),
         (b"data_x\n_cell.length_a 10\n", "has no atoms: no data block of 1 (x) has the table _atom_site"),
         (b"data_x\nloop_\n_atom_site.id\n_atom_site.Cartn_x\n1 2 3\n", "cannot be read as mmCIF"),
@@ -198,6 +198,6 @@ def test_what_is_no_structure_is_called_by_its_name(tmp_path: Path, data: bytes,
 
 
 def test_a_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(content_module, "MAX_UNPACKED", 2**20)
+    monkeypatch.setattr(unpacking, "MAX_UNPACKED", 2**20)
     with pytest.raises(ProtquantError, match=r"unpacks to more than .* GiB, and is not read"):
         load_structure(saved(tmp_path / "x.pdb.gz", gzip.compress(b" " * 2**22)))
