@@ -59,6 +59,9 @@ def fold(
     plots: Plots = True,
     overwrite: Annotated[bool, typer.Option(help="Fold again what is done.")] = False,
     even_so: EvenSo = False,
+    shard: Annotated[
+        str | None, typer.Option(help="Fold only a part, such as `3/16`; `merge` puts shards together.", metavar="I/N")
+    ] = None,
     as_json: JSON = False,
 ) -> None:
     """Fold the records of a FASTA file: PDB, mmCIF, PAE, a picture each, and a table.
@@ -87,6 +90,7 @@ def fold(
         plots=plots,
         overwrite=overwrite,
         even_so=even_so,
+        shard=shard,
     )
     if as_json:
         print_json(run.to_dict())
@@ -96,6 +100,26 @@ def fold(
         print_table(run.rows, columns, str(output))
     if run.failures:
         raise typer.Exit(SOME_FAILED if run.rows else BAD_INPUT)
+
+
+@app.command()
+@speaks_to_people
+def merge(
+    output: Annotated[Path, typer.Argument(help="Output folder of `fold --shard`.")],
+    fasta: Annotated[
+        Path | None, typer.Option("-i", "--fasta", help="File that was folded, for the order of the table.")
+    ] = None,
+    as_json: JSON = False,
+) -> None:
+    """Put the shards of a large run together: one manifest, one table, as if it had been one run.
+
+    Example: `protquant merge out/ -i proteins.fasta`
+    """
+    merged = pipelines.merge_shards(output, fasta)
+    if as_json:
+        print_json(merged)
+        return
+    typer.echo("{output}: {shards} shards, {done} targets are done, {failed} failed".format(**merged))
 
 
 @app.command()

@@ -11,6 +11,7 @@ from protquant.pipelines.folding import fold, fold_batch
 from protquant.pipelines.format_table import draw_levels, format_table
 from protquant.pipelines.inspect import inspect_model
 from protquant.pipelines.memory import MemoryPlan, plan_memory
+from protquant.pipelines.merge_shards import merge_shards
 from protquant.pipelines.method_grid import load_method_grid
 from protquant.pipelines.method_report import method_figure, methods_markdown, setting_tables
 from protquant.pipelines.methods import MethodTable, compare_methods
@@ -53,6 +54,7 @@ __all__ = [
     "list_prepared",
     "list_recipes",
     "load_method_grid",
+    "merge_shards",
     "method_figure",
     "methods_markdown",
     "pick_device",

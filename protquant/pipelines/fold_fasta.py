@@ -3,13 +3,14 @@
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from protquant.checkpoints import load, scheme_of
+from protquant.checkpoints import Scheme, load, scheme_of
 from protquant.demo.memorized import refuse_unknown
 from protquant.errors import ProtquantError
 from protquant.models import ESMFold
@@ -31,6 +32,7 @@ from protquant.proteins import (
     PDBLimitError,
     Prediction,
     Record,
+    Shard,
     fingerprint,
     only_writer,
     prepare_folder,
@@ -39,7 +41,7 @@ from protquant.proteins import (
     write_pae,
     write_pdb,
 )
-from protquant.quant import load_recipe, needs_sequences
+from protquant.quant import Recipe, load_recipe, needs_sequences
 
 __all__ = ["fold_fasta"]
 
@@ -66,6 +68,7 @@ def fold_fasta(
     plots: bool = True,
     overwrite: bool = False,
     even_so: bool = False,
+    shard: str | None = None,
 ) -> FoldRun:
     """Fold every record of a FASTA file.
 
@@ -114,6 +117,9 @@ def fold_fasta(
     even_so : bool
         Whether the demo model, quantized or not, folds sequences that it has not memorized, with a warning that the
         result means nothing, and any model what reads as DNA or RNA; otherwise these records are among the failures.
+    shard : str, optional
+        Fold only a part of the records, such as the third of 16 by "3/16": every sixteenth batch, the batches sorted by
+        length. Shards write to one folder at once; `merge_shards` makes one manifest and one table of theirs.
 
     Raises
     ------
@@ -128,10 +134,12 @@ def fold_fasta(
     running = Execution(recipe, execution, backend, device)
     sequences = calibration_sequences(calibration)
     records = read_fasta(fasta, nucleotides=even_so)
+    part = None if shard is None else Shard.parse(shard)
+    label = "" if part is None else part.label
     prepare_folder(output)
-    with only_writer(output):
-        run = FoldRun.begin(output, records)
-        manifest = Manifest.load(output)
+    with only_writer(output, label):
+        run = FoldRun.begin(output, records, label)
+        manifest = Manifest.load(output, label)
 
         skeleton = folding_skeleton(model)
         room = partial(memory_budget, skeleton, device=device, dtype=float_type, max_memory=limit)
@@ -165,26 +173,19 @@ def fold_fasta(
         }
         prints = _fingerprints(run, records, integer=running.integer)
         askable = records.records if even_so else _answerable(network, records, run)
+        batches = _batches(askable, max_tokens_per_batch)
+        if part is not None:
+            batches = part.take(batches)
+            own = {record.name for batch in batches for record in batch}
+            records = replace(records, records=[record for record in records.records if record.name in own])
+            askable = [record for record in askable if record.name in own]
         pending = _pending(run, askable, manifest, prints, plots=plots, overwrite=overwrite)
         if pending:
-            report = saved.report if saved else None
-            if report is None:
-                network, report = quantize(
-                    network,
-                    recipe,
-                    sequences if calibrates else [],
-                    execution="simulate",
-                    inplace=True,
-                    progress=sys.stderr.isatty(),
-                )
-            note(str(report))
-            network = running.convert(network)
-            if running.integer:
-                note(running.summary())
+            network = _running(network, recipe, saved, sequences if calibrates else [], running)
             tell, done = Progress(f"fold {records.path.name}"), 0
             tell("proteins", "protein", 0, len(pending))
             budget = MemoryBudget.of(network, limit)
-            batches = _batches(askable, pending, max_tokens_per_batch)
+            batches = _only(pending, batches)
             with tell.during(network):
                 for outcomes in _fold_all(network, batches, num_recycles, chunk_size, budget):
                     # All of a batch or none, so that an interrupted run goes on with the same batches.
@@ -204,6 +205,22 @@ def fold_fasta(
             run.execution = running.to_dict()
             run.gpu_peak_bytes = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
         return run.finish(records, manifest)
+
+
+def _running(
+    network: ESMFold, recipe: Recipe, saved: Scheme | None, sequences: Sequence[str], running: Execution
+) -> ESMFold:
+    """The model as it is to run: quantized, unless it is saved so, and on what `running` says."""
+    report = saved.report if saved else None
+    if report is None:
+        network, report = quantize(
+            network, recipe, sequences, execution="simulate", inplace=True, progress=sys.stderr.isatty()
+        )
+    note(str(report))
+    network = running.convert(network)
+    if running.integer:
+        note(running.summary())
+    return network
 
 
 def _fingerprints(run: FoldRun, records: Fasta, *, integer: bool) -> dict[str, str]:
@@ -241,17 +258,21 @@ def _pending(
     return pending
 
 
-def _batches(records: Sequence[Record], pending: Sequence[Record], max_tokens: int) -> list[list[Record]]:
-    """Pending records that are folded together, shortest first: as they would be if all records were pending.
+def _batches(records: Sequence[Record], max_tokens: int) -> list[list[Record]]:
+    """Records that are folded together, shortest first, whether they are done or not.
 
-    What is folded together changes the last bits of what comes out, and an interruption is not to be seen in that.
+    What is folded together changes the last bits of what comes out, and neither an interruption nor shards are to be
+    seen in that.
     """
+    indices = length_batches([record.sequence for record in records], max_tokens)
+    return [[records[index] for index in batch] for batch in indices]
+
+
+def _only(pending: Sequence[Record], batches: Sequence[list[Record]]) -> list[list[Record]]:
+    """What is pending of each batch."""
     wanted = {record.name for record in pending}
-    batches = [
-        [records[index] for index in indices if records[index].name in wanted]
-        for indices in length_batches([record.sequence for record in records], max_tokens)
-    ]
-    return [batch for batch in batches if batch]
+    left = [[record for record in batch if record.name in wanted] for batch in batches]
+    return [batch for batch in left if batch]
 
 
 def _fold_all(

@@ -8,9 +8,9 @@ from typing import Any
 from protquant.pipelines.progress import note
 from protquant.proteins import Fasta, Manifest, Record, Rejected, write_table
 
-__all__ = ["FoldRun", "note_warnings"]
+__all__ = ["FoldRun", "failures_file", "note_warnings", "predictions_file"]
 
-TABLE, FAILURES = "predictions.csv", "failures.csv"
+_TABLE, _FAILURES = "predictions", "failures"
 
 
 @dataclass
@@ -32,6 +32,8 @@ class FoldRun:
         What the model ran as, and every part of it; empty where nothing was left to be folded.
     gpu_peak_bytes : int or None
         The most that tensors took of a GPU at once; None on a CPU.
+    part : str
+        Label of the shard that this run is; empty for the whole.
     """
 
     output: Path
@@ -41,6 +43,7 @@ class FoldRun:
     settings: dict[str, Any] = field(default_factory=dict)
     execution: dict[str, Any] = field(default_factory=dict)
     gpu_peak_bytes: int | None = None
+    part: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """The run as one JSON document."""
@@ -55,9 +58,9 @@ class FoldRun:
         }
 
     @classmethod
-    def begin(cls, output: Path, records: Fasta) -> "FoldRun":
+    def begin(cls, output: Path, records: Fasta, part: str = "") -> "FoldRun":
         """Begin with the records that cannot be read, which are failures, and tell of what was changed in others."""
-        run = cls(output)
+        run = cls(output, part=part)
         for rejected in records.rejected:
             run.fail(records, rejected, f"{rejected.reason}; {rejected.remedy}")
         for record in records.records:
@@ -77,8 +80,8 @@ class FoldRun:
         self.rows = [dict(entries[record.name].row) for record in records.records if record.name not in failed]
         names = {row["name"] for row in self.rows}
         if rows := self.rows + [row for row in manifest.rows() if row["name"] not in names]:
-            write_table(rows, self.output / TABLE)
-        failures = self.output / FAILURES
+            write_table(rows, predictions_file(self.output, self.part))
+        failures = failures_file(self.output, self.part)
         if self.failures:
             write_table(self.failures, failures)
             count = len(records.records) + len(records.rejected)
@@ -86,6 +89,16 @@ class FoldRun:
         else:
             failures.unlink(missing_ok=True)
         return self
+
+
+def predictions_file(output: Path, part: str = "") -> Path:
+    """The table of predictions of a folder, or of a shard of it."""
+    return output / f"{_TABLE}{f'.{part}' if part else ''}.csv"
+
+
+def failures_file(output: Path, part: str = "") -> Path:
+    """The table of failures of a folder, or of a shard of it."""
+    return output / f"{_FAILURES}{f'.{part}' if part else ''}.csv"
 
 
 def note_warnings(rows: Iterable[Mapping[str, Any]]) -> None:

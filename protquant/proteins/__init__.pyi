@@ -11,6 +11,7 @@ from protquant.proteins.pdb import PDBLimitError, write_pdb
 from protquant.proteins.prediction import MAX_PAE, Prediction
 from protquant.proteins.provenance import Provenance
 from protquant.proteins.sequence import AMINO_ACIDS, SUBSTITUTIONS, SequenceError, clean_sequence, refuse_nucleotides
+from protquant.proteins.shard import Shard
 from protquant.proteins.table import write_table
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "Record",
     "Rejected",
     "SequenceError",
+    "Shard",
     "atomic_write",
     "atoms_from_atom37",
     "chain_ids",

@@ -91,11 +91,14 @@ class Manifest:
         The output folder.
     entries : mapping of str to ManifestEntry, optional
         What is known, by name. Use `Manifest.load` to read it from the folder.
+    part : str
+        Label of a shard, which has a manifest of its own; empty for the manifest of the whole.
     """
 
-    def __init__(self, folder: Path, entries: Mapping[str, ManifestEntry] | None = None) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, entries: Mapping[str, ManifestEntry] | None = None, part: str = "") -> None:
+        self.folder, self.part = folder, part
         self._entries = dict(entries or {})
+        self._of_whole: dict[str, ManifestEntry] = {}
         # The file does not end where an entry ends (it is new, or a write was cut): the next write replaces it.
         self._rewrite = True
         self._held: list[ManifestEntry] | None = None
@@ -103,23 +106,38 @@ class Manifest:
     @property
     def path(self) -> Path:
         """The manifest's file."""
-        return self.folder / MANIFEST_NAME
+        return self.folder / (f"manifest.{self.part}.jsonl" if self.part else MANIFEST_NAME)
 
     @property
     def entries(self) -> dict[str, ManifestEntry]:
-        """The valid entry of each target by name, in the order in which the targets were first recorded."""
+        """The valid entry of each target by name, in the order in which the targets were first recorded.
+
+        A shard also knows what the manifest of the whole says.
+        """
+        return self._of_whole | self._entries
+
+    @property
+    def own_entries(self) -> dict[str, ManifestEntry]:
+        """As `entries`, without those that only the manifest of the whole has."""
         return dict(self._entries)
 
     @classmethod
-    def load(cls, folder: str | os.PathLike[str]) -> "Manifest":
+    def load(cls, folder: str | os.PathLike[str], part: str = "") -> "Manifest":
         """Read the manifest of a folder; a folder without one (or that does not exist yet) has nothing done.
+
+        Parameters
+        ----------
+        part : str
+            Label of a shard.
 
         Raises
         ------
         ProtquantError
             If the manifest cannot be read, is damaged, or was written by a later version.
         """
-        manifest = cls(Path(folder))
+        manifest = cls(Path(folder), part=part)
+        if part:
+            manifest._of_whole = cls.load(folder).entries
         try:
             data = manifest.path.read_bytes()
         except FileNotFoundError:
@@ -131,16 +149,16 @@ class Manifest:
             ) from error
         *lines, tail = data.split(b"\n")
         for number, line in enumerate(lines or [tail], start=1):
-            manifest._take(line, number)
+            manifest._read_line(line, number)
         if lines and tail:  # an entry whose writing was interrupted, if it is not just the line end that is missing
             with contextlib.suppress(ProtquantError):
-                manifest._take(tail, len(lines) + 1)
+                manifest._read_line(tail, len(lines) + 1)
         manifest._rewrite = bool(tail)
         return manifest
 
     def is_done(self, name: str, fingerprint: str) -> bool:
         """Whether a target was done with these settings and its files are still what was written."""
-        entry = self._entries.get(name)
+        entry = self._entries.get(name) or self._of_whole.get(name)
         return (
             entry is not None
             and entry.status == "done"
@@ -187,6 +205,16 @@ class Manifest:
             If the manifest cannot be written.
         """
         return self._note(ManifestEntry(name, header, fingerprint, "failed", {}, error, json_value(row or {})))
+
+    def take(self, entry: ManifestEntry) -> ManifestEntry:
+        """Note what another manifest of the folder says of a target.
+
+        Raises
+        ------
+        OutputError
+            If the manifest cannot be written.
+        """
+        return self._note(entry)
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
@@ -242,7 +270,7 @@ class Manifest:
             ) from error
         self._rewrite = False
 
-    def _take(self, line: bytes, number: int) -> None:
+    def _read_line(self, line: bytes, number: int) -> None:
         """Read one line of the file."""
         try:
             document = json.loads(line)

@@ -10,9 +10,9 @@ from protquant.errors import ProtquantError
 
 __all__ = ["OutputError", "atomic_write", "discard_unfinished", "only_writer", "prepare_folder"]
 
-_TEMPORARY = ".protquant-*.tmp"
-_LOCK = ".protquant.lock"
+_LOCK_BEGINS, _LOCK_ENDS = ".protquant-", ".lock"
 _unfinished: set[Path] = set()
+_part = ""  # what this process writes: temporary files of others are not its own to remove
 
 
 class OutputError(ProtquantError):
@@ -59,22 +59,46 @@ def prepare_folder(path: str | os.PathLike[str]) -> Path:
 
 
 @contextlib.contextmanager
-def only_writer(folder: Path) -> Iterator[None]:
+def only_writer(folder: Path, part: str = "") -> Iterator[None]:
     """Keep other processes from writing to a folder, and remove what one that was killed has left unfinished there.
 
     Parameters
     ----------
     folder : Path
         One that is there.
+    part : str
+        Label of a shard: processes of other shards may write as well, and one of the whole may not.
 
     Raises
     ------
     ProtquantError
         If another process writes to it.
     """
+    global _part  # noqa: PLW0603 (of this process)
+    with contextlib.ExitStack() as held:
+        held.enter_context(_locked(folder, part))
+        locks = folder.glob(f"{_LOCK_BEGINS}*{_LOCK_ENDS}")
+        others = [path.name.removeprefix(_LOCK_BEGINS).removesuffix(_LOCK_ENDS) for path in locks]
+        for other in others:
+            # Shards go together; the whole goes with none of them. A lock that nobody holds was left by the killed.
+            if other != part and not (part and other):
+                with _locked(folder, other):
+                    pass
+        before, _part = _part, part
+        try:
+            for left in folder.glob(f".protquant-{part}-*.tmp"):
+                _discard(left)
+            yield
+        finally:
+            _part = before
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, part: str) -> Iterator[None]:
     from filelock import FileLock, Timeout  # noqa: PLC0415 (it takes time to import, and reading needs it not)
 
-    lock = FileLock(folder / _LOCK, timeout=0)
+    path = folder / f"{_LOCK_BEGINS}{part}{_LOCK_ENDS}"
+    lock = FileLock(path, timeout=0)
     try:
         lock.acquire()
     except Timeout as error:
@@ -82,15 +106,13 @@ def only_writer(folder: Path) -> Iterator[None]:
             f"{folder}: another protquant is writing to this folder. Wait until it is done, or name another folder."
         ) from error
     except OSError as error:
-        raise OutputError(f"{folder / _LOCK}: the folder cannot be locked ({_reason(error)}).") from error
+        raise OutputError(f"{path}: the folder cannot be locked ({_reason(error)}).") from error
     try:
-        for left in folder.glob(_TEMPORARY):
-            _discard(left)
         yield
     finally:
         # While it is still held: whoever has opened it meanwhile has been refused.
         with contextlib.suppress(OSError):
-            (folder / _LOCK).unlink()
+            path.unlink()
         lock.release()
 
 
@@ -150,7 +172,7 @@ def atomic_write(path: str | os.PathLike[str], data: str | bytes) -> Path:
 
 
 def _temporary(folder: Path) -> Path:
-    return folder / f".protquant-{secrets.token_hex(8)}.tmp"
+    return folder / f".protquant-{_part}-{secrets.token_hex(8)}.tmp"
 
 
 def _discard(temporary: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from protquant.errors import ProtquantError
-from protquant.pipelines import FoldRun, fold_batch, fold_fasta, folding
+from protquant.pipelines import FoldRun, fold_batch, fold_fasta, folding, merge_shards
 from protquant.proteins import Manifest, OutputError, only_writer
 
 TEXT = ">a\nMKTAYIAK\n>b\nGAVLIDEGAV\n>c\nRNDCQEGHILKM\n"
@@ -192,3 +192,46 @@ def test_a_second_process_is_told_that_the_folder_is_taken(fold_again, tmp_path:
     (tmp_path / "out").mkdir()
     with only_writer(tmp_path / "out"), pytest.raises(ProtquantError, match="another protquant is writing"):
         fold_again()
+
+
+def test_shards_give_what_one_run_gives(esmfold_checkpoint: Path, tmp_path: Path):
+    fasta = tmp_path / "in.fasta"
+    fasta.write_text(
+        "".join(f">p{k}\n{'MKTAYIAKQRQISFVKSHFSRQ'[: 8 + k]}\n" for k in (4, 0, 5, 2, 1, 3)) + ">bad\nM-K\n"
+    )
+    settings = {"plots": False, "max_tokens_per_batch": 24}
+    fold_fasta(fasta, tmp_path / "one", str(esmfold_checkpoint), **settings)
+    for shard in ("2/3", "1/3"):
+        run = fold_fasta(fasta, tmp_path / "many", str(esmfold_checkpoint), shard=shard, **settings)
+        assert [row["name"] for row in run.rows] == {"2/3": ["p2", "p3"], "1/3": ["p0", "p5", "p1"]}[shard]
+    with pytest.raises(ProtquantError, match=r"of 3 shards these have not begun: 3; run them by .* --shard 3/3"):
+        merge_shards(tmp_path / "many", fasta)
+    fold_fasta(fasta, tmp_path / "many", str(esmfold_checkpoint), shard="3/3", **settings)
+    assert merge_shards(tmp_path / "many", fasta) == {
+        "output": str(tmp_path / "many"),
+        "shards": 3,
+        "done": 6,
+        "failed": 1,
+    }
+    names = {path.name for path in (tmp_path / "one").iterdir()}
+    assert {path.name for path in (tmp_path / "many").iterdir()} == names
+    for name in names - {"manifest.jsonl"}:
+        assert (tmp_path / "many" / name).read_bytes() == (tmp_path / "one" / name).read_bytes(), name
+    again = fold_fasta(fasta, tmp_path / "many", str(esmfold_checkpoint), **settings)
+    assert len(again.skipped) == 6
+
+
+def test_shards_may_write_at_once_and_the_whole_may_not(tmp_path: Path):
+    with only_writer(tmp_path, "1-of-2"), only_writer(tmp_path, "2-of-2"):
+        for part in ("", "1-of-2"):
+            with pytest.raises(ProtquantError, match="another protquant is writing"), only_writer(tmp_path, part):
+                pass
+    with only_writer(tmp_path), pytest.raises(ProtquantError, match="another"), only_writer(tmp_path, "1-of-2"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("shard", ["0/4", "5/4", "1", "a/b", "1/0", ""])
+def test_a_shard_that_there_is_not_is_refused(fold_again, shard: str):
+    with pytest.raises(ProtquantError, match=f"--shard {shard}: give a part and the number of parts"):
+        fold_again(shard=shard)
