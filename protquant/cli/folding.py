@@ -62,6 +62,9 @@ def fold(
     shard: Annotated[
         str | None, typer.Option(help="Fold only a part, such as `3/16`; `merge` puts shards together.", metavar="I/N")
     ] = None,
+    skip_output: Annotated[
+        str, typer.Option(help="Files not to write: `cif`, `pdb`, `pae`, `plots`, with commas between.")
+    ] = "",
     as_json: JSON = False,
 ) -> None:
     """Fold the records of a FASTA file: PDB, mmCIF, PAE, a picture each, and a table.
@@ -91,6 +94,7 @@ def fold(
         overwrite=overwrite,
         even_so=even_so,
         shard=shard,
+        skip_output=[name.strip() for name in skip_output.split(",") if name.strip()],
     )
     if as_json:
         print_json(run.to_dict())

@@ -18,10 +18,10 @@ from protquant.pipelines.batches import length_batches, model_length
 from protquant.pipelines.calibration import calibration_sequences, quantize
 from protquant.pipelines.devices import parse_dtype, pick_device
 from protquant.pipelines.execution import Execution, is_float
+from protquant.pipelines.fold_outputs import has_outputs, wanted_outputs, write_outputs
 from protquant.pipelines.fold_run import FoldRun, note_warnings
 from protquant.pipelines.folding import check_folding_model, check_folding_options, fold_within_memory
 from protquant.pipelines.memory import MemoryBudget, folding_skeleton, memory_budget, parse_bytes
-from protquant.pipelines.plots import plot_prediction
 from protquant.pipelines.prepared import prepare
 from protquant.pipelines.progress import Progress, note
 from protquant.pipelines.quantize_model import choose_recipe
@@ -29,7 +29,6 @@ from protquant.proteins import (
     Fasta,
     Manifest,
     OutputError,
-    PDBLimitError,
     Prediction,
     Record,
     Shard,
@@ -37,9 +36,6 @@ from protquant.proteins import (
     only_writer,
     prepare_folder,
     read_fasta,
-    write_mmcif,
-    write_pae,
-    write_pdb,
 )
 from protquant.quant import Recipe, load_recipe, needs_sequences
 
@@ -69,6 +65,7 @@ def fold_fasta(
     overwrite: bool = False,
     even_so: bool = False,
     shard: str | None = None,
+    skip_output: Sequence[str] = (),
 ) -> FoldRun:
     """Fold every record of a FASTA file.
 
@@ -120,6 +117,8 @@ def fold_fasta(
     shard : str, optional
         Fold only a part of the records, such as the third of 16 by "3/16": every sixteenth batch, the batches sorted by
         length. Shards write to one folder at once; `merge_shards` makes one manifest and one table of theirs.
+    skip_output : sequence of str
+        Files that are not written: any of "cif", "pdb", "pae", "plots". The row of the table is always there.
 
     Raises
     ------
@@ -134,6 +133,7 @@ def fold_fasta(
     running = Execution(recipe, execution, backend, device)
     sequences = calibration_sequences(calibration)
     records = read_fasta(fasta, nucleotides=even_so)
+    wanted = wanted_outputs(skip_output, plots=plots)
     part = None if shard is None else Shard.parse(shard)
     label = "" if part is None else part.label
     prepare_folder(output)
@@ -179,7 +179,7 @@ def fold_fasta(
             own = {record.name for batch in batches for record in batch}
             records = replace(records, records=[record for record in records.records if record.name in own])
             askable = [record for record in askable if record.name in own]
-        pending = _pending(run, askable, manifest, prints, plots=plots, overwrite=overwrite)
+        pending = _pending(run, askable, manifest, prints, wanted, overwrite=overwrite)
         if pending:
             network = _running(network, recipe, saved, sequences if calibrates else [], running)
             tell, done = Progress(f"fold {records.path.name}"), 0
@@ -191,7 +191,7 @@ def fold_fasta(
                     # All of a batch or none, so that an interrupted run goes on with the same batches.
                     with _saying_what_is_safe(done, len(pending)), manifest.together():
                         for record, outcome in outcomes:
-                            kept = _kept(outcome, output, plots)
+                            kept = _kept(outcome, output, wanted)
                             if isinstance(kept, str):
                                 run.fail(records, record, kept)
                                 manifest.record_failure(record.name, record.header, prints[record.name], kept)
@@ -239,16 +239,16 @@ def _pending(
     records: Sequence[Record],
     manifest: Manifest,
     prints: Mapping[str, str],
+    wanted: Sequence[str],
     *,
-    plots: bool,
     overwrite: bool,
 ) -> list[Record]:
     """The records that are to be folded; the others are done already."""
     known = {} if overwrite else manifest.entries
     pending = []
     for record in records:
-        drawn = not plots or (record.name in known and f"{record.name}.png" in known[record.name].files)
-        if record.name in known and drawn and manifest.is_done(record.name, prints[record.name]):
+        complete = record.name in known and has_outputs(record, known[record.name].files, wanted)
+        if complete and manifest.is_done(record.name, prints[record.name]):
             run.skipped.append(record.name)
         else:
             pending.append(record)
@@ -315,29 +315,16 @@ def _saying_what_is_safe(done: int, total: int) -> Iterator[None]:
         ) from error
 
 
-def _kept(outcome: Prediction | str, output: Path, plots: bool) -> tuple[Prediction, list[Path]] | str:
+def _kept(outcome: Prediction | str, output: Path, wanted: Sequence[str]) -> tuple[Prediction, list[Path]] | str:
     """A prediction and the files that were written of it, or why there is none."""
     if isinstance(outcome, str):
         return outcome
     try:
-        return outcome, _write(outcome, output, plots)
+        return outcome, write_outputs(outcome, output, wanted)
     except OutputError:
         raise
     except ProtquantError as error:
         return str(error)
-
-
-def _write(prediction: Prediction, output: Path, plots: bool) -> list[Path]:
-    stem = output / prediction.name
-    files = [write_mmcif(prediction, stem.with_name(f"{stem.name}.cif"))]
-    try:
-        files.append(write_pdb(prediction.atoms, stem.with_name(f"{stem.name}.pdb"), prediction.remarks()))
-    except PDBLimitError as error:
-        note(f"{prediction.name}: only the .cif is written: {error}")
-    files.append(write_pae(prediction, stem.with_name(f"{stem.name}_pae.json")))
-    if plots:
-        files.append(plot_prediction(prediction, stem.with_name(f"{stem.name}.png")))
-    return files
 
 
 def _row(

@@ -20,7 +20,7 @@ from typing import Any, Literal, get_args
 
 from protquant.errors import ProtquantError
 from protquant.proteins.fingerprints import json_value
-from protquant.proteins.outputs import OutputError, atomic_write, prepare_folder
+from protquant.proteins.outputs import atomic_write, prepare_folder, unwritable
 
 __all__ = ["MANIFEST_NAME", "Manifest", "ManifestEntry", "OutputFile"]
 
@@ -211,7 +211,7 @@ class Manifest:
 
         Raises
         ------
-        OutputError
+        ProtquantError
             If the manifest cannot be written.
         """
         return self._note(entry)
@@ -222,7 +222,7 @@ class Manifest:
 
         Raises
         ------
-        OutputError
+        ProtquantError
             If the manifest cannot be written.
         """
         self._held = held = []
@@ -264,9 +264,10 @@ class Manifest:
                 stream.flush()
                 os.fsync(stream.fileno())
         except OSError as error:
-            raise OutputError(
+            raise unwritable(
                 f"{self.path}: the manifest cannot be written ({error.strerror}). "
-                "Check that the folder can be written and the disk has room; run again to go on from here."
+                "Check that the folder can be written and the disk has room; run again to go on from here.",
+                error,
             ) from error
         self._rewrite = False
 

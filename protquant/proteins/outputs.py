@@ -1,6 +1,7 @@
 """Files that appear whole or not at all: write beside the target, flush to disk, then rename over it."""
 
 import contextlib
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ from pathlib import Path
 
 from protquant.errors import ProtquantError
 
-__all__ = ["OutputError", "atomic_write", "discard_unfinished", "only_writer", "prepare_folder"]
+__all__ = ["OutputError", "atomic_write", "discard_unfinished", "only_writer", "prepare_folder", "unwritable"]
 
 _LOCK_BEGINS, _LOCK_ENDS = ".protquant-", ".lock"
 _unfinished: set[Path] = set()
@@ -16,7 +17,16 @@ _part = ""  # what this process writes: temporary files of others are not its ow
 
 
 class OutputError(ProtquantError):
-    """Something cannot be written: the disk is full, say, so that all that follows could not be written either."""
+    """The disk is full or cannot be written any more, so that all that follows could not be written either."""
+
+
+# Of a file that cannot be written: those that are of its disk, and not of itself.
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+
+
+def unwritable(message: str, error: OSError) -> ProtquantError:
+    """The error for something that cannot be written: an `OutputError` where it is the disk's."""
+    return OutputError(message) if error.errno in _OF_THE_DISK else ProtquantError(message)
 
 
 def prepare_folder(path: str | os.PathLike[str]) -> Path:
@@ -106,7 +116,7 @@ def _locked(folder: Path, part: str) -> Iterator[None]:
             f"{folder}: another protquant is writing to this folder. Wait until it is done, or name another folder."
         ) from error
     except OSError as error:
-        raise OutputError(f"{path}: the folder cannot be locked ({_reason(error)}).") from error
+        raise unwritable(f"{path}: the folder cannot be locked ({_reason(error)}).", error) from error
     try:
         yield
     finally:
@@ -143,8 +153,9 @@ def atomic_write(path: str | os.PathLike[str], data: str | bytes) -> Path:
 
     Raises
     ------
-    OutputError
-        If the file cannot be written, for instance because its folder does not exist or the disk is full.
+    ProtquantError
+        If the file cannot be written, for instance because its folder does not exist; an `OutputError` if the disk is
+        full.
     """
     target = Path(path)
     temporary = _temporary(target.parent)
@@ -158,9 +169,10 @@ def atomic_write(path: str | os.PathLike[str], data: str | bytes) -> Path:
         temporary.replace(target)
     except OSError as error:
         _discard(temporary)
-        raise OutputError(
+        raise unwritable(
             f"{target}: the file cannot be written ({_reason(error)}). "
-            "Check that its folder exists and can be written, that no folder has this name and that the disk has room."
+            "Check that its folder exists and can be written, that no folder has this name and that the disk has room.",
+            error,
         ) from error
     except BaseException:  # an interruption (Ctrl-C) must not leave the temporary file either
         _discard(temporary)

@@ -253,7 +253,7 @@ def test_a_structure_too_wide_for_the_pdb_format_is_written_as_mmcif(fold_text, 
     assert fold_text(">a\nMKTAY\n").failures == []
     assert (tmp_path / "out" / "a.cif").exists()
     assert not (tmp_path / "out" / "a.pdb").exists()
-    assert "a: only the .cif is written" in capsys.readouterr().err
+    assert "a: no .pdb is written" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

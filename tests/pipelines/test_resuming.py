@@ -13,7 +13,7 @@ from protquant.proteins import Manifest, OutputError, only_writer
 TEXT = ">a\nMKTAYIAK\n>b\nGAVLIDEGAV\n>c\nRNDCQEGHILKM\n"
 Fold = Callable[..., FoldRun]
 # The package exports a function of the module's name.
-MODULE = importlib.import_module("protquant.pipelines.fold_fasta")
+MODULE = importlib.import_module("protquant.pipelines.fold_outputs")
 
 
 @pytest.fixture
@@ -235,3 +235,15 @@ def test_shards_may_write_at_once_and_the_whole_may_not(tmp_path: Path):
 def test_a_shard_that_there_is_not_is_refused(fold_again, shard: str):
     with pytest.raises(ProtquantError, match=f"--shard {shard}: give a part and the number of parts"):
         fold_again(shard=shard)
+
+
+def test_files_that_are_skipped_are_not_written_and_come_when_they_are_wanted(fold_again, folded, tmp_path: Path):
+    fold_again(skip_output=["pdb", "pae"])
+    assert {path.name for path in (tmp_path / "out").glob("[abc].*")} == {"a.cif", "b.cif", "c.cif"}
+    fold_again(skip_output=["pae", "pdb", "cif"])
+    assert folded == []
+    fold_again(skip_output=["pae"])
+    assert sorted(folded) == ["a", "b", "c"]
+    assert {path.suffix for path in (tmp_path / "out").glob("[abc].*")} == {".cif", ".pdb"}
+    with pytest.raises(ProtquantError, match=r"--skip-output pea: not known; did you mean pae\?"):
+        fold_again(skip_output=["pea"])
