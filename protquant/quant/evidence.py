@@ -1,6 +1,8 @@
 """What steps know of the input of linear layers: its second moments, and a sample of its vectors."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -9,6 +11,8 @@ from torch import Tensor
 __all__ = ["Evidence", "Gatherer"]
 
 _SEED = 20_231
+_CHANNELS_A_VECTOR = 4
+"""Vectors are kept themselves while there are so many channels for each: they take less memory than their moments."""
 
 
 @dataclass(frozen=True)
@@ -21,10 +25,12 @@ class Evidence:
         Number of vectors.
     mean, absolute_mean, minimum, maximum : Tensor, shape=(c,)
         Per channel, of x and of |x|.
-    gram : Tensor, shape=(c, c)
-        Mean of x x^T: the squared error of an output row that is off by d is d^T gram d.
     rows : Tensor, shape=(n, c)
         Vectors drawn uniformly from all, in random order.
+    moments : Tensor, shape=(c, c), or None
+        Mean of x x^T; None where `vectors` are kept instead.
+    vectors : tuple of Tensor, each of shape=(n, c)
+        All vectors, where they are few beside their channels; otherwise empty.
     """
 
     count: int
@@ -32,8 +38,21 @@ class Evidence:
     absolute_mean: Float[Tensor, " c"]
     minimum: Float[Tensor, " c"]
     maximum: Float[Tensor, " c"]
-    gram: Float[Tensor, "c c"]
     rows: Float[Tensor, "n c"]
+    moments: Float[Tensor, "c c"] | None
+    vectors: tuple[Float[Tensor, "n c"], ...] = ()
+
+    @cached_property
+    def gram(self) -> Float[Tensor, "c c"]:
+        """Mean of x x^T: the squared error of an output row that is off by d is d^T gram d."""
+        return _sum_of_squares(self.vectors) / self.count if self.moments is None else self.moments
+
+    @property
+    def square_mean(self) -> Float[Tensor, " c"]:
+        """Mean square of each channel."""
+        if self.moments is not None:
+            return self.moments.diagonal()
+        return torch.stack([(each**2).sum(0) for each in self.vectors]).sum(0) / self.count
 
     @property
     def absolute_maximum(self) -> Float[Tensor, " c"]:
@@ -57,7 +76,9 @@ class Gatherer:
     def __init__(self, num_rows: int = 1024) -> None:
         self.num_rows = num_rows
         self._count = 0
-        self._sum = self._absolute_sum = self._gram = torch.zeros(())
+        self._sum = self._absolute_sum = torch.zeros(())
+        self._gram: Tensor | None = None
+        self._vectors: list[Tensor] = []
         self._minimum, self._maximum = torch.tensor(torch.inf), torch.tensor(-torch.inf)
         self._rows = torch.empty(0)
         self._keys = torch.empty(0)
@@ -74,8 +95,11 @@ class Gatherer:
         self._absolute_sum = self._absolute_sum + rows.abs().sum(0).double()
         self._minimum = torch.minimum(self._minimum.to(rows), rows.amin(0))
         self._maximum = torch.maximum(self._maximum.to(rows), rows.amax(0))
-        # In place: second moments of a wide layer take 100 MiB.
-        self._gram = rows.T @ rows if self._gram.ndim == 0 else self._gram.to(rows).addmm_(rows.T, rows)
+        if self._gram is None and self._count * _CHANNELS_A_VECTOR <= rows.shape[1]:
+            self._vectors.append(rows.clone())
+        else:
+            self._gram = _sum_of_squares([*self._vectors, rows], self._gram)
+            self._vectors = []
         # Every vector draws a number, and the smallest stay: a uniform sample whatever the lengths of the calls.
         keys = torch.rand(len(rows), generator=self._generator)
         drawn = keys.topk(min(self.num_rows, len(rows)), largest=False)
@@ -93,10 +117,20 @@ class Gatherer:
         order = self._keys.argsort()  # the first of them are a uniform sample too
         return Evidence(
             count=self._count,
-            mean=(self._sum / self._count).to(self._gram),
-            absolute_mean=(self._absolute_sum / self._count).to(self._gram),
+            mean=(self._sum / self._count).to(self._minimum),
+            absolute_mean=(self._absolute_sum / self._count).to(self._minimum),
             minimum=self._minimum,
             maximum=self._maximum,
-            gram=self._gram / self._count,
-            rows=self._rows[order].to(self._gram),
+            rows=self._rows[order].to(self._minimum),
+            moments=None if self._gram is None else self._gram / self._count,
+            vectors=tuple(self._vectors),
         )
+
+
+def _sum_of_squares(vectors: Iterable[Float[Tensor, "n c"]], total: Tensor | None = None) -> Float[Tensor, "c c"]:
+    """The sum of x x^T, one tensor after the other, added to `total`."""
+    for each in vectors:
+        # In place: second moments of a wide layer take 400 MiB.
+        total = each.T @ each if total is None else total.to(each).addmm_(each.T, each)
+    assert total is not None
+    return total

@@ -147,8 +147,9 @@ class FlattenQuant(LinkTransform):
             absolute_mean=evidence.absolute_mean / scale,
             minimum=evidence.minimum / scale,
             maximum=evidence.maximum / scale,
-            gram=evidence.gram / scale / scale[:, None],
             rows=evidence.rows / scale.to(evidence.rows),
+            moments=evidence.gram / scale / scale[:, None],
+            vectors=(),
         )
 
     def _flatten_activations(

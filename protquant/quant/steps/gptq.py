@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -12,6 +11,7 @@ from protquant.errors import ProtquantError
 from protquant.quant.evidence import Evidence
 from protquant.quant.formats import Codes, StaticQuantizer
 from protquant.quant.steps.base import Rounding, register_step
+from protquant.quant.steps.inverse_factor import inverse_factor
 
 __all__ = ["GPTQ"]
 
@@ -52,17 +52,16 @@ class GPTQ(Rounding):
     def round(self, weight: Float[Tensor, "o c"], quantizer: StaticQuantizer, evidence: Evidence) -> Codes:
         # Errors that are passed on are lost in half precision.
         weight = weight if weight.dtype == torch.float64 else weight.float()
-        hessian = evidence.gram.to(weight.device)
         columns = weight.shape[1]
         order = torch.arange(columns, device=weight.device)
         if self.act_order:
-            order = hessian.diagonal().argsort(descending=True, stable=True)
-        lower = self._lower_factor(hessian, order.flip(0)).to(weight.dtype)
+            order = evidence.square_mean.to(weight.device).argsort(descending=True, stable=True)
+        factor = inverse_factor(evidence, order, self.damping, weight.dtype)
         left = weight[:, order].T.contiguous()  # a column is a row here: they are what is read and written
         rounded: list[Codes] = []
         for start in range(0, columns, self.block):
             end = min(start + self.block, columns)
-            upper = self._rows_of_upper(lower, start, end)
+            upper = factor.rows(start, end)
             block = left[start:end]
             errors = torch.empty_like(block)
             for i in range(end - start):
@@ -76,31 +75,6 @@ class GPTQ(Rounding):
                 block[i + 1 :] -= torch.outer(row[1:], errors[i])
             left[end:] -= upper[:, end - start :].T @ errors
         return _in_order(rounded, order)
-
-    # The paper's U with U^T U = H^-1 is had from one factorization: with the order of rows and columns reversed (J) a
-    # lower factor becomes an upper, so J H J = L L^T makes H^-1 = U^T U with U = J L^-1 J. Its rows are made as they
-    # are needed: a layer that reads 5120 channels takes 100 MiB for each further matrix.
-
-    def _lower_factor(self, hessian: Float[Tensor, "c c"], order: Int[Tensor, " c"]) -> Float[Tensor, "c c"]:
-        """The lower triangular L with L L^T = H, of a damped H with rows and columns in `order`."""
-        # In double precision: few channels of a protein language model carry most of the trace, and the rest of the
-        # spectrum is what the errors are shared by.
-        damped = hessian[order[:, None], order].double()
-        diagonal = damped.diagonal()
-        mean = diagonal.mean()
-        dead = diagonal <= 0
-        # Where nothing but zeros was seen all columns count alike.
-        diagonal += dead * mean + self.damping * (mean if mean > 0 else torch.ones_like(mean))
-        return torch.linalg.cholesky(damped.mT, out=damped.mT)  # in place, and by columns, as LAPACK wants it
-
-    @staticmethod
-    def _rows_of_upper(lower: Float[Tensor, "c c"], start: int, end: int) -> Float[Tensor, "b d"]:
-        """Rows from `start` to `end` of U = J L^-1 J, without the zeros before column `start`."""
-        channels = len(lower) - start
-        rows = torch.eye(end - start, dtype=lower.dtype, device=lower.device)
-        rows = F.pad(rows, (channels - len(rows), 0))
-        inverse = torch.linalg.solve_triangular(lower[:channels, :channels], rows, upper=False, left=False)
-        return inverse.flip(0, 1)
 
 
 def _in_order(columns: Sequence[Codes], order: Int[Tensor, " c"]) -> Codes:
