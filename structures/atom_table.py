@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["AtomTable"]
+__all__ = ["AtomTable", "Reading", "strings"]
 
 Strings = NDArray[np.str_]
 
@@ -55,6 +56,22 @@ class AtomTable:
     def is_ca(self) -> NDArray[np.bool_]:
         """Rows of C-alphas: a calcium ion has the name of one, and is none."""
         return (self.atom == "CA") & ~((self.element == "CA") & self.hetero)
+
+
+class Reading(NamedTuple):
+    """What a file says.
+
+    Attributes
+    ----------
+    sequences : dict
+        Names of all residues of a chain, also of those that were not seen, by the author's name of the chain.
+    notes : list of str
+        What people should know.
+    """
+
+    table: AtomTable
+    sequences: dict[str, list[str]]
+    notes: list[str]
 
 
 def strings(values: Sequence[str]) -> Strings:

@@ -3,9 +3,11 @@
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 from protquant.errors import ProtquantError
 from protquant.structures.atom_table import AtomTable
+from protquant.structures.protein_atoms import is_amino_acid
 from protquant.structures.reference import Reference
 
 __all__ = ["take_census"]
@@ -39,15 +41,35 @@ def take_census(table: AtomTable, reference: Reference, source: str) -> list[str
     missing = [identity for identity in dict.fromkeys([*single, *sorted(places)]) if identity not in found]
     # Residues with the same name, number and insertion code are one in `found`.
     lost = max(len(missing), expected - len(found.intersection([*single, *places])))
+    notes = _left_out_beside(table, found)
     if not lost:
-        return []
+        return notes
     named = ", ".join(f"{chain or '-'} {number}{insertion}" for chain, number, insertion in missing[:_NAMED])
     which = f" ({named}{', ...' if len(missing) > _NAMED else ''})" if named else ""
     what = f"{lost} of {expected} residues with a C-alpha are left out{which}: no amino acids, or two of one number"
     if lost > expected / 2:
         raise ProtquantError(f"{source}: {what}. So few are left that nothing can be said of it.")
-    return [what]
+    return [what, *notes]
 
 
-def _identities(table: AtomTable, rows: "np.ndarray") -> Iterator[tuple[str, int, str]]:
+def _left_out_beside(table: AtomTable, found: set[tuple[str, int, str]]) -> list[str]:
+    """Amino acids that the file marks as HETATM and that are not in the result: ligands, or not."""
+    rows = np.flatnonzero(table.is_ca & table.hetero)
+    names = {
+        (str(table.chain[row]), int(table.number[row]), str(table.insertion[row])): str(table.residue[row])
+        for row in rows
+        if is_amino_acid(str(table.residue[row]))
+    }
+    left = [
+        f"{name} {chain} {number}{code}"
+        for (chain, number, code), name in names.items()
+        if (chain, number, code) not in found
+    ]
+    if not left:
+        return []
+    named = f"{', '.join(left[:_NAMED])}{', ...' if len(left) > _NAMED else ''}"
+    return [f"{len(left)} amino acids that are marked as HETATM lie beside the chains and are left out: {named}"]
+
+
+def _identities(table: AtomTable, rows: NDArray[np.int64]) -> Iterator[tuple[str, int, str]]:
     return zip(table.chain[rows].tolist(), table.number[rows].tolist(), table.insertion[rows].tolist(), strict=True)

@@ -28,8 +28,8 @@ def one_conformation(table: AtomTable) -> NDArray[np.int64]:
         table.chain.tolist(),
         table.number.tolist(),
         table.insertion.tolist(),
-        # A ligand may have the number of a residue; it is no other type of it.
-        np.where(table.hetero, table.residue, "").tolist(),
+        # A ligand may have the number of a residue; it is no other type of it, unless they are alternatives.
+        np.where(table.hetero & (table.altloc == ""), table.residue, "").tolist(),
         strict=True,
     )
     for row, identity in enumerate(identities):

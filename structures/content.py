@@ -13,7 +13,8 @@ _ARCHIVES = {b"PK\x03\x04": "a zip archive", b"BZh": "packed by bzip2", b"\xfd7z
 _ARCHIVES |= {b"(\xb5/\xfd": "packed by zstd", b"7z\xbc\xaf": "a 7z archive", b"Rar!": "a rar archive"}
 # After comments and blank lines. Words of CIF may be in upper case.
 _CIF = re.compile(r"\s*(?:#[^\n]*\n\s*)*(?:data_|loop_|global_|save_|_[a-z])", re.IGNORECASE)
-_PDB = re.compile(r"^(?:ATOM  |HETATM)", re.MULTILINE)
+_PDB = re.compile(r"^(?:ATOM[ \d]|HETATM)", re.MULTILINE | re.IGNORECASE)
+_TAR = slice(257, 262), b"ustar"
 _PDB_HEADER = re.compile(r"\s*(?:HEADER|TITLE |COMPND|REMARK|CRYST1|MODEL |EXPDTA|SEQRES)")
 # The first word, in lower case, of what people give by mistake.
 _OTHERS = (
@@ -58,6 +59,8 @@ def recognize(content: bytes, source: str) -> Content:
         If it is none of these; says what it is instead, if that can be told.
     """
     data = _unpack(content, source)
+    if data[_TAR[0]] == _TAR[1]:
+        raise ProtquantError(f"{source}: is a tar archive: unpack it.")
     if not data.strip(b"\x00 \t\r\n"):
         raise ProtquantError(f"{source}: is empty.")
     if b"dataBlocks" in data[:4096] and not data[:1].isascii():

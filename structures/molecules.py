@@ -70,3 +70,40 @@ def name_molecules(table: AtomTable) -> tuple[NDArray[np.str_], list[str]]:
 
 def _free(chain: str, taken: set[str]) -> str:
     return next(name for k in range(2, len(taken) + 3) if (name := f"{chain}{k}") not in taken)
+
+
+def in_sequence(table: AtomTable) -> NDArray[np.int64]:
+    """Order of rows that puts modified residues of a chain, which a file may list behind it, where their numbers say.
+
+    Parameters
+    ----------
+    table : AtomTable
+        The rows of a residue together.
+    """
+    alphas = np.flatnonzero(table.is_ca)
+    order = np.arange(len(table), dtype=float)
+    for name in np.unique(table.chain[alphas]):
+        of_chain = alphas[table.chain[alphas] == name]
+        polymer = of_chain[~table.hetero[of_chain]]
+        for alpha in of_chain[table.hetero[of_chain]]:
+            number = table.number[alpha]
+            before = polymer[table.number[polymer] < number]
+            behind = polymer[table.number[polymer] > number]
+            # Only where it is listed behind a residue that it precedes.
+            if len(before) and len(behind) and alpha > behind.min():
+                rows = (
+                    (table.chain == name)
+                    & (table.number == number)
+                    & (table.insertion == table.insertion[alpha])
+                    & (table.residue == table.residue[alpha])
+                )
+                last = _rows_of_residue(table, int(before.max())).max()
+                order[rows] = last + (number - table.number[before.max()]) * 1e-6 + np.arange(rows.sum()) * 1e-10
+    return np.argsort(order, kind="stable").astype(np.int64)
+
+
+def _rows_of_residue(table: AtomTable, row: int) -> NDArray[np.int64]:
+    same = table.chain == table.chain[row]
+    for column in (table.number, table.insertion, table.residue):
+        same &= column == column[row]
+    return np.flatnonzero(same)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from protquant.errors import ProtquantError
 
-__all__ = ["keep_protein", "one_letter"]
+__all__ = ["MAX_CA_DISTANCE", "STANDARD", "is_amino_acid", "keep_protein", "one_letter"]
 
 UNKNOWN = "UNK"
 MAX_CA_DISTANCE = 4.5
@@ -21,6 +21,8 @@ _THREE_LETTER = {
     "Y": "TYR", "V": "VAL",
 }  # fmt: skip
 _ONE_LETTER = {name: letter for letter, name in _THREE_LETTER.items()}
+STANDARD = frozenset(_ONE_LETTER)
+"""Three-letter names of the 20 amino acids."""
 _BACKBONE = frozenset({"N", "CA", "C", "O", "OXT"})
 # Written out because reading the twenty from the component dictionary takes more than a second.
 _SIDE_CHAINS = {
@@ -41,7 +43,8 @@ _PROTONATION_STATES = {
 
 
 @cache
-def _is_amino_acid(res_name: str) -> bool:
+def is_amino_acid(res_name: str) -> bool:
+    """Whether a residue name is that of an amino acid: a standard one, one of its states, or one of the dictionary."""
     # The dictionary is asked last: it takes a fifth of a second to open and few files need it.
     return res_name in _ONE_LETTER or res_name in _PROTONATION_STATES or res_name in set(amino_acid_names())
 
@@ -67,7 +70,8 @@ def keep_protein(atoms: AtomArray, source: str) -> AtomArray:
 
     A residue is kept if the chemical component dictionary calls it an amino acid, or if it has N, CA and C. One
     that the file marks as hetero is kept only if it sits in a chain (its CA lies within 4.5 angstrom of the CA
-    before or after it), so that a free amino acid beside the protein counts as a ligand. A modified residue gets
+    before or after it, or its number between those of the chain), so that a free amino acid beside the protein counts
+    as a ligand. A modified residue gets
     the name of its parent and keeps the atoms that the parent has (selenium of MSE becomes SD of MET); one without
     a parent becomes UNK. Of residues with the same chain, number and insertion code the first is kept.
 
@@ -137,7 +141,7 @@ def _protein_residues(atoms: AtomArray, starts: NDArray[np.int64]) -> NDArray[np
     count = len(starts) - 1
     residue_of_atom = np.repeat(np.arange(count), np.diff(starts))
     names = atoms.res_name[starts[:-1]]
-    known = np.array([_is_amino_acid(str(name)) for name in names])
+    known = np.array([is_amino_acid(str(name)) for name in names])
 
     has_backbone = np.ones(count, dtype=bool)
     for atom_name in ("N", "CA", "C"):
@@ -156,7 +160,18 @@ def _protein_residues(atoms: AtomArray, starts: NDArray[np.int64]) -> NDArray[np
     in_chain = np.zeros(count, dtype=bool)
     in_chain[candidates[:-1][bonded]] = True
     in_chain[candidates[1:][bonded]] = True
-    return np.asarray(candidate & (~atoms.hetero[starts[:-1]] | in_chain))
+    hetero = atoms.hetero[starts[:-1]]
+    return np.asarray(candidate & (~hetero | in_chain | _within(chain, atoms.res_id[starts[:-1]], candidate & ~hetero)))
+
+
+def _within(chain: NDArray[np.str_], number: NDArray[np.int64], polymer: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which residues have a number between the first and the last of their chain's: beside a gap they have no bond."""
+    within = np.zeros(len(chain), dtype=bool)
+    for name in np.unique(chain[polymer]):
+        of_chain = chain == name
+        known = number[of_chain & polymer]
+        within |= of_chain & (number > known.min()) & (number < known.max())
+    return within
 
 
 def _rename(atoms: AtomArray, start: int, stop: int) -> None:

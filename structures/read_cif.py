@@ -1,5 +1,6 @@
 """The atoms of an mmCIF or BinaryCIF file: gemmi and biotite read the tables, here is what their columns mean."""
 
+from collections import Counter
 from collections.abc import Sequence
 from io import BytesIO
 
@@ -9,7 +10,7 @@ from biotite.structure.io.pdbx import BinaryCIFFile
 from numpy.typing import NDArray
 
 from protquant.errors import ProtquantError
-from protquant.structures.atom_table import AtomTable, strings
+from protquant.structures.atom_table import AtomTable, Reading, strings
 
 __all__ = ["read_binary_cif", "read_cif"]
 
@@ -26,17 +27,11 @@ Columns = dict[str, list[str]]
 """By name; values as strings, `?` or `.` where the file says nothing."""
 
 
-def read_cif(text: str, source: str) -> tuple[AtomTable, dict[str, list[str]]]:
+def read_cif(text: str, source: str) -> Reading:
     """Read the first model of the first data block that has atoms.
 
     Only coordinates are required, and some name of atoms and residues. What the authors call a chain, a residue and an
     atom comes before what the archive does, and that serves where they say nothing.
-
-    Returns
-    -------
-    AtomTable
-    dict
-        As of `read_pdb`, of `_entity_poly_seq`.
 
     Raises
     ------
@@ -47,25 +42,23 @@ def read_cif(text: str, source: str) -> tuple[AtomTable, dict[str, list[str]]]:
         document = gemmi.cif.read_string(text)
     except (RuntimeError, ValueError) as error:
         raise ProtquantError(f"{source}: cannot be read as mmCIF ({' '.join(str(error).split())}).") from error
-    for block in document:
-        # Tags of CIF may be in any case.
-        table = block.find_mmcif_category(_CATEGORY)
-        if len(table):
-            tags = [tag.lower() for tag in table.tags]
-            names = {
-                name: tags.index(f"{_CATEGORY}{name}".lower())
-                for name in _COLUMNS
-                if f"{_CATEGORY}{name}".lower() in tags
-            }
-            columns = {
-                name: [gemmi.cif.as_string(value) or value for value in table.column(index)]
-                for name, index in names.items()
-            }
-            return _table(columns, source), _sequences(block, columns)
-    raise _no_atoms(source, [block.name for block in document])
+    blocks = [(block, table) for block in document if len(table := block.find_mmcif_category(_CATEGORY))]
+    if not blocks:
+        raise _no_atoms(source, [block.name for block in document])
+    block, found = blocks[0]
+    # Tags of CIF may be in any case.
+    tags = [tag.lower() for tag in found.tags]
+    places = {name: tags.index(tag) for name in _COLUMNS if (tag := f"{_CATEGORY}{name}".lower()) in tags}
+    columns = {
+        name: [gemmi.cif.as_string(value) or value for value in found.column(index)] for name, index in places.items()
+    }
+    reading = _reading(columns, source, _sequences(block, columns))
+    if len(blocks) > 1:
+        reading.notes.append(f"the first of {len(blocks)} data blocks with atoms is read: {block.name}")
+    return reading
 
 
-def read_binary_cif(data: bytes, source: str) -> tuple[AtomTable, dict[str, list[str]]]:
+def read_binary_cif(data: bytes, source: str) -> Reading:
     """As `read_cif`, of a BinaryCIF file, without the sequences.
 
     Raises
@@ -84,7 +77,7 @@ def read_binary_cif(data: bytes, source: str) -> tuple[AtomTable, dict[str, list
                     for column in _COLUMNS
                     if column.lower() in found
                 }
-                return _table(columns, source), {}
+                return _reading(columns, source, {})
     except ProtquantError:
         raise
     except Exception as error:  # the decoder raises whatever a broken byte leads to
@@ -97,6 +90,15 @@ def read_binary_cif(data: bytes, source: str) -> tuple[AtomTable, dict[str, list
 def _no_atoms(source: str, blocks: Sequence[str]) -> ProtquantError:
     named = f" of {len(blocks)} ({', '.join(blocks[:5])})" if blocks else ""
     return ProtquantError(f"{source}: has no atoms: no data block{named} has the table _atom_site.")
+
+
+def _reading(columns: Columns, source: str, sequences: dict[str, list[str]]) -> Reading:
+    table = _table(columns, source)
+    models = columns.get("pdbx_PDB_model_num", [])
+    if (count := len(set(models))) < 2:
+        return Reading(table, sequences, [])
+    first = np.array([model == models[0] for model in models], dtype=bool)
+    return Reading(table[first], sequences, [f"the first of {count} models is read"])
 
 
 def _table(columns: Columns, source: str) -> AtomTable:
@@ -123,7 +125,7 @@ def _table(columns: Columns, source: str) -> AtomTable:
     names = column("auth_seq_id", "label_seq_id")
     _count_unnumbered(names, list(zip(molecule, residue, strict=True)), list(zip(atom, altloc, strict=True)))
     number, insertion = _residue_numbers(names, column("pdbx_PDB_ins_code"))
-    table = AtomTable(
+    return AtomTable(
         chain=strings(chain),
         part=_parts(molecule),
         number=number,
@@ -137,8 +139,6 @@ def _table(columns: Columns, source: str) -> AtomTable:
         b_factor=_numbers(columns.get("B_iso_or_equiv", []), source, "B_iso_or_equiv", count, 0.0),
         position=position,
     )
-    models = column("pdbx_PDB_model_num")
-    return table[np.array([model == models[0] for model in models], dtype=bool)]
 
 
 def _numbers(
@@ -175,7 +175,7 @@ def _residue_numbers(names: Sequence[str], insertions: list[str]) -> tuple[NDArr
         digits = name.rstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
         try:
             numbers[row] = int(digits or "0")
-        except ValueError:
+        except (ValueError, OverflowError):
             continue
         insertions[row] = insertions[row] or name[len(digits) :]
     return numbers, insertions
@@ -200,9 +200,8 @@ def _sequences(block: gemmi.cif.Block, columns: Columns) -> dict[str, list[str]]
         if number not in (seen := entities.setdefault(entity, {})):
             seen[number] = name
     asyms = dict(block.find("_struct_asym.", ["id", "entity_id"]))
-    chains = zip(columns.get("label_asym_id", []), columns.get("auth_asym_id", []), strict=False)
-    return {
-        auth: list(entities[asyms[asym]].values())
-        for asym, auth in dict.fromkeys(chains)
-        if asyms.get(asym) in entities
-    }
+    chains = dict.fromkeys(zip(columns.get("label_asym_id", []), columns.get("auth_asym_id", []), strict=False))
+    polymers = [(asyms[asym], auth) for asym, auth in chains if asyms.get(asym) in entities]
+    # Of a name that two polymers share nothing can be said.
+    claims = Counter(auth for _, auth in polymers)
+    return {auth: list(entities[entity].values()) for entity, auth in polymers if claims[auth] == 1}

@@ -6,61 +6,102 @@ import gemmi
 import numpy as np
 
 from protquant.errors import ProtquantError
-from protquant.structures.atom_table import AtomTable, strings
+from protquant.structures.atom_table import AtomTable, Reading, strings
+from protquant.structures.protein_atoms import STANDARD
 
 __all__ = ["read_pdb"]
 
-_ATOM = ("ATOM  ", "HETATM")
 _COORDINATE = re.compile(r"\s*[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?\s*")
 _COORDINATES = ((30, 38), (38, 46), (46, 54))
+_NAME, _ALTLOC, _FOURTH, _CHAIN = slice(12, 16), slice(16, 17), slice(20, 21), slice(21, 22)
 _RESIDUE = slice(21, 27)  # chain, number, insertion code
 _BEHIND_B = 66
-_ELEMENT = slice(76, 78)
-_NAME_AND_ALTLOC = slice(12, 17)
+_SEGMENT, _ELEMENT = slice(72, 76), slice(76, 78)
 
 
-def read_pdb(text: str, source: str) -> tuple[AtomTable, dict[str, list[str]]]:
+def read_pdb(text: str, source: str) -> Reading:
     """Read the first model.
 
-    Columns after the coordinates may be missing. A molecule ends at TER; one whose residues are numbered again from
-    the beginning, under the same name of a chain, is one of its own without TER too.
-
-    Returns
-    -------
-    AtomTable
-    dict
-        Names of all residues of a chain, also of those that were not seen (SEQRES), by name of the chain.
+    Columns after the coordinates may be missing. A molecule ends at TER and at END; one whose residues are numbered
+    again from the beginning, under the same name of a chain, is one of its own without these too. Where chains have no
+    names, segments are their names.
 
     Raises
     ------
     ProtquantError
         If a line of an atom has no coordinates; names the line.
     """
-    lines = _first_model(text)
+    lines, models = _first_model(text)
     _check_coordinates(lines, source)
+    atoms = [line for line in lines if _is_atom(line)]
+    lines = [_usual(line, _chains_of_one_letter(atoms), _has_segments(atoms)) for line in lines]
     try:
         structure = gemmi.read_pdb_string("\n".join(_with_ends(lines)), split_chain_on_ter=True)
     except (RuntimeError, ValueError) as error:  # gemmi's, which quotes the line
         raise ProtquantError(f"{source}: cannot be read as PDB ({' '.join(str(error).split())}).") from error
+    table = _table(structure[0]) if len(structure) else _table(gemmi.Model(1))
+    # Counted on the lines themselves, so that nothing that gemmi may pass over goes unseen.
+    alphas = sum(line[:4].upper() == "ATOM" and line[_NAME].strip() == "CA" for line in lines)
+    if (read := int((table.is_ca & ~table.hetero).sum())) < alphas:
+        raise ProtquantError(f"{source}: only {read} of the {alphas} C-alphas of its ATOM records could be read.")
     sequences = {entity.name: list(entity.full_sequence) for entity in structure.entities if entity.full_sequence}
-    return _table(structure[0]), sequences
+    notes = [f"the first of {models} models is read"] if models > 1 else []
+    return Reading(table, sequences, notes)
 
 
-def _first_model(text: str) -> list[str]:
+def _first_model(text: str) -> tuple[list[str], int]:
+    """The lines of the first model, and how many models there are."""
     lines = text.splitlines()
-    ends = next((i for i, line in enumerate(lines) if line.startswith("ENDMDL")), len(lines))
+    begins = [i for i, line in enumerate(lines) if line.startswith("MODEL ")]
+    ends = [i for i, line in enumerate(lines) if line.startswith("ENDMDL")]
     # A second model that no ENDMDL separates from the first begins anew all the same.
-    models = [i for i, line in enumerate(lines[:ends]) if line.startswith("MODEL ")]
-    return lines[: models[1] if len(models) > 1 else ends]
+    stop = min([*begins[1:2], *ends[:1], len(lines)])
+    return lines[:stop], max(len(begins), len(ends), 1)
+
+
+def _is_atom(line: str) -> bool:
+    # A serial number of six digits begins right behind ATOM; some programs write records in lower case.
+    return line[:4].upper() == "ATOM" or line[:6].upper() == "HETATM"
 
 
 def _check_coordinates(lines: list[str], source: str) -> None:
     for number, line in enumerate(lines, start=1):
-        if line.startswith(_ATOM) and not all(_COORDINATE.fullmatch(line[start:stop]) for start, stop in _COORDINATES):
+        if _is_atom(line) and not all(_COORDINATE.fullmatch(line[start:stop]) for start, stop in _COORDINATES):
             raise ProtquantError(
                 f"{source}, line {number}: no coordinates in columns 31 to 54: {line[30:54].rstrip()!r}."
                 " PDB has fixed columns; is the line cut off or shifted?"
             )
+
+
+def _chains_of_one_letter(atoms: list[str]) -> set[str]:
+    """Names of chains that stand alone somewhere: a letter before them is not of a chain's name, but of a residue's."""
+    return {" ", *(line[_CHAIN] for line in atoms if line[_FOURTH] == " ")}
+
+
+def _has_segments(atoms: list[str]) -> bool:
+    """Whether chains have no names, and segments tell them apart: of entries from before 1996 all have the same."""
+    return {line[_CHAIN] for line in atoms} == {" "} and len({line[_SEGMENT] for line in atoms}) > 1
+
+
+def _usual(line: str, one_letter: set[str], segments: bool) -> str:
+    """The line of an atom as gemmi reads it best; others are given back.
+
+    What may stand behind the B-factor is left out but for the element, as entries from before 1996 have their name and
+    the number of the line there; so are the fourth letters of residues' names, which would become chains.
+    """
+    if line[:6].rstrip().upper() == "END":
+        return "TER"
+    if not _is_atom(line):
+        return line
+    line = line.ljust(_ELEMENT.stop)
+    residue = line[17:21]
+    if residue[3] != " " and line[_CHAIN] in one_letter:
+        # LYSH of GROMOS is a lysine, NALA of AMBER the alanine that a chain begins with.
+        residue = f"{residue[1:] if residue[0] in 'NC' and residue[1:] in STANDARD else residue[:3]} "
+    record = "ATOM  " if line[:4].upper() == "ATOM" else "HETATM"
+    segment, element = line[_SEGMENT] if segments else "", line[_ELEMENT].strip()
+    behind = f"{segment:4}{element if element.isalpha() else '':>2}  "
+    return f"{record}{line[6:17]}{residue}{line[21:_BEHIND_B]}      {behind}"
 
 
 def _with_ends(lines: list[str]) -> list[str]:
@@ -73,28 +114,19 @@ def _with_ends(lines: list[str]) -> list[str]:
         if line.startswith("TER"):
             seen.clear()
             current, alphas = "", []
-        elif line.startswith(_ATOM):
-            if line[_RESIDUE] != current:
+        elif _is_atom(line):
+            residue = line[_RESIDUE] + line[_SEGMENT]
+            if residue != current:
                 seen.update(alphas)
-                begun, current, alphas = len(result), line[_RESIDUE], []
-            if line[_NAME_AND_ALTLOC].startswith(" CA "):
-                alpha = line[_RESIDUE], line[_NAME_AND_ALTLOC]
+                begun, current, alphas = len(result), residue, []
+            if line[_NAME] == " CA ":
+                alpha = residue, line[_ALTLOC]
                 if alpha in seen:
                     result.insert(begun, "TER")
                     seen.clear()
                 alphas.append(alpha)
-            line = _usual(line)  # noqa: PLW2901 (what follows is about the line as gemmi gets it)
         result.append(line)
     return result
-
-
-def _usual(line: str) -> str:
-    """The line without what may stand behind the B-factor but the element, and with blanks where it is cut off.
-
-    Entries from before 1996 have their name and the number of the line there, where others have segment and charge.
-    """
-    element = line[_ELEMENT].strip()
-    return f"{line[:_BEHIND_B]:{_ELEMENT.start}}{element if element.isalpha() else '':>2}  "
 
 
 def _table(model: gemmi.Model) -> AtomTable:
@@ -102,9 +134,9 @@ def _table(model: gemmi.Model) -> AtomTable:
         (chain.name, part, residue, atom) for part, chain in enumerate(model) for residue in chain for atom in residue
     ]
     return AtomTable(
-        chain=strings([chain for chain, _, _, _ in rows]),
+        chain=strings([chain or residue.segment for chain, _, residue, _ in rows]),
         part=np.array([part for _, part, _, _ in rows], dtype=np.int64),
-        number=np.array([residue.seqid.num for _, _, residue, _ in rows], dtype=np.int64),
+        number=np.array([residue.seqid.num or 0 for _, _, residue, _ in rows], dtype=np.int64),
         insertion=strings([residue.seqid.icode.strip() for _, _, residue, _ in rows]),
         residue=strings([residue.name for _, _, residue, _ in rows]),
         atom=strings([atom.name for _, _, _, atom in rows]),

@@ -12,7 +12,8 @@ from protquant.structures.atom_table import AtomTable
 from protquant.structures.census import take_census
 from protquant.structures.conformers import one_conformation
 from protquant.structures.content import recognize
-from protquant.structures.molecules import name_molecules
+from protquant.structures.molecules import in_sequence, name_molecules
+from protquant.structures.protein_atoms import is_amino_acid
 from protquant.structures.read_cif import read_binary_cif, read_cif
 from protquant.structures.read_pdb import read_pdb
 from protquant.structures.reference import Reference, reference_from_atoms
@@ -81,20 +82,30 @@ def read_structure(content: bytes, file_name: str, source: str) -> Reference:
     """
     found = recognize(content, source)
     if found.kind == "pdb":
-        table, sequences = read_pdb(found.text, source)
+        reading = read_pdb(found.text, source)
     elif found.kind == "cif":
-        table, sequences = read_cif(found.text, source)
+        reading = read_cif(found.text, source)
     else:
-        table, sequences = read_binary_cif(found.data, source)
+        reading = read_binary_cif(found.data, source)
+    table = reading.table
     there = ~(np.abs(table.position) >= _NOWHERE).any(axis=1) & np.isfinite(table.position).all(axis=1)
     table = table[there]
-    chain, notes = name_molecules(table)
+    if not len(table):
+        what = f"none of its {len(there)} atoms has a place" if len(there) else "its first model has no atoms"
+        raise ProtquantError(f"{source}: {what}.")
+    chain, named = name_molecules(table)
+    notes = [*reading.notes, *named]
     if missing := int((~there).sum()):
         notes.append(f"{missing} atoms have no place (coordinates of {_NOWHERE:g} or none) and are left out")
     table = replace(table, chain=chain)
-    reference = reference_from_atoms(_atoms(table[one_conformation(table)]), structure_name(file_name), source)
+    chosen = table[one_conformation(table)]
+    reference = reference_from_atoms(_atoms(chosen[in_sequence(chosen)]), structure_name(file_name), source)
     notes += take_census(table, reference, source)
-    of_chains = {name: sequences[name] for name in reference.chain_ids if name in sequences}
+    of_chains = {
+        name: [residue for residue in reading.sequences[name] if is_amino_acid(residue)]
+        for name in reference.chain_ids
+        if name in reading.sequences
+    }
     return replace(reference, notes=tuple(notes), full_sequences=of_chains)
 
 

@@ -37,8 +37,60 @@ def test_a_signal_ends_folding_in_one_line_whenever_it_comes(tmp_path: Path, sec
     assert not list(tmp_path.glob("out/*.tmp"))
 
 
+def test_what_is_being_written_is_removed(tmp_path: Path):
+    program = (
+        "import os, sys, time; from protquant import start; from protquant.proteins import atomic_write\n"
+        "start._end_in_one_line_by_signals()\n"
+        "os.fsync = lambda _: (print('writing', flush=True), time.sleep(30))\n"
+        "start._run(lambda: atomic_write(sys.argv[1] + '/a', 'half'))"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "writing\n"
+        assert len(list(tmp_path.iterdir())) == 1
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert len(said.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interruption_that_is_caught_ends_the_program_all_the_same():
+    program = (
+        "import time; from protquant import start\n"
+        "start._SECONDS_TO_CLEAN_UP = 0.5\nstart._end_in_one_line_by_signals()\n"
+        "def run():\n    while True:\n        try:\n            print('on', flush=True); time.sleep(60)\n"
+        "        except KeyboardInterrupt:\n            pass\n"
+        "start._run(run)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+    assert process.returncode == 130
+
+
+def test_what_is_not_to_be_interrupted_is_not():
+    program = (
+        "from protquant import start; import signal; start._end_in_one_line_by_signals();"
+        "print(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)"
+    )
+    command = f"trap '' INT; {sys.executable} -c '{program}'"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
+
+
+def test_a_program_without_standard_output_ends_quietly():
+    command = f"{sys.executable} -m protquant recipes >&-"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
+
+
 def test_a_reader_that_has_enough_is_no_error():
-    command = f"{sys.executable} -m protquant recipes | head -c 20"
+    command = f"{sys.executable} -m protquant recipes --json | head -c 20"
     done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, check=False)
     assert len(done.stdout) == 20
     assert done.stderr == ""

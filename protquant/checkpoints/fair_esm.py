@@ -29,7 +29,7 @@ STEM = "esm2_t36_3B_UR50D.pt"
 FILES = (".pt", ".pth", ".ckpt")
 """Endings of the names of files that may be a checkpoint of fair-esm, or of Lightning with a model of it."""
 
-_TABLES = ("model", "state_dict")
+_TABLES = ("model", "state_dict", "model_state_dict", "module")
 _OF_TRANSFORMERS = "embeddings.word_embeddings.weight"
 _PREFIX = re.compile(r"^(encoder\.sentence_encoder\.|encoder\.)")
 _ROTARY = re.compile(r"layers\.\d+\.self_attn\.rot_emb\.inv_freq")
@@ -80,7 +80,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], object]:
         raise ProtquantError(
             f"{path}: not a checkpoint of fair-esm: it has no table of tensors, be it called 'model' or 'state_dict'."
         )
-    named = {_PREFIX.sub("", name): tensor for name, tensor in unwrapped(state).items()}
+    named = {_PREFIX.sub("", name): tensor for name, tensor in unwrapped(state, str(path)).items()}
     refuse_other_models(named, str(path))
     if any(name.endswith(_OF_TRANSFORMERS) for name in named):
         raise ProtquantError(

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -11,8 +12,10 @@ from protquant.errors import ProtquantError
 
 __all__ = ["refuse_adapter", "refuse_other_models", "unwrapped"]
 
-# DataParallel, torch.compile, PEFT, FSDP, and the model of a Lightning module.
-_WRAPPERS = ("module.", "_orig_mod.", "base_model.model.", "_fsdp_wrapped_module.", "model.")
+# DataParallel, PEFT, and the model of a Lightning module: before all names.
+_WRAPPERS = ("module.", "base_model.model.", "model.")
+# torch.compile, FSDP, checkpointing of activations: anywhere in a name.
+_INNER_WRAPPERS = re.compile(r"(^|\.)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)(?=\.)")
 _MERGE = (
     "merge it into its model first: `AutoPeftModel.from_pretrained(FOLDER).merge_and_unload().save_pretrained(MERGED)`,"
     " with the class of the model (AutoPeftModelForTokenClassification and so on)"
@@ -30,12 +33,20 @@ _OTHERS = (
 _READ = "ESM-2 and ESMFold are read"
 
 
-def unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors by the model's own names, without what programs have put before most of them."""
-    named = dict(state)
-    while prefix := next((each for each in _WRAPPERS if _is_before_most(each, named)), None):
-        named = {name.removeprefix(prefix): tensor for name, tensor in named.items()}
-    return named
+def unwrapped(state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """The tensors by the model's own names, without what programs have put before most of them.
+
+    Raises
+    ------
+    ProtquantError
+        If two tensors come to one name.
+    """
+    names = {name: _INNER_WRAPPERS.sub("", name).lstrip(".") for name in state}
+    while prefix := next((each for each in _WRAPPERS if _is_before_most(each, names.values())), None):
+        names = {name: own.removeprefix(prefix) for name, own in names.items()}
+    if twice := [own for own, count in Counter(names.values()).items() if count > 1]:
+        raise ProtquantError(f"{source}: the tensor {twice[0]} is there twice, under two spellings; keep one.")
+    return {own: state[name] for name, own in names.items()}
 
 
 def _is_before_most(prefix: str, names: Collection[str]) -> bool:
@@ -67,7 +78,9 @@ def refuse_adapter(folder: Path) -> None:
     if not path.is_file() or (folder / "config.json").is_file():
         return
     try:
-        base = json.loads(path.read_text(encoding="utf-8")).get("base_model_name_or_path")
+        found = json.loads(path.read_text(encoding="utf-8"))
+        kind, base = found.get("peft_type") or "LoRA", found.get("base_model_name_or_path")
     except (OSError, ValueError, AttributeError):
-        base = None
-    raise ProtquantError(f"{folder}: is a LoRA adapter{f' of {base}' if base else ''}, and no model; {_MERGE}.")
+        kind, base = "LoRA", None
+    kind = "LoRA" if str(kind).upper() == "LORA" else kind
+    raise ProtquantError(f"{folder}: is a {kind} adapter{f' of {base}' if base else ''}, and no model; {_MERGE}.")

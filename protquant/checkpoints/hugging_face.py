@@ -98,7 +98,7 @@ def open_hugging_face(
         source = f"{source}@{revision}" if revision else source
     settings = read_config(folder / "config.json")
     files = sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors", ".bin"))
-    weights = unwrapped(_read_weights(folder))
+    weights = unwrapped(_read_weights(folder), source)
     refuse_other_models(weights, source)
     if any(name.startswith("classifier.") for name in weights):
         log.warning("%s: is a classifier; its encoder is read, and its head is not", source)

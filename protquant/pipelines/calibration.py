@@ -14,6 +14,7 @@ from protquant.errors import ProtquantError
 from protquant.models import ESM2, ESMFold, add_to_lineage, encode_complexes, tokenize
 from protquant.pipelines.execution import Execution
 from protquant.pipelines.objectives import objective_of
+from protquant.pipelines.progress import note_rejected
 from protquant.pipelines.statistics_cache import statistics_cache
 from protquant.proteins import read_fasta
 from protquant.quant import (
@@ -54,6 +55,7 @@ def calibration_sequences(fasta: str | Path | None = None, limit: int | None = N
     records = read_fasta(fasta)
     if not records.records:
         raise ProtquantError(f"{fasta}: none of its {len(records.rejected)} records can be used for calibration")
+    note_rejected(records)
     return [record.sequence for record in records.records[:limit]]
 
 

@@ -140,6 +140,8 @@ def fold_fasta(
     with only_writer(output, label):
         run = FoldRun.begin(output, records, label)
         manifest = Manifest.load(output, label)
+        if part is not None:
+            manifest.begin()
 
         skeleton = folding_skeleton(model)
         room = partial(memory_budget, skeleton, device=device, dtype=float_type, max_memory=limit)
@@ -301,7 +303,8 @@ def _fold_all(
         if len(outcomes) == len(batch):
             yield list(zip(batch, outcomes, strict=True))
         else:  # what is wrong with one must not take the others along
-            yield from _fold_all(model, ([record] for record in batch), num_recycles, chunk_size, budget)
+            alone = _fold_all(model, ([record] for record in batch), num_recycles, chunk_size, budget)
+            yield [pair for outcomes in alone for pair in outcomes]
 
 
 @contextmanager

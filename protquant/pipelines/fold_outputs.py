@@ -13,7 +13,8 @@ __all__ = ["OUTPUTS", "has_outputs", "wanted_outputs", "write_outputs"]
 OUTPUTS = {"cif": ".cif", "pdb": ".pdb", "pae": "_pae.json", "plots": ".png"}
 """What is written of each target, and how the names of the files end."""
 
-_PDB_RESIDUES, _PDB_CHAINS = 9_999, 62
+_PDB_RESIDUES, _PDB_CHAINS = 7_000, 62
+"""Up to so many a prediction has at most 99,999 atoms, and certainly fits the columns of PDB."""
 
 
 def wanted_outputs(skipped: Collection[str], *, plots: bool = True) -> list[str]:

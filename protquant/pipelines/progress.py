@@ -11,7 +11,9 @@ from tqdm import tqdm
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["Progress", "duration", "note"]
+    from protquant.proteins import Fasta
+
+__all__ = ["Progress", "duration", "note", "note_rejected"]
 
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -119,6 +121,12 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def note_rejected(records: "Fasta") -> None:
+    """Tell of the records of a file that are not used, where no table does."""
+    for each in records.rejected:
+        note(f"{records.path}, line {each.line}: {each.header!r} is not used: {each.reason}; {each.remedy}")
 
 
 def note(text: str) -> None:

@@ -8,7 +8,7 @@ from biotite.structure import AtomArray
 
 from protquant.errors import ProtquantError
 from protquant.pipelines.progress import note
-from protquant.proteins import write_atoms
+from protquant.proteins import check_atom_file, write_atoms
 from protquant.scores import Comparison, compare_structures, gdt_ts, tm_score
 from protquant.structures import Reference, load_structure
 
@@ -35,7 +35,8 @@ def score(
     chains, reference_chains : sequence of str
         Only these chains; by default all.
     superposed : Path, optional
-        Where to write the prediction as it is laid on the reference for the TM-score, as PDB or mmCIF by its name.
+        Where to write the prediction as it is laid on the reference for the TM-score, as PDB or mmCIF by its name: the
+        heavy atoms of its protein, of the chains that were chosen.
 
     Returns
     -------
@@ -49,13 +50,16 @@ def score(
         If a file cannot be read, a chain is not there, the sequences cannot be aligned, or `superposed` cannot be
         written.
     """
+    if superposed is not None:
+        _check_superposed(superposed, prediction, reference)
     predicted, referred = _read(prediction, chains), _read(reference, reference_chains)
     found = compare_structures(predicted, referred)
-    for name, which in ((str(prediction), found.unmatched), (str(reference), found.unmatched_in_reference)):
+    for path, which, counted, option in (
+        (prediction, found.unmatched, "", "--chain"),
+        (reference, found.unmatched_in_reference, ", and its residues count as not predicted", "--reference-chain"),
+    ):
         if which:
-            option = "--chain" if name == str(prediction) else "--reference-chain"
-            counted = "" if option == "--chain" else ", and their residues count as not predicted"
-            note(f"{name}: not matched: chain {', '.join(map(_shown, which))}{counted}; {option} chooses chains")
+            note(f"{path}: not matched: chain {', '.join(map(_shown, which))}{counted}; {option} chooses chains")
     if superposed is not None:
         _write_moved(superposed, predicted.atoms, found, referred)
     return {
@@ -89,9 +93,13 @@ def _by_full_length(found: Comparison, reference: Reference) -> dict[str, float 
     }
 
 
+def _check_superposed(path: Path, *inputs: Path) -> None:
+    if any(path.exists() and each.exists() and path.samefile(each) for each in inputs):
+        raise ProtquantError(f"{path}: is one of the two structures; give --superposed another file")
+    check_atom_file(path)
+
+
 def _write_moved(path: Path, atoms: AtomArray, found: Comparison, reference: Reference) -> None:
-    if path.exists() and path.samefile(reference.source):
-        raise ProtquantError(f"{path}: is the reference; give --superposed another file")
     moved = atoms.copy()
     moved.coord = found.superposition.apply(atoms.coord.astype(float)).astype("float32")
     write_atoms(moved, path, [f"superposed on {reference.name}: TM-score {found.scores.tm_score:.4f}"])

@@ -21,6 +21,7 @@ from protquant.pipelines.choices import MASK_EVERY, TaskName
 from protquant.pipelines.contacts import predict_contacts
 from protquant.pipelines.folding import check_folding_options, fold_within_memory
 from protquant.pipelines.masking import masked_logits
+from protquant.pipelines.progress import note_rejected
 from protquant.proteins import Prediction, Record, read_fasta
 from protquant.scores import (
     cb_distances,
@@ -70,6 +71,7 @@ def heldout_records(fasta: str | Path | None = None, limit: int | None = None) -
     records = read_fasta(fasta)
     if not records.records:
         raise ProtquantError(f"{fasta}: none of its {len(records.rejected)} records can be used as a held-out sequence")
+    note_rejected(records)
     return records.records[:limit]
 
 

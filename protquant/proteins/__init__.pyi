@@ -1,4 +1,4 @@
-from protquant.proteins.atom_files import write_atoms
+from protquant.proteins.atom_files import check_atom_file, write_atoms
 from protquant.proteins.atoms import atoms_from_atom37, chain_ids, check_atoms, residue_names
 from protquant.proteins.fasta import Fasta, Record, Rejected, read_fasta, write_fasta
 from protquant.proteins.fingerprints import fingerprint, json_value
@@ -35,6 +35,7 @@ __all__ = [
     "atomic_write",
     "atoms_from_atom37",
     "chain_ids",
+    "check_atom_file",
     "check_atoms",
     "clean_sequence",
     "fingerprint",

@@ -12,9 +12,15 @@ from protquant.proteins.atoms import check_atoms
 from protquant.proteins.outputs import atomic_write
 from protquant.proteins.pdb import write_pdb
 
-__all__ = ["write_atoms"]
+__all__ = ["check_atom_file", "write_atoms"]
 
 _PDB, _CIF = (".pdb", ".ent"), (".cif", ".mmcif")
+
+
+def check_atom_file(path: Path) -> None:
+    """Raise ProtquantError for a name that says no format."""
+    if path.suffix.lower() not in _PDB + _CIF:
+        raise ProtquantError(f"{path}: the name must end in one of {', '.join(_PDB + _CIF)}")
 
 
 def write_atoms(atoms: AtomArray, path: Path, remarks: Sequence[str] = ()) -> Path:
@@ -32,11 +38,9 @@ def write_atoms(atoms: AtomArray, path: Path, remarks: Sequence[str] = ()) -> Pa
     ProtquantError
         If the name says no format, there are no atoms, they do not fit the format, or the file cannot be written.
     """
-    suffix = path.suffix.lower()
-    if suffix in _PDB:
+    check_atom_file(path)
+    if path.suffix.lower() in _PDB:
         return write_pdb(atoms, path, remarks)
-    if suffix not in _CIF:
-        raise ProtquantError(f"{path}: the name must end in one of {', '.join(_PDB + _CIF)}")
     check_atoms(atoms, path)
     file, text = CIFFile(), io.StringIO()
     set_structure(file, atoms, data_block="structure")

@@ -206,6 +206,17 @@ class Manifest:
         """
         return self._note(ManifestEntry(name, header, fingerprint, "failed", {}, error, json_value(row or {})))
 
+    def begin(self) -> None:
+        """Write the file if it is not there: a shard with nothing to record has begun, too.
+
+        Raises
+        ------
+        ProtquantError
+            If it cannot be written.
+        """
+        if not self.path.exists():
+            self._add()
+
     def take(self, entry: ManifestEntry) -> ManifestEntry:
         """Note what another manifest of the folder says of a target.
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from protquant.errors import ProtquantError
 
-__all__ = ["OutputError", "atomic_write", "discard_unfinished", "only_writer", "prepare_folder", "unwritable"]
+__all__ = ["OutputError", "atomic_write", "only_writer", "prepare_folder", "unwritable"]
 
 _LOCK_BEGINS, _LOCK_ENDS = ".protquant-", ".lock"
-_unfinished: set[Path] = set()
+_SECONDS_FOR_A_LOOK = 2.0
 _part = ""  # what this process writes: temporary files of others are not its own to remove
 
 
@@ -85,18 +85,18 @@ def only_writer(folder: Path, part: str = "") -> Iterator[None]:
         If another process writes to it.
     """
     global _part  # noqa: PLW0603 (of this process)
-    with contextlib.ExitStack() as held:
-        held.enter_context(_locked(folder, part))
+    with _locked(folder, part):
         locks = folder.glob(f"{_LOCK_BEGINS}*{_LOCK_ENDS}")
         others = [path.name.removeprefix(_LOCK_BEGINS).removesuffix(_LOCK_ENDS) for path in locks]
         for other in others:
             # Shards go together; the whole goes with none of them. A lock that nobody holds was left by the killed.
             if other != part and not (part and other):
-                with _locked(folder, other):
+                # Others may be looking at it, too, for that moment.
+                with _locked(folder, other, _SECONDS_FOR_A_LOOK, keep=bool(part)):
                     pass
         before, _part = _part, part
         try:
-            for left in folder.glob(f".protquant-{part}-*.tmp"):
+            for left in folder.glob(f".protquant-{f'{part}-' if part else ''}*.tmp"):
                 _discard(left)
             yield
         finally:
@@ -104,11 +104,11 @@ def only_writer(folder: Path, part: str = "") -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path, part: str) -> Iterator[None]:
+def _locked(folder: Path, part: str, seconds: float = 0, *, keep: bool = False) -> Iterator[None]:
     from filelock import FileLock, Timeout  # noqa: PLC0415 (it takes time to import, and reading needs it not)
 
     path = folder / f"{_LOCK_BEGINS}{part}{_LOCK_ENDS}"
-    lock = FileLock(path, timeout=0)
+    lock = FileLock(path, timeout=seconds)
     try:
         lock.acquire()
     except Timeout as error:
@@ -120,16 +120,11 @@ def _locked(folder: Path, part: str) -> Iterator[None]:
     try:
         yield
     finally:
-        # While it is still held: whoever has opened it meanwhile has been refused.
-        with contextlib.suppress(OSError):
-            path.unlink()
+        if not keep:
+            # While it is still held. Who has opened it meanwhile sees that it is gone, and makes it anew.
+            with contextlib.suppress(OSError):
+                path.unlink()
         lock.release()
-
-
-def discard_unfinished() -> None:
-    """Remove the files that this process is about to write; for a process that ends at once."""
-    for path in tuple(_unfinished):
-        _discard(path)
 
 
 def atomic_write(path: str | os.PathLike[str], data: str | bytes) -> Path:
@@ -159,7 +154,6 @@ def atomic_write(path: str | os.PathLike[str], data: str | bytes) -> Path:
     """
     target = Path(path)
     temporary = _temporary(target.parent)
-    _unfinished.add(temporary)
     try:
         # Not the tempfile module: its files are readable by their owner only, whatever the umask says.
         with temporary.open("xb") as stream:
@@ -177,8 +171,6 @@ def atomic_write(path: str | os.PathLike[str], data: str | bytes) -> Path:
     except BaseException:  # an interruption (Ctrl-C) must not leave the temporary file either
         _discard(temporary)
         raise
-    finally:
-        _unfinished.discard(temporary)
     _flush_folder(target.parent)
     return target
 

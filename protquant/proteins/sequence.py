@@ -124,7 +124,7 @@ def refuse_nucleotides(text: str) -> None:
             which = f"chain {number}" if ":" in text else "the sequence"
             raise SequenceError(
                 f"{which} reads as {'RNA' if 'U' in chain else 'DNA'}: {len(chain)} letters, all of them of ACGTUN",
-                "translate it to protein; if it is one, --even-so (in Python even_so=True) folds it",
+                "translate it to protein; if it is one, `fold` and `contacts` take it with --even-so (even_so=True)",
             )
 
 

@@ -21,6 +21,8 @@ _HOMOLOG_GAPS = (-10, -1)
 _UNKNOWN = "X"
 _WON_BY_GAPS = 2
 """Identical pairs that gaps of both chains may win and are closed all the same: chance gives as many."""
+_FEW = 2
+"""Residues at an end of a chain that are paired whatever their letters, where both chains are there."""
 _GIVEN_UP = 3
 """Pairs at an end of a chain that may give way to others."""
 
@@ -98,8 +100,8 @@ def pair_mutations(
     """Close gaps of one chain that gaps of the other make up for, where neither chain is broken.
 
     Beside point mutations an alignment opens gaps in both chains to win a letter. But where both chains go on unbroken
-    from one pair to another, with as many residues between, nothing is missing, and these are pairs too. Beyond the
-    first and the last pair, the numbers of the residues must say so.
+    from one pair to another, with as many residues between, nothing is missing, and these are pairs too. So are two
+    residues beyond the first and the last pair, and more where a third of the letters are the same.
 
     Parameters
     ----------
@@ -174,11 +176,18 @@ def _extend(
     outward = pairs[::step]  # the end is last
     for given_up in range(min(_GIVEN_UP, len(outward) - 1) + 1):
         kept, lost = outward[: len(outward) - given_up], outward[len(outward) - given_up :]
-        beyond = list(_beyond(kept[-1], broken, numbers, step))
+        beyond = _plausible(list(_beyond(kept[-1], broken, numbers, step)), letters)
         won = sum(_alike(letters, pair) for pair in lost) - sum(_alike(letters, pair) for pair in beyond)
         if len(beyond) > given_up and won <= _WON_BY_GAPS:
             return (kept + beyond)[::step]
     return pairs
+
+
+def _plausible(beyond: list[tuple[int, int]], letters: tuple[str, str]) -> list[tuple[int, int]]:
+    """The longest beginning that may be one protein: of a tag and another tag hardly a letter is the same."""
+    alike = np.cumsum([_alike(letters, pair) for pair in beyond])
+    longest = [k for k in range(1, len(beyond) + 1) if k <= _FEW or 3 * alike[k - 1] >= k]
+    return beyond[: longest[-1]] if longest else []
 
 
 def _beyond(

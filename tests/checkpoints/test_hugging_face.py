@@ -353,3 +353,25 @@ def test_long_lists_of_tensors_are_cut_after_five(esm2_folder: Path) -> None:
     edit(esm2_folder, lambda state: state.update({f"extra{k}": torch.ones(1) for k in range(12)}))
     with pytest.raises(ProtquantError, match=r"12 tensors have no place in the model: .*extra2 and 7 more"):
         load_hugging_face(esm2_folder)
+
+
+def test_wrappers_within_names_are_taken_off_and_a_name_that_comes_twice_is_refused(esm2_folder: Path) -> None:
+    expected = load_hugging_face(esm2_folder).fingerprint
+
+    def wrap(state: dict[str, Tensor]) -> None:
+        for name in list(state):
+            wrapped = name.replace(".layer.1.", ".layer.1._fsdp_wrapped_module._checkpoint_wrapped_module.")
+            state[wrapped] = state.pop(name)
+
+    edit(esm2_folder, wrap)
+    assert load_hugging_face(esm2_folder).fingerprint == expected
+
+    def twice(state: dict[str, Tensor]) -> None:
+        one = next(iter(state))
+        whole = dict(state)
+        state.clear()
+        state.update({f"module.{name}": tensor for name, tensor in whole.items()} | {one: whole[one]})
+
+    edit(esm2_folder, twice)
+    with pytest.raises(ProtquantError, match="is there twice, under two spellings"):
+        load_hugging_face(esm2_folder)

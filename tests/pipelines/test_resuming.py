@@ -247,3 +247,11 @@ def test_files_that_are_skipped_are_not_written_and_come_when_they_are_wanted(fo
     assert {path.suffix for path in (tmp_path / "out").glob("[abc].*")} == {".cif", ".pdb"}
     with pytest.raises(ProtquantError, match=r"--skip-output pea: not known; did you mean pae\?"):
         fold_again(skip_output=["pea"])
+
+
+def test_shards_with_nothing_to_do_are_shards_too(esmfold_checkpoint: Path, tmp_path: Path):
+    fasta = tmp_path / "in.fasta"
+    fasta.write_text(">a\nMKTAYIAK\n")
+    for shard in ("1/3", "2/3", "3/3"):
+        fold_fasta(fasta, tmp_path / "out", str(esmfold_checkpoint), plots=False, shard=shard)
+    assert merge_shards(tmp_path / "out")["done"] == 1

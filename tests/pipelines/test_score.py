@@ -48,9 +48,7 @@ def test_chains_that_are_not_matched_are_told_and_may_be_chosen(
     scores = score(one_chain, complex_file)
     assert scores["tm_score"] == pytest.approx(0.5, abs=1e-6)
     assert scores["unmatched_reference_chains"] == ["B"]
-    assert (
-        "not matched: chain B, and their residues count as not predicted; --reference-chain" in capsys.readouterr().err
-    )
+    assert "not matched: chain B, and its residues count as not predicted; --reference-chain" in capsys.readouterr().err
     chosen = score(one_chain, complex_file, reference_chains=["B"])
     assert chosen["tm_score"] == pytest.approx(1, abs=1e-6)
     assert chosen["chains"] == [["A", "B"]]
@@ -85,7 +83,7 @@ def test_the_superposition_is_saved(complex_file: Path, one_chain: Path, tmp_pat
 
 
 def test_the_superposition_goes_to_a_structure_and_never_over_the_reference(one_chain: Path, tmp_path: Path):
-    with pytest.raises(ProtquantError, match="is the reference"):
+    with pytest.raises(ProtquantError, match="is one of the two structures"):
         score(one_chain, one_chain, superposed=one_chain)
     with pytest.raises(ProtquantError, match=r"x\.txt: the name must end in one of \.pdb"):
         score(one_chain, one_chain, superposed=tmp_path / "x.txt")

@@ -28,7 +28,7 @@ def test_residues_that_are_no_amino_acids_are_named(pdb_lines: list[str], tmp_pa
 def test_a_reader_that_takes_all_residues_for_one_is_found_out(pdb_lines: list[str], tmp_path: Path):
     path = tmp_path / "x.pdb"
     path.write_text("\n".join(pdb_lines))
-    table, _ = read_pdb(path.read_text(), "x.pdb")
+    table = read_pdb(path.read_text(), "x.pdb").table
     whole = load_structure(path)
     assert take_census(table, whole, "x.pdb") == []
     one = replace(whole, atoms=whole.atoms[whole.atoms.res_id == whole.residue_numbers[0]])

@@ -64,3 +64,21 @@ def test_of_two_types_of_a_residue_the_more_occupied_is_taken_wherever_it_is_lis
         structure = load_structure(write(tmp_path / "x.pdb", lines))
         assert structure.sequence[0] == "T"
         assert len(structure) == 40
+
+
+def test_an_alternative_that_is_marked_as_hetero_counts_as_one(pdb_lines: list[str], tmp_path: Path):
+    number = list(dict.fromkeys(line[22:26] for line in pdb_lines))[5]
+    lines = []
+    for line in pdb_lines:
+        if line[22:26] != number:
+            lines.append(line)
+        else:
+            lines.append(placed(line, "A", 0.3))
+    lines += [
+        "HETATM" + placed(line, "B", 0.7)[6:17] + "MSE" + placed(line, "B", 0.7)[20:]
+        for line in pdb_lines
+        if line[22:26] == number
+    ]
+    structure = load_structure(write(tmp_path / "x.pdb", lines))
+    assert len(structure) == 40
+    assert structure.sequence[5] == "M"

@@ -182,6 +182,11 @@ def test_the_content_tells_what_a_file_is_whatever_its_name(pdb_lines: list[str]
         (b">1abc\nMKTAYIAK\n", "is a FASTA file"),
         (lzma.compress(b"ATOM"), "is packed by xz"),
         (b"PK\x03\x04rest", "is a zip archive"),
+        (b"x.pdb".ljust(257, b"\0") + b"ustar\0" + b"\nATOM  ".rjust(600), "is a tar archive"),
+        (
+            b"MODEL        1\nENDMDL\nMODEL        2\nATOM      1  CA  ALA A   1       1.0     1.0     1.0\n",
+            "has no atoms",
+        ),
         (gzip.compress(b"ATOM  " * 1000)[:30], "the gzip file is damaged or cut short"),
         (b"HEADER    HYDROLASE\nREMARK   2\nEND\n", "has no atoms"),
         (b"data_x\n_cell.length_a 10\n", "has no atoms: no data block of 1 (x) has the table _atom_site"),
@@ -201,3 +206,82 @@ def test_a_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(unpacking, "MAX_UNPACKED", 2**20)
     with pytest.raises(ProtquantError, match=r"unpacks to more than .* GiB, and is not read"):
         load_structure(saved(tmp_path / "x.pdb.gz", gzip.compress(b" " * 2**22)))
+
+
+def test_records_in_lower_case_and_serials_of_six_digits_are_atoms(pdb_lines: list[str], tmp_path: Path):
+    for change in (
+        lambda line: line[:6].lower() + line[6:],
+        lambda line: f"ATOM {100000 + int(line[6:11])}{line[11:]}",
+    ):
+        assert len(load_structure(saved(tmp_path / "x.pdb", changed(pdb_lines, change)))) == 40
+
+
+def test_what_lies_behind_an_end_is_read_too(pdb_lines: list[str], tmp_path: Path):
+    other = [f"{line[:21]}B{line[22:]}" for line in pdb_lines]
+    structure = load_structure(saved(tmp_path / "x.pdb", "\n".join([*pdb_lines, "END", *other, "END", ""])))
+    assert structure.chain_ids == ("A", "B")
+    assert len(structure) == 80
+
+
+@pytest.mark.parametrize("chain", ["A", " "])
+def test_four_letters_of_a_residue_are_no_name_of_a_chain(pdb_lines: list[str], tmp_path: Path, chain: str):
+    number = pdb_lines[0][22:26]
+    lines = [line[:21] + chain + line[22:] for line in pdb_lines]
+    for name, letter in (("LYSH", "K"), ("HISE", "H"), ("NALA", "A"), ("CYS2", "C"), ("GLUH", "E")):
+        named = [line[:17] + name + line[21:] if line[22:26] == number else line for line in lines]
+        structure = load_structure(saved(tmp_path / "x.pdb", changed(named, str)))
+        assert structure.chain_ids == (chain.strip(),)
+        assert structure.sequence[0] == letter
+        assert len(structure) == 40
+
+
+def test_names_of_chains_may_have_two_letters(pdb_lines: list[str], tmp_path: Path):
+    lines = [f"{line[:20]}AB{line[22:]}" for line in pdb_lines]
+    assert load_structure(saved(tmp_path / "x.pdb", changed(lines, str))).chain_ids == ("AB",)
+
+
+def test_segments_name_chains_that_have_no_names(pdb_lines: list[str], tmp_path: Path):
+    first = [f"{line[:21]} {line[22:72]}PROA{line[76:]}" for line in pdb_lines]
+    second = [
+        f"{line[:21]} {int(line[22:26]) + 60:4d}{line[26:30]}{float(line[30:38]) + 50:8.3f}{line[38:72]}PROB{line[76:]}"
+        for line in pdb_lines
+    ]
+    structure = load_structure(saved(tmp_path / "x.pdb", changed([*first, *second], str)))
+    assert structure.chain_ids == ("PROA", "PROB")
+    assert len(structure) == 80
+
+
+def test_that_only_the_first_model_or_block_is_read_is_told(pdb_lines: list[str], cif_text: str, tmp_path: Path):
+    models = ["MODEL        1", *pdb_lines, "ENDMDL", "MODEL        2", *pdb_lines, "ENDMDL", "END"]
+    structure = load_structure(saved(tmp_path / "x.pdb1", "\n".join(models)))
+    assert structure.notes == ("the first of 2 models is read",)
+    two = cif_text + cif_text.replace("data_", "data_other", 1)
+    (note,) = load_structure(saved(tmp_path / "x.cif", two)).notes
+    assert note.startswith("the first of 2 data blocks with atoms is read: ")
+
+
+def test_modified_residues_are_put_where_their_numbers_say(pdb_lines: list[str], tmp_path: Path):
+    number = list(dict.fromkeys(line[22:26] for line in pdb_lines))[5]
+    whole = load_structure(saved(tmp_path / "y.pdb", changed(pdb_lines, str)))
+    rest = [line for line in pdb_lines if line[22:26] != number]
+    modified = [f"HETATM{line[6:17]}MSE{line[20:]}" for line in pdb_lines if line[22:26] == number]
+    for lines in ([*rest, *modified], [*rest, "TER", *modified]):
+        structure = load_structure(saved(tmp_path / "x.pdb", changed(lines, str)))
+        assert structure.sequence == whole.sequence[:5] + "M" + whole.sequence[6:]
+        assert np.array_equal(structure.ca, whole.ca)
+    beside_gaps = [line for line in rest if abs(int(line[22:26]) - int(number)) > 2]
+    assert len(load_structure(saved(tmp_path / "x.pdb", changed([*beside_gaps, *modified], str)))) == 36
+
+
+def test_an_amino_acid_beside_the_chain_is_left_out_and_told(pdb_lines: list[str], tmp_path: Path):
+    number = pdb_lines[0][22:26]
+    ligand = [
+        f"HETATM{line[6:17]}GLU A 301    {float(line[30:38]) + 30:8.3f}{line[38:]}"
+        for line in pdb_lines
+        if line[22:26] == number
+    ]
+    structure = load_structure(saved(tmp_path / "x.pdb", changed([*pdb_lines, "TER", *ligand], str)))
+    assert len(structure) == 40
+    assert structure.notes == (
+        "1 amino acids that are marked as HETATM lie beside the chains and are left out: GLU A 301",
+    )

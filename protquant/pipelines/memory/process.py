@@ -1,6 +1,7 @@
 """Memory of this process and of its machine."""
 
 import re
+from pathlib import Path
 
 import psutil
 import torch
@@ -29,13 +30,13 @@ def resident_bytes(device: torch.device) -> int:
     return int(psutil.Process().memory_info().rss)
 
 
-def resident_bytes_of_files(suffix: str) -> int:
-    """Return how much is in memory of mapped files whose names end so; 0 where the system does not tell."""
+def resident_bytes_of_files(folder: Path, suffix: str) -> int:
+    """Return how much of a folder's files whose names end so is mapped and in memory; 0 where no system tells."""
     try:
         maps = psutil.Process().memory_maps(grouped=True)
     except (psutil.Error, OSError, AttributeError):  # There is no such function on macOS.
         return 0
-    return sum(each.rss for each in maps if each.path.endswith(suffix))
+    return sum(each.rss for each in maps if each.path.endswith(suffix) and folder == Path(each.path).parent)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

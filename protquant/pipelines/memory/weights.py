@@ -3,6 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -64,9 +65,12 @@ def bytes_to_come(model: ESMFold) -> int:
     decoded = sum(4 * math.prod(each.shape) for each in codes)
     if decoded_weights.nbytes:
         return 0
+    if model.device.type == "cuda":  # There codes are counted already.
+        return min(decoded, decoded_weights.limit)
     # Codes are read when they are first decoded; but pages of theirs are there that their scales lie on, or beside.
     mapped = sum(each.packed.nbytes for each in codes)
-    return min(decoded, decoded_weights.limit) + max(0, mapped - resident_bytes_of_files(".safetensors"))
+    there = resident_bytes_of_files(Path(model.source).resolve(), ".safetensors") if model.source else 0
+    return min(decoded, decoded_weights.limit) + max(0, mapped - there)
 
 
 def _coded_weights(model: ESM2 | ESMFold, assignments: Assignments) -> Iterator[tuple[Assignment, int, int, int]]:
