@@ -141,6 +141,7 @@ def contacts(
     calibration: CalibrationFile = None,
     cache: Cache = True,
     plots: Plots = True,
+    overwrite: Annotated[bool, typer.Option(help="Predict again what is done.")] = False,
     even_so: EvenSo = False,
     as_json: JSON = False,
 ) -> None:
@@ -162,6 +163,7 @@ def contacts(
         calibration=calibration,
         cache=cache,
         plots=plots,
+        overwrite=overwrite,
         even_so=even_so,
     )
     if as_json:

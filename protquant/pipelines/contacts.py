@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from protquant.checkpoints import load, scheme_of
 from protquant.demo.memorized import contact_warnings, refuse_unknown
@@ -21,10 +20,18 @@ from protquant.pipelines.execution import Execution, is_float
 from protquant.pipelines.memory import is_out_of_memory
 from protquant.pipelines.plots import plot_contacts
 from protquant.pipelines.prepared import prepare
+from protquant.pipelines.progress import Progress, note
 from protquant.pipelines.quantize_model import choose_recipe
 from protquant.proteins import (
+    Fasta,
+    Manifest,
+    OutputError,
+    Record,
+    Rejected,
     atomic_write,
     clean_sequence,
+    fingerprint,
+    only_writer,
     prepare_folder,
     read_fasta,
     refuse_nucleotides,
@@ -34,6 +41,7 @@ from protquant.proteins import (
 __all__ = ["contacts_fasta", "predict_contacts"]
 
 _MIN_SEPARATION = 6
+_PART = "contacts"  # of the output folder, which may hold predictions of structures too
 TABLE, TARGETS, FAILURES = "contacts.csv", "targets.csv", "failures.csv"
 
 
@@ -90,17 +98,19 @@ def contacts_fasta(
     calibration: Path | None = None,
     cache: bool = True,
     plots: bool = True,
+    overwrite: bool = False,
     even_so: bool = False,
 ) -> dict[str, Any]:
     """Predict the contacts of every record with ESM-2; of a folding model its language model is taken.
 
     Writes `contacts.csv` (the L most probable pairs at least 6 apart of each target, L its length), `targets.csv` (a
     row each, with the raw header), `failures.csv` where records failed, and for each target `<name>_contacts.npy` (all
-    probabilities, float32) and `<name>_contacts.png`.
+    probabilities, float32) and `<name>_contacts.png`. A run that is repeated skips the targets that are done with the
+    same settings (`manifest.contacts.jsonl`).
 
     Parameters
     ----------
-    fasta, output, quant, execution, backend, cpu_only, dtype, calibration, cache, plots, even_so
+    fasta, output, quant, execution, backend, cpu_only, dtype, calibration, cache, plots, overwrite, even_so
         As for `fold_fasta`.
     model : str
         As for `fold_fasta`, or a language model.
@@ -115,7 +125,8 @@ def contacts_fasta(
     Raises
     ------
     ProtquantError
-        If the input, the model, the recipe or the folder cannot be used at all.
+        If the input, the model, the recipe or the folder cannot be used at all, another process writes to the folder,
+        or nothing more can be written.
     """
     if not top >= 0:
         raise ProtquantError(f"the number of pairs is {top} lengths; give 0 or more")
@@ -124,75 +135,127 @@ def contacts_fasta(
     sequences = calibration_sequences(calibration)
     records = read_fasta(fasta, nucleotides=even_so)
     prepare_folder(output)
-    prepared = None
-    if cache and saved is None and not is_float(recipe):
-        prepared = prepare(model, recipe, sequences, kind=ESM2)
-        saved = None if prepared is None else scheme_of(prepared)
-    network = load(prepared or model, dtype=parse_dtype(dtype), device=pick_device(cpu_only))
-    language_model = network.lm if isinstance(network, ESMFold) else network
-    quantized, report = language_model, saved.report if saved else None
-    if report is None:
-        quantized, report = quantize(
-            language_model, recipe, sequences, execution="simulate", progress=sys.stderr.isatty()
-        )
-    tqdm.write(str(report), file=sys.stderr)
-    quantized = running.convert(quantized)
-    if running.integer:
-        tqdm.write(running.summary(), file=sys.stderr)
-    failures: list[dict[str, Any]] = [
-        {"name": None, "header": r.header, "line": r.line, "error": f"{r.reason}; {r.remedy}"} for r in records.rejected
-    ]
-    for record in records.records:
-        for note in record.substitutions:
-            tqdm.write(f"{records.path}, line {record.line}: {record.header!r}: {note}", file=sys.stderr)
-    warnings = contact_warnings(language_model)
-    for warning in warnings:
-        tqdm.write(f"WARNING: {warning}", file=sys.stderr)
-    pairs: list[dict[str, Any]] = []
-    targets: list[dict[str, Any]] = []
-    for record in tqdm(records.records, desc="contacts", unit="protein", disable=not sys.stderr.isatty()):
-        try:
-            probabilities = predict_contacts(quantized, record.sequence, even_so=even_so)
-            _save_array(probabilities.astype(np.float32), output / f"{record.name}_contacts.npy")
-            if plots:
-                plot_contacts(probabilities, record.name, output / f"{record.name}_contacts.png", warnings)
-        except ProtquantError as error:
-            failures.append({"name": record.name, "header": record.header, "line": record.line, "error": str(error)})
-            continue
-        best = _most_probable(probabilities, round(top * record.length))
-        pairs += [{"name": record.name, **pair} for pair in best]
-        targets.append(
-            {
-                "name": record.name,
-                "header": record.header,
-                "length": record.length,
-                "version": version("protquant"),
-                "model": model,
-                "model_fingerprint": network.fingerprint,
-                "recipe": recipe.name,
-                **running.columns(),
-                "warnings": "; ".join(warnings),
-                "substitutions": "; ".join(record.substitutions),
-            }
-        )
-    for failure in failures:
-        where = f"{records.path}, line {failure['line']}: {failure['header']!r}"
-        tqdm.write(f"{where}: {failure['error']}", file=sys.stderr)
-    table = write_table(pairs, output / TABLE, columns=["name", "i", "j", "probability"])
-    made_by = ["version", "model", "model_fingerprint", "recipe", "execution", "kernels", "operations"]
-    columns = ["name", "header", "length", *made_by, "warnings", "substitutions"]
-    write_table(targets, output / TARGETS, columns=columns)
-    if failures:
-        write_table(failures, output / FAILURES)
-    else:
-        (output / FAILURES).unlink(missing_ok=True)
-    return {
-        "output": str(output),
-        "table": str(table),
-        "targets": targets,
-        "execution": running.to_dict(),
-        "failures": failures,
-    }
+    with only_writer(output):
+        run = _Run(output, records, Manifest.load(output, _PART))
+        for record in records.records:
+            for change in record.substitutions:
+                note(f"{records.path}, line {record.line}: {record.header!r}: {change}")
+        prepared = None
+        if cache and saved is None and not is_float(recipe):
+            prepared = prepare(model, recipe, sequences, kind=ESM2)
+            saved = None if prepared is None else scheme_of(prepared)
+        network = load(prepared or model, dtype=parse_dtype(dtype), device=pick_device(cpu_only))
+        language_model = network.lm if isinstance(network, ESMFold) else network
+        settings = {
+            "model_fingerprint": network.fingerprint,
+            "recipe": recipe.to_dict(),
+            **running.settings(),
+            "dtype": dtype,
+            "top": top,
+            "calibration": fingerprint({"sequences": sequences}) if saved is None else None,
+        }
+        prints = {
+            record.name: fingerprint({**settings, "header": record.header, "sequence": record.sequence})
+            for record in records.records
+        }
+        pending = [
+            record for record in records.records if overwrite or not run.is_done(record, prints[record.name], plots)
+        ]
+        done, count = len(records.records) - len(pending), len(records.records)
+        note(f"{done} of {count} targets are done already with these settings, {len(pending)} are to be done")
+        warnings = contact_warnings(language_model)
+        for warning in warnings:
+            note(f"WARNING: {warning}")
+        if pending:
+            quantized, report = language_model, saved.report if saved else None
+            if report is None:
+                quantized, report = quantize(
+                    language_model, recipe, sequences, execution="simulate", progress=sys.stderr.isatty()
+                )
+            note(str(report))
+            quantized = running.convert(quantized)
+            if running.integer:
+                note(running.summary())
+            made_by = {"version": version("protquant"), "model": model, "model_fingerprint": network.fingerprint}
+            made_by["recipe"] = recipe.name
+            tell = Progress(f"contacts {records.path.name}")
+            tell("proteins", "protein", 0, len(pending))
+            with tell.during(quantized):
+                for number, record in enumerate(pending, start=1):
+                    try:
+                        probabilities = predict_contacts(quantized, record.sequence, even_so=even_so)
+                        files = [output / f"{record.name}_contacts.npy"]
+                        _save_array(probabilities.astype(np.float32), files[0])
+                        if plots:
+                            files.append(output / f"{record.name}_contacts.png")
+                            plot_contacts(probabilities, record.name, files[1], warnings)
+                    except OutputError:
+                        raise
+                    except ProtquantError as error:
+                        run.fail(record, str(error))
+                    else:
+                        row = {
+                            "target": {
+                                **_columns_of(record),
+                                **made_by,
+                                **running.columns(),
+                                "warnings": "; ".join(warnings),
+                                "substitutions": "; ".join(record.substitutions),
+                            },
+                            "pairs": _most_probable(probabilities, round(top * record.length)),
+                        }
+                        run.manifest.record(record.name, record.header, prints[record.name], files, row)
+                    tell("proteins", "protein", number, len(pending), record.name)
+        return run.finish(running.to_dict() if pending else {})
+
+
+def _columns_of(record: Record) -> dict[str, Any]:
+    return {"name": record.name, "header": record.header, "length": record.length}
+
+
+class _Run:
+    """What becomes of the records of a file."""
+
+    def __init__(self, output: Path, records: Fasta, manifest: Manifest) -> None:
+        self.output, self.records, self.manifest = output, records, manifest
+        self.failures: list[dict[str, Any]] = []
+        for rejected in records.rejected:
+            self.fail(rejected, f"{rejected.reason}; {rejected.remedy}")
+
+    def is_done(self, record: Record, print_: str, plots: bool) -> bool:
+        """Whether a record was done with these settings, and drawn if that is wanted."""
+        entry = self.manifest.own_entries.get(record.name)
+        drawn = not plots or (entry is not None and f"{record.name}_contacts.png" in entry.files)
+        return drawn and self.manifest.is_done(record.name, print_)
+
+    def fail(self, record: Record | Rejected, error: str) -> None:
+        """Add a failure, and tell of it."""
+        note(f"{self.records.path}, line {record.line}: {record.header!r}: {error}")
+        name = record.name if isinstance(record, Record) else None
+        self.failures.append({"name": name, "header": record.header, "line": record.line, "error": error})
+
+    def finish(self, execution: dict[str, Any]) -> dict[str, Any]:
+        """Write the tables."""
+        failed = {failure["name"] for failure in self.failures}
+        entries = self.manifest.own_entries
+        rows = [entries[record.name].row for record in self.records.records if record.name not in failed]
+        targets = [dict(row["target"]) for row in rows]
+        pairs = [{"name": row["target"]["name"], **pair} for row in rows for pair in row["pairs"]]
+        table = write_table(pairs, self.output / TABLE, columns=["name", "i", "j", "probability"])
+        made_by = ["version", "model", "model_fingerprint", "recipe", "execution", "kernels", "operations"]
+        columns = ["name", "header", "length", *made_by, "warnings", "substitutions"]
+        write_table(targets, self.output / TARGETS, columns=columns)
+        if self.failures:
+            write_table(self.failures, self.output / FAILURES)
+        else:
+            (self.output / FAILURES).unlink(missing_ok=True)
+        return {
+            "output": str(self.output),
+            "table": str(table),
+            "targets": targets,
+            "execution": execution,
+            "failures": self.failures,
+        }
 
 
 def _save_array(array: NDArray[np.float32], path: Path) -> None:

@@ -1,3 +1,4 @@
+import importlib
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ def test_each_target_gets_a_map_and_its_most_probable_pairs(fasta: Path, esm2_ch
     document = contacts_fasta(fasta, tmp_path / "out", str(esm2_checkpoint), top=0.5)
     assert [row["header"] for row in document["targets"]] == ["a first", "b"]
     names = {"a_contacts.npy", "a_contacts.png", "b_contacts.npy", "b_contacts.png"}
-    tables = {"contacts.csv", "targets.csv", "failures.csv"}
+    tables = {"contacts.csv", "targets.csv", "failures.csv", "manifest.contacts.jsonl"}
     assert {path.name for path in (tmp_path / "out").iterdir()} == names | tables
     assert pd.read_csv(tmp_path / "out" / "targets.csv").header.tolist() == ["a first", "b"]
     assert pd.read_csv(tmp_path / "out" / "failures.csv").header.tolist() == ["gap", "pair"]
@@ -84,3 +85,29 @@ def test_settings_that_cannot_be_used_are_refused(fasta: Path, esm2_checkpoint: 
 def test_half_precision_predicts_nearly_the_same(esm2_checkpoint: Path):
     exact = predict_contacts(load(esm2_checkpoint), SEQUENCE)
     assert np.abs(predict_contacts(load(esm2_checkpoint, dtype=torch.bfloat16), SEQUENCE) - exact).max() < 0.1
+
+
+def test_a_repeated_run_skips_what_is_done_and_gives_the_same_tables(
+    fasta: Path, esm2_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    asked: list[str] = []
+
+    def remembering(model: ESM2, sequence: str, **settings: bool) -> np.ndarray:
+        asked.append(sequence)
+        return predict_contacts(model, sequence, **settings)
+
+    monkeypatch.setattr(importlib.import_module("protquant.pipelines.contacts"), "predict_contacts", remembering)
+    first = contacts_fasta(fasta, tmp_path / "out", str(esm2_checkpoint), plots=False)
+    tables = {path.name: path.read_bytes() for path in (tmp_path / "out").glob("*.csv")}
+    asked.clear()
+    again = contacts_fasta(fasta, tmp_path / "out", str(esm2_checkpoint), plots=False)
+    assert asked == ["MKT:AYI"]  # which failed
+    assert again["targets"] == first["targets"]
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").glob("*.csv")} == tables
+    (tmp_path / "out" / "a_contacts.npy").write_bytes(b"cut")
+    asked.clear()
+    contacts_fasta(fasta, tmp_path / "out", str(esm2_checkpoint), plots=False)
+    assert SEQUENCE in asked
+    asked.clear()
+    contacts_fasta(fasta, tmp_path / "out", str(esm2_checkpoint), plots=False, top=0.5)
+    assert len(asked) == 3
