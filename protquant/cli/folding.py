@@ -62,6 +62,7 @@ def fold(
     shard: Annotated[
         str | None, typer.Option(help="Fold only a part, such as `3/16`; `merge` puts shards together.", metavar="I/N")
     ] = None,
+    workers: Annotated[int, typer.Option(help="Processes that fold at once and share the weights (CPU, Linux).")] = 1,
     skip_output: Annotated[
         str, typer.Option(help="Files not to write: `cif`, `pdb`, `pae`, `plots`, with commas between.")
     ] = "",
@@ -94,6 +95,7 @@ def fold(
         overwrite=overwrite,
         even_so=even_so,
         shard=shard,
+        workers=workers,
         skip_output=[name.strip() for name in skip_output.split(",") if name.strip()],
     )
     if as_json:

@@ -1,12 +1,10 @@
 """A FASTA file to a folder of structures: batches, memory, failures, resuming."""
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -18,9 +16,11 @@ from protquant.pipelines.batches import length_batches, model_length
 from protquant.pipelines.calibration import calibration_sequences, quantize
 from protquant.pipelines.devices import parse_dtype, pick_device
 from protquant.pipelines.execution import Execution, is_float
-from protquant.pipelines.fold_outputs import has_outputs, wanted_outputs, write_outputs
+from protquant.pipelines.fold_job import FoldJob, record_all
+from protquant.pipelines.fold_outputs import has_outputs, wanted_outputs
 from protquant.pipelines.fold_run import FoldRun, note_warnings
-from protquant.pipelines.folding import check_folding_model, check_folding_options, fold_within_memory
+from protquant.pipelines.fold_workers import check_workers, each_by_workers
+from protquant.pipelines.folding import check_folding_model, check_folding_options
 from protquant.pipelines.memory import MemoryBudget, folding_skeleton, memory_budget, parse_bytes
 from protquant.pipelines.prepared import prepare
 from protquant.pipelines.progress import Progress, note
@@ -28,8 +28,6 @@ from protquant.pipelines.quantize_model import choose_recipe
 from protquant.proteins import (
     Fasta,
     Manifest,
-    OutputError,
-    Prediction,
     Record,
     Shard,
     fingerprint,
@@ -65,6 +63,7 @@ def fold_fasta(
     overwrite: bool = False,
     even_so: bool = False,
     shard: str | None = None,
+    workers: int = 1,
     skip_output: Sequence[str] = (),
 ) -> FoldRun:
     """Fold every record of a FASTA file.
@@ -117,6 +116,9 @@ def fold_fasta(
     shard : str, optional
         Fold only a part of the records, such as the third of 16 by "3/16": every sixteenth batch, the batches sorted by
         length. Shards write to one folder at once; `merge_shards` makes one manifest and one table of theirs.
+    workers : int
+        Processes that fold batches at once, each on its share of the threads; they share the weights. Last bits may
+        depend on the number of threads of each. On Linux, without a GPU.
     skip_output : sequence of str
         Files that are not written: any of "cif", "pdb", "pae", "plots". The row of the table is always there.
 
@@ -133,7 +135,8 @@ def fold_fasta(
     running = Execution(recipe, execution, backend, device)
     sequences = calibration_sequences(calibration)
     records = read_fasta(fasta, nucleotides=even_so)
-    wanted = wanted_outputs(skip_output, plots=plots)
+    wanted, threads = wanted_outputs(skip_output, plots=plots), torch.get_num_threads()
+    check_workers(workers, device)
     part = None if shard is None else Shard.parse(shard)
     label = "" if part is None else part.label
     prepare_folder(output)
@@ -184,27 +187,19 @@ def fold_fasta(
         pending = _pending(run, askable, manifest, prints, wanted, overwrite=overwrite)
         if pending:
             network = _running(network, recipe, saved, sequences if calibrates else [], running)
-            tell, done = Progress(f"fold {records.path.name}"), 0
-            tell("proteins", "protein", 0, len(pending))
-            budget = MemoryBudget.of(network, limit)
             batches = _only(pending, batches)
-            with tell.during(network):
-                for outcomes in _fold_all(network, batches, num_recycles, chunk_size, budget):
-                    # All of a batch or none, so that an interrupted run goes on with the same batches.
-                    with _saying_what_is_safe(done, len(pending)), manifest.together():
-                        for record, outcome in outcomes:
-                            kept = _kept(outcome, output, wanted)
-                            if isinstance(kept, str):
-                                run.fail(records, record, kept)
-                                manifest.record_failure(record.name, record.header, prints[record.name], kept)
-                            else:
-                                prediction, files = kept
-                                row = _row(record, prediction, model, recipe.name, running, dtype)
-                                manifest.record(record.name, record.header, prints[record.name], files, row)
-                                note_warnings([row])
-                            done += 1
-                            tell("proteins", "protein", done, len(pending), record.name)
-            run.execution = running.to_dict()
+            budget = MemoryBudget.of(network, limit).share(min(workers, len(batches)))
+            what = {"model": model, "recipe": recipe.name, "dtype": dtype}
+            job = FoldJob(network, running, output, wanted, what, num_recycles, chunk_size, budget)
+            tell = Progress(f"fold {records.path.name}")
+            tell("proteins", "protein", 0, len(pending))
+            if workers == 1:
+                with tell.during(network):
+                    record_all(map(job, batches), run, records, manifest, prints, tell, len(pending))
+            else:
+                finished = each_by_workers(job, batches, workers, max(1, threads // workers))
+                record_all(finished, run, records, manifest, prints, tell, len(pending))
+                torch.set_num_threads(threads)
             run.gpu_peak_bytes = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
         return run.finish(records, manifest)
 
@@ -275,74 +270,6 @@ def _only(pending: Sequence[Record], batches: Sequence[list[Record]]) -> list[li
     wanted = {record.name for record in pending}
     left = [[record for record in batch if record.name in wanted] for batch in batches]
     return [batch for batch in left if batch]
-
-
-def _fold_all(
-    model: ESMFold,
-    batches: Iterable[list[Record]],
-    num_recycles: int | None,
-    chunk_size: int | None,
-    budget: MemoryBudget,
-) -> Iterator[list[tuple[Record, Prediction | str]]]:
-    """Every record of a batch with its prediction, or with the reason why there is none."""
-    for batch in batches:
-        outcomes: list[Prediction] | list[str]
-        try:
-            outcomes = fold_within_memory(
-                model,
-                [record.sequence for record in batch],
-                [record.name for record in batch],
-                [record.header for record in batch],
-                num_recycles=num_recycles,
-                chunk_size=chunk_size,
-                budget=budget,
-            )
-        except ProtquantError as error:
-            outcomes = [str(error)]
-        # After the except clause, where the error would keep the tensors of the failed attempt alive.
-        if len(outcomes) == len(batch):
-            yield list(zip(batch, outcomes, strict=True))
-        else:  # what is wrong with one must not take the others along
-            alone = _fold_all(model, ([record] for record in batch), num_recycles, chunk_size, budget)
-            yield [pair for outcomes in alone for pair in outcomes]
-
-
-@contextmanager
-def _saying_what_is_safe(done: int, total: int) -> Iterator[None]:
-    """End the run where nothing can be written any more: all that follows would be folded in vain."""
-    try:
-        yield
-    except OutputError as error:
-        raise OutputError(
-            f"{error} {done} of {total} targets of this run are done and stay so; run the same command again to go on."
-        ) from error
-
-
-def _kept(outcome: Prediction | str, output: Path, wanted: Sequence[str]) -> tuple[Prediction, list[Path]] | str:
-    """A prediction and the files that were written of it, or why there is none."""
-    if isinstance(outcome, str):
-        return outcome
-    try:
-        return outcome, write_outputs(outcome, output, wanted)
-    except OutputError:
-        raise
-    except ProtquantError as error:
-        return str(error)
-
-
-def _row(
-    record: Record, prediction: Prediction, model: str, recipe: str, running: Execution, dtype: str
-) -> dict[str, Any]:
-    return {
-        **prediction.row(),
-        "version": prediction.provenance.version,
-        "model": model,
-        "model_fingerprint": prediction.provenance.fingerprint,
-        "recipe": recipe,
-        **running.columns(),
-        "dtype": dtype,
-        "substitutions": "; ".join(record.substitutions),
-    }
 
 
 def _answerable(model: ESMFold, records: Fasta, run: FoldRun) -> list[Record]:

@@ -1,6 +1,8 @@
 """A run that is repeated does what is not done, and nothing else."""
 
 import importlib
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -255,3 +257,30 @@ def test_shards_with_nothing_to_do_are_shards_too(esmfold_checkpoint: Path, tmp_
     for shard in ("1/3", "2/3", "3/3"):
         fold_fasta(fasta, tmp_path / "out", str(esmfold_checkpoint), plots=False, shard=shard)
     assert merge_shards(tmp_path / "out")["done"] == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes share weights on Linux only")
+def test_workers_give_what_one_process_gives(esmfold_checkpoint: Path, tmp_path: Path):
+    fasta = tmp_path / "in.fasta"
+    records = [f">p{k}\n{'MKTAYIAKQRQISFVKSHFSRQ'[: 8 + k]}\n" for k in (4, 0, 5, 2, 1, 3)]
+    fasta.write_text("".join([*records, ">bad\nM-K\n"]))
+    program = (
+        "import sys, torch; from pathlib import Path; from protquant.pipelines import fold_fasta\n"
+        "torch.set_num_threads(2 if sys.argv[4] == '2' else 1)\n"
+        "run = fold_fasta(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], plots=False, max_tokens_per_batch=24,"
+        " workers=int(sys.argv[4]))\n"
+        "assert len(run.rows) == 6 and len(run.failures) == 1 and run.execution, run\n"
+    )
+    for workers in ("1", "2"):
+        command = [sys.executable, "-c", program, str(fasta), str(tmp_path / workers), str(esmfold_checkpoint), workers]
+        subprocess.run(command, check=True, timeout=120)
+    names = {path.name for path in (tmp_path / "1").iterdir()}
+    assert {path.name for path in (tmp_path / "2").iterdir()} == names
+    for name in names - {"manifest.jsonl"}:
+        assert (tmp_path / "2" / name).read_bytes() == (tmp_path / "1" / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("workers", [0, -1])
+def test_fewer_than_one_worker_is_refused(fold_again, workers: int):
+    with pytest.raises(ProtquantError, match=f"--workers {workers}: give 1 or more"):
+        fold_again(workers=workers)

@@ -106,6 +106,13 @@ class MemoryBudget:
         """Bytes that activations may take; negative where not even the model fits."""
         return self.allowed - self.resident
 
+    def share(self, count: int) -> "MemoryBudget":
+        """Return the budget of each of `count` processes that share what is resident."""
+        if count < 2:
+            return self
+        own = self.resident + max(0, self.available) // count
+        return replace(self, allowed=own, limit=own)
+
     def now(self) -> "MemoryBudget":
         """Return the budget with what is free now, which others have changed meanwhile."""
         return replace(self, allowed=_allowed(self.device, self.limit))
