@@ -81,24 +81,24 @@ def in_sequence(table: AtomTable) -> NDArray[np.int64]:
         The rows of a residue together.
     """
     alphas = np.flatnonzero(table.is_ca)
+    place = table.number + np.array(
+        [(ord(code) - ord("A") + 1) / 100 if code else 0 for code in table.insertion.tolist()]
+    )
     order = np.arange(len(table), dtype=float)
     for name in np.unique(table.chain[alphas]):
         of_chain = alphas[table.chain[alphas] == name]
         polymer = of_chain[~table.hetero[of_chain]]
         for alpha in of_chain[table.hetero[of_chain]]:
-            number = table.number[alpha]
-            before = polymer[table.number[polymer] < number]
-            behind = polymer[table.number[polymer] > number]
+            before, behind = polymer[place[polymer] < place[alpha]], polymer[place[polymer] > place[alpha]]
             # Only where it is listed behind a residue that it precedes.
-            if len(before) and len(behind) and alpha > behind.min():
-                rows = (
-                    (table.chain == name)
-                    & (table.number == number)
-                    & (table.insertion == table.insertion[alpha])
-                    & (table.residue == table.residue[alpha])
-                )
-                last = _rows_of_residue(table, int(before.max())).max()
-                order[rows] = last + (number - table.number[before.max()]) * 1e-6 + np.arange(rows.sum()) * 1e-10
+            if not len(behind) or alpha < behind.min():
+                continue
+            rows = _rows_of_residue(table, int(alpha))
+            within = (place[alpha] - table.number.min()) * 1e-6 + np.arange(len(rows)) * 1e-9
+            if len(before):
+                order[rows] = _rows_of_residue(table, int(before.max())).max() + within
+            elif np.linalg.norm(table.position[alpha] - table.position[behind.min()]) <= MAX_CA_DISTANCE:
+                order[rows] = _rows_of_residue(table, int(behind.min())).min() - 1 + within
     return np.argsort(order, kind="stable").astype(np.int64)
 
 

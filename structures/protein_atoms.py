@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from protquant.errors import ProtquantError
 
-__all__ = ["MAX_CA_DISTANCE", "STANDARD", "is_amino_acid", "keep_protein", "one_letter"]
+__all__ = ["MAX_CA_DISTANCE", "NAMES", "is_amino_acid", "keep_protein", "one_letter"]
 
 UNKNOWN = "UNK"
 MAX_CA_DISTANCE = 4.5
@@ -21,8 +21,6 @@ _THREE_LETTER = {
     "Y": "TYR", "V": "VAL",
 }  # fmt: skip
 _ONE_LETTER = {name: letter for letter, name in _THREE_LETTER.items()}
-STANDARD = frozenset(_ONE_LETTER)
-"""Three-letter names of the 20 amino acids."""
 _BACKBONE = frozenset({"N", "CA", "C", "O", "OXT"})
 # Written out because reading the twenty from the component dictionary takes more than a second.
 _SIDE_CHAINS = {
@@ -40,6 +38,10 @@ _PROTONATION_STATES = {
     "ASH": "ASP", "CYM": "CYS", "CYX": "CYS", "GLH": "GLU", "HID": "HIS", "HIE": "HIS", "HIP": "HIS", "HSD": "HIS",
     "HSE": "HIS", "HSP": "HIS", "LYN": "LYS",
 }  # fmt: skip
+
+
+NAMES = frozenset(_ONE_LETTER) | frozenset(_PROTONATION_STATES)
+"""Three-letter names of the 20 amino acids and of states of them."""
 
 
 @cache

@@ -1,19 +1,22 @@
 """The atoms of a PDB file, by gemmi; what gemmi would pass over without a word is looked for before."""
 
 import re
+from itertools import pairwise
 
 import gemmi
 import numpy as np
 
 from protquant.errors import ProtquantError
 from protquant.structures.atom_table import AtomTable, Reading, strings
-from protquant.structures.protein_atoms import STANDARD
+from protquant.structures.protein_atoms import NAMES
 
 __all__ = ["read_pdb"]
 
 _COORDINATE = re.compile(r"\s*[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?\s*")
 _COORDINATES = ((30, 38), (38, 46), (46, 54))
-_NAME, _ALTLOC, _FOURTH, _CHAIN = slice(12, 16), slice(16, 17), slice(20, 21), slice(21, 22)
+_NAME, _ALTLOC, _RESIDUE_NAME = slice(12, 16), slice(16, 17), slice(17, 20)
+_FOURTH, _CHAIN, _CHAIN_OF_TWO = slice(20, 21), slice(21, 22), slice(20, 22)
+_IDENTITY = slice(12, 27)
 _RESIDUE = slice(21, 27)  # chain, number, insertion code
 _BEHIND_B = 66
 _SEGMENT, _ELEMENT = slice(72, 76), slice(76, 78)
@@ -33,8 +36,8 @@ def read_pdb(text: str, source: str) -> Reading:
     """
     lines, models = _first_model(text)
     _check_coordinates(lines, source)
-    atoms = [line for line in lines if _is_atom(line)]
-    lines = [_usual(line, _chains_of_one_letter(atoms), _has_segments(atoms)) for line in lines]
+    segments, four_letters = _has_segments(lines), _lines_with_four_letters(lines)
+    lines = [_usual(line, segments, number in four_letters) for number, line in enumerate(lines)]
     try:
         structure = gemmi.read_pdb_string("\n".join(_with_ends(lines)), split_chain_on_ter=True)
     except (RuntimeError, ValueError) as error:  # gemmi's, which quotes the line
@@ -52,11 +55,21 @@ def read_pdb(text: str, source: str) -> Reading:
 def _first_model(text: str) -> tuple[list[str], int]:
     """The lines of the first model, and how many models there are."""
     lines = text.splitlines()
-    begins = [i for i, line in enumerate(lines) if line.startswith("MODEL ")]
-    ends = [i for i, line in enumerate(lines) if line.startswith("ENDMDL")]
-    # A second model that no ENDMDL separates from the first begins anew all the same.
-    stop = min([*begins[1:2], *ends[:1], len(lines)])
-    return lines[:stop], max(len(begins), len(ends), 1)
+    records = [line[:6].rstrip().upper() for line in lines]
+    begins = [i for i, record in enumerate(records) if record == "MODEL"]
+    ends = [i for i, record in enumerate(records) if record == "ENDMDL"]
+    if begins or ends:
+        # A second model that no ENDMDL separates from the first begins anew all the same.
+        stop = min([*begins[1:2], *ends[:1], len(lines)])
+        return lines[:stop], max(len(begins), len(ends))
+    # Trajectories have END between frames, of the same atoms each; other files that go on behind END are of parts.
+    frames = [i for i, record in enumerate(records) if record == "END"]
+    sections = [lines[start:stop] for start, stop in pairwise([0, *frames, len(lines)])]
+    named = [[line[_IDENTITY] for line in section if _is_atom(line)] for section in sections]
+    named = [each for each in named if each]
+    if len(named) > 1 and all(each == named[0] for each in named):
+        return sections[0], len(named)
+    return lines, 1
 
 
 def _is_atom(line: str) -> bool:
@@ -73,31 +86,44 @@ def _check_coordinates(lines: list[str], source: str) -> None:
             )
 
 
-def _chains_of_one_letter(atoms: list[str]) -> set[str]:
-    """Names of chains that stand alone somewhere: a letter before them is not of a chain's name, but of a residue's."""
-    return {" ", *(line[_CHAIN] for line in atoms if line[_FOURTH] == " ")}
-
-
-def _has_segments(atoms: list[str]) -> bool:
+def _has_segments(lines: list[str]) -> bool:
     """Whether chains have no names, and segments tell them apart: of entries from before 1996 all have the same."""
+    atoms = [line for line in lines if _is_atom(line)]
     return {line[_CHAIN] for line in atoms} == {" "} and len({line[_SEGMENT] for line in atoms}) > 1
 
 
-def _usual(line: str, one_letter: set[str], segments: bool) -> str:
+def _lines_with_four_letters(lines: list[str]) -> set[int]:
+    """Numbers of lines whose residue's name has a fourth letter, where names of chains of two letters begin.
+
+    The letter of a chain stands behind residues of several names, one after the other.
+    """
+    found: set[int] = set()
+    run: list[int] = []
+    for number, line in enumerate([*lines, ""]):
+        if run and not (_is_atom(line) and line[_CHAIN_OF_TWO] == lines[run[0]][_CHAIN_OF_TWO]):
+            if len({lines[each][_RESIDUE_NAME] for each in run}) == 1:
+                found.update(run)
+            run = []
+        if _is_atom(line) and line[_FOURTH].strip():
+            run.append(number)
+    return found
+
+
+def _usual(line: str, segments: bool, four_letters: bool) -> str:
     """The line of an atom as gemmi reads it best; others are given back.
 
     What may stand behind the B-factor is left out but for the element, as entries from before 1996 have their name and
     the number of the line there; so are the fourth letters of residues' names, which would become chains.
     """
-    if line[:6].rstrip().upper() == "END":
+    if line[:6].rstrip().upper() in ("END", "TER"):
         return "TER"
     if not _is_atom(line):
         return line
     line = line.ljust(_ELEMENT.stop)
     residue = line[17:21]
-    if residue[3] != " " and line[_CHAIN] in one_letter:
+    if four_letters:
         # LYSH of GROMOS is a lysine, NALA of AMBER the alanine that a chain begins with.
-        residue = f"{residue[1:] if residue[0] in 'NC' and residue[1:] in STANDARD else residue[:3]} "
+        residue = f"{residue[1:] if residue[0] in 'NC' and residue[1:] in NAMES else residue[:3]} "
     record = "ATOM  " if line[:4].upper() == "ATOM" else "HETATM"
     segment, element = line[_SEGMENT] if segments else "", line[_ELEMENT].strip()
     behind = f"{segment:4}{element if element.isalpha() else '':>2}  "

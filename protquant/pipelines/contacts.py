@@ -1,6 +1,7 @@
 """A FASTA file to contact maps."""
 
 import io
+import math
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -41,7 +42,7 @@ from protquant.proteins import (
 __all__ = ["contacts_fasta", "predict_contacts"]
 
 _MIN_SEPARATION = 6
-_PART = "contacts"  # of the output folder, which may hold predictions of structures too
+_PART = "contacts"  # the manifest of an output folder is that of structures
 TABLE, TARGETS, FAILURES = "contacts.csv", "targets.csv", "failures.csv"
 
 
@@ -128,7 +129,7 @@ def contacts_fasta(
         If the input, the model, the recipe or the folder cannot be used at all, another process writes to the folder,
         or nothing more can be written.
     """
-    if not top >= 0:
+    if not (math.isfinite(top) and top >= 0):
         raise ProtquantError(f"the number of pairs is {top} lengths; give 0 or more")
     recipe, saved = choose_recipe(model, quant)
     running = Execution(recipe, execution, backend, pick_device(cpu_only))
@@ -152,7 +153,8 @@ def contacts_fasta(
             **running.settings(),
             "dtype": dtype,
             "top": top,
-            "calibration": fingerprint({"sequences": sequences}) if saved is None else None,
+            "calibration": fingerprint({"sequences": sequences}) if saved is None and not is_float(recipe) else None,
+            "even_so": even_so and bool(contact_warnings(language_model)),
         }
         prints = {
             record.name: fingerprint({**settings, "header": record.header, "sequence": record.sequence})

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,9 +20,11 @@ from protquant.pipelines.execution import Execution, is_float
 from protquant.pipelines.fold_job import FoldJob, record_all
 from protquant.pipelines.fold_outputs import has_outputs, wanted_outputs
 from protquant.pipelines.fold_run import FoldRun, note_warnings
-from protquant.pipelines.fold_workers import check_workers, each_by_workers
+from protquant.pipelines.fold_workers import each_by_workers, in_another_process, threads_for
 from protquant.pipelines.folding import check_folding_model, check_folding_options
 from protquant.pipelines.memory import MemoryBudget, folding_skeleton, memory_budget, parse_bytes
+from protquant.pipelines.memory.weights import bytes_to_come
+from protquant.pipelines.merge_shards import check_shards
 from protquant.pipelines.prepared import prepare
 from protquant.pipelines.progress import Progress, note
 from protquant.pipelines.quantize_model import choose_recipe
@@ -135,16 +138,22 @@ def fold_fasta(
     running = Execution(recipe, execution, backend, device)
     sequences = calibration_sequences(calibration)
     records = read_fasta(fasta, nucleotides=even_so)
-    wanted, threads = wanted_outputs(skip_output, plots=plots), torch.get_num_threads()
-    check_workers(workers, device)
+    wanted = wanted_outputs(skip_output, plots=plots)
     part = None if shard is None else Shard.parse(shard)
     label = "" if part is None else part.label
+    batches = _batches(records.records, max_tokens_per_batch)
+    partition = fingerprint({"batches": [[record.name for record in batch] for batch in batches]})
+    if part is not None:
+        batches = part.take(batches)
+        own = {record.name for batch in batches for record in batch}
+        records = replace(records, records=[record for record in records.records if record.name in own])
     prepare_folder(output)
-    with only_writer(output, label):
+    with only_writer(output, label), threads_for(workers, device) as threads:
+        check_shards(output, part, partition)
         run = FoldRun.begin(output, records, label)
         manifest = Manifest.load(output, label)
         if part is not None:
-            manifest.begin()
+            manifest.begin(partition)
 
         skeleton = folding_skeleton(model)
         room = partial(memory_budget, skeleton, device=device, dtype=float_type, max_memory=limit)
@@ -160,6 +169,8 @@ def fold_fasta(
         prepared = None
         if cache and saved is None and not is_float(recipe):
             in_main = limit if device.type == "cpu" else None
+            if workers > 1:
+                in_another_process(prepare, model, recipe, sequences, kind=ESMFold, max_memory=in_main)
             prepared = prepare(model, recipe, sequences, kind=ESMFold, max_memory=in_main)
             saved = None if prepared is None else scheme_of(prepared)
         if saved is None and not is_float(recipe):
@@ -178,28 +189,22 @@ def fold_fasta(
         }
         prints = _fingerprints(run, records, integer=running.integer)
         askable = records.records if even_so else _answerable(network, records, run)
-        batches = _batches(askable, max_tokens_per_batch)
-        if part is not None:
-            batches = part.take(batches)
-            own = {record.name for batch in batches for record in batch}
-            records = replace(records, records=[record for record in records.records if record.name in own])
-            askable = [record for record in askable if record.name in own]
         pending = _pending(run, askable, manifest, prints, wanted, overwrite=overwrite)
         if pending:
             network = _running(network, recipe, saved, sequences if calibrates else [], running)
             batches = _only(pending, batches)
-            budget = MemoryBudget.of(network, limit).share(min(workers, len(batches)))
+            count = min(workers, len(batches))
+            budget = MemoryBudget.of(network, limit).share(count, bytes_to_come(network))
             what = {"model": model, "recipe": recipe.name, "dtype": dtype}
             job = FoldJob(network, running, output, wanted, what, num_recycles, chunk_size, budget)
             tell = Progress(f"fold {records.path.name}")
             tell("proteins", "protein", 0, len(pending))
-            if workers == 1:
+            if count == 1:
                 with tell.during(network):
                     record_all(map(job, batches), run, records, manifest, prints, tell, len(pending))
             else:
-                finished = each_by_workers(job, batches, workers, max(1, threads // workers))
-                record_all(finished, run, records, manifest, prints, tell, len(pending))
-                torch.set_num_threads(threads)
+                with closing(each_by_workers(job, batches, count, max(1, threads // count))) as finished:
+                    record_all(finished, run, records, manifest, prints, tell, len(pending))
             run.gpu_peak_bytes = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
         return run.finish(records, manifest)
 

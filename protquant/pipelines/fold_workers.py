@@ -5,24 +5,28 @@ import multiprocessing
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from typing import TypeVar
 
 import torch
 
 from protquant.errors import ProtquantError
+from protquant.proteins import OutputError
 
-__all__ = ["check_workers", "each_by_workers"]
+__all__ = ["each_by_workers", "in_another_process", "threads_for"]
 
 T = TypeVar("T")
 R = TypeVar("R")
+_SECONDS_TO_BEGIN, _SECONDS_TO_END = 60.0, 10.0
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
-def check_workers(workers: int, device: torch.device) -> None:
-    """Refuse a number of workers that there cannot be; and let torch compute on one thread until they are there.
+@contextmanager
+def threads_for(workers: int, device: torch.device) -> Iterator[int]:
+    """Let torch compute on one thread until there are workers, and give the number of threads that there are for them.
 
     A process that has computed on several threads cannot be copied: the copy would wait for threads that it has not.
 
@@ -33,7 +37,9 @@ def check_workers(workers: int, device: torch.device) -> None:
     """
     if workers < 1:
         raise ProtquantError(f"--workers {workers}: give 1 or more")
+    threads = torch.get_num_threads()
     if workers == 1:
+        yield threads
         return
     if device.type != "cpu":
         raise ProtquantError(
@@ -42,6 +48,25 @@ def check_workers(workers: int, device: torch.device) -> None:
     if sys.platform != "linux":
         raise ProtquantError(f"--workers {workers}: processes share weights on Linux only; give --shard")
     torch.set_num_threads(1)
+    try:
+        yield threads
+    finally:
+        torch.set_num_threads(threads)
+
+
+def in_another_process(function: Callable[..., object], *arguments: object, **named: object) -> None:
+    """Call a function in a process of its own, which may compute on all threads, and which leaves nothing here.
+
+    Raises
+    ------
+    ProtquantError
+        If it fails; that process has told why.
+    """
+    process = multiprocessing.get_context("spawn").Process(target=function, args=arguments, kwargs=named)
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise ProtquantError(f"preparing the model failed ({_ending(process.exitcode)}), as is told above")
 
 
 def each_by_workers(function: Callable[[T], R], items: Sequence[T], workers: int, threads: int) -> Iterator[R]:
@@ -73,6 +98,7 @@ def each_by_workers(function: Callable[[T], R], items: Sequence[T], workers: int
             theirs.close()
             processes.append(process)
             pipes[ours] = process
+        _hear_that_they_compute(pipes)
         waiting = iter(range(len(items)))
         for pipe in list(pipes):
             _give_next(pipe, waiting, pipes)
@@ -81,9 +107,9 @@ def each_by_workers(function: Callable[[T], R], items: Sequence[T], workers: int
                 assert isinstance(pipe, Connection)
                 try:
                     failed, result = pipe.recv()
-                except EOFError as error:
+                except (EOFError, OSError) as error:
                     process = pipes[pipe]
-                    process.join()
+                    process.join(_SECONDS_TO_END)
                     raise ProtquantError(
                         f"a worker ended ({_ending(process.exitcode)}). What is done is safe: run the same command"
                         " again to go on, with fewer workers if memory ran out."
@@ -98,6 +124,23 @@ def each_by_workers(function: Callable[[T], R], items: Sequence[T], workers: int
             process.kill()
         for process in processes:
             process.join()
+
+
+def _hear_that_they_compute(pipes: dict[Connection, "multiprocessing.Process"]) -> None:
+    """Wait until all have: a copy of a process that has computed on several threads before waits for ever."""
+    silent = dict(pipes)
+    while silent:
+        heard = wait(list(silent), _SECONDS_TO_BEGIN)
+        for pipe in heard:
+            assert isinstance(pipe, Connection)
+            with suppress(EOFError, OSError):  # one that has ended is told of later
+                pipe.recv()
+            del silent[pipe]
+        if not heard:
+            raise ProtquantError(
+                "workers cannot compute, because this process has computed on several threads before it made them: give"
+                " workers to a process of its own, as `protquant fold --workers` is"
+            )
 
 
 def _give_next(pipe: Connection, waiting: Iterator[int], pipes: dict[Connection, "multiprocessing.Process"]) -> None:
@@ -118,11 +161,16 @@ def _work(
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
     torch.set_num_threads(threads)
+    torch.ones(2**20).sum()  # on all threads
+    pipe.send(None)
     while (index := pipe.recv()) is not None:
         try:
             answer = (False, function(items[index]))
-        except BaseException as error:  # noqa: BLE001 (raised by the parent)
-            answer = (True, error)
+        except ProtquantError as error:
+            # By its text: not every error can be pickled.
+            answer = (True, OutputError(str(error)) if isinstance(error, OutputError) else ProtquantError(str(error)))
+        except Exception:  # noqa: BLE001 (raised by the parent)
+            answer = (True, RuntimeError(f"in a worker:\n{traceback.format_exc()}"))
         pipe.send(answer)
     os._exit(0)  # without what the parent is going to do at its end
 

@@ -8,7 +8,7 @@ from protquant.errors import ProtquantError
 from protquant.pipelines.fold_run import failures_file, predictions_file
 from protquant.proteins import Manifest, Shard, only_writer, read_fasta, write_table
 
-__all__ = ["merge_shards"]
+__all__ = ["check_shards", "merge_shards"]
 
 
 def merge_shards(output: Path, fasta: Path | None = None) -> dict[str, Any]:
@@ -45,24 +45,54 @@ def merge_shards(output: Path, fasta: Path | None = None) -> dict[str, Any]:
         rows = sorted(merged.rows(), key=lambda row: (place.get(row["name"], len(place)), row["name"]))
         if rows:
             write_table(rows, predictions_file(output))
-        failures = _failures(output, shards)
+        failures = [row for row in _failures(output, shards) if row["name"] not in {row["name"] for row in rows}]
         if failures:
             write_table(failures, failures_file(output))
         else:
             failures_file(output).unlink(missing_ok=True)
-        for shard in shards:
-            for path in (Manifest(output, part=shard.label).path, predictions_file(output, shard.label)):
-                path.unlink(missing_ok=True)
-            failures_file(output, shard.label).unlink(missing_ok=True)
+        # Manifests last: without them nobody would know of the shards.
+        for name in (predictions_file, failures_file, lambda folder, label: Manifest(folder, part=label).path):
+            for shard in shards:
+                name(output, shard.label).unlink(missing_ok=True)
     return {"output": str(output), "shards": len(shards), "done": len(rows), "failed": len(failures)}
 
 
+def check_shards(output: Path, shard: Shard | None, partition: str) -> None:
+    """Refuse what would not go together with the shards that a folder has already.
+
+    Parameters
+    ----------
+    shard : Shard or None
+        That is about to be folded; None for the whole.
+    partition : str
+        What it is a shard of.
+
+    Raises
+    ------
+    ProtquantError
+        If the whole is to be folded and there are shards, or shards of another number, of other records or batches.
+    """
+    found = _labels(output)
+    if not found:
+        return
+    if shard is None:
+        raise ProtquantError(f"{output}: there are shards; put them together first: `protquant merge {output}`")
+    for other in found:
+        if other.count != shard.count or Manifest.load(output, other.label).partition != partition:
+            raise ProtquantError(
+                f"{output}: shard {other.index}/{other.count} is of other records, batches or number than"
+                f" {shard.index}/{shard.count}. Fold all shards of one file and --max-tokens-per-batch, or merge what"
+                " is there, or name another folder."
+            )
+
+
+def _labels(output: Path) -> list[Shard]:
+    names = [path.name.removeprefix("manifest.").removesuffix(".jsonl") for path in output.glob("manifest.*.jsonl")]
+    return sorted((each for name in names if (each := Shard.of_label(name))), key=lambda shard: shard.index)
+
+
 def _shards(output: Path) -> list[Shard]:
-    found = [
-        Shard.of_label(path.name.removeprefix("manifest.").removesuffix(".jsonl"))
-        for path in output.glob("manifest.*.jsonl")
-    ]
-    shards = sorted((shard for shard in found if shard), key=lambda shard: shard.index)
+    shards = _labels(output)
     if not shards:
         raise ProtquantError(f"{output}: there are no shards to merge; they are made by `protquant fold --shard 1/4`")
     counts = sorted({shard.count for shard in shards})
@@ -77,6 +107,8 @@ def _shards(output: Path) -> list[Shard]:
             f"{output}: of {counts[0]} shards these have not begun: {', '.join(missing[:10])}"
             f"{', ...' if len(missing) > 10 else ''}; run them by `protquant fold --shard {missing[0]}/{counts[0]}`"
         )
+    if len({Manifest.load(output, shard.label).partition for shard in shards}) > 1:
+        raise ProtquantError(f"{output}: the shards are of different files, or batches: what is in none is not known")
     return shards
 
 

@@ -96,7 +96,7 @@ class Manifest:
     """
 
     def __init__(self, folder: Path, entries: Mapping[str, ManifestEntry] | None = None, part: str = "") -> None:
-        self.folder, self.part = folder, part
+        self.folder, self.part, self.partition = folder, part, ""
         self._entries = dict(entries or {})
         self._of_whole: dict[str, ManifestEntry] = {}
         # The file does not end where an entry ends (it is new, or a write was cut): the next write replaces it.
@@ -206,8 +206,13 @@ class Manifest:
         """
         return self._note(ManifestEntry(name, header, fingerprint, "failed", {}, error, json_value(row or {})))
 
-    def begin(self) -> None:
+    def begin(self, partition: str = "") -> None:
         """Write the file if it is not there: a shard with nothing to record has begun, too.
+
+        Parameters
+        ----------
+        partition : str
+            What the shards are shards of; kept in the file.
 
         Raises
         ------
@@ -215,6 +220,7 @@ class Manifest:
             If it cannot be written.
         """
         if not self.path.exists():
+            self.partition = partition
             self._add()
 
     def take(self, entry: ManifestEntry) -> ManifestEntry:
@@ -263,7 +269,8 @@ class Manifest:
         self._entries.update({entry.name: entry for entry in entries})
         if self._rewrite:
             prepare_folder(self.folder)
-            lines = [json.dumps(_HEAD), *(_line(known) for known in self._entries.values())]
+            head = _HEAD | ({"partition": self.partition} if self.partition else {})
+            lines = [json.dumps(head), *(_line(known) for known in self._entries.values())]
             atomic_write(self.path, "\n".join(lines) + "\n")
             self._rewrite = False
             return
@@ -288,6 +295,7 @@ class Manifest:
             document = json.loads(line)
             if number == 1:
                 version = document["protquant_manifest"]
+                self.partition = str(document.get("partition", ""))
             else:
                 entry = _entry(document)
                 self._entries[entry.name] = entry

@@ -95,11 +95,12 @@ def only_writer(folder: Path, part: str = "") -> Iterator[None]:
                 with _locked(folder, other, _SECONDS_FOR_A_LOOK, keep=bool(part)):
                     pass
         before, _part = _part, part
+        temporary = f".protquant-{f'{part}-' if part else ''}*.tmp"
         try:
-            for left in folder.glob(f".protquant-{f'{part}-' if part else ''}*.tmp"):
-                _discard(left)
+            _discard_all(folder, temporary)
             yield
         finally:
+            _discard_all(folder, temporary)  # of workers that were ended
             _part = before
 
 
@@ -177,6 +178,11 @@ def atomic_write(path: str | os.PathLike[str], data: str | bytes) -> Path:
 
 def _temporary(folder: Path) -> Path:
     return folder / f".protquant-{_part}-{secrets.token_hex(8)}.tmp"
+
+
+def _discard_all(folder: Path, pattern: str) -> None:
+    for each in folder.glob(pattern):
+        _discard(each)
 
 
 def _discard(temporary: Path) -> None:

@@ -1,9 +1,8 @@
 """Workers do what one process would, and their failures are the parent's to tell."""
 
-import os
-import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -13,8 +12,9 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes share
 PROGRAM = """
 import os, sys, torch
 from protquant.errors import ProtquantError
-from protquant.pipelines.fold_workers import check_workers, each_by_workers
-check_workers(2, torch.device("cpu"))
+from protquant.pipelines.fold_workers import each_by_workers, threads_for
+{before}
+threads_for(2, torch.device("cpu")).__enter__()
 weights = torch.ones(64, 64)
 def function(item):
     {body}
@@ -25,8 +25,8 @@ except Exception as error:
 """
 
 
-def outcome(body: str, items: str = "[1, 2, 3, 4, 5]") -> str:
-    program = PROGRAM.format(body=body, items=items)
+def outcome(body: str, items: str = "[1, 2, 3, 4, 5]", before: str = "") -> str:
+    program = PROGRAM.format(body=body, items=items, before=before)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     return done.stdout.strip()
 
@@ -46,13 +46,22 @@ def test_a_worker_that_is_killed_is_told_of():
     assert said.startswith("ProtquantError a worker ended (killed by signal 9). What is done is safe")
 
 
+@pytest.mark.slow
+def test_a_process_that_has_computed_before_is_told_that_it_cannot_be_copied():
+    before = (
+        "import protquant.pipelines.fold_workers as w; w._SECONDS_TO_BEGIN = 5\n"
+        "torch.set_num_threads(2); torch.ones(2**22).sum()"
+    )
+    said = outcome("return item", before=before)
+    assert said.startswith("ProtquantError workers cannot compute, because this process has computed on several")
+
+
 def test_workers_end_with_their_parent():
-    program = PROGRAM.format(body="print(os.getpid(), flush=True); import time; time.sleep(60)", items="[1]")
+    program = PROGRAM.format(body="print('in', flush=True); import time; time.sleep(60)", items="[1]", before="")
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        worker = int(process.stdout.readline())
+        assert process.stdout.readline() == "in\n"
         process.kill()
-        process.wait()
+        began = time.monotonic()
         process.stdout.read()  # until the worker, which has the pipe too, has ended
-    with pytest.raises(ProcessLookupError):
-        os.kill(worker, signal.SIGTERM)
+    assert time.monotonic() - began < 30

@@ -284,3 +284,21 @@ def test_workers_give_what_one_process_gives(esmfold_checkpoint: Path, tmp_path:
 def test_fewer_than_one_worker_is_refused(fold_again, workers: int):
     with pytest.raises(ProtquantError, match=f"--workers {workers}: give 1 or more"):
         fold_again(workers=workers)
+
+
+def test_shards_that_do_not_go_together_are_refused(esmfold_checkpoint: Path, tmp_path: Path):
+    fasta = tmp_path / "in.fasta"
+    fasta.write_text("".join(f">p{k}\n{'MKTAYIAKQRQISFVKSHFSRQ'[: 8 + k]}\n" for k in range(3)))
+
+    def run(**settings) -> FoldRun:
+        return fold_fasta(fasta, tmp_path / "out", str(esmfold_checkpoint), plots=False, **settings)
+
+    run(shard="1/2", max_tokens_per_batch=0)
+    for settings in ({"shard": "2/2", "max_tokens_per_batch": 1024}, {"shard": "2/3", "max_tokens_per_batch": 0}):
+        with pytest.raises(ProtquantError, match=r"shard 1/2 is of other records, batches or number than 2/"):
+            run(**settings)
+    with pytest.raises(ProtquantError, match=r"there are shards; put them together first: `protquant merge"):
+        run()
+    fasta.write_text(fasta.read_text() + ">new\nMKT\n")
+    with pytest.raises(ProtquantError, match="is of other records"):
+        run(shard="2/2", max_tokens_per_batch=0)

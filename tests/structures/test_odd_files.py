@@ -2,6 +2,7 @@
 
 import gzip
 import lzma
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -285,3 +286,32 @@ def test_an_amino_acid_beside_the_chain_is_left_out_and_told(pdb_lines: list[str
     assert structure.notes == (
         "1 amino acids that are marked as HETATM lie beside the chains and are left out: GLU A 301",
     )
+
+
+def test_names_of_chains_with_two_letters_beside_those_with_one(pdb_lines: list[str], tmp_path: Path):
+    other = [f"{line[:20]}AA{line[22:30]}{float(line[30:38]) + 40:8.3f}{line[38:]}" for line in pdb_lines]
+    structure = load_structure(saved(tmp_path / "x.pdb", changed([*pdb_lines, "TER", *other], str)))
+    assert structure.chain_ids == ("A", "AA")
+    assert structure.chain_sequences[0] == structure.chain_sequences[1]
+
+
+def test_frames_between_ends_are_models(pdb_lines: list[str], tmp_path: Path):
+    structure = load_structure(saved(tmp_path / "x.pdb", "\n".join([*pdb_lines, "END", *pdb_lines, "END", ""])))
+    assert len(structure) == 40
+    assert structure.notes == ("the first of 2 models is read",)
+
+
+def test_reading_takes_time_as_the_number_of_atoms(pdb_lines: list[str], tmp_path: Path):
+    chains = [f"{line[:21]}{chain}{line[22:]}" for chain in "ABCDEFGHIJKLMNOPQRSTUVWXYZ" for line in pdb_lines]
+    began = time.process_time()
+    assert len(load_structure(saved(tmp_path / "x.pdb", changed(chains * 1, str)))) == 26 * 40
+    assert time.process_time() - began < 20  # 8,000 atoms: a second; as their square, a minute and more
+
+
+def test_a_modified_residue_that_a_chain_begins_with_is_put_there(pdb_lines: list[str], tmp_path: Path):
+    number = pdb_lines[0][22:26]
+    rest = [line for line in pdb_lines if line[22:26] != number]
+    modified = [f"HETATM{line[6:17]}MSE{line[20:]}" for line in pdb_lines if line[22:26] == number]
+    structure = load_structure(saved(tmp_path / "x.pdb", changed([*rest, "TER", *modified], str)))
+    assert structure.sequence[0] == "M"
+    assert len(structure) == 40

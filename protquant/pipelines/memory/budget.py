@@ -43,6 +43,8 @@ class MemoryBudget:
         Bytes that the process takes in main memory at the peak of loading the model; 0 for one that is loaded.
     limit : int or None
         Bytes that were asked for, of the device.
+    shared_by : int
+        Processes that share the machine's memory; this is the budget of one.
     """
 
     setup: Setup
@@ -51,6 +53,7 @@ class MemoryBudget:
     allowed: int
     loading: int = 0
     limit: int | None = None
+    shared_by: int = 1
 
     @classmethod
     def of(cls, model: ESMFold, max_memory: int | None = None) -> "MemoryBudget":
@@ -106,12 +109,12 @@ class MemoryBudget:
         """Bytes that activations may take; negative where not even the model fits."""
         return self.allowed - self.resident
 
-    def share(self, count: int) -> "MemoryBudget":
-        """Return the budget of each of `count` processes that share what is resident."""
+    def share(self, count: int, private: int = 0) -> "MemoryBudget":
+        """Return the budget of each of `count` processes that share what is resident, but for `private` bytes of it."""
         if count < 2:
             return self
-        own = self.resident + max(0, self.available) // count
-        return replace(self, allowed=own, limit=own)
+        own = self.resident + max(0, self.available - (count - 1) * private) // count
+        return replace(self, allowed=own, limit=own, shared_by=count)
 
     def now(self) -> "MemoryBudget":
         """Return the budget with what is free now, which others have changed meanwhile."""
@@ -167,6 +170,7 @@ class MemoryBudget:
             f" {format_bytes(max(0, self.available))} are free; {would}, or this with {format_bytes(plans[-1].total)}"
             " for the whole process"
             + (f", at chunk size {chunk_size}; leave --chunk-size out to have it chosen" if asked else "")
+            + (f"; this is the share of one of {self.shared_by} --workers" if self.shared_by > 1 else "")
         )
 
     def at(self, length: int, batch: int = 1, chunk_size: int | None = None) -> MemoryPlan:
