@@ -148,7 +148,7 @@ def _numbers(
     if not values:
         return np.full(count or 0, unknown)
     result = np.array([gemmi.cif.as_number(value) for value in values], dtype=float)
-    for row in np.flatnonzero(np.isnan(result)):
+    for row in np.flatnonzero(np.isnan(result)).tolist():
         if values[row] not in _UNKNOWN:
             raise ProtquantError(f"{source}: row {row + 1} of _atom_site: {name} is {values[row]!r}, and no number.")
         result[row] = unknown
@@ -199,7 +199,7 @@ def _sequences(block: gemmi.cif.Block, columns: Columns) -> dict[str, list[str]]
         # Of residues of several types in one place, the first.
         if number not in (seen := entities.setdefault(entity, {})):
             seen[number] = name
-    asyms = dict(block.find("_struct_asym.", ["id", "entity_id"]))
+    asyms = {str(row[0]): str(row[1]) for row in block.find("_struct_asym.", ["id", "entity_id"])}
     chains = dict.fromkeys(zip(columns.get("label_asym_id", []), columns.get("auth_asym_id", []), strict=False))
     polymers = [(asyms[asym], auth) for asym, auth in chains if asyms.get(asym) in entities]
     # Of a name that two polymers share nothing can be said.

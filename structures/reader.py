@@ -88,7 +88,8 @@ def read_structure(content: bytes, file_name: str, source: str) -> Reference:
     else:
         reading = read_binary_cif(found.data, source)
     table = reading.table
-    there = ~(np.abs(table.position) >= _NOWHERE).any(axis=1) & np.isfinite(table.position).all(axis=1)
+    placed = np.isfinite(table.position) & (np.abs(table.position) < _NOWHERE)
+    there = np.asarray(placed.all(axis=1), dtype=bool)
     table = table[there]
     if not len(table):
         what = f"none of its {len(there)} atoms has a place" if len(there) else "its first model has no atoms"

@@ -6,10 +6,11 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
-from typing import TypeVar
+from multiprocessing.process import BaseProcess
+from typing import Any, TypeVar, cast
 
 import torch
 
@@ -20,6 +21,7 @@ __all__ = ["each_by_workers", "in_another_process", "threads_for"]
 
 T = TypeVar("T")
 R = TypeVar("R")
+_Workers = dict[Connection, BaseProcess]
 _SECONDS_TO_BEGIN, _SECONDS_TO_END = 60.0, 10.0
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
 
@@ -69,7 +71,9 @@ def in_another_process(function: Callable[..., object], *arguments: object, **na
         raise ProtquantError(f"preparing the model failed ({_ending(process.exitcode)}), as is told above")
 
 
-def each_by_workers(function: Callable[[T], R], items: Sequence[T], workers: int, threads: int) -> Iterator[R]:
+def each_by_workers(
+    function: Callable[[T], R], items: Sequence[T], workers: int, threads: int
+) -> Generator[R, None, None]:
     """Yield what a function gives for each item, in the order in which it is done.
 
     Workers are copies of this process: what they do not change, they share with it.
@@ -89,11 +93,12 @@ def each_by_workers(function: Callable[[T], R], items: Sequence[T], workers: int
         What the function raises.
     """
     context = multiprocessing.get_context("fork")
-    processes, pipes = [], {}
+    processes: list[BaseProcess] = []
+    pipes: _Workers = {}
     try:
         for _ in range(min(workers, len(items))):
             ours, theirs = context.Pipe()
-            process = context.Process(target=_work, args=(function, items, theirs, ours, threads), daemon=True)
+            process: BaseProcess = context.Process(target=_work, args=(function, items, theirs, ours, threads), daemon=True)
             process.start()
             theirs.close()
             processes.append(process)
@@ -103,8 +108,7 @@ def each_by_workers(function: Callable[[T], R], items: Sequence[T], workers: int
         for pipe in list(pipes):
             _give_next(pipe, waiting, pipes)
         while pipes:
-            for pipe in wait(list(pipes)):
-                assert isinstance(pipe, Connection)
+            for pipe in cast("list[Connection]", wait(list(pipes))):
                 try:
                     failed, result = pipe.recv()
                 except (EOFError, OSError) as error:
@@ -126,13 +130,12 @@ def each_by_workers(function: Callable[[T], R], items: Sequence[T], workers: int
             process.join()
 
 
-def _hear_that_they_compute(pipes: dict[Connection, "multiprocessing.Process"]) -> None:
+def _hear_that_they_compute(pipes: _Workers) -> None:
     """Wait until all have: a copy of a process that has computed on several threads before waits for ever."""
     silent = dict(pipes)
     while silent:
-        heard = wait(list(silent), _SECONDS_TO_BEGIN)
+        heard = cast("list[Connection]", wait(list(silent), _SECONDS_TO_BEGIN))
         for pipe in heard:
-            assert isinstance(pipe, Connection)
             with suppress(EOFError, OSError):  # one that has ended is told of later
                 pipe.recv()
             del silent[pipe]
@@ -143,7 +146,7 @@ def _hear_that_they_compute(pipes: dict[Connection, "multiprocessing.Process"]) 
             )
 
 
-def _give_next(pipe: Connection, waiting: Iterator[int], pipes: dict[Connection, "multiprocessing.Process"]) -> None:
+def _give_next(pipe: Connection, waiting: Iterator[int], pipes: _Workers) -> None:
     """Give a worker its next item; without one it is done."""
     index = next(waiting, None)
     with suppress(OSError):  # that it has ended is seen when its answer is waited for
@@ -164,6 +167,7 @@ def _work(
     torch.ones(2**20).sum()  # on all threads
     pipe.send(None)
     while (index := pipe.recv()) is not None:
+        answer: tuple[bool, Any]
         try:
             answer = (False, function(items[index]))
         except ProtquantError as error:

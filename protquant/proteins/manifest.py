@@ -242,7 +242,8 @@ class Manifest:
         ProtquantError
             If the manifest cannot be written.
         """
-        self._held = held = []
+        held: list[ManifestEntry] = []
+        self._held = held
         try:
             yield
         finally:
