@@ -98,7 +98,9 @@ def each_by_workers(
     try:
         for _ in range(min(workers, len(items))):
             ours, theirs = context.Pipe()
-            process: BaseProcess = context.Process(target=_work, args=(function, items, theirs, ours, threads), daemon=True)
+            process: BaseProcess = context.Process(
+                target=_work, args=(function, items, theirs, ours, threads), daemon=True
+            )
             process.start()
             theirs.close()
             processes.append(process)
