@@ -7,6 +7,7 @@ from protquant.errors import ProtquantError
 from protquant.integer import language_model as language_model_module
 from protquant.integer import recording as recording_module
 from protquant.kernels.cpu import features
+from protquant.kernels.cpu.features import exact_products
 from protquant.models import ESM2Config
 from protquant.models.trunk import TrunkConfig
 from protquant.pipelines.bench import LinearShape, bench_lm, bench_ops, bench_trunk
@@ -84,7 +85,7 @@ def test_a_recording_is_a_row_only_where_one_can_be_made(small, monkeypatch: pyt
     # Nothing to record on a CPU, which the row says; and a recipe that cannot run at all fails in both.
     report = bench_lm("small", ["uniform"], ["w8a8-int8", "fp32"], **given)
     _, launched, recorded, refused, too = report.sections[0].standings
-    assert launched.details["calls"]["linear by onednn" if features().product == "onednn" else "linear by float"] == 8
+    assert launched.details["calls"][f"linear by {features().product}"] == 8
     assert (recorded.name, recorded.notes) == ("w8a8-int8, recorded", "NOT recorded: as the row above")
     assert "not quantized" in refused.error and "not quantized" in too.error and too.notes == ""
     monkeypatch.setattr(language_model_module, "_MOST_TOKENS", 20)
@@ -110,8 +111,9 @@ def test_linear_layers_are_timed_and_right(small):
         for name in ("torch int8", "int8", "int8 to codes", "int8 by token"):
             assert found[name].deviation < 0.05, name
         assert 0.01 < found["int4"].deviation < 0.2
-        # The bare product and the whole layer are the same sum.
-        assert found["int8"].deviation == pytest.approx(found["torch int8"].deviation, rel=1e-3)
+        # The bare product and the whole layer are the same sum, where the bare one does not saturate.
+        if "onednn" in exact_products():
+            assert found["int8"].deviation == pytest.approx(found["torch int8"].deviation, rel=1e-3)
 
 
 def test_threads_are_given_back(small):
