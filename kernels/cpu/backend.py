@@ -13,7 +13,7 @@ from protquant.kernels.cpu.features import Features, features
 from protquant.kernels.cpu.linear import CPULinear
 from protquant.kernels.cpu.piecewise import decode_bytes, encode_bytes
 from protquant.kernels.cpu.quantize import on_grid, quantize, quantize_static
-from protquant.kernels.cpu.triangle_product import float_triangle_product
+from protquant.kernels.cpu.triangle_product import float_operand_bytes, float_triangle_product
 from protquant.kernels.operands import Activation, Codes8, Grid, IntegerWeight, TokenGrid
 from protquant.kernels.reference.piecewise_bytes import ByteGrid
 
@@ -180,10 +180,11 @@ class CPUBackend(Backend):
         """Bytes of what `_space` gives for a pair: sums of a triangle product, its tokens, and logits of attention."""
         tile = min(length, max(1, self.tile_tokens // length))
         rows = min(length, max(1, self.product_rows(channels, length) // tile) * tile)
-        sums = 4 * channels * rows * length if self.can.int_mm else 0
+        sums = 4 * channels * rows * length
+        operands = 0 if self.can.int_mm else float_operand_bytes(rows, length)
         tokens = 4 * channels * (tile * length + _APART)
         logits = 2 * space_elements(tile, heads, length, channels) if self.can.bfloat16 else 0
-        return sums + tokens + logits
+        return sums + operands + tokens + logits
 
     def opened_bytes(self, weights: Sequence[tuple[int, int]]) -> int:
         """Bytes of weights that are unpacked: those of four bits, and all where a product takes them in halves."""

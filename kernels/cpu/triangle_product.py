@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Int8, Shaped
 from torch import Tensor
 
-__all__ = ["float_triangle_product"]
+__all__ = ["float_operand_bytes", "float_triangle_product"]
 
 _EXACT = 2**24
 """Integers up to it, and so sums of integers that stay below, are exact in float32."""
@@ -52,6 +52,11 @@ def float_triangle_product(
             part = slice(first, first + step), slice(start, start + most)
             some += torch.bmm(*_operands(left, right, zeros, *part, space)).to(torch.int32)
     return total
+
+
+def float_operand_bytes(rows: int, length: int) -> int:
+    """Bytes of operands that are held in float32 at a time, of a product of `rows` by `length`."""
+    return max(_OPERAND_BYTES, 4 * length * (rows + length))
 
 
 def _most_exact(zeros: tuple[int, int]) -> int:

@@ -61,7 +61,7 @@ def test_tensors_of_a_float_model_are_planned(float_model: ESMFold, length, batc
 @pytest.mark.parametrize(("length", "batch"), [(128, 1), (96, 2)])
 def test_tensors_of_a_model_on_integers_are_planned(float_model: ESMFold, length: int, batch: int):
     model, _ = quantize(float_model, "w8a8-int8", [SEQUENCE[:32]], execution="integer", cache=False)
-    assert 0.93 < planned_by_traced(model, length, batch) < 1.1
+    assert 0.93 < planned_by_traced(model, length, batch) < 1.15
 
 
 def test_tensors_of_a_simulation_are_planned(float_model: ESMFold):
@@ -77,7 +77,7 @@ def test_pairs_in_bytes_are_counted_as_such(float_model: ESMFold):
         setup = Setup.of(model)
         plans[setup.pair_bytes] = planned_by_traced(model, 96)
     assert set(plans) == {4, 1}
-    assert all(0.9 < ratio < 1.2 for ratio in plans.values())
+    assert all(0.88 < ratio < 1.3 for ratio in plans.values()), plans
 
 
 def test_steps_have_names(float_model: ESMFold):
