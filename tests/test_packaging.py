@@ -73,5 +73,5 @@ def test_commands_are_registered_once() -> None:
     scripts = distribution("protquant").entry_points.select(group="console_scripts")
     assert {script.name: script.value for script in scripts} == {
         "protquant": "protquant.start:main",
-        "protquant-sweep": "protquant.pipelines.sweep:main",
+        "protquant-sweep": "protquant.start:sweep",
     }
