@@ -18,6 +18,7 @@ from protquant.models import ESM2, ESMFold, tokenize
 from protquant.pipelines.calibration import calibration_sequences, quantize
 from protquant.pipelines.devices import parse_dtype, pick_device
 from protquant.pipelines.execution import Execution, is_float
+from protquant.pipelines.failures import read_failures, told_failure, write_failures
 from protquant.pipelines.memory import is_out_of_memory
 from protquant.pipelines.plots import plot_contacts
 from protquant.pipelines.prepared import prepare
@@ -28,7 +29,6 @@ from protquant.proteins import (
     Manifest,
     OutputError,
     Record,
-    Rejected,
     atomic_write,
     clean_sequence,
     fingerprint,
@@ -138,9 +138,6 @@ def contacts_fasta(
     prepare_folder(output)
     with only_writer(output):
         run = _Run(output, records, Manifest.load(output, _PART))
-        for record in records.records:
-            for change in record.substitutions:
-                note(f"{records.path}, line {record.line}: {record.header!r}: {change}")
         prepared = None
         if cache and saved is None and not is_float(recipe):
             prepared = prepare(model, recipe, sequences, kind=ESM2)
@@ -194,11 +191,13 @@ def contacts_fasta(
                     except OutputError:
                         raise
                     except ProtquantError as error:
-                        run.fail(record, str(error))
+                        run.failures.append(told_failure(records, record, str(error)))
                     else:
                         row = {
                             "target": {
-                                **_columns_of(record),
+                                "name": record.name,
+                                "header": record.header,
+                                "length": record.length,
                                 **made_by,
                                 **running.columns(),
                                 "warnings": "; ".join(warnings),
@@ -211,30 +210,18 @@ def contacts_fasta(
         return run.finish(running.to_dict() if pending else {})
 
 
-def _columns_of(record: Record) -> dict[str, Any]:
-    return {"name": record.name, "header": record.header, "length": record.length}
-
-
 class _Run:
     """What becomes of the records of a file."""
 
     def __init__(self, output: Path, records: Fasta, manifest: Manifest) -> None:
         self.output, self.records, self.manifest = output, records, manifest
-        self.failures: list[dict[str, Any]] = []
-        for rejected in records.rejected:
-            self.fail(rejected, f"{rejected.reason}; {rejected.remedy}")
+        self.failures = read_failures(records)
 
     def is_done(self, record: Record, print_: str, plots: bool) -> bool:
         """Whether a record was done with these settings, and drawn if that is wanted."""
         entry = self.manifest.own_entries.get(record.name)
         drawn = not plots or (entry is not None and f"{record.name}_contacts.png" in entry.files)
         return drawn and self.manifest.is_done(record.name, print_)
-
-    def fail(self, record: Record | Rejected, error: str) -> None:
-        """Add a failure, and tell of it."""
-        note(f"{self.records.path}, line {record.line}: {record.header!r}: {error}")
-        name = record.name if isinstance(record, Record) else None
-        self.failures.append({"name": name, "header": record.header, "line": record.line, "error": error})
 
     def finish(self, execution: dict[str, Any]) -> dict[str, Any]:
         """Write the tables."""
@@ -247,10 +234,7 @@ class _Run:
         made_by = ["version", "model", "model_fingerprint", "recipe", "execution", "kernels", "operations"]
         columns = ["name", "header", "length", *made_by, "warnings", "substitutions"]
         write_table(targets, self.output / TARGETS, columns=columns)
-        if self.failures:
-            write_table(self.failures, self.output / FAILURES)
-        else:
-            (self.output / FAILURES).unlink(missing_ok=True)
+        write_failures(self.failures, self.records, self.output / FAILURES)
         return {
             "output": str(self.output),
             "table": str(table),

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from protquant.pipelines.failures import read_failures, told_failure, write_failures
 from protquant.pipelines.progress import note
-from protquant.proteins import Fasta, Manifest, Record, Rejected, write_table
+from protquant.proteins import Fasta, Manifest, Record, write_table
 
 __all__ = ["FoldRun", "failures_file", "note_warnings", "predictions_file"]
 
@@ -60,19 +61,11 @@ class FoldRun:
     @classmethod
     def begin(cls, output: Path, records: Fasta, part: str = "") -> "FoldRun":
         """Begin with the records that cannot be read, which are failures, and tell of what was changed in others."""
-        run = cls(output, part=part)
-        for rejected in records.rejected:
-            run.fail(records, rejected, f"{rejected.reason}; {rejected.remedy}")
-        for record in records.records:
-            for change in record.substitutions:
-                note(f"{records.path}, line {record.line}: {record.header!r}: {change}")
-        return run
+        return cls(output, failures=read_failures(records), part=part)
 
-    def fail(self, records: Fasta, record: Record | Rejected, error: str) -> None:
+    def fail(self, records: Fasta, record: Record, error: str) -> None:
         """Add a failure, and tell of it."""
-        note(f"{records.path}, line {record.line}: {record.header!r}: {error}")
-        name = record.name if isinstance(record, Record) else None
-        self.failures.append({"name": name, "header": record.header, "line": record.line, "error": error})
+        self.failures.append(told_failure(records, record, error))
 
     def finish(self, records: Fasta, manifest: Manifest) -> "FoldRun":
         """Write the tables of all targets of the folder, and of this run's failures."""
@@ -81,13 +74,7 @@ class FoldRun:
         names = {row["name"] for row in self.rows}
         if rows := self.rows + [row for row in manifest.rows() if row["name"] not in names]:
             write_table(rows, predictions_file(self.output, self.part))
-        failures = failures_file(self.output, self.part)
-        if self.failures:
-            write_table(self.failures, failures)
-            count = len(records.records) + len(records.rejected)
-            note(f"{len(self.failures)} of {count} records failed: see {failures}")
-        else:
-            failures.unlink(missing_ok=True)
+        write_failures(self.failures, records, failures_file(self.output, self.part))
         return self
 
 
