@@ -45,7 +45,8 @@ def merge_shards(output: Path, fasta: Path | None = None) -> dict[str, Any]:
         rows = sorted(merged.rows(), key=lambda row: (place.get(row["name"], len(place)), row["name"]))
         if rows:
             write_table(rows, predictions_file(output))
-        failures = [row for row in _failures(output, shards) if row["name"] not in {row["name"] for row in rows}]
+        done = {row["name"] for row in rows}
+        failures = [row for row in _failures(output, shards) if row["name"] not in done]
         if failures:
             write_table(failures, failures_file(output))
         else:
@@ -78,7 +79,7 @@ def check_shards(output: Path, shard: Shard | None, partition: str) -> None:
     if shard is None:
         raise ProtquantError(f"{output}: there are shards; put them together first: `protquant merge {output}`")
     for other in found:
-        if other.count != shard.count or Manifest.load(output, other.label).partition != partition:
+        if other.count != shard.count or Manifest.partition_of(output, other.label) != partition:
             raise ProtquantError(
                 f"{output}: shard {other.index}/{other.count} is of other records, batches or number than"
                 f" {shard.index}/{shard.count}. Fold all shards of one file and --max-tokens-per-batch, or merge what"
@@ -107,7 +108,7 @@ def _shards(output: Path) -> list[Shard]:
             f"{output}: of {counts[0]} shards these have not begun: {', '.join(missing[:10])}"
             f"{', ...' if len(missing) > 10 else ''}; run them by `protquant fold --shard {missing[0]}/{counts[0]}`"
         )
-    if len({Manifest.load(output, shard.label).partition for shard in shards}) > 1:
+    if len({Manifest.partition_of(output, shard.label) for shard in shards}) > 1:
         raise ProtquantError(f"{output}: the shards are of different files, or batches: what is in none is not known")
     return shards
 

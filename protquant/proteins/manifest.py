@@ -156,6 +156,23 @@ class Manifest:
         manifest._rewrite = bool(tail)
         return manifest
 
+    @classmethod
+    def partition_of(cls, folder: Path, part: str) -> str:
+        """Return what a shard is a shard of, of which only the first line of its manifest is read.
+
+        Raises
+        ------
+        ProtquantError
+            If it cannot be read, or is damaged.
+        """
+        manifest = cls(folder, part=part)
+        try:
+            with manifest.path.open("rb") as stream:
+                manifest._read_line(stream.readline(), 1)
+        except OSError as error:
+            raise ProtquantError(f"{manifest.path}: the manifest cannot be read ({error.strerror}).") from error
+        return manifest.partition
+
     def is_done(self, name: str, fingerprint: str) -> bool:
         """Whether a target was done with these settings and its files are still what was written."""
         entry = self._entries.get(name) or self._of_whole.get(name)
