@@ -35,7 +35,7 @@ def threads_for(workers: int, device: torch.device) -> Iterator[int]:
     Raises
     ------
     ProtquantError
-        If it is less than 1, or more on a GPU, or on another system than Linux.
+        If there are fewer than 1 workers, or several on a GPU, or on another system than Linux.
     """
     if workers < 1:
         raise ProtquantError(f"--workers {workers}: give 1 or more")

@@ -2,7 +2,6 @@
 
 import gzip
 import lzma
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from hypothesis import strategies as st
 
 from protquant import unpacking
 from protquant.errors import ProtquantError
-from protquant.structures import load_structure
+from protquant.structures import load_structure, read_pdb
 
 REQUIRED = ("Cartn_x", "Cartn_y", "Cartn_z")
 
@@ -301,11 +300,13 @@ def test_frames_between_ends_are_models(pdb_lines: list[str], tmp_path: Path):
     assert structure.notes == ("the first of 2 models is read",)
 
 
-def test_reading_takes_time_as_the_number_of_atoms(pdb_lines: list[str], tmp_path: Path):
-    chains = [f"{line[:21]}{chain}{line[22:]}" for chain in "ABCDEFGHIJKLMNOPQRSTUVWXYZ" for line in pdb_lines]
-    began = time.process_time()
-    assert len(load_structure(saved(tmp_path / "x.pdb", changed(chains * 1, str)))) == 26 * 40
-    assert time.process_time() - began < 20  # 8,000 atoms: a second; as their square, a minute and more
+def test_lines_are_looked_over_as_a_whole_once(pdb_lines: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    looked: list[str] = []
+    for name in ("_has_segments", "_lines_with_four_letters"):
+        whole = getattr(read_pdb, name)
+        monkeypatch.setattr(read_pdb, name, lambda lines, name=name, whole=whole: looked.append(name) or whole(lines))
+    load_structure(saved(tmp_path / "x.pdb", changed(pdb_lines, str)))
+    assert looked == ["_has_segments", "_lines_with_four_letters"]  # and not once for each line
 
 
 def test_a_modified_residue_that_a_chain_begins_with_is_put_there(pdb_lines: list[str], tmp_path: Path):
