@@ -6,6 +6,9 @@ import os
 # With PROTQUANT_TEST_DEVICE=cuda those of tests/kernels/gpu are compiled, and run on a GPU.
 if "PROTQUANT_TEST_DEVICE" not in os.environ:
     os.environ["TRITON_INTERPRET"] = "1"
+# Processes that test side by side share the cores; more threads than cores take many times as long.
+if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from protquant.cli import app
 from protquant.errors import ProtquantError
+from protquant.pipelines import calibration_sequences
 from protquant.pipelines.bench import PAIRS, measure_agreement, summarize_agreement
 from protquant.quant import available_recipes, load_recipe
 
@@ -15,13 +16,15 @@ FOR_INTEGERS = [name for name in available_recipes() if load_recipe(name).execut
 
 
 @pytest.mark.slow
-def test_the_demo_model_folds_alike_on_integers_and_by_simulation():
+def test_the_demo_model_folds_alike_on_integers_and_by_simulation(tmp_path: Path):
     assert len(FOR_INTEGERS) >= 4
-    table = measure_agreement("demo", FOR_INTEGERS, limit=10, num_recycles=0, progress=False)
-    assert list(table["recipe"].value_counts()) == [10] * len(FOR_INTEGERS)
+    few = tmp_path / "calibration.fasta"  # all twelve take longer than the folding
+    few.write_text("".join(f">{number}\n{each}\n" for number, each in enumerate(calibration_sequences(limit=3))))
+    table = measure_agreement("demo", FOR_INTEGERS, limit=6, num_recycles=0, calibration=few, progress=False)
+    assert list(table["recipe"].value_counts()) == [6] * len(FOR_INTEGERS)
     assert table["support"].str.contains("parts on integers").all()
     for recipe, rows in table.groupby("recipe"):
-        # At most 0.1 over all 50 chains, see docs/integer.md; ten of them scatter.
+        # At most 0.1 over all 50 chains, see docs/integer.md; six of them scatter.
         assert 0.001 < rows["integer to simulation, RMSD"].median() <= 0.12, recipe
         assert rows["integer to simulation, TM"].mean() >= 0.999, recipe
         assert rows["integer to simulation, TM"].min() >= 0.995, recipe
@@ -35,9 +38,10 @@ def test_a_summary_has_the_median_the_mean_and_the_least():
     assert rows[0] == expected
 
 
-def test_the_command_prints_a_summary_and_writes_all_chains(tmp_path: Path):
+def test_the_command_prints_a_summary_and_writes_all_chains(calibration_file: Path, tmp_path: Path):
     command = ["bench", "agreement", "-q", "w8a8-int8", "--limit", "1", "--num-recycles", "0"]
-    result = CliRunner().invoke(app, [*command, "-o", str(tmp_path / "chains.csv")])
+    files = ["--calibration", str(calibration_file), "-o", str(tmp_path / "chains.csv")]
+    result = CliRunner().invoke(app, [*command, *files])
     assert result.exit_code == 0, result.output
     assert "integer to simulation" in result.output
     assert "parts on integers" in result.output
