@@ -115,17 +115,20 @@ def merge(
     fasta: Annotated[
         Path | None, typer.Option("-i", "--fasta", help="File that was folded, for the order of the table.")
     ] = None,
+    even_so: Annotated[bool, typer.Option("--even-so", help="Also merge shards that were interrupted.")] = False,
     as_json: JSON = False,
 ) -> None:
     """Put the shards of a large run together: one manifest, one table, as if it had been one run.
 
     Example: `protquant merge out/ -i proteins.fasta`
     """
-    merged = pipelines.merge_shards(output, fasta)
+    merged = pipelines.merge_shards(output, fasta, even_so=even_so)
     if as_json:
         print_json(merged)
         return
     typer.echo("{output}: {shards} shards, {done} targets are done, {failed} failed".format(**merged))
+    if merged["unfinished"]:
+        typer.echo(f"{merged['unfinished']} shards were interrupted: `protquant fold` without --shard folds the rest")
 
 
 @app.command()

@@ -75,6 +75,8 @@ class FoldRun:
         if rows := self.rows + [row for row in manifest.rows() if row["name"] not in names]:
             write_table(rows, predictions_file(self.output, self.part))
         write_failures(self.failures, records, failures_file(self.output, self.part))
+        if self.part:
+            manifest.end()
         return self
 
 

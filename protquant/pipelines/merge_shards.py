@@ -11,7 +11,7 @@ from protquant.proteins import Manifest, Shard, only_writer, read_fasta, write_t
 __all__ = ["check_shards", "merge_shards"]
 
 
-def merge_shards(output: Path, fasta: Path | None = None) -> dict[str, Any]:
+def merge_shards(output: Path, fasta: Path | None = None, *, even_so: bool = False) -> dict[str, Any]:
     """Merge the manifests and tables that `fold_fasta(..., shard=...)` has written to a folder.
 
     Parameters
@@ -20,26 +20,39 @@ def merge_shards(output: Path, fasta: Path | None = None) -> dict[str, Any]:
         The folder. No shard may be running.
     fasta : Path, optional
         The file that was folded: rows of the table are in its order. By default they are in the order of names.
+    even_so : bool
+        Whether to merge shards that were interrupted, too; otherwise they are refused. A run without `shard` folds
+        what is missing then.
 
     Returns
     -------
     dict
-        `output shards done failed`.
+        `output shards unfinished done failed`; `unfinished` is how many of the shards were interrupted.
 
     Raises
     ------
     ProtquantError
-        If the folder has no shards, or shards of different numbers, or some are missing; nothing is changed then.
+        If the folder has no shards, or shards of different numbers, or some are missing or unfinished; nothing is
+        changed then.
     """
     if not output.is_dir():
         raise ProtquantError(f"{output}: no such folder; give the output folder of `protquant fold --shard`")
     order = [] if fasta is None else [record.name for record in read_fasta(fasta, nucleotides=True).records]
     with only_writer(output):
         shards = _shards(output)
+        manifests = [Manifest.load(output, shard.label) for shard in shards]
+        unfinished = [shard for shard, each in zip(shards, manifests, strict=True) if not each.ended]
+        if unfinished and not even_so:
+            some = ", ".join(f"{shard.index}/{shard.count}" for shard in unfinished[:5])
+            raise ProtquantError(
+                f"{output}: {len(unfinished)} of {len(shards)} shards did not come to their end: {some}"
+                f"{', ...' if len(unfinished) > 5 else ''}; run them again by `protquant fold --shard"
+                f" {unfinished[0].index}/{unfinished[0].count}`, or merge what is done with --even-so"
+            )
         merged = Manifest.load(output)
         with merged.together():
-            for shard in shards:
-                for entry in Manifest.load(output, shard.label).own_entries.values():
+            for each in manifests:
+                for entry in each.own_entries.values():
                     merged.take(entry)
         place = {name: index for index, name in enumerate(order)}
         rows = sorted(merged.rows(), key=lambda row: (place.get(row["name"], len(place)), row["name"]))
@@ -55,7 +68,8 @@ def merge_shards(output: Path, fasta: Path | None = None) -> dict[str, Any]:
         for name in (predictions_file, failures_file, lambda folder, label: Manifest(folder, part=label).path):
             for shard in shards:
                 name(output, shard.label).unlink(missing_ok=True)
-    return {"output": str(output), "shards": len(shards), "done": len(rows), "failed": len(failures)}
+    counts = {"shards": len(shards), "unfinished": len(unfinished), "done": len(rows), "failed": len(failures)}
+    return {"output": str(output), **counts}
 
 
 def check_shards(output: Path, shard: Shard | None, partition: str) -> None:

@@ -5,7 +5,8 @@ merely exists proves nothing. The manifest is a text file of one JSON object a l
 the version, then one line for each target that was done or failed, the last line of a name being the valid one. A line
 is added in one write after the target's files are complete, so an interruption leaves at worst a cut last line, which
 is dropped and its target folded again. Lines of targets that were folded together are added together (`together`), so
-that after an interruption the same targets are folded together as without one, and come out the same.
+that after an interruption the same targets are folded together as without one, and come out the same. The last line of
+a shard says that it came to its end.
 """
 
 import contextlib
@@ -27,6 +28,7 @@ __all__ = ["MANIFEST_NAME", "Manifest", "ManifestEntry", "OutputFile"]
 MANIFEST_NAME = "manifest.jsonl"
 _VERSION = 1
 _HEAD = {"protquant_manifest": _VERSION}
+_END = {"ended": True}
 
 Status = Literal["done", "failed"]
 
@@ -93,10 +95,18 @@ class Manifest:
         What is known, by name. Use `Manifest.load` to read it from the folder.
     part : str
         Label of a shard, which has a manifest of its own; empty for the manifest of the whole.
+
+    Attributes
+    ----------
+    partition : str
+        What a shard is a shard of.
+    ended : bool
+        Whether the last run of a shard came to its end (`end`), and nothing was recorded since.
     """
 
     def __init__(self, folder: Path, entries: Mapping[str, ManifestEntry] | None = None, part: str = "") -> None:
         self.folder, self.part, self.partition = folder, part, ""
+        self.ended = False
         self._entries = dict(entries or {})
         self._of_whole: dict[str, ManifestEntry] = {}
         # The file does not end where an entry ends (it is new, or a write was cut): the next write replaces it.
@@ -240,6 +250,20 @@ class Manifest:
             self.partition = partition
             self._add()
 
+    def end(self) -> None:
+        """Note that the run of a shard came to its end: every target of it is done, or has failed.
+
+        Raises
+        ------
+        ProtquantError
+            If the manifest cannot be written.
+        """
+        if self._rewrite:
+            self._add()
+        if not self.ended:
+            self._append([json.dumps(_END)])
+        self.ended = True
+
     def take(self, entry: ManifestEntry) -> ManifestEntry:
         """Note what another manifest of the folder says of a target.
 
@@ -291,12 +315,16 @@ class Manifest:
             lines = [json.dumps(head), *(_line(known) for known in self._entries.values())]
             atomic_write(self.path, "\n".join(lines) + "\n")
             self._rewrite = False
-            return
+        else:
+            self._append([_line(entry) for entry in entries])
+        self.ended = False
+
+    def _append(self, lines: list[str]) -> None:
         # Adding a line costs the same for the first target and for the ten thousandth; rewriting does not.
         self._rewrite = True  # until the line is known to be complete
         try:
             with self.path.open("ab") as stream:
-                stream.write("".join(f"{_line(entry)}\n" for entry in entries).encode())
+                stream.write("".join(f"{line}\n" for line in lines).encode())
                 stream.flush()
                 os.fsync(stream.fileno())
         except OSError as error:
@@ -314,9 +342,12 @@ class Manifest:
             if number == 1:
                 version = document["protquant_manifest"]
                 self.partition = str(document.get("partition", ""))
+            elif document == _END:
+                self.ended = True
             else:
                 entry = _entry(document)
                 self._entries[entry.name] = entry
+                self.ended = False
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise ProtquantError(
                 f"{self.path}, line {number}: the manifest is damaged ({type(error).__name__}: {error}). "

@@ -212,6 +212,7 @@ def test_shards_give_what_one_run_gives(esmfold_checkpoint: Path, tmp_path: Path
     assert merge_shards(tmp_path / "many", fasta) == {
         "output": str(tmp_path / "many"),
         "shards": 3,
+        "unfinished": 0,
         "done": 6,
         "failed": 1,
     }
@@ -221,6 +222,23 @@ def test_shards_give_what_one_run_gives(esmfold_checkpoint: Path, tmp_path: Path
         assert (tmp_path / "many" / name).read_bytes() == (tmp_path / "one" / name).read_bytes(), name
     again = fold_fasta(fasta, tmp_path / "many", str(esmfold_checkpoint), **settings)
     assert len(again.skipped) == 6
+
+
+def test_a_shard_that_was_interrupted_is_merged_on_request_only(esmfold_checkpoint: Path, tmp_path: Path):
+    fasta, output = tmp_path / "in.fasta", tmp_path / "out"
+    fasta.write_text("".join(f">p{k}\n{'MKTAYIAKQRQISFVKSHFSRQ'[: 8 + k]}\n" for k in range(4)))
+    settings = {"plots": False, "max_tokens_per_batch": 0}
+    for shard in ("1/2", "2/2"):
+        fold_fasta(fasta, output, str(esmfold_checkpoint), shard=shard, **settings)
+    manifest = output / "manifest.2-of-2.jsonl"
+    lines = manifest.read_text().splitlines()
+    manifest.write_text("\n".join(lines[:-2]) + "\n")  # one of its two targets, as a kill leaves it
+    with pytest.raises(ProtquantError, match=r"1 of 2 shards did not come to their end: 2/2; run them again by `protq"):
+        merge_shards(output, fasta)
+    merged = merge_shards(output, fasta, even_so=True)
+    assert (merged["unfinished"], merged["done"]) == (1, 3)
+    rest = fold_fasta(fasta, output, str(esmfold_checkpoint), **settings)
+    assert (len(rest.rows), len(rest.skipped)) == (4, 3)
 
 
 def test_shards_may_write_at_once_and_the_whole_may_not(tmp_path: Path):
