@@ -63,14 +63,22 @@ def fold(
         str | None, typer.Option(help="Fold only a part, such as `3/16`; `merge` puts shards together.", metavar="I/N")
     ] = None,
     workers: Annotated[int, typer.Option(help="Processes that fold at once and share the weights (CPU, Linux).")] = 1,
+    layout: Annotated[
+        str, typer.Option(help="Whose names and files targets get: `protquant`, `colabfold` or `nf-core`.")
+    ] = "protquant",
     skip_output: Annotated[
-        str, typer.Option(help="Files not to write: `cif`, `pdb`, `pae`, `plots`, with commas between.")
+        str,
+        typer.Option(
+            help="Files not to write: `cif`, `pdb`, `pae`, `plots`, in other layouts `scores`; with commas between."
+        ),
     ] = "",
     as_json: JSON = False,
 ) -> None:
     """Fold the records of a FASTA file: PDB, mmCIF, PAE, a picture each, and a table.
 
     Example: `protquant fold -i proteins.fasta -o out/ --quant w8a8-pwlq`
+
+    With the files of nf-core/proteinfold: `protquant fold -i proteins.fasta -o out/ --layout nf-core`
 
     A repeated run skips what is done. Exit code 1: some records failed (`failures.csv` says why); 2: nothing could
     be done.
@@ -96,6 +104,7 @@ def fold(
         even_so=even_so,
         shard=shard,
         workers=workers,
+        layout=layout,
         skip_output=[name.strip() for name in skip_output.split(",") if name.strip()],
     )
     if as_json:

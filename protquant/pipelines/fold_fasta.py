@@ -1,7 +1,7 @@
 """A FASTA file to a folder of structures: batches, memory, failures, resuming."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -17,8 +17,8 @@ from protquant.pipelines.batches import length_batches, model_length
 from protquant.pipelines.calibration import calibration_sequences, quantize
 from protquant.pipelines.devices import parse_dtype, pick_device
 from protquant.pipelines.execution import Execution, is_float
-from protquant.pipelines.fold_job import FoldJob, record_all
-from protquant.pipelines.fold_outputs import has_outputs, wanted_outputs
+from protquant.pipelines.fold_job import FoldJob, Kept, record_all
+from protquant.pipelines.fold_outputs import Layout, layout_of
 from protquant.pipelines.fold_run import FoldRun, note_warnings
 from protquant.pipelines.fold_workers import each_by_workers, in_another_process, threads_for
 from protquant.pipelines.folding import check_folding_model, check_folding_options
@@ -47,7 +47,7 @@ _LAYOUT = 2
 
 
 def fold_fasta(
-    fasta: Path,
+    fasta: Path | Fasta,
     output: Path,
     model: str = "esmfold_v1",
     quant: str = "fp32",
@@ -68,18 +68,22 @@ def fold_fasta(
     shard: str | None = None,
     workers: int = 1,
     skip_output: Sequence[str] = (),
+    layout: str = "protquant",
+    on_batch: Callable[[Sequence[Kept]], None] | None = None,
 ) -> FoldRun:
     """Fold every record of a FASTA file.
 
     For each target `<name>.pdb`, `<name>.cif` (pLDDT, 0-100, in the B-factor column), `<name>_pae.json` (as the
-    AlphaFold database has it) and `<name>.png` are written, and a row of `predictions.csv`, which lists all targets of
-    the folder. A run that is repeated skips the targets that are done with the same settings. Notes go to standard
-    error; a warning about a prediction goes there, to its row, its picture and both structure files.
+    AlphaFold database has it) and `<name>.png` are written, or the files of another layout, and a row of
+    `predictions.csv`, which lists all targets of the folder. A run that is repeated skips the targets that are done
+    with the same settings. Notes go to standard error; a warning about a prediction goes there, to its row, its picture
+    and both structure files.
 
     Parameters
     ----------
-    fasta : Path
-        FASTA, plain or gzipped, or CSV with columns id and sequence; chains of a complex are joined by ':'.
+    fasta : Path or Fasta
+        What `read_fasta` gives, or a file that it reads: FASTA, plain or gzipped, or CSV with columns id and sequence;
+        chains of a complex are joined by ':'.
     output : Path
         Folder, made if need be.
     model : str
@@ -123,7 +127,13 @@ def fold_fasta(
         Processes that fold batches at once, each on its share of the threads; they share the weights. Last bits may
         depend on the number of threads of each. On Linux, without a GPU.
     skip_output : sequence of str
-        Files that are not written: any of "cif", "pdb", "pae", "plots". The row of the table is always there.
+        Files that are not written: any of "cif", "pdb", "pae", "plots" of the layout protquant, "pdb", "scores", "pae",
+        "plots", "done" of colabfold, "pdb", "scores", "pae" of nf-core. The row of the table is always there.
+    layout : str
+        Whose names and files targets get: "protquant", "colabfold" or "nf-core" (docs/layouts.md). A target that is
+        done in another layout is folded again, and the files of the other layout stay.
+    on_batch : callable, optional
+        Called with what became of the records of each batch, when it is recorded.
 
     Raises
     ------
@@ -137,8 +147,8 @@ def fold_fasta(
     recipe, saved = choose_recipe(model, quant)
     running = Execution(recipe, execution, backend, device)
     sequences = calibration_sequences(calibration)
-    records = read_fasta(fasta, nucleotides=even_so)
-    wanted = wanted_outputs(skip_output, plots=plots)
+    records = fasta if isinstance(fasta, Fasta) else read_fasta(fasta, nucleotides=even_so)
+    files = layout_of(layout, model).without(skip_output, plots=plots)
     part = None if shard is None else Shard.parse(shard)
     label = "" if part is None else part.label
     batches = _batches(records.records, max_tokens_per_batch)
@@ -189,23 +199,24 @@ def fold_fasta(
         }
         prints = _fingerprints(run, records, integer=running.integer)
         askable = records.records if even_so else _answerable(network, records, run)
-        pending = _pending(run, askable, manifest, prints, wanted, overwrite=overwrite)
+        pending = _pending(run, askable, manifest, prints, files, overwrite=overwrite)
         if pending:
             network = _running(network, recipe, saved, sequences if calibrates else [], running)
             batches = _only(pending, batches)
             count = min(workers, len(batches))
             budget = MemoryBudget.of(network, limit).share(count, bytes_to_come(network))
             what = {"model": model, "recipe": recipe.name, "dtype": dtype}
-            job = FoldJob(network, running, output, wanted, what, num_recycles, chunk_size, budget)
+            job = FoldJob(network, running, output, files, what, num_recycles, chunk_size, budget)
             tell = Progress(f"fold {records.path.name}")
             tell("proteins", "protein", 0, len(pending))
             if count == 1:
                 with tell.during(network):
-                    record_all(map(job, batches), run, records, manifest, prints, tell, len(pending))
+                    record_all(map(job, batches), run, records, manifest, prints, tell, len(pending), on_batch)
             else:
                 with closing(each_by_workers(job, batches, count, max(1, threads // count))) as finished:
-                    record_all(finished, run, records, manifest, prints, tell, len(pending))
+                    record_all(finished, run, records, manifest, prints, tell, len(pending), on_batch)
             run.gpu_peak_bytes = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+        files.finish(output)
         return run.finish(records, manifest)
 
 
@@ -241,21 +252,27 @@ def _pending(
     records: Sequence[Record],
     manifest: Manifest,
     prints: Mapping[str, str],
-    wanted: Sequence[str],
+    files: Layout,
     *,
     overwrite: bool,
 ) -> list[Record]:
     """The records that are to be folded; the others are done already."""
     known = {} if overwrite else manifest.entries
-    pending = []
+    pending, lacking = [], 0
     for record in records:
-        complete = record.name in known and has_outputs(record, known[record.name].files, wanted)
-        if complete and manifest.is_done(record.name, prints[record.name]):
+        done = record.name in known and manifest.is_done(record.name, prints[record.name])
+        if done and files.is_complete(record, known[record.name].files):
             run.skipped.append(record.name)
         else:
             pending.append(record)
+            lacking += done
     skipped = len(run.skipped)
     note(f"{skipped} of {len(records)} targets are done already with these settings, {len(pending)} are to be done")
+    if lacking:
+        note(
+            f"{lacking} of them were done without all of the files that are wanted now in the layout {files.name}, and"
+            " are folded again; their other files stay"
+        )
     note_warnings(known[name].row for name in run.skipped)
     return pending
 

@@ -1,15 +1,16 @@
 """What is done with a batch of records: folding, writing, recording; by this process or by workers."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from protquant.errors import ProtquantError
 from protquant.models import ESMFold
 from protquant.pipelines.execution import Execution
-from protquant.pipelines.fold_outputs import write_outputs
+from protquant.pipelines.fold_outputs import Layout
 from protquant.pipelines.fold_run import FoldRun, note_warnings
 from protquant.pipelines.folding import fold_within_memory
 from protquant.pipelines.memory import MemoryBudget
@@ -23,12 +24,19 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Kept:
-    """What became of a record: its files and its row, or why there are none."""
+    """What became of a record: its files and its row, or why there are none.
+
+    Attributes
+    ----------
+    seconds : float
+        That it took, with writing; of a batch, the mean.
+    """
 
     record: Record
     files: Sequence[Path] = ()
     row: Mapping[str, Any] = field(default_factory=dict)
     error: str | None = None
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -38,7 +46,7 @@ class FoldJob:
     model: ESMFold
     running: Execution
     output: Path
-    wanted: Sequence[str]
+    layout: Layout
     what: Mapping[str, str]
     num_recycles: int | None
     chunk_size: int | None
@@ -46,7 +54,10 @@ class FoldJob:
 
     def __call__(self, batch: list[Record]) -> tuple[list[Kept], dict[str, Any]]:
         """What became of each record, and what the model ran as."""
-        return [self._keep(record, outcome) for record, outcome in self._fold(batch)], self.running.to_dict()
+        began = time.monotonic()
+        kept = [self._keep(record, outcome) for record, outcome in self._fold(batch)]
+        seconds = (time.monotonic() - began) / len(kept)
+        return [replace(each, seconds=seconds) for each in kept], self.running.to_dict()
 
     def _fold(self, batch: list[Record]) -> list[tuple[Record, Prediction | str]]:
         """Every record with its prediction, or with the reason why there is none."""
@@ -74,7 +85,7 @@ class FoldJob:
         if isinstance(outcome, str):
             return Kept(record, error=outcome)
         try:
-            files = write_outputs(outcome, self.output, self.wanted)
+            files = self.layout.write(outcome, self.output)
         except OutputError:
             raise
         except ProtquantError as error:
@@ -100,8 +111,12 @@ def record_all(
     prints: Mapping[str, str],
     tell: Progress,
     total: int,
+    on_batch: Callable[[Sequence[Kept]], None] | None = None,
 ) -> None:
-    """Record batch by batch, all of it or nothing, so that an interrupted run goes on with the same batches."""
+    """Record batch by batch, all of it or nothing, so that an interrupted run goes on with the same batches.
+
+    `on_batch` is called with each batch when it is recorded.
+    """
     done = 0
     while (batch := _next(finished, done, total)) is not None:
         run.execution = batch[1]
@@ -116,6 +131,8 @@ def record_all(
                     note_warnings([kept.row])
                 done += 1
                 tell("proteins", "protein", done, total, record.name)
+        if on_batch is not None:
+            on_batch(batch[0])
 
 
 def _next(finished: Iterator[T], done: int, total: int) -> T | None:

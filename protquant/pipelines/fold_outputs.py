@@ -1,67 +1,209 @@
-"""The files of a prediction: which there are, which are wanted, and whether they are there."""
+"""The files of a prediction: a layout says which there are, what they are called, and who writes them."""
 
-from collections.abc import Collection, Sequence
+import platform
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 
+import yaml
+
 from protquant.errors import ProtquantError, suggestion
-from protquant.pipelines.plots import plot_prediction
+from protquant.pipelines.plots import plot_pae, plot_plddt, plot_prediction
 from protquant.pipelines.progress import note
-from protquant.proteins import PDBLimitError, Prediction, Record, write_mmcif, write_pae, write_pdb
+from protquant.proteins import (
+    PDBLimitError,
+    Prediction,
+    Record,
+    atomic_write,
+    safe_name,
+    write_colabfold_pae,
+    write_colabfold_scores,
+    write_iptm_table,
+    write_mmcif,
+    write_pae,
+    write_pae_table,
+    write_pdb,
+    write_plddt_table,
+    write_ptm_table,
+)
 
-__all__ = ["OUTPUTS", "has_outputs", "wanted_outputs", "write_outputs"]
-
-OUTPUTS = {"cif": ".cif", "pdb": ".pdb", "pae": "_pae.json", "plots": ".png"}
-"""What is written of each target, and how the names of the files end."""
+__all__ = ["LAYOUTS", "Layout", "TargetFile", "layout_of"]
 
 _PDB_RESIDUES, _PDB_CHAINS = 7_000, 62
 """Up to so many a prediction has at most 99,999 atoms, and certainly fits the columns of PDB."""
 
 
-def wanted_outputs(skipped: Collection[str], *, plots: bool = True) -> list[str]:
-    """Names in `OUTPUTS` without those that are skipped.
+@dataclass(frozen=True)
+class TargetFile:
+    """A file of each target.
+
+    Attributes
+    ----------
+    kind : str
+        Word of `--skip-output` that leaves it out.
+    ending : str
+        Of its name, behind the name of the target. None of a layout is the end of another, so that targets of different
+        names never share a file.
+    write : callable
+        Writes it for a prediction to a path, and returns the path, or None if this prediction has no such file.
+    expected : callable
+        Whether a record has this file for certain, and is not done without it.
+    """
+
+    kind: str
+    ending: str
+    write: Callable[[Prediction, Path], Path | None]
+    expected: Callable[[Record], bool] = lambda _: True
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The files of each target, and those of the folder beside its tables.
+
+    Attributes
+    ----------
+    name : str
+    files : sequence of TargetFile
+        In the order in which they are written.
+    of_folder : callable, optional
+        Writes what belongs to the folder as a whole, at the end of a run.
+    """
+
+    name: str
+    files: Sequence[TargetFile]
+    of_folder: Callable[[Path], Path] | None = None
+
+    def without(self, skipped: Collection[str], *, plots: bool = True) -> "Layout":
+        """Return the layout without some kinds of files, and without pictures where none are wanted.
+
+        Raises
+        ------
+        ProtquantError
+            If it has no such kind.
+        """
+        kinds = list(dict.fromkeys(file.kind for file in self.files))
+        for kind in skipped:
+            if kind not in kinds:
+                where = "" if self.name == "protquant" else f" to the layout {self.name}"
+                raise ProtquantError(f"--skip-output {kind}: not known{where}; {suggestion(kind, kinds)}")
+        unwanted = {*skipped} if plots else {*skipped, "plots"}
+        return replace(self, files=[file for file in self.files if file.kind not in unwanted])
+
+    def is_complete(self, record: Record, files: Collection[str]) -> bool:
+        """Whether the files that a record has for certain are among those that were written."""
+        return all(f"{record.name}{file.ending}" in files for file in self.files if file.expected(record))
+
+    def write(self, prediction: Prediction, folder: Path) -> list[Path]:
+        """Write the files of a prediction.
+
+        Raises
+        ------
+        ProtquantError
+            If one cannot be written, or there is nothing that makes sense.
+        """
+        written = [file.write(prediction, folder / f"{prediction.name}{file.ending}") for file in self.files]
+        return [path for path in written if path is not None]
+
+    def finish(self, folder: Path) -> None:
+        """Write what belongs to the folder as a whole.
+
+        Raises
+        ------
+        ProtquantError
+            If it cannot be written.
+        """
+        if self.of_folder is not None:
+            self.of_folder(folder)
+
+
+def layout_of(name: str, model: str) -> Layout:
+    """Return a layout by its name.
+
+    Parameters
+    ----------
+    model : str
+        Name, folder or file of the model, which names of files may repeat.
 
     Raises
     ------
     ProtquantError
-        If one is not known.
+        If there is no such layout.
     """
-    for name in skipped:
-        if name not in OUTPUTS:
-            raise ProtquantError(f"--skip-output {name}: not known; {suggestion(name, OUTPUTS)}")
-    return [name for name in OUTPUTS if name not in skipped and (plots or name != "plots")]
+    if name not in LAYOUTS:
+        raise ProtquantError(f"--layout {name}: not known; {suggestion(name, LAYOUTS)}")
+    path = Path(model).resolve()
+    return LAYOUTS[name](path.stem if path.is_file() else path.name if path.is_dir() else model)
 
 
-def has_outputs(record: Record, files: Collection[str], wanted: Sequence[str]) -> bool:
-    """Whether all files that are wanted were written; a PDB file only of what fits its columns."""
-    fits = record.length <= _PDB_RESIDUES and len(record.chains) <= _PDB_CHAINS
-    needed = [name for name in wanted if name != "pdb" or fits]
-    return all(f"{record.name}{OUTPUTS[name]}" in files for name in needed)
+def _protquant(_model: str) -> Layout:
+    files = [
+        TargetFile("cif", ".cif", write_mmcif),
+        TargetFile("pdb", ".pdb", _pdb_where_it_fits, _fits_pdb),
+        TargetFile("pae", "_pae.json", write_pae),
+        TargetFile("plots", ".png", plot_prediction),
+    ]
+    return Layout("protquant", files)
 
 
-def write_outputs(prediction: Prediction, output: Path, wanted: Sequence[str]) -> list[Path]:
-    """Write the files of a prediction.
+def _colabfold(model: str) -> Layout:
+    """As ColabFold names and fills them for a run of one model, without relaxation; what it writes last is last."""
+    tag = f"rank_001_{safe_name(model)}_model_1_seed_000"
+    files = [
+        TargetFile("pdb", f"_unrelaxed_{tag}.pdb", _pdb),
+        TargetFile("scores", f"_scores_{tag}.json", write_colabfold_scores),
+        TargetFile("pae", "_predicted_aligned_error_v1.json", write_colabfold_pae),
+        TargetFile("plots", "_pae.png", plot_pae),
+        TargetFile("plots", "_plddt.png", plot_plddt),
+        TargetFile("done", ".done.txt", lambda _, path: atomic_write(path, "")),
+    ]
+    return Layout("colabfold", files)
 
-    Returns
-    -------
-    list of Path
-        Without a PDB file where the prediction does not fit that format; then a note says so.
 
-    Raises
-    ------
-    ProtquantError
-        If one cannot be written, or there is nothing that makes sense.
+def _nf_core(_model: str) -> Layout:
+    """As the module RUN_ESMFOLD of nf-core/proteinfold emits them, with the tables that its other modules emit.
+
+    The table of pLDDT has had both names: `_plddt.tsv` in release 2.0, `_plddt_mqc.tsv` before and for a time after.
     """
-    paths = {name: output / f"{prediction.name}{suffix}" for name, suffix in OUTPUTS.items()}
-    files = []
-    if "cif" in wanted:
-        files.append(write_mmcif(prediction, paths["cif"]))
-    if "pdb" in wanted:
-        try:
-            files.append(write_pdb(prediction.atoms, paths["pdb"], prediction.remarks()))
-        except PDBLimitError as error:
-            note(f"{prediction.name}: no .pdb is written: {error}")
-    if "pae" in wanted:
-        files.append(write_pae(prediction, paths["pae"]))
-    if "plots" in wanted:
-        files.append(plot_prediction(prediction, paths["plots"]))
-    return files
+    files = [
+        TargetFile("pdb", "_esmfold.pdb", _pdb),
+        TargetFile("scores", "_plddt.tsv", write_plddt_table),
+        TargetFile("scores", "_plddt_mqc.tsv", write_plddt_table),
+        TargetFile("scores", "_ptm.tsv", write_ptm_table),
+        TargetFile("scores", "_iptm.tsv", write_iptm_table, lambda _: False),
+        TargetFile("pae", "_0_pae.tsv", write_pae_table),
+    ]
+    return Layout("nf-core", files, _versions)
+
+
+LAYOUTS = {"protquant": _protquant, "colabfold": _colabfold, "nf-core": _nf_core}
+"""The layouts by name; each is made for a model."""
+
+
+def _fits_pdb(record: Record) -> bool:
+    return record.length <= _PDB_RESIDUES and len(record.chains) <= _PDB_CHAINS
+
+
+def _pdb_where_it_fits(prediction: Prediction, path: Path) -> Path | None:
+    """Write PDB, or a note where a prediction is too large for it: this layout has mmCIF, too."""
+    try:
+        return write_pdb(prediction.atoms, path, prediction.remarks())
+    except PDBLimitError as error:
+        note(f"{prediction.name}: no .pdb is written: {error}")
+        return None
+
+
+def _pdb(prediction: Prediction, path: Path) -> Path:
+    """Write PDB, which is the only file of the structure."""
+    try:
+        return write_pdb(prediction.atoms, path, prediction.remarks())
+    except PDBLimitError as error:
+        raise PDBLimitError(f"{error} Only the layout protquant has mmCIF.") from error
+
+
+def _versions(folder: Path) -> Path:
+    """Write `versions.yml`: the versions of the programs, under the name of a process, as modules of nf-core do."""
+    programs = {"protquant": "protquant", "pytorch": "torch", "numpy": "numpy"}
+    versions = {name: version(distribution) for name, distribution in programs.items()}
+    process = {"PROTQUANT_FOLD": {**versions, "python": platform.python_version()}}
+    return atomic_write(folder / "versions.yml", yaml.safe_dump(process, sort_keys=False))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from protquant.proteins import Prediction, atomic_write
 
-__all__ = ["contact_figure", "plot_contacts", "plot_prediction", "prediction_figure"]
+__all__ = ["contact_figure", "plot_contacts", "plot_pae", "plot_plddt", "plot_prediction", "prediction_figure"]
 
 # AlphaFold DB's confidence colors, from very low (below 50) to very high (above 90).
 _CONFIDENCE = ((50, "#ff7d45"), (70, "#ffdb13"), (90, "#65cbf3"), (100, "#0053d6"))
@@ -48,6 +49,33 @@ def prediction_figure(prediction: Prediction) -> Figure:
     figure = Figure(figsize=(10, 3.6), layout="constrained")
     _warn(figure, prediction.warnings)
     line, matrix = figure.subplots(1, 2, width_ratios=(1.6, 1))
+    _draw_plddt(line, prediction)
+    _draw_pae(figure, matrix, prediction)
+    return figure
+
+
+def plot_prediction(prediction: Prediction, path: Path) -> Path:
+    """Write `prediction_figure` as PNG."""
+    return save_figure(prediction_figure(prediction), path)
+
+
+def plot_plddt(prediction: Prediction, path: Path) -> Path:
+    """Write the left half of `prediction_figure` as PNG."""
+    figure = Figure(figsize=(6.2, 3.6), layout="constrained")
+    _warn(figure, prediction.warnings)
+    _draw_plddt(figure.subplots(), prediction)
+    return save_figure(figure, path)
+
+
+def plot_pae(prediction: Prediction, path: Path) -> Path:
+    """Write the right half of `prediction_figure` as PNG."""
+    figure = Figure(figsize=(4.4, 3.6), layout="constrained")
+    _warn(figure, prediction.warnings)
+    _draw_pae(figure, figure.subplots(), prediction)
+    return save_figure(figure, path)
+
+
+def _draw_plddt(line: Axes, prediction: Prediction) -> None:
     bottom = 0
     for top, color in _CONFIDENCE:
         line.axhspan(bottom, top, color=color, alpha=0.25, lw=0)
@@ -56,20 +84,18 @@ def prediction_figure(prediction: Prediction) -> Figure:
     line.plot(residues, prediction.plddt, color="black", lw=1.2)
     line.set(xlabel="residue", ylabel="pLDDT", ylim=(0, 100), xlim=(1, max(2, prediction.length)))
     line.set_title(f"{prediction.name}: mean pLDDT {prediction.mean_plddt:.1f}, pTM {prediction.ptm:.2f}", fontsize=10)
+    for end in _chain_ends(prediction.sequence):
+        line.axvline(end + 0.5, color="black", lw=0.8, ls=":")
+
+
+def _draw_pae(figure: Figure, matrix: Axes, prediction: Prediction) -> None:
     if prediction.pae is not None:
         image = matrix.imshow(prediction.pae, cmap="Greens_r", vmin=0, vmax=prediction.max_pae)
         figure.colorbar(image, ax=matrix, label="expected error (angstrom)")
         matrix.set(xlabel="scored residue", ylabel="aligned residue")
     for end in _chain_ends(prediction.sequence):
-        line.axvline(end + 0.5, color="black", lw=0.8, ls=":")
         matrix.axvline(end - 0.5, color="black", lw=0.8)
         matrix.axhline(end - 0.5, color="black", lw=0.8)
-    return figure
-
-
-def plot_prediction(prediction: Prediction, path: Path) -> Path:
-    """Write `prediction_figure` as PNG."""
-    return save_figure(prediction_figure(prediction), path)
 
 
 def contact_figure(

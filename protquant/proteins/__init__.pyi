@@ -4,12 +4,20 @@ from protquant.proteins.fasta import Fasta, Record, Rejected, read_fasta, write_
 from protquant.proteins.fingerprints import fingerprint, json_value
 from protquant.proteins.manifest import MANIFEST_NAME, Manifest, ManifestEntry, OutputFile
 from protquant.proteins.mmcif import write_mmcif
-from protquant.proteins.names import MAX_NAME_LENGTH, safe_name, unique_names
+from protquant.proteins.names import MAX_NAME_LENGTH, Naming, header_names, safe_name, unique_names
 from protquant.proteins.outputs import OutputError, atomic_write, only_writer, prepare_folder
 from protquant.proteins.pae import write_pae
 from protquant.proteins.pdb import PDBLimitError, write_pdb
 from protquant.proteins.prediction import MAX_PAE, Prediction
 from protquant.proteins.provenance import Provenance
+from protquant.proteins.score_files import (
+    write_colabfold_pae,
+    write_colabfold_scores,
+    write_iptm_table,
+    write_pae_table,
+    write_plddt_table,
+    write_ptm_table,
+)
 from protquant.proteins.sequence import AMINO_ACIDS, SUBSTITUTIONS, SequenceError, clean_sequence, refuse_nucleotides
 from protquant.proteins.shard import Shard
 from protquant.proteins.table import write_table
@@ -23,6 +31,7 @@ __all__ = [
     "Fasta",
     "Manifest",
     "ManifestEntry",
+    "Naming",
     "OutputError",
     "OutputFile",
     "PDBLimitError",
@@ -39,6 +48,7 @@ __all__ = [
     "check_atoms",
     "clean_sequence",
     "fingerprint",
+    "header_names",
     "json_value",
     "only_writer",
     "prepare_folder",
@@ -48,9 +58,15 @@ __all__ = [
     "safe_name",
     "unique_names",
     "write_atoms",
+    "write_colabfold_pae",
+    "write_colabfold_scores",
     "write_fasta",
+    "write_iptm_table",
     "write_mmcif",
     "write_pae",
+    "write_pae_table",
     "write_pdb",
+    "write_plddt_table",
+    "write_ptm_table",
     "write_table",
 ]

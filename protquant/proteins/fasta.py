@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from protquant.errors import ProtquantError
-from protquant.proteins.names import unique_names
+from protquant.proteins.names import Naming, unique_names
 from protquant.proteins.outputs import atomic_write
 from protquant.proteins.sequence import SequenceError, clean_sequence, refuse_nucleotides
 from protquant.unpacking import gunzipped
@@ -92,7 +92,13 @@ class _Entry:
     parts: list[tuple[int, str]]
 
 
-def read_fasta(path: str | os.PathLike[str], *, max_length: int | None = None, nucleotides: bool = False) -> Fasta:
+def read_fasta(
+    path: str | os.PathLike[str],
+    *,
+    max_length: int | None = None,
+    nucleotides: bool = False,
+    naming: Naming = unique_names,
+) -> Fasta:
     """Read the proteins of a file.
 
     Parameters
@@ -105,6 +111,8 @@ def read_fasta(path: str | os.PathLike[str], *, max_length: int | None = None, n
     nucleotides : bool
         Whether sequences that read as DNA or RNA are taken for proteins; otherwise they are rejected, as are those that
         headers call so (of Boltz and of Chai), and ligands.
+    naming : callable
+        How records are named from their headers: `unique_names` or `header_names`.
 
     Returns
     -------
@@ -134,7 +142,7 @@ def read_fasta(path: str | os.PathLike[str], *, max_length: int | None = None, n
             rejected.append(Rejected(entry.header, entry.line, _located(error, entry), error.remedy))
         else:
             cleaned.append((ordinal, entry, sequence, substitutions))
-    names = unique_names([entry.header for _, entry, *_ in cleaned], [ordinal for ordinal, *_ in cleaned])
+    names = naming([entry.header for _, entry, *_ in cleaned], [ordinal for ordinal, *_ in cleaned])
     records = [
         Record(entry.header, sequence, entry.line, name, substitutions)
         for (_, entry, sequence, substitutions), name in zip(cleaned, names, strict=True)

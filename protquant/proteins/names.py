@@ -2,12 +2,18 @@
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-__all__ = ["MAX_NAME_LENGTH", "safe_name", "unique_names"]
+__all__ = ["MAX_NAME_LENGTH", "Naming", "header_names", "safe_name", "unique_names"]
+
+Naming = Callable[[Sequence[str], Sequence[int]], list[str]]
+"""File stems of records, no two of them equal, from their headers and their numbers in the file."""
 
 MAX_NAME_LENGTH = 100
 """Characters a name may have: file systems allow 255 bytes, and suffixes such as `_pae.json` follow it."""
+
+_MAX_HEADER_BYTES = 240  # of the 255 that file systems allow
+_NOT_IN_NAMES = re.compile(r"[/\\\x00-\x1f\x7f]")
 
 # Device names of Windows: files of that stem, whatever their extension, cannot be created there.
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|$)", re.IGNORECASE)
@@ -73,24 +79,69 @@ def unique_names(headers: Sequence[str], ordinals: Sequence[int] | None = None) 
     """
     ordinals = range(1, len(headers) + 1) if ordinals is None else ordinals
     stems = [safe_name(header, ordinal) for header, ordinal in zip(headers, ordinals, strict=True)]
+    return _distinct(stems, MAX_NAME_LENGTH)
+
+
+def header_names(headers: Sequence[str], ordinals: Sequence[int]) -> list[str]:
+    r"""Whole headers as file stems, which is how fair-esm's `esm-fold` names its files.
+
+    Only what would make a path of a name is replaced: `/`, `\` and control characters become `_`. A header of more
+    than 240 bytes is cut, and an empty one is called `record_<ordinal>`. Equal names get `_2`, `_3` and so on, as in
+    `unique_names`; `esm-fold` would overwrite the first file.
+
+    Parameters
+    ----------
+    headers : sequence of str
+        The headers of a file, in order.
+    ordinals : sequence of int
+        The records' numbers.
+
+    Returns
+    -------
+    list of str, length len(headers)
+
+    Examples
+    --------
+    >>> header_names(["sp|P69905|HBA_HUMAN Hemoglobin", "../a", "../a"], [1, 2, 3])
+    ['sp|P69905|HBA_HUMAN Hemoglobin', '.._a', '.._a_2']
+    """
+    stems = [
+        _cut(_NOT_IN_NAMES.sub("_", header), _MAX_HEADER_BYTES) or f"record_{ordinal}"
+        for header, ordinal in zip(headers, ordinals, strict=True)
+    ]
+    return _distinct(stems, _MAX_HEADER_BYTES)
+
+
+def _distinct(stems: Sequence[str], longest: int) -> list[str]:
+    """The stems, of which later ones of a name have a number behind them; none has more than `longest` bytes."""
     # Names that stand in the file come first, so that "a_2" is the record that says so and not the second "a".
-    reserved = {stem.lower() for stem in stems}
+    reserved = {_key(stem) for stem in stems}
     seen: set[str] = set()
     following: dict[str, int] = {}
     names = []
     for stem in stems:
-        name, key = stem, stem.lower()
+        name, key = stem, _key(stem)
         if key in seen:
             number = following.get(key, 2)
-            while (name := _numbered(stem, number)).lower() in reserved:
+            while _key(name := _numbered(stem, number, longest)) in reserved:
                 number += 1
             following[key] = number + 1
-            reserved.add(name.lower())
+            reserved.add(_key(name))
         seen.add(key)
         names.append(name)
     return names
 
 
-def _numbered(stem: str, number: int) -> str:
+def _key(stem: str) -> str:
+    """What is equal for two names that some file system takes for one."""
+    return unicodedata.normalize("NFC", stem.lower())
+
+
+def _numbered(stem: str, number: int, longest: int) -> str:
     suffix = f"_{number}"
-    return stem[: MAX_NAME_LENGTH - len(suffix)] + suffix
+    return _cut(stem, longest - len(suffix)) + suffix
+
+
+def _cut(stem: str, longest: int) -> str:
+    """The first `longest` bytes, without a character that is cut in two."""
+    return stem.encode()[:longest].decode(errors="ignore")

@@ -269,6 +269,22 @@ def test_files_that_are_skipped_are_not_written_and_come_when_they_are_wanted(fo
         fold_again(skip_output=["pea"])
 
 
+def test_a_target_that_is_done_in_another_layout_is_folded_again(fold_again, folded, tmp_path: Path, capsys):
+    fold_again()
+    before = content(tmp_path / "out")
+    run = fold_again(layout="nf-core")
+    assert sorted(folded) == ["a", "b", "c"]
+    assert "3 of them were done without all of the files that are wanted now in the layout nf-core" in (
+        capsys.readouterr().err
+    )
+    assert before.items() <= content(tmp_path / "out").items()
+    assert fold_again(layout="nf-core").rows == run.rows
+    assert folded == []
+    (tmp_path / "out" / "b_ptm.tsv").unlink()
+    fold_again(layout="nf-core")
+    assert folded == ["b"]
+
+
 def test_shards_with_nothing_to_do_are_shards_too(esmfold_checkpoint: Path, tmp_path: Path):
     fasta = tmp_path / "in.fasta"
     fasta.write_text(">a\nMKTAYIAK\n")

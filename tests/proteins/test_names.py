@@ -1,12 +1,13 @@
 """File stems from headers."""
 
+import unicodedata
 from pathlib import Path
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from protquant.proteins import MAX_NAME_LENGTH, safe_name, unique_names
+from protquant.proteins import MAX_NAME_LENGTH, header_names, safe_name, unique_names
 
 HEADERS = st.text(max_size=150) | st.text("aA.-_/\\ 2:\N{FULLWIDTH FULL STOP}\N{FULLWIDTH SOLIDUS}", max_size=12)
 
@@ -71,3 +72,26 @@ def test_a_header_that_names_itself_keeps_its_name() -> None:
 
 def test_many_records_of_one_name_take_linear_time() -> None:
     assert unique_names(["same"] * 20_000)[-1] == "same_20000"
+
+
+@pytest.mark.parametrize(
+    ("header", "name"),
+    [
+        ("sp|P69905|HBA_HUMAN Hemoglobin subunit alpha", "sp|P69905|HBA_HUMAN Hemoglobin subunit alpha"),
+        ("../../etc/passwd", ".._.._etc_passwd"),
+        ("C:\\x\ty", "C:_x_y"),
+        ("", "record_7"),
+        ("\N{LATIN SMALL LETTER E WITH ACUTE}" * 200, "\N{LATIN SMALL LETTER E WITH ACUTE}" * 120),
+    ],
+)
+def test_whole_headers_become_stems_that_are_no_paths(header: str, name: str) -> None:
+    assert header_names([header], [7]) == [name]
+
+
+@given(st.lists(HEADERS | st.sampled_from(["a", "A", "a_2", "a/2", "e\u0301", "\u00e9", "x" * 300]), max_size=12))
+def test_stems_of_whole_headers_are_unique_and_stay_in_their_folder(headers: list[str]) -> None:
+    names = header_names(headers, range(1, len(headers) + 1))
+    assert len({unicodedata.normalize("NFC", name.lower()) for name in names}) == len(headers)
+    for name in names:
+        assert Path("/out", f"{name}.pdb").parent == Path("/out")
+        assert 1 <= len(name.encode()) <= 240

@@ -1,0 +1,129 @@
+"""Scores of a prediction in the files of other programs: JSON as ColabFold has it, tables as nf-core/proteinfold."""
+
+import json
+import math
+import os
+from collections.abc import Iterable
+from numbers import Real
+from pathlib import Path
+
+import numpy as np
+from biotite.structure import apply_residue_wise
+
+from protquant.proteins.outputs import atomic_write
+from protquant.proteins.pae import checked_pae
+from protquant.proteins.prediction import Prediction
+
+__all__ = [
+    "write_colabfold_pae",
+    "write_colabfold_scores",
+    "write_iptm_table",
+    "write_pae_table",
+    "write_plddt_table",
+    "write_ptm_table",
+]
+
+_RANK = 0  # nf-core/proteinfold counts models from 0; here is one
+
+
+def write_colabfold_scores(prediction: Prediction, path: str | os.PathLike[str]) -> Path:
+    """Write one JSON object, as ColabFold's `_scores_rank_001_*.json`.
+
+    `plddt` is a list of L numbers from 0 to 100; `pae` is a list of L lists of L errors in angstrom (row i: residue i
+    is superimposed), and `max_pae` is the largest of them; `ptm` and, of a complex whose ipTM is known, `iptm` are
+    numbers from 0 to 1. As there, all but `max_pae` have two decimals, and without a PAE only `plddt` is written.
+
+    Raises
+    ------
+    ProtquantError
+        If the PAE is not finite, or the file cannot be written.
+    """
+    scores: dict[str, object] = {"plddt": _rounded(prediction.plddt)}
+    if prediction.pae is not None:
+        pae = checked_pae(prediction, path)
+        scores |= {"max_pae": float(pae.max()), "pae": _rounded(pae), "ptm": round(float(prediction.ptm), 2)}
+        if (iptm := _interface_ptm(prediction)) is not None:
+            scores["iptm"] = round(iptm, 2)
+    return atomic_write(path, json.dumps(scores))
+
+
+def write_colabfold_pae(prediction: Prediction, path: str | os.PathLike[str]) -> Path:
+    """Write one JSON object, as ColabFold's `_predicted_aligned_error_v1.json`.
+
+    `predicted_aligned_error` has the errors of the scores' `pae`, and `max_predicted_aligned_error` the largest of
+    them. The AlphaFold database has a list with such an object, of whole angstroms (`write_pae`).
+
+    Raises
+    ------
+    ProtquantError
+        If the prediction has no PAE, the PAE is not finite, or the file cannot be written.
+    """
+    pae = checked_pae(prediction, path)
+    document = {"predicted_aligned_error": _rounded(pae), "max_predicted_aligned_error": float(pae.max())}
+    return atomic_write(path, json.dumps(document))
+
+
+def write_plddt_table(prediction: Prediction, path: str | os.PathLike[str]) -> Path:
+    """Write the pLDDT by residue, with the columns `Positions`, from 0 through all chains, and `rank_0`, 0 to 100.
+
+    As nf-core/proteinfold has it, the value of a residue is the mean over its atoms, as they stand in the PDB file.
+
+    Raises
+    ------
+    ProtquantError
+        If the file cannot be written.
+    """
+    atoms = prediction.atoms
+    means = apply_residue_wise(atoms, np.round(np.asarray(atoms.b_factor, dtype=float), 2), np.mean)
+    rows = ((str(position), f"{value:.2f}") for position, value in enumerate(means))
+    return _write_rows([("Positions", f"rank_{_RANK}"), *rows], path)
+
+
+def write_pae_table(prediction: Prediction, path: str | os.PathLike[str]) -> Path:
+    """Write L rows of L predicted aligned errors in angstrom, without a header (row i: residue i is superimposed).
+
+    Raises
+    ------
+    ProtquantError
+        If the prediction has no PAE, the PAE is not finite, or the file cannot be written.
+    """
+    return _write_rows(([f"{error:.4f}" for error in row] for row in checked_pae(prediction, path).tolist()), path)
+
+
+def write_ptm_table(prediction: Prediction, path: str | os.PathLike[str]) -> Path:
+    """Write one row without a header: the rank, 0, and the predicted TM-score, from 0 to 1.
+
+    Raises
+    ------
+    ProtquantError
+        If the file cannot be written.
+    """
+    return _write_rows([(str(_RANK), f"{prediction.ptm:.3f}")], path)
+
+
+def write_iptm_table(prediction: Prediction, path: str | os.PathLike[str]) -> Path | None:
+    """Write one row as `write_ptm_table` does, of the ipTM of a complex; nothing where it is not known.
+
+    Raises
+    ------
+    ProtquantError
+        If the file cannot be written.
+    """
+    iptm = _interface_ptm(prediction)
+    return None if iptm is None else _write_rows([(str(_RANK), f"{iptm:.3f}")], path)
+
+
+def _interface_ptm(prediction: Prediction) -> float | None:
+    """The ipTM of a complex, where the prediction has one number for it."""
+    iptm = getattr(prediction, "iptm", None)
+    known = len(prediction.chains) > 1 and isinstance(iptm, Real) and math.isfinite(iptm)
+    return float(iptm) if known else None
+
+
+def _rounded(values: np.ndarray) -> list[object]:
+    """Two decimals; in double precision, where they have no others when they are written."""
+    return np.round(values.astype(float), 2).tolist()
+
+
+def _write_rows(rows: Iterable[Iterable[str]], path: str | os.PathLike[str]) -> Path:
+    return atomic_write(path, "".join("\t".join(row) + "\n" for row in rows))
