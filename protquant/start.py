@@ -13,7 +13,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import TypeGuard
 
-__all__ = ["main", "sweep"]
+__all__ = ["esm_fold", "main", "sweep"]
 
 _SIGNALED = 128  # and the number of the signal, as shells have it: 130 is Ctrl-C
 _UNREADABLE_OUTPUT = 1
@@ -33,6 +33,12 @@ def sweep() -> None:
     _run(_sweep)
 
 
+def esm_fold() -> None:
+    """Run `protquant-esm-fold`."""
+    _end_in_one_line_by_signals()
+    _run(_esm_fold)
+
+
 def _protquant() -> None:
     from protquant.cli import main as run  # noqa: PLC0415 (an interruption may come meanwhile)
 
@@ -43,6 +49,12 @@ def _sweep() -> None:
     from protquant.pipelines.sweep import main as run  # noqa: PLC0415
 
     run()
+
+
+def _esm_fold() -> None:
+    from protquant.cli.esm_fold import main as run  # noqa: PLC0415
+
+    sys.exit(run())
 
 
 def _end_in_one_line_by_signals() -> None:

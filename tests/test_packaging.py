@@ -73,5 +73,6 @@ def test_commands_are_registered_once() -> None:
     scripts = distribution("protquant").entry_points.select(group="console_scripts")
     assert {script.name: script.value for script in scripts} == {
         "protquant": "protquant.start:main",
+        "protquant-esm-fold": "protquant.start:esm_fold",
         "protquant-sweep": "protquant.start:sweep",
     }
