@@ -113,6 +113,7 @@ def _fold(given: argparse.Namespace) -> int:
     _log("Loading model")
     _note(f"loading {model} for the recipe {given.quant}")
     lines = _Lines(records)
+    _log("Starting Predictions")  # the model is loaded where the memory for it is known, and with the first of them
     run = pipelines.fold_fasta(
         records,
         given.pdb,
@@ -141,13 +142,9 @@ class _Lines:
     def __init__(self, records: Fasta) -> None:
         self._total = len(records.records) + len(records.rejected)
         self._completed = 0
-        self._begun = False
 
     def tell(self, batch: Sequence["Kept"]) -> None:
         """Tell what became of a batch."""
-        if not self._begun:
-            _log("Starting Predictions")
-            self._begun = True
         together = f" (amortized, batch size {len(batch)})" if len(batch) > 1 else ""
         for kept in batch:
             record, row = kept.record, kept.row

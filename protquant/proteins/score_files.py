@@ -116,8 +116,9 @@ def write_iptm_table(prediction: Prediction, path: str | os.PathLike[str]) -> Pa
 def _interface_ptm(prediction: Prediction) -> float | None:
     """The ipTM of a complex, where the prediction has one number for it."""
     iptm = getattr(prediction, "iptm", None)
-    known = len(prediction.chains) > 1 and isinstance(iptm, Real) and math.isfinite(iptm)
-    return float(iptm) if known else None
+    if len(prediction.chains) > 1 and isinstance(iptm, Real) and math.isfinite(iptm):
+        return float(iptm)
+    return None
 
 
 def _rounded(values: np.ndarray) -> list[object]:

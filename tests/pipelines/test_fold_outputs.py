@@ -146,6 +146,15 @@ def test_targets_of_different_names_never_share_a_file(name: str):
     assert all("/" not in ending for ending in endings)
 
 
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_the_page_of_layouts_names_every_file_and_kind(name: str):
+    page = (Path(__file__).parents[2] / "docs" / "layouts.md").read_text(encoding="utf-8")
+    (row,) = re.findall(rf"^\| `{name}` \| .*$", page, flags=re.MULTILINE)
+    for file in layout_of(name, "m").files:
+        assert f"`x{file.ending.replace('rank_001_m_model_1_seed_000', 'TAG')}`" in row
+        assert f"`{file.kind}`" in row
+
+
 def test_the_name_of_a_checkpoint_file_stands_without_its_ending(tmp_path: Path):
     (tmp_path / "esmfold_3B_v1.pt").touch()
     endings = [file.ending for file in layout_of("colabfold", str(tmp_path / "esmfold_3B_v1.pt")).files]
