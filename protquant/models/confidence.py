@@ -1,11 +1,28 @@
-"""What the model thinks of its own prediction: pLDDT, predicted aligned error and pTM (Jumper et al. 2021, 1.9)."""
+"""What the model thinks of its own prediction: pLDDT, predicted aligned error, pTM [1]_ and ipTM [2]_.
+
+References
+----------
+.. [1] J. Jumper et al. 2021, "Highly accurate protein structure prediction with AlphaFold", Nature 596, 583;
+   supplement 1.9.
+.. [2] R. Evans et al. 2021, "Protein complex prediction with AlphaFold-Multimer", bioRxiv 2021.10.04.463034.
+.. [3] J. Abramson et al. 2024, "Accurate structure prediction of biomolecular interactions with AlphaFold 3", Nature
+   630, 493; supplement 5.9.
+"""
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers.models.esm.openfold_utils import compute_predicted_aligned_error
 
-__all__ = ["MAX_ALIGNED_ERROR", "PLDDT_BINS", "ROWS", "PLDDTHead", "predicted_aligned_error", "predicted_tm"]
+__all__ = [
+    "MAX_ALIGNED_ERROR",
+    "PLDDT_BINS",
+    "ROWS",
+    "PLDDTHead",
+    "predicted_aligned_error",
+    "predicted_interface_tm",
+    "predicted_tm",
+]
 
 PLDDT_BINS = 50
 _ATOMS = 37
@@ -51,15 +68,77 @@ def predicted_tm(logits: Float[Tensor, "b l l 64"], mask: Bool[Tensor, "b l"]) -
 
     As in `esm-fold`, linkers count and padding does not.
     """
-    bins = logits.shape[-1]
-    boundaries = torch.linspace(0, _MAX_BIN, bins - 1, device=logits.device)
-    step = boundaries[1]
-    centers = torch.cat((boundaries, boundaries[-1:] + step)) + step / 2
     length = mask.sum(-1)
-    d0 = 1.24 * (length.clamp(min=19) - 15).float() ** (1 / 3) - 1.8
-    per_bin = 1 / (1 + centers.square() / d0.square()[:, None])  # (b, bins)
+    per_bin = _tm_of_bins(logits.shape[-1], length)  # (b, bins)
     rows = [torch.einsum("bijn,bn->bij", some.float().softmax(-1), per_bin) for some in logits.split(ROWS, dim=1)]
     per_pair = torch.cat(rows, dim=1)
     weight = mask.float() / length.clamp(min=1)[:, None]
     per_alignment = torch.einsum("bij,bj->bi", per_pair, weight)
     return per_alignment.masked_fill(~mask, 0.0).amax(-1)
+
+
+def predicted_interface_tm(
+    logits: Float[Tensor, "l l 64"], chain_index: Int[Tensor, " l"]
+) -> tuple[Float[Tensor, ""], Float[Tensor, "c c"]]:
+    """Predicted interface TM-score (ipTM) of a complex of c chains, as a whole and for each pair of its chains.
+
+    The residues of the chains count, unknown ones (`X`) too; linkers and padding do not. Of the whole (Evans et al.
+    2021): the complex is aligned on a residue, its score is the mean over the residues of all other chains, and the
+    best alignment counts; d0 is that of all residues. Of a pair (AlphaFold 3's `chain_pair_iptm`): the same of its two
+    chains alone, with the d0 of their residues.
+
+    Parameters
+    ----------
+    logits : Tensor, shape=(l, l, 64)
+        Logits of the aligned error of one complex.
+    chain_index : Tensor, dtype=int64, shape=(l,)
+        0 for the residues of the first chain, and so on, each chain in one piece; -1 for linkers and padding.
+
+    Returns
+    -------
+    whole : Tensor, shape=()
+        ipTM of the complex, from 0 to 1.
+    pairs : Tensor, shape=(c, c)
+        ipTM of each pair of chains; on the diagonal, the pTM of the chain alone.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two chains: then there is no interface.
+    """
+    count = int(chain_index.max()) + 1
+    if count < 2:
+        raise ValueError(f"ipTM needs two chains or more, got {count}")
+    places = [(chain_index == chain).nonzero()[:, 0] for chain in range(count)]
+    chains = [slice(int(place[0]), int(place[-1]) + 1) for place in places]
+    lengths = [len(place) for place in places]
+    bins, device = logits.shape[-1], logits.device
+
+    of_all = _tm_of_bins(bins, torch.tensor(sum(lengths), device=device))
+    best = []
+    for aligned, length in zip(chains, lengths, strict=True):
+        sums = [_tm_sums(logits[aligned, scored], of_all) for scored in chains if scored != aligned]
+        best.append(torch.stack(sums).sum(0).amax() / (sum(lengths) - length))
+
+    pairs = logits.new_zeros(count, count, dtype=torch.float32)
+    for a in range(count):
+        for b in range(a, count):
+            of_pair = _tm_of_bins(bins, torch.tensor(lengths[a] + (lengths[b] if a != b else 0), device=device))
+            forward = _tm_sums(logits[chains[a], chains[b]], of_pair).amax() / lengths[b]
+            backward = _tm_sums(logits[chains[b], chains[a]], of_pair).amax() / lengths[a]
+            pairs[a, b] = pairs[b, a] = torch.maximum(forward, backward)
+    return torch.stack(best).amax(), pairs
+
+
+def _tm_of_bins(bins: int, count: Int[Tensor, "*b"]) -> Float[Tensor, "*b bins"]:
+    """TM-score's term for the error at the center of each bin, in structures of `count` residues."""
+    boundaries = torch.linspace(0, _MAX_BIN, bins - 1, device=count.device)
+    step = boundaries[1]
+    centers = torch.cat((boundaries, boundaries[-1:] + step)) + step / 2
+    d0 = 1.24 * (count.clamp(min=19) - 15).float() ** (1 / 3) - 1.8
+    return 1 / (1 + centers.square() / d0.square()[..., None])
+
+
+def _tm_sums(logits: Float[Tensor, "i j bins"], tm_of_bins: Float[Tensor, " bins"]) -> Float[Tensor, " i"]:
+    """Expected terms of TM-score of each alignment i, summed over the residues j; few rows at a time."""
+    return torch.cat([(some.float().softmax(-1) @ tm_of_bins).sum(-1) for some in logits.split(ROWS)])
