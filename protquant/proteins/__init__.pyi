@@ -1,14 +1,15 @@
 from protquant.proteins.atom_files import check_atom_file, write_atoms
 from protquant.proteins.atoms import atoms_from_atom37, chain_ids, check_atoms, residue_names
+from protquant.proteins.b_factors import expected_error, with_expected_error
 from protquant.proteins.fasta import Fasta, Record, Rejected, read_fasta, write_fasta
 from protquant.proteins.fingerprints import fingerprint, json_value
 from protquant.proteins.manifest import MANIFEST_NAME, Manifest, ManifestEntry, OutputFile
-from protquant.proteins.mmcif import write_mmcif
+from protquant.proteins.mmcif import PAE_RESIDUES, write_mmcif
 from protquant.proteins.names import MAX_NAME_LENGTH, Naming, header_names, safe_name, unique_names
 from protquant.proteins.outputs import OutputError, atomic_write, only_writer, prepare_folder
 from protquant.proteins.pae import write_pae
 from protquant.proteins.pdb import PDBLimitError, write_pdb
-from protquant.proteins.prediction import MAX_PAE, Prediction
+from protquant.proteins.prediction import B_FACTORS, MAX_PAE, Prediction
 from protquant.proteins.provenance import Provenance
 from protquant.proteins.score_files import (
     write_colabfold_pae,
@@ -24,9 +25,11 @@ from protquant.proteins.table import write_table
 
 __all__ = [
     "AMINO_ACIDS",
+    "B_FACTORS",
     "MANIFEST_NAME",
     "MAX_NAME_LENGTH",
     "MAX_PAE",
+    "PAE_RESIDUES",
     "SUBSTITUTIONS",
     "Fasta",
     "Manifest",
@@ -47,6 +50,7 @@ __all__ = [
     "check_atom_file",
     "check_atoms",
     "clean_sequence",
+    "expected_error",
     "fingerprint",
     "header_names",
     "json_value",
@@ -57,6 +61,7 @@ __all__ = [
     "residue_names",
     "safe_name",
     "unique_names",
+    "with_expected_error",
     "write_atoms",
     "write_colabfold_pae",
     "write_colabfold_scores",

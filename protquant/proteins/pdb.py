@@ -20,6 +20,7 @@ _MAX_RESIDUE = 9_999
 _COORDINATE_RANGE = (-999.999, 9999.999)  # eight columns, three decimals
 _REMARK = "REMARK   6"  # 6 to 99 are for free text
 _REMARK_WIDTH = 68  # columns 12 to 79
+_END = "END   "  # names of records have six columns: Bio.PDB warns of a shorter one
 _ONLY_MMCIF = "Write this target as mmCIF only."
 
 
@@ -69,7 +70,7 @@ def write_pdb(atoms: AtomArray, path: str | os.PathLike[str], remarks: Sequence[
         last = f"{line[:6]}{serial:5d}{line[11:]}"
         lines.append(last)
         serial += 1
-    return atomic_write(path, "\n".join([*lines, _end_of_chain(last, serial), "END", ""]))
+    return atomic_write(path, "\n".join([*lines, _end_of_chain(last, serial), _END, ""]))
 
 
 def _end_of_chain(last: str, serial: int) -> str:

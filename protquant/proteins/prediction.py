@@ -4,18 +4,27 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from html import escape
+from itertools import combinations
 
 import numpy as np
 from biotite.structure import AtomArray
 from numpy.typing import NDArray
 
 from protquant.errors import ProtquantError
+from protquant.proteins.atoms import chain_ids
 from protquant.proteins.provenance import Provenance
 
-__all__ = ["MAX_PAE", "Prediction"]
+__all__ = ["B_FACTORS", "MAX_PAE", "Prediction"]
 
 MAX_PAE = 31.75
 """Largest predicted aligned error in angstrom that the 64 bins of the PAE head can express (center of the last)."""
+
+B_FACTORS = {
+    "plddt": "pLDDT of each atom, 0-100",
+    "error": "8 pi^2/3 x (expected error of each atom in angstrom)^2, at most 999.99;"
+    " expected error: 1.5 exp(4 (0.7 - pLDDT/100))",
+}
+"""What the B-factors of a structure file may be, in the words of that file."""
 
 
 @dataclass(eq=False, repr=False)
@@ -31,13 +40,17 @@ class Prediction:
     sequence : str
         One-letter codes of the L residues, `:` between chains.
     atoms : AtomArray
-        Chains A, B, ..., residue numbers from 1 in each, pLDDT in `b_factor` (see `atoms_from_atom37`).
+        Chains A, B, ..., residue numbers from 1 in each (see `atoms_from_atom37`).
     plddt : ndarray, shape=(L,)
         pLDDT of each residue's alpha carbon, from 0 to 100.
     pae : ndarray, shape=(L, L), or None
         Predicted aligned error in angstrom: error of residue j when residue i is superimposed.
     ptm : float
         Predicted TM-score, from 0 to 1.
+    iptm : float
+        Predicted interface TM-score of a complex, from 0 to 1; not a number for a single chain.
+    chain_pair_iptm : ndarray, shape=(c, c), or None
+        The same for each pair of the c chains of a complex; on the diagonal, the pTM of the chain alone.
     max_pae : float
         The largest error that the model can express, in angstrom.
     recycles : int
@@ -46,6 +59,8 @@ class Prediction:
         What made it.
     geometry : mapping of str to number
         Measures of its geometry, by column of the table of results.
+    b_factor : str
+        What `atoms.b_factor` is, a key of `B_FACTORS`: the pLDDT, or what `with_expected_error` makes of it.
     warnings : tuple of str
         Why it must not be trusted, whatever the pLDDT says. Tables, pictures and structure files repeat them.
 
@@ -63,10 +78,13 @@ class Prediction:
     plddt: NDArray[np.floating]
     pae: NDArray[np.floating] | None = None
     ptm: float = float("nan")
+    iptm: float = float("nan")
+    chain_pair_iptm: NDArray[np.floating] | None = None
     max_pae: float = MAX_PAE
     recycles: int = 0
     provenance: Provenance = field(default_factory=Provenance)
     geometry: Mapping[str, float] = field(default_factory=dict)
+    b_factor: str = "plddt"
     warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -79,6 +97,12 @@ class Prediction:
             if self.pae.shape != (self.length, self.length):
                 raise ValueError(
                     f"{self.name}: pae has shape {self.pae.shape}, expected ({self.length}, {self.length})"
+                )
+        if self.chain_pair_iptm is not None:
+            self.chain_pair_iptm, count = np.asarray(self.chain_pair_iptm), len(self.chains)
+            if self.chain_pair_iptm.shape != (count, count):
+                raise ValueError(
+                    f"{self.name}: chain_pair_iptm has shape {self.chain_pair_iptm.shape}, expected ({count}, {count})"
                 )
         low, high = float(self.plddt.min()), float(self.plddt.max())
         if not math.isfinite(low + high):
@@ -114,14 +138,23 @@ class Prediction:
             "chains": len(self.chains),
             "mean_plddt": self.mean_plddt,
             "ptm": float(self.ptm),
+            "iptm": float(self.iptm),
             "recycles": self.recycles,
             **self.geometry,
             "warnings": "; ".join(self.warnings),
         }
 
+    def iptm_of_pairs(self) -> dict[tuple[str, str], float]:
+        """IpTM of each two chains, by their names; empty where it is not known, as for a single chain."""
+        if self.chain_pair_iptm is None:
+            return {}
+        names = chain_ids(len(self.chains))
+        pairs = combinations(range(len(names)), 2)
+        return {(names[i], names[j]): float(self.chain_pair_iptm[i, j]) for i, j in pairs}
+
     def facts(self) -> dict[str, str]:
-        """What made it, for structure files: the provenance and the number of recycles."""
-        return {**self.provenance.facts(), "recycles": str(self.recycles)}
+        """What made it, for structure files: the provenance, the number of recycles, and what the B-factors are."""
+        return {**self.provenance.facts(), "recycles": str(self.recycles), "B-factors": B_FACTORS[self.b_factor]}
 
     def remarks(self) -> list[str]:
         """The warnings, then what made it, a line each."""
@@ -131,15 +164,17 @@ class Prediction:
     def __repr__(self) -> str:
         """One line: the arrays would fill the screen."""
         chains = f", {len(self.chains)} chains" if len(self.chains) > 1 else ""
+        iptm = f", ipTM {self.iptm:.3f}" if math.isfinite(self.iptm) else ""
         warnings = "".join(f"; WARNING: {warning}" for warning in self.warnings)
         return (
             f"Prediction({self.name!r}: {self.length} residues{chains}, "
-            f"pLDDT {self.mean_plddt:.1f}, pTM {self.ptm:.3f}, {self.recycles} recycles{warnings})"
+            f"pLDDT {self.mean_plddt:.1f}, pTM {self.ptm:.3f}{iptm}, {self.recycles} recycles{warnings})"
         )
 
     def _repr_html_(self) -> str:
-        """The warnings, the row of the table and what made it, for notebooks."""
-        shown = {**self.row(), **self.facts()}
+        """The warnings, the row of the table, ipTM by pairs of chains, and what made it, for notebooks."""
+        pairs = {f"iptm {first}-{second}": value for (first, second), value in self.iptm_of_pairs().items()}
+        shown = {**self.row(), **pairs, **self.facts()}
         del shown["warnings"]
         warnings = "".join(f"<p><b>Warning:</b> {escape(warning)}</p>" for warning in self.warnings)
         cells = "".join(
@@ -149,4 +184,6 @@ class Prediction:
 
 
 def _shown(value: str | float) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.3f}" if math.isfinite(value) else ""
+    return str(value)

@@ -36,6 +36,7 @@ def test_confidence_is_where_viewers_look_for_it(tmp_path: Path, predict: Callab
         ("1", "pLDDT", "global", "pLDDT"),
         ("2", "pLDDT", "local", "pLDDT"),
         ("3", "pTM", "global", "pTM"),
+        ("4", "PAE", "local-pairwise", "PAE"),
     ]
     assert columns(block, "ma_qa_metric_global", "metric_id", "metric_value") == [
         ("1", f"{prediction.mean_plddt:.2f}0"),
@@ -52,7 +53,50 @@ def test_confidence_is_where_viewers_look_for_it(tmp_path: Path, predict: Callab
 
 def test_a_prediction_without_ptm_has_no_ptm_metric(tmp_path: Path, predict: Callable[..., Prediction]) -> None:
     block = CIFFile.read(write_mmcif(predict("MK", ptm=float("nan")), tmp_path / "x.cif")).block
-    assert columns(block, "ma_qa_metric", "name", "mode") == [("pLDDT", "global"), ("pLDDT", "local")]
+    metrics = [("pLDDT", "global"), ("pLDDT", "local"), ("PAE", "local-pairwise")]
+    assert columns(block, "ma_qa_metric", "name", "mode") == metrics
+
+
+def test_iptm_is_there_for_the_whole_and_for_each_pair_of_chains(
+    tmp_path: Path, predict: Callable[..., Prediction]
+) -> None:
+    pairs = np.array([[0.9, 0.25, 0.5], [0.25, 0.8, 0.75], [0.5, 0.75, 0.7]])
+    prediction = predict("MK:GA:WY", iptm=0.625, chain_pair_iptm=pairs)
+    block = CIFFile.read(write_mmcif(prediction, tmp_path / "x.cif")).block
+    ids = dict(columns(block, "ma_qa_metric", "name", "id"))
+    assert (ids["ipTM"], "0.625") in columns(block, "ma_qa_metric_global", "metric_id", "metric_value")
+    chains = dict(columns(block, "ma_entity_instance_feature", "feature_id", "label_asym_id"))
+    rows = columns(block, "ma_qa_metric_feature_pairwise", "feature_id_1", "feature_id_2", "metric_id", "metric_value")
+    assert [(chains[first], chains[second], metric, value) for first, second, metric, value in rows] == [
+        ("A", "B", ids["ipTM of two chains"], "0.250"),
+        ("A", "C", ids["ipTM of two chains"], "0.500"),
+        ("B", "C", ids["ipTM of two chains"], "0.750"),
+    ]
+    assert columns(block, "ma_qa_metric", "name", "type")[3:5] == [("ipTM", "ipTM"), ("ipTM of two chains", "ipTM")]
+
+
+def test_the_aligned_error_of_a_long_protein_is_left_to_its_own_file(
+    tmp_path: Path, predict: Callable[..., Prediction]
+) -> None:
+    prediction = predict("MKW")
+    beside = CIFFile.read(write_mmcif(prediction, tmp_path / "x.cif", pae_residues=2, pae_file="x_pae.json")).block
+    assert columns(beside, "ma_entry_associated_files", "file_url") == [("x_pae.json",)]
+    inside = CIFFile.read(write_mmcif(prediction, tmp_path / "y.cif", pae_residues=3, pae_file="y_pae.json")).block
+    assert inside["ma_qa_metric_local_pairwise"].row_count == 9
+    nowhere = CIFFile.read(write_mmcif(prediction, tmp_path / "z.cif", pae_residues=0)).block
+    assert "ma_entry_associated_files" not in nowhere
+    for block in (beside, nowhere):
+        assert "ma_qa_metric_local_pairwise" not in block
+        assert ("PAE",) not in columns(block, "ma_qa_metric", "name")
+    assert "ma_entry_associated_files" not in inside
+
+
+def test_an_aligned_error_that_is_not_finite_is_refused(tmp_path: Path, predict: Callable[..., Prediction]) -> None:
+    prediction = predict("MK")
+    prediction.pae = np.full((2, 2), np.nan)
+    with pytest.raises(ProtquantError, match="predicted aligned error of ubq is not finite"):
+        write_mmcif(prediction, tmp_path / "x.cif")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_chains_of_one_sequence_are_one_entity(tmp_path: Path, predict: Callable[..., Prediction]) -> None:

@@ -62,7 +62,7 @@ def test_each_chain_ends_with_ter(tmp_path: Path, predict: Callable[..., Predict
     assert [lines[number][17:27] for number in ends] == ["LYS A   2", "ALA B   2"]
     serials = [int(line[6:11]) for line in lines if line.startswith(("ATOM", "TER"))]
     assert serials == list(range(1, len(serials) + 1))
-    assert lines[-1] == "END"
+    assert lines[-1] == "END   "
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ PARAMETERS = {
     "kernels": "oneDNN int8; 2 of 238 parts simulated",
     "number type": "float32",
     "recycles": "3",
+    "B-factors": "pLDDT of each atom, 0-100",
 }
 WARNING = "the backbone is broken: 62 % of its neighbors"
 
