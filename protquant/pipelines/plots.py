@@ -1,6 +1,7 @@
 """Pictures of predictions: pLDDT along the chain, PAE, contact maps, and what recipes cost."""
 
 import io
+import math
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,12 +9,13 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axes._secondary_axes import SecondaryAxis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from protquant.proteins import Prediction, atomic_write
+from protquant.proteins import Prediction, atomic_write, chain_ids
 
 __all__ = ["contact_figure", "plot_contacts", "plot_pae", "plot_plddt", "plot_prediction", "prediction_figure"]
 
@@ -37,14 +39,27 @@ def _warn(figure: Figure, warnings: Sequence[str]) -> None:
         figure.suptitle("\n".join(lines), color="firebrick", fontsize=9)
 
 
-def _chain_ends(sequence: str) -> list[int]:
-    return list(np.cumsum([len(chain) for chain in sequence.split(":")])[:-1])
+def _borders(prediction: Prediction) -> tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]], list[str]]:
+    """Where chains end and where their middles are, counted in residues of all chains, and their names.
+
+    All are empty where there is only one chain.
+    """
+    lengths = [len(chain) for chain in prediction.chains]
+    if len(lengths) == 1:
+        return np.empty(0), np.empty(0), []
+    ends = np.cumsum(lengths)
+    return ends[:-1] + 0.5, ends - (np.array(lengths) - 1) / 2, chain_ids(len(lengths))
+
+
+def _name_chains(axis: SecondaryAxis, places: NDArray[np.floating[Any]], names: list[str]) -> None:
+    axis.set_ticks(places, names, fontsize=8)
+    axis.tick_params(length=0)
 
 
 def prediction_figure(prediction: Prediction) -> Figure:
     """PLDDT along the sequence, over AlphaFold DB's confidence bands, and the predicted aligned error.
 
-    The warnings are the title.
+    The warnings are the title. Borders and names of chains are drawn in both parts.
     """
     figure = Figure(figsize=(10, 3.6), layout="constrained")
     _warn(figure, prediction.warnings)
@@ -83,19 +98,32 @@ def _draw_plddt(line: Axes, prediction: Prediction) -> None:
     residues = np.arange(1, prediction.length + 1)
     line.plot(residues, prediction.plddt, color="black", lw=1.2)
     line.set(xlabel="residue", ylabel="pLDDT", ylim=(0, 100), xlim=(1, max(2, prediction.length)))
-    line.set_title(f"{prediction.name}: mean pLDDT {prediction.mean_plddt:.1f}, pTM {prediction.ptm:.2f}", fontsize=10)
-    for end in _chain_ends(prediction.sequence):
-        line.axvline(end + 0.5, color="black", lw=0.8, ls=":")
+    scores = f"mean pLDDT {prediction.mean_plddt:.1f}, pTM {prediction.ptm:.2f}"
+    if math.isfinite(prediction.iptm):
+        scores += f", ipTM {prediction.iptm:.2f}"
+    line.set_title(f"{prediction.name}: {scores}", fontsize=10)
+    ends, middles, names = _borders(prediction)
+    for end in ends:
+        line.axvline(end, color="black", lw=0.8, ls=":")
+    if names:
+        _name_chains(line.secondary_xaxis("top"), middles, names)
 
 
 def _draw_pae(figure: Figure, matrix: Axes, prediction: Prediction) -> None:
     if prediction.pae is not None:
-        image = matrix.imshow(prediction.pae, cmap="Greens_r", vmin=0, vmax=prediction.max_pae)
+        last = prediction.length + 0.5
+        image = matrix.imshow(
+            prediction.pae, cmap="Greens_r", vmin=0, vmax=prediction.max_pae, extent=(0.5, last, last, 0.5)
+        )
         figure.colorbar(image, ax=matrix, label="expected error (angstrom)")
         matrix.set(xlabel="scored residue", ylabel="aligned residue")
-    for end in _chain_ends(prediction.sequence):
-        matrix.axvline(end - 0.5, color="black", lw=0.8)
-        matrix.axhline(end - 0.5, color="black", lw=0.8)
+    ends, middles, names = _borders(prediction)
+    for end in ends:
+        matrix.axvline(end, color="black", lw=0.8)
+        matrix.axhline(end, color="black", lw=0.8)
+    if names:
+        _name_chains(matrix.secondary_xaxis("top"), middles, names)
+        _name_chains(matrix.secondary_yaxis("right"), middles, names)
 
 
 def contact_figure(

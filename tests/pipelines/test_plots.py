@@ -15,13 +15,31 @@ def test_a_prediction_is_drawn_with_its_aligned_error_and_chain_ends(esmfold: ES
     assert line.lines[0].get_xdata().tolist() == list(range(1, 16))
     assert line.lines[1].get_xdata() == [8.5, 8.5]
     assert matrix.images[0].get_array().shape == (15, 15)
+    # Both axes of the matrix number residues from 1, as the line does, and the border is where it is there.
+    assert matrix.images[0].get_extent() == [0.5, 15.5, 15.5, 0.5]
+    assert [list(border.get_xdata()) for border in matrix.lines[:1]] == [[8.5, 8.5]]
+    assert [list(border.get_ydata()) for border in matrix.lines[1:]] == [[8.5, 8.5]]
+    for axis, names in ((line, line.child_axes), (matrix, matrix.child_axes)):
+        for beside in names:
+            ticks = beside.get_xticks() if beside.get_xticklabels() else beside.get_yticks()
+            labels = beside.get_xticklabels() or beside.get_yticklabels()
+            assert [(float(tick), label.get_text()) for tick, label in zip(ticks, labels, strict=True)] == [
+                (4.5, "A"),
+                (12.0, "B"),
+            ], axis
+    assert len(line.child_axes) == 1
+    assert len(matrix.child_axes) == 2
+    assert ", ipTM 0." in line.get_title()
     assert save_figure(figure, tmp_path / "a.png").read_bytes().startswith(PNG)
 
 
 def test_a_prediction_of_one_residue_without_aligned_error_is_drawn(esmfold: ESMFold):
     prediction = fold(esmfold, "M")
     prediction.pae = None
-    assert prediction_figure(prediction).axes[0].get_xlim() == (1, 2)
+    line = prediction_figure(prediction).axes[0]
+    assert line.get_xlim() == (1, 2)
+    assert line.child_axes == []  # a single chain needs no name
+    assert "ipTM" not in line.get_title()
 
 
 def test_true_contacts_lie_below_the_diagonal_and_predicted_ones_above(tmp_path: Path):
