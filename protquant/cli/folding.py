@@ -72,6 +72,12 @@ def fold(
             help="Files not to write: `cif`, `pdb`, `pae`, `plots`, in other layouts `scores`; with commas between."
         ),
     ] = "",
+    b_factor: Annotated[
+        str, typer.Option(help="B-factors: `plddt`, or `error`, which says how far off each atom is expected to be.")
+    ] = "plddt",
+    pae_in_cif: Annotated[
+        int, typer.Option(help="Most residues of a target whose PAE goes into the mmCIF, too; 0 for none.")
+    ] = 400,
     as_json: JSON = False,
 ) -> None:
     """Fold the records of a FASTA file: PDB, mmCIF, PAE, a picture each, and a table.
@@ -106,11 +112,14 @@ def fold(
         workers=workers,
         layout=layout,
         skip_output=[name.strip() for name in skip_output.split(",") if name.strip()],
+        b_factor=b_factor,
+        pae_in_cif=pae_in_cif,
     )
     if as_json:
         print_json(run.to_dict())
     elif run.rows:
-        columns = ["name", "length", "chains", "mean_plddt", "ptm", "ca_outliers", "clashes", "recycles"]
+        interfaces = ["iptm"] if any(row["chains"] > 1 for row in run.rows) else []
+        columns = ["name", "length", "chains", "mean_plddt", "ptm", *interfaces, "ca_outliers", "clashes", "recycles"]
         columns += ["recipe", "execution", "kernels", "warnings"]
         print_table(run.rows, columns, str(output))
     if run.failures:

@@ -45,6 +45,7 @@ _HEADINGS = {
     "plddt": "pLDDT",
     "mean_plddt": "pLDDT",
     "ptm": "pTM",
+    "iptm": "ipTM",
     "ca_outliers": "CA-CA off",
     "clashes": "clashes/1000",
     "plddt_error": "pLDDT error",

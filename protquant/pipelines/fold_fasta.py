@@ -17,6 +17,7 @@ from protquant.pipelines.batches import length_batches, model_length
 from protquant.pipelines.calibration import calibration_sequences, quantize
 from protquant.pipelines.devices import parse_dtype, pick_device
 from protquant.pipelines.execution import Execution, is_float
+from protquant.pipelines.file_contents import Contents
 from protquant.pipelines.fold_job import FoldJob, Kept, record_all
 from protquant.pipelines.fold_outputs import Layout, layout_of
 from protquant.pipelines.fold_run import FoldRun, note_warnings
@@ -29,6 +30,7 @@ from protquant.pipelines.prepared import prepare
 from protquant.pipelines.progress import Progress, note
 from protquant.pipelines.quantize_model import choose_recipe
 from protquant.proteins import (
+    PAE_RESIDUES,
     Fasta,
     Manifest,
     Record,
@@ -43,7 +45,7 @@ from protquant.quant import Recipe, load_recipe, needs_sequences
 __all__ = ["fold_fasta"]
 
 # Raised when the files of a target say more than they did: targets that were done before are then folded again.
-_LAYOUT = 2
+_LAYOUT = 3
 
 
 def fold_fasta(
@@ -70,14 +72,16 @@ def fold_fasta(
     skip_output: Sequence[str] = (),
     layout: str = "protquant",
     on_batch: Callable[[Sequence[Kept]], None] | None = None,
+    b_factor: str = "plddt",
+    pae_in_cif: int = PAE_RESIDUES,
 ) -> FoldRun:
     """Fold every record of a FASTA file.
 
     For each target `<name>.pdb`, `<name>.cif` (pLDDT, 0-100, in the B-factor column), `<name>_pae.json` (as the
-    AlphaFold database has it) and `<name>.png` are written, or the files of another layout, and a row of
-    `predictions.csv`, which lists all targets of the folder. A run that is repeated skips the targets that are done
-    with the same settings. Notes go to standard error; a warning about a prediction goes there, to its row, its picture
-    and both structure files.
+    AlphaFold database has it, and where the chains are) and `<name>.png` are written, or the files of another layout,
+    and a row of `predictions.csv`, which lists all targets of the folder. A run that is repeated skips the targets that
+    are done with the same settings. Notes go to standard error; a warning about a prediction goes there, to its row,
+    its picture and both structure files.
 
     Parameters
     ----------
@@ -134,6 +138,12 @@ def fold_fasta(
         done in another layout is folded again, and the files of the other layout stay.
     on_batch : callable, optional
         Called with what became of the records of each batch, when it is recorded.
+    b_factor : str
+        What the B-factors of structure files are: "plddt", or "error", the expected error of each atom
+        (`with_expected_error`). The files say which.
+    pae_in_cif : int
+        The most residues of a target whose predicted aligned error goes into its mmCIF file, too; 0 for none. Its size
+        grows with the square of the length: 5.7 MB for 400 residues.
 
     Raises
     ------
@@ -148,15 +158,11 @@ def fold_fasta(
     running = Execution(recipe, execution, backend, device)
     sequences = calibration_sequences(calibration)
     records = fasta if isinstance(fasta, Fasta) else read_fasta(fasta, nucleotides=even_so)
-    files = layout_of(layout, model).without(skip_output, plots=plots)
+    holding = Contents(b_factor, pae_in_cif, pae_beside="pae" not in skip_output)
+    files = layout_of(layout, model, holding).without(skip_output, plots=plots)
     part = None if shard is None else Shard.parse(shard)
     label = "" if part is None else part.label
-    batches = _batches(records.records, max_tokens_per_batch)
-    partition = fingerprint({"batches": [[record.name for record in batch] for batch in batches]})
-    if part is not None:
-        batches = part.take(batches)
-        own = {record.name for batch in batches for record in batch}
-        records = replace(records, records=[record for record in records.records if record.name in own])
+    records, batches, partition = _share(records, max_tokens_per_batch, part)
     prepare_folder(output)
     with only_writer(output, label), threads_for(workers, device) as threads:
         check_shards(output, part, partition)
@@ -197,9 +203,10 @@ def fold_fasta(
             "dtype": dtype,
             "calibration": fingerprint({"sequences": sequences}) if calibrates else None,
         }
-        prints = _fingerprints(run, records, integer=running.integer)
+        prints = _fingerprints(run, records, files, integer=running.integer)
         askable = records.records if even_so else _answerable(network, records, run)
         pending = _pending(run, askable, manifest, prints, files, overwrite=overwrite)
+        files.note_left_out(pending)
         if pending:
             network = _running(network, recipe, saved, sequences if calibrates else [], running)
             batches = _only(pending, batches)
@@ -236,13 +243,15 @@ def _running(
     return network
 
 
-def _fingerprints(run: FoldRun, records: Fasta, *, integer: bool) -> dict[str, str]:
-    """Return a fingerprint of all that a prediction depends on, by name of record."""
+def _fingerprints(run: FoldRun, records: Fasta, files: Layout, *, integer: bool) -> dict[str, str]:
+    """Return a fingerprint of all that a prediction and its files depend on, by name of record."""
     # The model by its weights: it may be called by several names. Simulations have one kind of kernel.
     told = {"model"} if integer else {"model", "execution", "kernels"}
     decisive = {name: value for name, value in run.settings.items() if name not in told} | {"layout": _LAYOUT}
     return {
-        record.name: fingerprint({**decisive, "header": record.header, "sequence": record.sequence})
+        record.name: fingerprint(
+            {**decisive, **files.choices(record), "header": record.header, "sequence": record.sequence}
+        )
         for record in records.records
     }
 
@@ -275,6 +284,18 @@ def _pending(
         )
     note_warnings(known[name].row for name in run.skipped)
     return pending
+
+
+def _share(records: Fasta, max_tokens: int, part: Shard | None) -> tuple[Fasta, list[list[Record]], str]:
+    """The records of a shard, in batches, and a fingerprint of all batches, which is that of every shard."""
+    batches = _batches(records.records, max_tokens)
+    partition = fingerprint({"batches": [[record.name for record in batch] for batch in batches]})
+    if part is None:
+        return records, batches, partition
+    batches = part.take(batches)
+    own = {record.name for batch in batches for record in batch}
+    kept = [record for record in records.records if record.name in own]
+    return replace(records, records=kept), batches, partition
 
 
 def _batches(records: Sequence[Record], max_tokens: int) -> list[list[Record]]:

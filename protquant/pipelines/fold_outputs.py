@@ -9,6 +9,7 @@ from pathlib import Path
 import yaml
 
 from protquant.errors import ProtquantError, suggestion
+from protquant.pipelines.file_contents import Contents
 from protquant.pipelines.plots import plot_pae, plot_plddt, plot_prediction
 from protquant.pipelines.progress import note
 from protquant.proteins import (
@@ -30,6 +31,7 @@ from protquant.proteins import (
 
 __all__ = ["LAYOUTS", "Layout", "TargetFile", "layout_of"]
 
+_STRUCTURES = ("cif", "pdb")
 _PDB_RESIDUES, _PDB_CHAINS = 7_000, 62
 """Up to so many a prediction has at most 99,999 atoms, and certainly fits the columns of PDB."""
 
@@ -66,12 +68,15 @@ class Layout:
     name : str
     files : sequence of TargetFile
         In the order in which they are written.
+    contents : Contents
+        What was chosen of what they hold.
     of_folder : callable, optional
         Writes what belongs to the folder as a whole, at the end of a run.
     """
 
     name: str
     files: Sequence[TargetFile]
+    contents: Contents
     of_folder: Callable[[Path], Path] | None = None
 
     def without(self, skipped: Collection[str], *, plots: bool = True) -> "Layout":
@@ -94,6 +99,21 @@ class Layout:
         """Whether the files that a record has for certain are among those that were written."""
         return all(f"{record.name}{file.ending}" in files for file in self.files if file.expected(record))
 
+    def choices(self, record: Record) -> dict[str, str | bool]:
+        """Return what the files of a record depend on, beside the prediction."""
+        return self.contents.of(record, cif=self._has("cif"))
+
+    def note_left_out(self, records: Collection[Record]) -> None:
+        """Tell how many records are too long for their predicted aligned error to go into the mmCIF file."""
+        most = self.contents.pae_in_cif
+        count = sum(record.length > most for record in records)
+        if count and most and self._has("cif"):
+            where = "in the _pae.json file only" if self._has("pae") else "in no file"
+            note(
+                f"the predicted aligned error of {count} of them is {where}: they have more than {most} residues"
+                " (--pae-in-cif)"
+            )
+
     def write(self, prediction: Prediction, folder: Path) -> list[Path]:
         """Write the files of a prediction.
 
@@ -102,7 +122,11 @@ class Layout:
         ProtquantError
             If one cannot be written, or there is nothing that makes sense.
         """
-        written = [file.write(prediction, folder / f"{prediction.name}{file.ending}") for file in self.files]
+        shown = self.contents.in_structures(prediction)
+        written = [
+            file.write(shown if file.kind in _STRUCTURES else prediction, folder / f"{prediction.name}{file.ending}")
+            for file in self.files
+        ]
         return [path for path in written if path is not None]
 
     def finish(self, folder: Path) -> None:
@@ -116,14 +140,19 @@ class Layout:
         if self.of_folder is not None:
             self.of_folder(folder)
 
+    def _has(self, kind: str) -> bool:
+        return any(file.kind == kind for file in self.files)
 
-def layout_of(name: str, model: str) -> Layout:
+
+def layout_of(name: str, model: str, contents: Contents | None = None) -> Layout:
     """Return a layout by its name.
 
     Parameters
     ----------
     model : str
         Name, folder or file of the model, which names of files may repeat.
+    contents : Contents, optional
+        What was chosen of what the files hold.
 
     Raises
     ------
@@ -133,20 +162,25 @@ def layout_of(name: str, model: str) -> Layout:
     if name not in LAYOUTS:
         raise ProtquantError(f"--layout {name}: not known; {suggestion(name, LAYOUTS)}")
     path = Path(model).resolve()
-    return LAYOUTS[name](path.stem if path.is_file() else path.name if path.is_dir() else model)
+    stem = path.stem if path.is_file() else path.name if path.is_dir() else model
+    return LAYOUTS[name](stem, contents or Contents())
 
 
-def _protquant(_model: str) -> Layout:
+def _protquant(_model: str, contents: Contents) -> Layout:
+    def cif(prediction: Prediction, path: Path) -> Path:
+        pae_file = f"{prediction.name}_pae.json" if contents.pae_beside else ""
+        return write_mmcif(prediction, path, pae_residues=contents.pae_in_cif, pae_file=pae_file)
+
     files = [
-        TargetFile("cif", ".cif", write_mmcif),
+        TargetFile("cif", ".cif", cif),
         TargetFile("pdb", ".pdb", _pdb_where_it_fits, _fits_pdb),
         TargetFile("pae", "_pae.json", write_pae),
         TargetFile("plots", ".png", plot_prediction),
     ]
-    return Layout("protquant", files)
+    return Layout("protquant", files, contents)
 
 
-def _colabfold(model: str) -> Layout:
+def _colabfold(model: str, contents: Contents) -> Layout:
     """As ColabFold names and fills them for a run of one model, without relaxation; what it writes last is last."""
     tag = f"rank_001_{safe_name(model)}_model_1_seed_000"
     files = [
@@ -157,10 +191,10 @@ def _colabfold(model: str) -> Layout:
         TargetFile("plots", "_plddt.png", plot_plddt),
         TargetFile("done", ".done.txt", lambda _, path: atomic_write(path, "")),
     ]
-    return Layout("colabfold", files)
+    return Layout("colabfold", files, contents)
 
 
-def _nf_core(_model: str) -> Layout:
+def _nf_core(_model: str, contents: Contents) -> Layout:
     """As the module RUN_ESMFOLD of nf-core/proteinfold emits them, with the tables that its other modules emit.
 
     The table of pLDDT has had both names: `_plddt.tsv` in release 2.0, `_plddt_mqc.tsv` before and for a time after.
@@ -173,7 +207,7 @@ def _nf_core(_model: str) -> Layout:
         TargetFile("scores", "_iptm.tsv", write_iptm_table, lambda _: False),
         TargetFile("pae", "_0_pae.tsv", write_pae_table),
     ]
-    return Layout("nf-core", files, _versions)
+    return Layout("nf-core", files, contents, _versions)
 
 
 LAYOUTS = {"protquant": _protquant, "colabfold": _colabfold, "nf-core": _nf_core}

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from protquant.demo.memorized import folding_warnings, refuse_unknown
 from protquant.errors import ProtquantError
 from protquant.models import ESMFold, encode_complexes
+from protquant.models.confidence import predicted_interface_tm
 from protquant.pipelines.batches import model_length
 from protquant.pipelines.memory import MemoryBudget, is_out_of_memory, parse_bytes
 from protquant.proteins import Prediction, Provenance, atoms_from_atom37, clean_sequence, refuse_nucleotides
@@ -182,6 +184,7 @@ def fold_batch(
         pae, ptm = output.pae[row][residues][:, residues].float().cpu().numpy(), float(output.ptm[row])
         if not np.isfinite(pae).all() or not math.isfinite(ptm):
             raise ProtquantError(f"{name}: the predicted aligned error is not finite; fold it with --dtype float32")
+        iptm, pairs = _interface_tm(output.pae_logits[row], batch.chain_index[row])
         plddt = output.plddt[row, residues].float().cpu().numpy()
         mask = output.atom_mask[row, residues].cpu().numpy()
         atoms = atoms_from_atom37(positions, mask, sequence, plddt)
@@ -195,6 +198,8 @@ def fold_batch(
                 plddt=plddt[:, _CA],
                 pae=pae,
                 ptm=ptm,
+                iptm=iptm,
+                chain_pair_iptm=pairs,
                 recycles=num_recycles,
                 provenance=provenance,
                 geometry=geometry.row(),
@@ -202,6 +207,14 @@ def fold_batch(
             )
         )
     return predictions
+
+
+def _interface_tm(logits: torch.Tensor, chain_index: torch.Tensor) -> tuple[float, NDArray[np.floating] | None]:
+    """IpTM of a complex and of its pairs of chains; not a number, and None, for a single chain."""
+    if int(chain_index.max()) == 0:
+        return math.nan, None
+    whole, pairs = predicted_interface_tm(logits, chain_index)
+    return float(whole), pairs.cpu().numpy()
 
 
 def provenance_of(model: ESMFold) -> Provenance:

@@ -67,11 +67,52 @@ def test_b_factors_are_plddt_from_0_to_100_in_both_formats(fold_text, tmp_path: 
 def test_the_aligned_error_is_laid_out_as_in_alphafold_db(fold_text, tmp_path: Path):
     fold_text(">a\nMKTAYIAKQR\n")
     (document,) = json.loads((tmp_path / "out" / "a_pae.json").read_text())
-    assert set(document) == {"predicted_aligned_error", "max_predicted_aligned_error"}
+    of_the_database = {"predicted_aligned_error", "max_predicted_aligned_error"}
+    assert set(document) == of_the_database | {"token_chain_ids", "token_res_ids", "ptm"}
     errors = np.array(document["predicted_aligned_error"])
     assert errors.shape == (10, 10)
     assert errors.dtype.kind == "i"
     assert 0 <= errors.min() <= errors.max() <= document["max_predicted_aligned_error"] == 31.75
+
+
+def test_interface_scores_are_in_the_table_of_complexes_and_the_cell_of_a_single_chain_is_empty(fold_text, tmp_path):
+    run = fold_text(">pair\nMKTAYIAKQR:GAVLIDE\n>one\nMKTAYIAKQR\n", num_recycles=0)
+    pair, one = table(tmp_path / "out" / "predictions.csv")
+    assert one["iptm"] == ""
+    assert 0 < float(pair["iptm"]) < 1
+    assert run.rows[0]["iptm"] == pytest.approx(float(pair["iptm"]))
+    (document,) = json.loads((tmp_path / "out" / "pair_pae.json").read_text())
+    assert document["iptm"] == document["chain_pair_iptm"][0][1] == pytest.approx(float(pair["iptm"]), abs=1e-4)
+    assert document["token_chain_ids"] == ["A"] * 10 + ["B"] * 7
+    (document,) = json.loads((tmp_path / "out" / "one_pae.json").read_text())
+    assert "iptm" not in document
+
+
+def test_the_aligned_error_is_in_the_mmcif_of_targets_that_are_short_enough(fold_text, tmp_path: Path, capsys):
+    fold_text(">short\nMKTAYIA\n>long\nMKTAYIAKQR\n", pae_in_cif=7, num_recycles=0)
+    assert "error of 1 of them is in the _pae.json file only: they have more than 7 residues" in capsys.readouterr().err
+    short, long = (CIFFile.read(tmp_path / "out" / f"{name}.cif").block for name in ("short", "long"))
+    values = short["ma_qa_metric_local_pairwise"]["metric_value"].as_array(float).reshape(7, 7)
+    (document,) = json.loads((tmp_path / "out" / "short_pae.json").read_text())
+    np.testing.assert_allclose(values, document["predicted_aligned_error"], atol=0.51)
+    assert "ma_qa_metric_local_pairwise" not in long
+    assert long["ma_entry_associated_files"]["file_url"].as_item() == "long_pae.json"
+
+
+def test_b_factors_are_expected_errors_on_request_and_the_table_stays(fold_text, tmp_path: Path):
+    text = ">a\nMKTAYIAKQR\n"
+    usual = fold_text(text, num_recycles=0)
+    plddt = PDBFile.read(tmp_path / "out" / "a.pdb").get_structure(model=1, extra_fields=["b_factor"]).b_factor
+    changed = fold_text(text, num_recycles=0, b_factor="error")
+    assert changed.skipped == []
+    assert changed.rows == usual.rows
+    expected = np.minimum(8 * np.pi**2 / 3 * (1.5 * np.exp(4 * (0.7 - plddt / 100))) ** 2, 999.99)
+    for atoms in (
+        PDBFile.read(tmp_path / "out" / "a.pdb").get_structure(model=1, extra_fields=["b_factor"]),
+        get_structure(CIFFile.read(tmp_path / "out" / "a.cif"), model=1, extra_fields=["b_factor"]),
+    ):
+        np.testing.assert_allclose(atoms.b_factor, expected, rtol=1e-3, atol=0.01)
+    assert "B-factors: 8 pi^2/3 x (expected error" in (tmp_path / "out" / "a.pdb").read_text()
 
 
 def test_a_complex_is_written_as_chains_numbered_from_one(fold_text, tmp_path: Path):
@@ -148,6 +189,8 @@ def test_failures_of_an_earlier_run_are_forgotten_when_they_are_mended(fold_text
     [
         ({"num_recycles": -1}, "recycles is -1"),
         ({"chunk_size": 0}, "chunk size is 0"),
+        ({"b_factor": "lddt"}, "--b-factor lddt: not known; choose plddt or error"),
+        ({"pae_in_cif": -1}, "--pae-in-cif -1: give 0 or more residues"),
         ({"dtype": "int8"}, "unknown dtype 'int8'; choose one of float32"),
         ({"quant": "w8a8-pwlqq"}, "did you mean w8a8-pwlq"),
         ({"quant": "missing.yaml"}, "missing.yaml does not exist"),

@@ -57,7 +57,7 @@ def test_a_repeated_run_skips_what_is_done_and_returns_the_same_rows(fold_again,
 
 @pytest.mark.parametrize(
     "changed",
-    [{"num_recycles": 0}, {"dtype": "bfloat16"}, {"quant": "w8"}, {"overwrite": True}],
+    [{"num_recycles": 0}, {"dtype": "bfloat16"}, {"quant": "w8"}, {"overwrite": True}, {"pae_in_cif": 0}],
     ids=lambda changed: next(iter(changed)),
 )
 def test_other_settings_fold_again(fold_again, folded, changed: dict[str, object]):
@@ -70,6 +70,7 @@ def test_settings_that_change_no_result_fold_nothing(fold_again, folded, esmfold
     fold_again()
     elsewhere = str(esmfold_checkpoint.parent / "." / ".." / esmfold_checkpoint.parent.name / esmfold_checkpoint.name)
     fold_again(model=elsewhere, max_tokens_per_batch=0, chunk_size=3, calibration=calibration_file)
+    fold_again(pae_in_cif=5000)  # those that are as long are not among them
     assert folded == []
 
 
