@@ -24,6 +24,7 @@ def assert_same(first: Prediction, second: Prediction):
     np.testing.assert_allclose(first.atoms.coord, second.atoms.coord, atol=1e-3)
     np.testing.assert_allclose(first.plddt, second.plddt, atol=1e-2)
     np.testing.assert_allclose(first.pae, second.pae, atol=1e-2)
+    np.testing.assert_allclose(first.iptm, second.iptm, atol=1e-4)  # not a number in both, of single chains
 
 
 def test_folding_in_a_batch_changes_nothing(esmfold: ESMFold):
