@@ -4,7 +4,6 @@ import json
 import math
 import os
 from collections.abc import Iterable
-from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -42,8 +41,8 @@ def write_colabfold_scores(prediction: Prediction, path: str | os.PathLike[str])
     if prediction.pae is not None:
         pae = checked_pae(prediction, path)
         scores |= {"max_pae": float(pae.max()), "pae": _rounded(pae), "ptm": round(float(prediction.ptm), 2)}
-        if (iptm := _interface_ptm(prediction)) is not None:
-            scores["iptm"] = round(iptm, 2)
+        if math.isfinite(prediction.iptm):
+            scores["iptm"] = round(float(prediction.iptm), 2)
     return atomic_write(path, json.dumps(scores))
 
 
@@ -109,16 +108,8 @@ def write_iptm_table(prediction: Prediction, path: str | os.PathLike[str]) -> Pa
     ProtquantError
         If the file cannot be written.
     """
-    iptm = _interface_ptm(prediction)
-    return None if iptm is None else _write_rows([(str(_RANK), f"{iptm:.3f}")], path)
-
-
-def _interface_ptm(prediction: Prediction) -> float | None:
-    """The ipTM of a complex, where the prediction has one number for it."""
-    iptm = getattr(prediction, "iptm", None)
-    if len(prediction.chains) > 1 and isinstance(iptm, Real) and math.isfinite(iptm):
-        return float(iptm)
-    return None
+    known = math.isfinite(prediction.iptm)
+    return _write_rows([(str(_RANK), f"{prediction.iptm:.3f}")], path) if known else None
 
 
 def _rounded(values: np.ndarray) -> list[object]:

@@ -25,8 +25,7 @@ from protquant.proteins import PDBLimitError, Prediction
 SEQUENCES = {"one": "GPLGSQELRLRVQGKEKHQM", "pair": "MVTAFILMVT:AAGKEREVME"}
 TEXT = "".join(f">{name} of a test\n{sequence}\n" for name, sequence in SEQUENCES.items())
 TABLES = {"manifest.jsonl", "predictions.csv"}
-# Of a complex, where the model gives one.
-IPTM = "pair_iptm.tsv"
+IPTM = "pair_iptm.tsv"  # of a complex
 
 
 def predicted(model: object) -> dict[str, Prediction]:
@@ -75,8 +74,8 @@ def mean_b_factors(path: Path) -> list[float]:
 
 def test_one_command_writes_what_nf_core_expects_by_name(nf_core: Path):
     endings = ("_esmfold.pdb", "_plddt.tsv", "_plddt_mqc.tsv", "_ptm.tsv", "_0_pae.tsv")
-    expected = {name + ending for name in SEQUENCES for ending in endings} | TABLES | {"versions.yml"}
-    assert {path.name for path in nf_core.iterdir()} - {IPTM} == expected
+    expected = {name + ending for name in SEQUENCES for ending in endings} | TABLES | {"versions.yml", IPTM}
+    assert {path.name for path in nf_core.iterdir()} == expected
 
 
 @pytest.mark.parametrize("name", SEQUENCES)
@@ -97,6 +96,31 @@ def test_errors_and_ptm_for_nf_core_are_those_of_the_prediction(nf_core: Path, b
     ((rank, ptm),) = rows_of(nf_core / f"{name}_ptm.tsv")
     assert rank == "0"
     assert float(ptm) == pytest.approx(by_demo[name].ptm, abs=1e-3)
+
+
+def test_iptm_for_nf_core_is_that_of_the_prediction(nf_core: Path, by_demo):
+    ((rank, iptm),) = rows_of(nf_core / IPTM)
+    assert rank == "0"
+    assert float(iptm) == pytest.approx(by_demo["pair"].iptm, abs=1e-3)
+
+
+def test_tables_have_plddt_where_structures_have_expected_errors(esmfold_checkpoint: Path, tmp_path: Path):
+    (tmp_path / "in.fasta").write_text(TEXT)
+    found = {}
+    for kind in ("plddt", "error"):
+        fold_fasta(
+            tmp_path / "in.fasta",
+            tmp_path / kind,
+            str(esmfold_checkpoint),
+            layout="nf-core",
+            b_factor=kind,
+            num_recycles=0,
+        )
+        found[kind] = (tmp_path / kind / "one_plddt.tsv").read_bytes()
+    assert found["plddt"] == found["error"]
+    assert mean_b_factors(tmp_path / "plddt" / "one_esmfold.pdb") != mean_b_factors(
+        tmp_path / "error" / "one_esmfold.pdb"
+    )
 
 
 def test_versions_for_nf_core_are_of_one_process(nf_core: Path):
