@@ -173,7 +173,7 @@ def test_the_content_tells_what_a_file_is_whatever_its_name(pdb_lines: list[str]
     [
         (b"", "is empty"),
         (b" \n\n", "is empty"),
-        (gzip.compress(b""), "is empty"),
+        (gzip.compress(b"", mtime=0), "is empty"),
         (b"<!DOCTYPE html><html><body>404</body></html>", "is a web page"),
         (b"\n <html>\n", "is a web page"),
         (b"<?xml version='1.0'?><PDBx:datablock/>", "is XML"),
@@ -187,7 +187,7 @@ def test_the_content_tells_what_a_file_is_whatever_its_name(pdb_lines: list[str]
             b"MODEL        1\nENDMDL\nMODEL        2\nATOM      1  CA  ALA A   1       1.0     1.0     1.0\n",
             "has no atoms",
         ),
-        (gzip.compress(b"ATOM  " * 1000)[:30], "the gzip file is damaged or cut short"),
+        (gzip.compress(b"ATOM  " * 1000, mtime=0)[:30], "the gzip file is damaged or cut short"),
         (b"HEADER    HYDROLASE\nREMARK   2\nEND\n", "has no atoms"),
         (b"data_x\n_cell.length_a 10\n", "has no atoms: no data block of 1 (x) has the table _atom_site"),
         (b"data_x\nloop_\n_atom_site.id\n_atom_site.Cartn_x\n1 2 3\n", "cannot be read as mmCIF"),

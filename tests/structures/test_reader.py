@@ -155,7 +155,7 @@ def test_mmcif_without_occupancy_is_read(tmp_path: Path) -> None:
         ("empty.cif", b""),
         ("broken.pdb", b"ATOM      1  CA  ALA A   1      xx.xxx   0.000   0.000  1.00  0.00           C\n"),
         ("text.cif", b"this is no structure\n"),
-        ("cut.pdb.gz", gzip.compress(b"ATOM" * 1000)[:20]),
+        ("cut.pdb.gz", gzip.compress(b"ATOM" * 1000, mtime=0)[:20]),
         ("cut.bcif", b"\x81\xa4"),
         ("plain.pdb.gz", b"ATOM"),
     ],
