@@ -42,6 +42,6 @@ class Contents:
         """Return the prediction as structure files show it."""
         return with_expected_error(prediction) if self.b_factor == "error" else prediction
 
-    def of(self, record: Record, *, cif: bool) -> dict[str, str | bool]:
-        """Return what differs between the files of this record by these choices; `cif`: whether one is mmCIF."""
-        return {"b_factor": self.b_factor} | ({"pae_in_cif": record.length <= self.pae_in_cif} if cif else {})
+    def of(self, record: Record) -> dict[str, str | bool]:
+        """Return what differs between the files of this record by these choices, whichever files are wanted."""
+        return {"b_factor": self.b_factor, "pae_in_cif": record.length <= self.pae_in_cif}

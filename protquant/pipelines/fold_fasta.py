@@ -250,7 +250,7 @@ def _fingerprints(run: FoldRun, records: Fasta, files: Layout, *, integer: bool)
     decisive = {name: value for name, value in run.settings.items() if name not in told} | {"layout": _LAYOUT}
     return {
         record.name: fingerprint(
-            {**decisive, **files.choices(record), "header": record.header, "sequence": record.sequence}
+            {**decisive, **files.contents.of(record), "header": record.header, "sequence": record.sequence}
         )
         for record in records.records
     }

@@ -99,10 +99,6 @@ class Layout:
         """Whether the files that a record has for certain are among those that were written."""
         return all(f"{record.name}{file.ending}" in files for file in self.files if file.expected(record))
 
-    def choices(self, record: Record) -> dict[str, str | bool]:
-        """Return what the files of a record depend on, beside the prediction."""
-        return self.contents.of(record, cif=self._has("cif"))
-
     def note_left_out(self, records: Collection[Record]) -> None:
         """Tell how many records are too long for their predicted aligned error to go into the mmCIF file."""
         most = self.contents.pae_in_cif

@@ -122,11 +122,11 @@ def test_an_interrupted_run_keeps_what_is_complete_and_goes_on_from_there(
 ):
     write, calls = getattr(MODULE, step), []
 
-    def interrupted(*arguments):
+    def interrupted(*arguments, **choices):
         calls.append(arguments)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return write(*arguments)
+        return write(*arguments, **choices)
 
     monkeypatch.setattr(MODULE, step, interrupted)
     with pytest.raises(KeyboardInterrupt):
