@@ -96,7 +96,7 @@ def killed(work: Path, truth: Path) -> bool:
     output, draw = work / "killed", random.Random()
     for number in range(KILLS):
         process = start(work, output)
-        time.sleep(draw.uniform(3, 14))
+        time.sleep(draw.uniform(4, 30))
         alive = process.poll() is None
         kill(process)
         say(f"  kill {number + 1}: {len(recorded(output))} recorded{'' if alive else ', and it had ended'}")
