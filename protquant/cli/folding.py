@@ -49,6 +49,13 @@ def fold(
     execution: Execution = None,
     backend: Backend = "auto",
     num_recycles: NumRecycles = None,
+    recycle_tolerance: Annotated[
+        float,
+        typer.Option(
+            help="Recycle no more once distances between C-alphas change by less, in angstrom (RMS); proteins are then"
+            " folded one by one. 0: never."
+        ),
+    ] = 0.0,
     max_tokens_per_batch: TokensPerBatch = 1024,
     chunk_size: ChunkSize = None,
     max_memory: MaxMemory = None,
@@ -98,6 +105,7 @@ def fold(
         execution=execution,
         backend=backend,
         num_recycles=num_recycles,
+        recycle_tolerance=recycle_tolerance,
         max_tokens_per_batch=max_tokens_per_batch,
         chunk_size=chunk_size,
         max_memory=max_memory,

@@ -24,7 +24,7 @@ from protquant.models.configs import ESMFoldConfig
 from protquant.models.embedding import embedding
 from protquant.models.esm2 import ESM2
 from protquant.models.lineage import Lineage
-from protquant.models.trunk import FoldingTrunk
+from protquant.models.trunk import AfterPass, FoldingTrunk
 from protquant.topology import Link
 
 __all__ = ["DISTOGRAM_BINS", "ESMFold", "ESMFoldConfig", "ESMFoldOutput"]
@@ -183,6 +183,7 @@ class ESMFold(nn.Module):
         num_recycles: int | None = None,
         chunk_size: int | None = None,
         hidden: Float[Tensor, "b l layers c"] | None = None,
+        after_pass: AfterPass | None = None,
     ) -> ESMFoldOutput:
         """Predict structures.
 
@@ -195,6 +196,9 @@ class ESMFold(nn.Module):
             Rows of the pair that triangle attention works on at a time; changes nothing but memory.
         hidden : Tensor, optional
             `language_model_hidden` computed before.
+        after_pass : callable, optional
+            Called after every pass with the number of recycles done, the single, the pair and the structure. The passes
+            end where it returns True.
         """
         aatype, mask = batch.aatype, batch.mask
         if num_recycles is None:
@@ -203,7 +207,9 @@ class ESMFold(nn.Module):
             raise ValueError(f"num_recycles must not be negative, got {num_recycles}")
         # Hidden states that nobody else holds are freed before the trunk begins.
         single_input = self.embed(aatype, self.language_model_hidden(aatype, mask) if hidden is None else hidden)
-        single, pair, structure = self.trunk(single_input, aatype, batch.residue_index, mask, num_recycles, chunk_size)
+        single, pair, structure = self.trunk(
+            single_input, aatype, batch.residue_index, mask, num_recycles, chunk_size, after_pass
+        )
         distogram = self.distogram_head(pair)
         distogram = (distogram + distogram.transpose(1, 2)).div_(2)
         pae_logits = self.pae_head(pair).float()

@@ -3,6 +3,7 @@
 Letters in shapes: b batch, i j l residues, s channels of the single, c channels of the pair, h heads.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,7 +18,10 @@ from protquant.models.triangle import TriangleAttention, TriangleMultiplication
 from protquant.sites import Tap
 from protquant.topology import Link, Product, Stream
 
-__all__ = ["FoldingBlock", "FoldingBlocks", "FoldingTrunk", "TrunkConfig", "virtual_cb"]
+__all__ = ["AfterPass", "FoldingBlock", "FoldingBlocks", "FoldingTrunk", "TrunkConfig", "virtual_cb"]
+
+# Called with the number of recycles done, the single, the pair and the structure; True ends the passes.
+AfterPass = Callable[[int, Tensor, Tensor, Structure], bool]
 
 _PAIR_UPDATES = ("single_to_pair", "tri_mul_out", "tri_mul_in", "tri_attn_start", "tri_attn_end", "pair_transition")
 _RECYCLE_BINS = 15
@@ -256,8 +260,12 @@ class FoldingTrunk(nn.Module):
         mask: Bool[Tensor, "b l"],
         num_recycles: int,
         chunk_size: int | None = None,
+        after_pass: AfterPass | None = None,
     ) -> tuple[Float[Tensor, "b l s"], Float[Tensor, "b i j c"], Structure]:
-        """The last pass carries gradients, those before it do not."""
+        """Pass `num_recycles + 1` times, or until `after_pass` returns True.
+
+        The last of all passes carries gradients, those before it do not.
+        """
         single = torch.zeros_like(single_input)
         batch, length = aatype.shape
         pair = single_input.new_zeros(batch, length, length, self.config.pair_dim)
@@ -275,6 +283,8 @@ class FoldingTrunk(nn.Module):
                 structure = self.structure_module(
                     self.to_structure_single(single), pair, aatype, mask, self.to_structure_pair
                 )
+                if after_pass is not None and after_pass(num_recycles - remaining, single, pair, structure):
+                    break
                 if remaining:
                     single, pair = single.detach(), pair.detach()
                     bins = self.distance_bins(structure.positions.detach())

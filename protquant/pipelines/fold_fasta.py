@@ -57,6 +57,7 @@ def fold_fasta(
     execution: str | None = None,
     backend: str = "auto",
     num_recycles: int | None = None,
+    recycle_tolerance: float = 0.0,
     max_tokens_per_batch: int = 1024,
     chunk_size: int | None = None,
     max_memory: int | str | None = None,
@@ -101,6 +102,10 @@ def fold_fasta(
         Whose kernels multiply integers: "auto", "reference", "cpu" or "triton".
     num_recycles : int, optional
         By default what the model was trained for.
+    recycle_tolerance : float
+        In angstrom: recycling ends early where the distances between C-alpha atoms have changed by less since the pass
+        before, as root mean square. Above 0 proteins are folded one at a time, so that when one ends depends on nothing
+        else. 0: all recycles are done.
     max_tokens_per_batch : int
         Residues of short sequences that go through the model together; 0 folds one at a time.
     chunk_size : int, optional
@@ -151,7 +156,7 @@ def fold_fasta(
         If the input, the model, the recipe or the folder cannot be used at all, another process writes to the folder,
         or nothing more can be written. A record that cannot be folded is no such error: it is among the failures.
     """
-    check_folding_options(num_recycles, chunk_size)
+    check_folding_options(num_recycles, chunk_size, recycle_tolerance)
     device, float_type = pick_device(cpu_only), parse_dtype(dtype)
     limit = None if max_memory is None else parse_bytes(max_memory)
     recipe, saved = choose_recipe(model, quant)
@@ -162,7 +167,7 @@ def fold_fasta(
     files = layout_of(layout, model, holding).without(skip_output, plots=plots)
     part = None if shard is None else Shard.parse(shard)
     label = "" if part is None else part.label
-    records, batches, partition = _share(records, max_tokens_per_batch, part)
+    records, batches, partition = _share(records, 0 if recycle_tolerance else max_tokens_per_batch, part)
     prepare_folder(output)
     with only_writer(output, label), threads_for(workers, device) as threads:
         check_shards(output, part, partition)
@@ -200,6 +205,8 @@ def fold_fasta(
             "recipe": {key: value for key, value in recipe.to_dict().items() if key != "execution"},
             **running.settings(),
             "num_recycles": network.config.trunk.max_recycles - 1 if num_recycles is None else num_recycles,
+            # Not told where it is 0, as targets that were done before there was one stay done.
+            **({"recycle_tolerance": recycle_tolerance} if recycle_tolerance else {}),
             "dtype": dtype,
             "calibration": fingerprint({"sequences": sequences}) if calibrates else None,
         }
@@ -213,7 +220,8 @@ def fold_fasta(
             count = min(workers, len(batches))
             budget = MemoryBudget.of(network, limit).share(count, bytes_to_come(network))
             what = {"model": model, "recipe": recipe.name, "dtype": dtype}
-            job = FoldJob(network, running, output, files, what, num_recycles, chunk_size, budget)
+            recycling = (num_recycles, recycle_tolerance)
+            job = FoldJob(network, running, output, files, what, *recycling, chunk_size, budget)
             tell = Progress(f"fold {records.path.name}")
             tell("proteins", "protein", 0, len(pending))
             if count == 1:

@@ -49,6 +49,7 @@ class FoldJob:
     layout: Layout
     what: Mapping[str, str]
     num_recycles: int | None
+    recycle_tolerance: float
     chunk_size: int | None
     budget: MemoryBudget
 
@@ -69,6 +70,7 @@ class FoldJob:
                 [record.name for record in batch],
                 [record.header for record in batch],
                 num_recycles=self.num_recycles,
+                recycle_tolerance=self.recycle_tolerance,
                 chunk_size=self.chunk_size,
                 budget=self.budget,
             )

@@ -15,6 +15,7 @@ from protquant.models import ESMFold, encode_complexes
 from protquant.models.confidence import predicted_interface_tm
 from protquant.pipelines.batches import model_length
 from protquant.pipelines.memory import MemoryBudget, is_out_of_memory, parse_bytes
+from protquant.pipelines.recycling import PassWatch, check_tolerance, not_finite
 from protquant.proteins import Prediction, Provenance, atoms_from_atom37, clean_sequence, refuse_nucleotides
 from protquant.quant.memory import release_freed
 from protquant.scores import measure_geometry
@@ -39,6 +40,7 @@ def fold(
     *,
     name: str = "protein",
     num_recycles: int | None = None,
+    recycle_tolerance: float = 0.0,
     chunk_size: int | None = None,
     max_memory: int | str | None = None,
     even_so: bool = False,
@@ -53,6 +55,9 @@ def fold(
         Of `load`, or quantized by `quantize`.
     num_recycles : int, optional
         How often the output goes through the trunk again; by default as the model was trained.
+    recycle_tolerance : float
+        In angstrom: recycling ends early where the distances between C-alpha atoms have changed by less since the pass
+        before, as root mean square (`--recycle-early-stop-tolerance` of ColabFold). 0: all recycles are done.
     chunk_size : int, optional
         Rows that float blocks of the trunk work on at a time, by default the most that fit: less memory, the same
         result.
@@ -82,6 +87,7 @@ def fold(
         [cleaned],
         [name],
         num_recycles=num_recycles,
+        recycle_tolerance=recycle_tolerance,
         chunk_size=chunk_size,
         budget=MemoryBudget.of(check_folding_model(model), limit),
     )
@@ -90,14 +96,15 @@ def fold(
     return prediction
 
 
-def check_folding_options(num_recycles: int | None, chunk_size: int | None) -> None:
+def check_folding_options(num_recycles: int | None, chunk_size: int | None, recycle_tolerance: float = 0.0) -> None:
     """Refuse numbers that make no sense, before anything is loaded or computed.
 
     Raises
     ------
     ProtquantError
-        If there are fewer than 0 recycles, or less than 1 row in a chunk.
+        If there are fewer than 0 recycles, less than 1 row in a chunk, or a negative tolerance.
     """
+    check_tolerance(recycle_tolerance)
     if num_recycles is not None and num_recycles < 0:
         raise ProtquantError(f"the number of recycles is {num_recycles}; give 0 or more")
     if chunk_size is not None and chunk_size < 1:
@@ -111,6 +118,7 @@ def fold_within_memory(
     headers: Sequence[str] | None = None,
     *,
     num_recycles: int | None = None,
+    recycle_tolerance: float = 0.0,
     chunk_size: int | None = None,
     budget: MemoryBudget | None = None,
 ) -> list[Prediction]:
@@ -127,7 +135,7 @@ def fold_within_memory(
         If it does not fit, and for the reasons of `fold_batch`.
     """
     check_folding_model(model)
-    check_folding_options(num_recycles, chunk_size)
+    check_folding_options(num_recycles, chunk_size, recycle_tolerance)
     release_freed()  # Holes that earlier batches left in the heap would be taken beside what is needed now.
     longest = max(map(model_length, sequences))
     budget = MemoryBudget.of(model) if budget is None else budget.now()
@@ -135,7 +143,15 @@ def fold_within_memory(
     rows = plan.chunk_size
     while True:
         try:
-            return fold_batch(model, sequences, names, headers, num_recycles=num_recycles, chunk_size=rows)
+            return fold_batch(
+                model,
+                sequences,
+                names,
+                headers,
+                num_recycles=num_recycles,
+                recycle_tolerance=recycle_tolerance,
+                chunk_size=rows,
+            )
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -158,6 +174,7 @@ def fold_batch(
     headers: Sequence[str] | None = None,
     *,
     num_recycles: int | None = None,
+    recycle_tolerance: float = 0.0,
     chunk_size: int | None = None,
 ) -> list[Prediction]:
     """Fold sequences (cleaned, as `read_fasta` gives them) together, padded to the longest.
@@ -165,25 +182,25 @@ def fold_batch(
     Raises
     ------
     ProtquantError
-        If the model is no folding model, or what it predicts is not finite.
+        If the model is no folding model, numbers are not finite after a pass or in the end, or a `recycle_tolerance`
+        is given for more than one sequence.
     """
     check_folding_model(model)
-    check_folding_options(num_recycles, chunk_size)
+    check_folding_options(num_recycles, chunk_size, recycle_tolerance)
     if num_recycles is None:
         num_recycles = model.config.trunk.max_recycles - 1
     batch = encode_complexes(sequences).to(model.device)
+    watch = PassWatch(model, batch, names, recycle_tolerance)
     # Not inference_mode: transformers caches constants at first use, which autograd could then never use.
     with torch.no_grad():
-        output = model(batch, num_recycles=num_recycles, chunk_size=chunk_size)
+        output = model(batch, num_recycles=num_recycles, chunk_size=chunk_size, after_pass=watch)
     predictions, provenance = [], provenance_of(model)
     for row, (sequence, name) in enumerate(zip(sequences, names, strict=True)):
         residues = batch.chain_index[row] >= 0
         positions = output.positions[row, residues].float().cpu().numpy()
-        if not np.isfinite(positions).all():
-            raise ProtquantError(f"{name}: the predicted coordinates are not finite; fold it with --dtype float32")
         pae, ptm = output.pae[row][residues][:, residues].float().cpu().numpy(), float(output.ptm[row])
         if not np.isfinite(pae).all() or not math.isfinite(ptm):
-            raise ProtquantError(f"{name}: the predicted aligned error is not finite; fold it with --dtype float32")
+            raise not_finite(model, name, "the predicted aligned error is")
         iptm, pairs = _interface_tm(output.pae_logits[row], batch.chain_index[row])
         plddt = output.plddt[row, residues].float().cpu().numpy()
         mask = output.atom_mask[row, residues].cpu().numpy()
@@ -200,7 +217,7 @@ def fold_batch(
                 ptm=ptm,
                 iptm=iptm,
                 chain_pair_iptm=pairs,
-                recycles=num_recycles,
+                recycles=watch.recycles,
                 provenance=provenance,
                 geometry=geometry.row(),
                 warnings=(*folding_warnings(model, sequence), *geometry.warnings()),

@@ -219,26 +219,29 @@ def test_a_language_model_is_told_to_predict_contacts(esm2_checkpoint, tmp_path:
 
 
 def overflow_in(monkeypatch: pytest.MonkeyPatch, sequence: str) -> None:
-    """Make the coordinates of one sequence NaN, whatever batch it is in."""
-    forward, poisoned = ESMFold.forward, encode_complexes([sequence]).aatype[0]
+    """Let the language model overflow at one sequence, whatever batch it is in."""
+    forward, poisoned = ESMFold.language_model_hidden, encode_complexes([sequence]).aatype[0]
 
-    def overflowing(self, batch, *args, **settings):
-        output = forward(self, batch, *args, **settings)
-        for row, (aatype, mask) in enumerate(zip(batch.aatype, batch.mask, strict=True)):
-            if not mask.is_meta and torch.equal(aatype[mask], poisoned):
-                output.positions[row] = torch.nan
-        return output
+    def overflowing(self, batch, mask):
+        hidden = forward(self, batch, mask)
+        for row, (aatype, valid) in enumerate(zip(batch, mask, strict=True)):
+            if not valid.is_meta and torch.equal(aatype[valid], poisoned):
+                hidden[row] = torch.inf
+        return hidden
 
-    monkeypatch.setattr(ESMFold, "forward", overflowing)
+    monkeypatch.setattr(ESMFold, "language_model_hidden", overflowing)
 
 
 def test_a_record_that_overflows_does_not_take_its_batch_along(fold_text, tmp_path: Path, monkeypatch):
     overflow_in(monkeypatch, "GAVLI")
-    run = fold_text(">a\nMKTAY\n>b\nGAVLI\n>c\nRNDCQ\n")
+    run = fold_text(">a\nMKTAY\n>b\nGAVLI\n>c\nRNDCQ\n", dtype="bfloat16")
     assert [row["name"] for row in run.rows] == ["a", "c"]
     (failure,) = table(tmp_path / "out" / "failures.csv")
     assert (failure["name"], failure["line"]) == ("b", "3")
-    assert "not finite; fold it with --dtype float32" in failure["error"]
+    assert failure["error"] == (
+        "b: after the first pass, before any recycle, the single representation is not finite; fold it with --dtype"
+        " float32"
+    )
     assert not (tmp_path / "out" / "b.pdb").exists()
 
 

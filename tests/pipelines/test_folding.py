@@ -94,11 +94,11 @@ class RunsOutOfMemory:
     def __init__(self, error: Exception, most_rows: int) -> None:
         self.error, self.most_rows, self.tried = error, most_rows, []
 
-    def __call__(self, model, sequences, names, headers=None, *, num_recycles=None, chunk_size=None):
+    def __call__(self, model, sequences, names, headers=None, *, chunk_size=None, **settings):
         self.tried.append(chunk_size)
         if chunk_size is None or chunk_size > self.most_rows:
             raise self.error
-        return fold_batch(model, sequences, names, headers, num_recycles=num_recycles, chunk_size=chunk_size)
+        return fold_batch(model, sequences, names, headers, chunk_size=chunk_size, **settings)
 
 
 @pytest.mark.parametrize(
