@@ -2,12 +2,14 @@
 
 import importlib.util
 import os
+from functools import cache
 from typing import Literal, get_args
 
 import torch
 
 from protquant.kernels.backend import Backend
 from protquant.kernels.cpu import CPUBackend
+from protquant.kernels.probe import check_backend
 from protquant.kernels.reference.backend import ReferenceBackend
 
 __all__ = ["BACKENDS", "BackendName", "choose_backend"]
@@ -19,10 +21,12 @@ BACKENDS: tuple[BackendName, ...] = get_args(BackendName)
 def choose_backend(name: str, device: torch.device) -> Backend:
     """The backend of a name; `auto` is `cpu` on a CPU and `triton` on a GPU.
 
+    Its operations are compared with the reference when it is first chosen for a device in a process.
+
     Raises
     ------
     ValueError
-        For a name that is not known, or a backend that does not run on the device.
+        For a name that is not known, a backend that does not run on the device, or one that computes wrongly there.
     """
     if name not in BACKENDS:
         raise ValueError(f"backend {name!r} is none of {', '.join(BACKENDS)}")
@@ -33,7 +37,7 @@ def choose_backend(name: str, device: torch.device) -> Backend:
     if name == "cpu":
         if device.type != "cpu":
             raise ValueError(f"backend cpu does not run on {device}; choose triton or reference")
-        return CPUBackend()
+        return _checked(CPUBackend, device)
     if importlib.util.find_spec("triton") is None:
         raise ValueError("backend triton needs the package triton: pip install triton; reference and cpu do not")
     if device.type == "cpu" and os.environ.get("TRITON_INTERPRET", "0") in ("", "0"):
@@ -42,4 +46,14 @@ def choose_backend(name: str, device: torch.device) -> Backend:
         raise ValueError(f"backend triton runs on GPUs of NVIDIA and AMD, not on {device}; choose reference")
     from protquant.kernels.gpu.backend import TritonBackend  # noqa: PLC0415 (triton is optional)
 
-    return TritonBackend()
+    return _checked(TritonBackend, device)
+
+
+def _checked(make: type[Backend], device: torch.device) -> Backend:
+    _check_once(make, device)
+    return make()
+
+
+@cache
+def _check_once(make: type[Backend], device: torch.device) -> None:
+    check_backend(make(), device)

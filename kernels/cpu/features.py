@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-__all__ = ["Features", "IntegerProduct", "exact_products", "features", "has_exact_int_mm"]
+__all__ = ["Features", "IntegerProduct", "exact_products", "features", "has_exact_int_mm", "one_thread"]
 
 IntegerProduct = Literal["onednn", "onednn, 7 bits", "float"]
 
@@ -51,7 +51,7 @@ class Features:
 @cache
 def features() -> Features:
     """Choose the fastest exact products that this CPU and this build of torch have; the answer is kept."""
-    with _one_thread():
+    with one_thread():
         product = next(name for name in exact_products() if name == "float" or not _is_slow(name))
         return Features(product, has_exact_int_mm() and not _is_int_mm_slow(), _is_bfloat16_fast())
 
@@ -135,7 +135,7 @@ def _is_slower(candidate: Callable[[], object], other: Callable[[], object], tim
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Compute with one thread, whose own time does not count what other processes take of the CPU."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from protquant.kernels.cpu import features
-from protquant.kernels.cpu.features import _is_int_mm_slow, _is_slower, _one_thread, exact_products, has_exact_int_mm
+from protquant.kernels.cpu.features import _is_int_mm_slow, _is_slower, exact_products, has_exact_int_mm, one_thread
 
 AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
 """What keeps torch's libraries from the instructions of newer CPUs; each library asks for its own."""
@@ -54,7 +54,7 @@ def test_a_product_of_bytes_that_saturates_is_found_out(monkeypatch: pytest.Monk
 
 def test_a_product_that_is_right_and_slow_is_found_out(monkeypatch: pytest.MonkeyPatch):
     """A plain loop, as oneDNN has for CPUs that it has no kernels for, takes 20 times as long as float32 or more."""
-    with _one_thread():
+    with one_thread():
         assert _is_slower(slow(lambda: None), lambda: None, 4)
         assert not _is_slower(lambda: None, slow(lambda: None), 4)
         monkeypatch.setattr(torch, "_int_mm", lambda x, y: slow((x.float() @ y.float()).int)())

@@ -1,6 +1,7 @@
 """Recycling ends where the structure has come to rest, and at once where numbers are not finite."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ def test_it_ends_at_the_first_pass_that_moves_less_and_gives_the_bits_of_so_many
     esmfold: ESMFold, sequence: str
 ):
     passes = [fold(esmfold, sequence, num_recycles=count) for count in range(6)]
-    changes = [colabfold_tolerance(*pair) for pair in zip(passes, passes[1:], strict=False)]
+    changes = [colabfold_tolerance(*pair) for pair in pairwise(passes)]
     assert min(changes) > 0.01
     for tolerance in (min(changes) * 0.99, min(changes) * 1.01, max(changes) * 1.01):
         expected = next((index + 1 for index, change in enumerate(changes) if change < tolerance), 5)
