@@ -19,13 +19,13 @@ kind               name                                       the tensor
 Frames, torsions and the points of invariant point attention are coordinates: they are no sites, and stay in float32.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from torch import nn
+from torch import Tensor, nn
 
-__all__ = ["ACTIVATION_KINDS", "KINDS", "WEIGHT_KINDS", "Kind", "Site", "Tap", "find_sites"]
+__all__ = ["ACTIVATION_KINDS", "KINDS", "WEIGHT_KINDS", "Kind", "Site", "Tap", "find_sites", "tap_logits"]
 
 Kind = Literal[
     "linear_weight",
@@ -54,6 +54,22 @@ class Tap(nn.Identity):
     def __init__(self, kind: Kind) -> None:
         super().__init__()
         self.kind: Kind = kind
+
+
+def tap_logits(tap: Callable[[Tensor], Tensor], logits: Tensor, valid: Tensor) -> Tensor:
+    """Pass attention logits through their tap, so that no range of a quantizer depends on padding.
+
+    Parameters
+    ----------
+    logits : Tensor, shape=(..., query, key)
+        The first key is no padding.
+    valid : Tensor, dtype=bool
+        False for padded keys; it broadcasts against `logits`. A quantizer finds the first key's logits there.
+    """
+    # A tensor without data stands for any.
+    if not isinstance(tap, Tap) and (valid.is_meta or not valid.all()):
+        logits = logits.where(valid, logits[..., :1])
+    return tap(logits)
 
 
 @dataclass(frozen=True)

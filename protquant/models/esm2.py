@@ -17,7 +17,7 @@ from protquant.models.alphabet import EOS, MASK, PAD
 from protquant.models.configs import ESM2Config
 from protquant.models.embedding import embedding
 from protquant.models.lineage import Lineage
-from protquant.sites import Tap
+from protquant.sites import Tap, tap_logits
 from protquant.topology import Link, Product, Stream
 
 __all__ = ["ESM2", "ESM2Config", "ESM2Output"]
@@ -110,7 +110,7 @@ class SelfAttention(nn.Module):
         k = self._split_heads(self.k_proj(x))
         v = self.v(self._split_heads(self.v_proj(x)))
         q, k = self.rotary(q, k)
-        logits = self.logits(self.q(q) @ self.k(k).transpose(-1, -2))
+        logits = tap_logits(self.logits, self.q(q) @ self.k(k).transpose(-1, -2), ~padding[:, None, None, :])
         # Masked after the tap: minus infinity is no value to calibrate on.
         logits = logits.masked_fill(padding[:, None, None, :], float("-inf"))
         exact = torch.promote_types(logits.dtype, torch.float32)

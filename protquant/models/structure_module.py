@@ -21,7 +21,7 @@ from transformers.models.esm.openfold_utils import (
 )
 
 from protquant.models.configs import StructureModuleConfig
-from protquant.sites import Tap
+from protquant.sites import Tap, tap_logits
 from protquant.topology import Link
 
 __all__ = ["Structure", "StructureModule", "StructureModuleConfig"]
@@ -106,7 +106,8 @@ class InvariantPointAttention(nn.Module):
         logits = (self.q(q) @ self.k(k).transpose(-1, -2)) * math.sqrt(1 / (3 * config.ipa_dim))
         logits = logits + math.sqrt(1 / 3) * self.bias_proj(pair).permute(0, 3, 1, 2)
         weight = F.softplus(self.head_weights) * math.sqrt(1 / (3 * config.num_qk_points * 9 / 2))
-        logits = self.logits(logits - 0.5 * weight[:, None, None] * _summed_squared_distance(q_points, k_points))
+        logits = logits - 0.5 * weight[:, None, None] * _summed_squared_distance(q_points, k_points)
+        logits = tap_logits(self.logits, logits, mask[:, None, None, :])
         valid = mask[:, None, :, None] & mask[:, None, None, :]
         probs = self.probs((logits + torch.where(valid, 0.0, _MASKED)).softmax(dim=-1))  # (b, h, i, j)
 

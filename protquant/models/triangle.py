@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from protquant.sites import Tap
+from protquant.sites import Tap, tap_logits
 from protquant.topology import Link, Product
 
 __all__ = ["MAX_ATTENTION_ELEMENTS", "TriangleAttention", "TriangleMultiplication"]
@@ -121,7 +121,7 @@ class TriangleAttention(nn.Module):
         q = self.q(self._split_heads(self.q_proj(z) * self.scale))
         k = self.k(self._split_heads(self.k_proj(z)))
         v = self.v(self._split_heads(self.v_proj(z)))
-        logits = self.logits(q @ k.transpose(-1, -2) + bias)
+        logits = tap_logits(self.logits, q @ k.transpose(-1, -2) + bias, mask[:, :, None, None, :])
         if mask.is_meta or not mask.all():  # a tensor without data stands for any
             penalty = torch.where(mask, 0.0, max(_MASKED, torch.finfo(logits.dtype).min / 2))
             logits = logits + penalty[:, :, None, None, :].to(logits.dtype)

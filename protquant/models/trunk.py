@@ -15,7 +15,7 @@ from protquant.models.configs import TrunkConfig
 from protquant.models.embedding import embedding
 from protquant.models.structure_module import Structure, StructureModule
 from protquant.models.triangle import TriangleAttention, TriangleMultiplication
-from protquant.sites import Tap
+from protquant.sites import Tap, tap_logits
 from protquant.topology import Link, Product, Stream
 
 __all__ = ["AfterPass", "FoldingBlock", "FoldingBlocks", "FoldingTrunk", "TrunkConfig", "virtual_cb"]
@@ -58,7 +58,7 @@ class SingleAttention(nn.Module):
     ) -> Float[Tensor, "b l s"]:
         q, k, v = self.qkv_proj(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2).chunk(3, dim=-1)
         q, k, v = self.q(q * self.scale), self.k(k), self.v(v)
-        logits = self.logits(q @ k.transpose(-1, -2) + bias)
+        logits = tap_logits(self.logits, q @ k.transpose(-1, -2) + bias, mask[:, None, None, :])
         logits = logits.masked_fill(~mask[:, None, None, :], float("-inf"))
         out = (self.probs(logits.softmax(dim=-1)) @ v).transpose(1, 2).flatten(-2)
         return self.out_proj(self.gate_proj(x).sigmoid() * out)
