@@ -1,15 +1,22 @@
 """The `protquant` command: what all subcommands share."""
 
+import inspect
 import logging
+import os
+import platform
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from protquant.errors import ProtquantError
+from protquant.pipelines.event_log import event_log, log_event
+from protquant.pipelines.progress import alive
 
 __all__ = [
     "BAD_INPUT",
@@ -33,6 +40,7 @@ __all__ = [
     "app",
     "main",
     "speaks_to_people",
+    "tells_errors",
 ]
 
 BAD_INPUT = 2
@@ -86,7 +94,16 @@ Structures = Annotated[Path | None, typer.Option(help="Folder of PDB/mmCIF files
 Plots = Annotated[bool, typer.Option(help="Draw pictures.")]
 
 
-def speaks_to_people(command: Callable[..., Any]) -> Callable[..., Any]:
+Log = Annotated[
+    Path | None,
+    typer.Option(
+        help="File to append what happens to, as JSON lines.  [default: the environment's `PROTQUANT_LOG`, or none]",
+        metavar="FILE.jsonl",
+    ),
+]
+
+
+def tells_errors(command: Callable[..., Any]) -> Callable[..., Any]:
     """Print errors that are the user's to mend, without a traceback, and exit with 2."""
 
     @wraps(command)
@@ -95,9 +112,47 @@ def speaks_to_people(command: Callable[..., Any]) -> Callable[..., Any]:
             return command(*args, **kwargs)
         except ProtquantError as error:
             typer.echo(f"protquant: {error}", err=True)
+            log_event("error", "error", text=str(error))
             raise typer.Exit(BAD_INPUT) from error
 
     return wrapped
+
+
+def speaks_to_people(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a command speak to people, and to a log if one is asked for by its further option `--log`.
+
+    Errors are told as by `tells_errors`. Where a command tells nothing for ten seconds, a line says what it is at.
+    """
+    told = tells_errors(command)
+
+    @tells_errors
+    @wraps(command)
+    def wrapped(*args: Any, log: Path | None = None, **kwargs: Any) -> Any:
+        name = command.__name__.removesuffix("_command").replace("_", "-")
+        with _logging(log, name, kwargs), alive(name):
+            return told(*args, **kwargs)
+
+    # Typer reads options from here.
+    signature = inspect.signature(command)
+    option = inspect.Parameter("log", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Log)
+    wrapped.__signature__ = signature.replace(parameters=[*signature.parameters.values(), option])  # type: ignore[attr-defined]
+    wrapped.__annotations__ = {**command.__annotations__, "log": Log}
+    return wrapped
+
+
+def _logging(log: Path | None, command: str, arguments: dict[str, Any]) -> AbstractContextManager[None]:
+    path = log or os.environ.get("PROTQUANT_LOG")
+    if not path:
+        return nullcontext()
+    return event_log(
+        Path(path),
+        command=command,
+        version=version("protquant"),
+        python=platform.python_version(),
+        machine={"system": platform.platform(), "processor": platform.machine(), "cpus": os.cpu_count()},
+        process=os.getpid(),
+        arguments={name: value for name, value in arguments.items() if value is not None},
+    )
 
 
 def announce(what: str) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from protquant.cli.app import app, speaks_to_people
+from protquant.cli.app import app, tells_errors
 from protquant.errors import ProtquantError
 
 __all__ = ["import_plugin"]
@@ -30,7 +30,7 @@ def import_plugin(path: Path) -> None:
 
 
 @app.callback()
-@speaks_to_people
+@tells_errors
 def options(
     plugin: Annotated[
         list[Path] | None,

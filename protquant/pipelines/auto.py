@@ -10,7 +10,6 @@ from typing import Any
 
 import pandas as pd
 import yaml
-from tqdm import tqdm
 
 from protquant.demo.memorized import notes_on_targets
 from protquant.errors import ProtquantError
@@ -29,6 +28,7 @@ from protquant.pipelines.sensitivity import (
 from protquant.proteins import atomic_write
 from protquant.quant import Format, Recipe, load_recipe
 from protquant.quant.sensitivity import Grouping
+from protquant.steps import Steps
 from protquant.structures import load_references
 
 __all__ = ["AutoRecipe", "auto", "save_recipe"]
@@ -265,7 +265,7 @@ class _Judge:
 
     def __call__(self, recipe: Recipe, kind: str, predicted: float | None) -> dict[str, Any]:
         quantized, report = quantize(self.network, recipe, self.calibrating, execution="simulate")
-        pairs = tqdm(
+        pairs = Steps(
             zip(self.sequences, self._answers, strict=True),
             desc=recipe.name,
             total=len(self.sequences),

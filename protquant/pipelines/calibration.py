@@ -1,6 +1,5 @@
 """Statistics of a model's activations on sequences, and a quantized model from them."""
 
-import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.resources import as_file, files
@@ -8,13 +7,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from tqdm import tqdm
 
 from protquant.errors import ProtquantError
 from protquant.models import ESM2, ESMFold, add_to_lineage, encode_complexes, tokenize
 from protquant.pipelines.execution import Execution
 from protquant.pipelines.objectives import objective_of
-from protquant.pipelines.progress import note_rejected
+from protquant.pipelines.progress import note, note_rejected
 from protquant.pipelines.statistics_cache import statistics_cache
 from protquant.proteins import read_fasta
 from protquant.quant import (
@@ -208,5 +206,5 @@ def quantize(
     )
     quantized = running.convert(quantized)
     if running.integer:
-        tqdm.write(running.summary(), file=sys.stderr)
+        note(running.summary())
     return quantized, report

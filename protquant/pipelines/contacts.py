@@ -17,6 +17,7 @@ from protquant.errors import ProtquantError
 from protquant.models import ESM2, ESMFold, tokenize
 from protquant.pipelines.calibration import calibration_sequences, quantize
 from protquant.pipelines.devices import parse_dtype, pick_device
+from protquant.pipelines.event_log import log_event
 from protquant.pipelines.execution import Execution, is_float
 from protquant.pipelines.failures import read_failures, told_failure, write_failures
 from protquant.pipelines.memory import is_out_of_memory
@@ -164,7 +165,7 @@ def contacts_fasta(
         note(f"{done} of {count} targets are done already with these settings, {len(pending)} are to be done")
         warnings = contact_warnings(language_model)
         for warning in warnings:
-            note(f"WARNING: {warning}")
+            note(f"WARNING: {warning}", "warning")
         if pending:
             quantized, report = language_model, saved.report if saved else None
             if report is None:
@@ -206,6 +207,7 @@ def contacts_fasta(
                             "pairs": _most_probable(probabilities, round(top * record.length)),
                         }
                         run.manifest.record(record.name, record.header, prints[record.name], files, row)
+                        log_event("done", target=record.name, length=record.length)
                     tell("proteins", "protein", number, len(pending), record.name)
         return run.finish(running.to_dict() if pending else {})
 

@@ -9,7 +9,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from protquant.checkpoints import load
 from protquant.errors import ProtquantError
@@ -23,8 +22,10 @@ from protquant.pipelines.execution import Execution
 from protquant.pipelines.fold_fasta import fold_fasta
 from protquant.pipelines.fold_run import FoldRun
 from protquant.pipelines.folding import check_folding_model, fold_within_memory
+from protquant.pipelines.progress import note
 from protquant.pipelines.tasks import Outcome, StructureTask
 from protquant.quant import Recipe, Report, load_recipe
+from protquant.steps import Steps
 from protquant.structures import Reference, load_references
 
 __all__ = ["Demonstration", "demonstrate"]
@@ -114,7 +115,7 @@ def demonstrate(output: Path, limit: int = DEMO_CHAINS) -> Demonstration:
     for contender in contenders:
         # Work that is done once, such as packing weights, is not timed.
         fold_within_memory(contender.model, [longest.sequence[:_WARM_UP]], ["warm-up"])
-    for reference, contender in tqdm(steps, desc="compare", unit="fold", disable=not sys.stderr.isatty()):
+    for reference, contender in Steps(steps, desc="compare", unit="fold", disable=not sys.stderr.isatty()):
         _measure(task, contender, reference, with_memory=reference is longest)
     if not contenders[0].outcome.targets:
         raise ProtquantError(f"demo: {contenders[0].outcome.failures[0]['error']}")
@@ -142,7 +143,7 @@ def _contenders(sequences: list[str]) -> Iterator[_Contender]:
         model, report = quantize(network, recipe, sequences, execution="simulate", progress=sys.stderr.isatty())
         running = Execution(recipe, None, "auto", torch.device("cpu"))
         yield _Contender(recipe, running.convert(model), report, running)
-        tqdm.write(f"ready: {recipe.name}, {running.ran}", file=sys.stderr)
+        note(f"ready: {recipe.name}, {running.ran}")
 
 
 def _measure(task: StructureTask, contender: _Contender, reference: Reference, with_memory: bool) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from protquant.pipelines.event_log import log_event
 from protquant.pipelines.progress import note
 from protquant.proteins import Fasta, Record, Rejected, write_table
 
@@ -20,8 +21,9 @@ def read_failures(records: Fasta) -> list[dict[str, Any]]:
 
 def told_failure(records: Fasta, record: Record | Rejected, error: str) -> dict[str, Any]:
     """Tell of a failure, and return its row: `name header line error`."""
-    note(f"{records.path}, line {record.line}: {record.header!r}: {error}")
+    note(f"{records.path}, line {record.line}: {record.header!r}: {error}", "error")
     name = record.name if isinstance(record, Record) else None
+    log_event("failed", "error", target=name, header=record.header, line=record.line, error=error)
     return {"name": name, "header": record.header, "line": record.line, "error": error}
 
 

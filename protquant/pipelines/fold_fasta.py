@@ -16,6 +16,7 @@ from protquant.models import ESMFold
 from protquant.pipelines.batches import length_batches, model_length
 from protquant.pipelines.calibration import calibration_sequences, quantize
 from protquant.pipelines.devices import parse_dtype, pick_device
+from protquant.pipelines.event_log import log_event
 from protquant.pipelines.execution import Execution, is_float
 from protquant.pipelines.file_contents import Contents
 from protquant.pipelines.fold_job import FoldJob, Kept, record_all
@@ -210,6 +211,7 @@ def fold_fasta(
             "dtype": dtype,
             "calibration": fingerprint({"sequences": sequences}) if calibrates else None,
         }
+        log_event("settings", **run.settings)
         prints = _fingerprints(run, records, files, integer=running.integer)
         askable = records.records if even_so else _answerable(network, records, run)
         pending = _pending(run, askable, manifest, prints, files, overwrite=overwrite)
@@ -290,6 +292,7 @@ def _pending(
             f"{lacking} of them were done without all of the files that are wanted now in the layout {files.name}, and"
             " are folded again; their other files stay"
         )
+    log_event("pending", done=skipped, left=len(pending))
     note_warnings(known[name].row for name in run.skipped)
     return pending
 

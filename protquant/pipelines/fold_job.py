@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from protquant.errors import ProtquantError
 from protquant.models import ESMFold
+from protquant.pipelines.event_log import log_event
 from protquant.pipelines.execution import Execution
 from protquant.pipelines.fold_outputs import Layout
 from protquant.pipelines.fold_run import FoldRun, note_warnings
@@ -133,6 +134,10 @@ def record_all(
                     note_warnings([kept.row])
                 done += 1
                 tell("proteins", "protein", done, total, record.name)
+        for kept in batch[0]:  # once they are safe
+            if kept.error is None:
+                facts = {name: kept.row[name] for name in ("length", "recycles", "mean_plddt")}
+                log_event("done", target=kept.record.name, **facts, batch=len(batch[0]), seconds=round(kept.seconds, 3))
         if on_batch is not None:
             on_batch(batch[0])
 

@@ -94,4 +94,4 @@ def note_warnings(rows: Iterable[Mapping[str, Any]]) -> None:
     """Tell of the warnings of predictions."""
     for row in rows:
         if row["warnings"]:
-            note(f"{row['name']}: WARNING: {row['warnings']}")
+            note(f"{row['name']}: WARNING: {row['warnings']}", "warning")

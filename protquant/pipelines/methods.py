@@ -11,7 +11,6 @@ from typing import Any
 
 import pandas as pd
 import torch
-from tqdm import tqdm
 
 from protquant.checkpoints import load
 from protquant.demo.memorized import notes_on_targets
@@ -23,11 +22,13 @@ from protquant.pipelines.devices import pick_device
 from protquant.pipelines.evaluate import describe_heldout, model_identity
 from protquant.pipelines.float_runs import run_float
 from protquant.pipelines.method_grid import Cell, MethodGrid, Part, group_size, load_method_grid, write_recipes
+from protquant.pipelines.progress import note
 from protquant.pipelines.references import references_of
 from protquant.pipelines.resumable_table import ResumableTable
 from protquant.pipelines.tasks import ContactTask, LanguageTask, Outcome, StructureTask, Task, heldout_records
 from protquant.proteins import fingerprint
 from protquant.quant import Recipe, Report
+from protquant.steps import Steps
 
 __all__ = ["FLOAT_METHOD", "SCORES", "MethodTable", "compare_methods"]
 
@@ -290,7 +291,7 @@ def compare_methods(
 def _measure_all(work: Sequence[tuple[_Bench, list[Cell]]], table: ResumableTable) -> list[dict[str, Any]]:
     rows = []
     count = sum(1 + len(cells) for _, cells in work)
-    with tqdm(total=count, desc="methods", unit="cell", disable=not sys.stderr.isatty()) as bar:
+    with Steps(total=count, desc="methods", unit="cell", disable=not sys.stderr.isatty()) as bar:
         for bench, cells in work:
             keys = [bench.key(cell) for cell in cells]
             float_key = bench.key(Cell(FLOAT_METHOD, FLOAT_METHOD, bench.part, None))
@@ -304,7 +305,7 @@ def _measure_all(work: Sequence[tuple[_Bench, list[Cell]]], table: ResumableTabl
                 bar.set_postfix_str(f"{bench.name}, {cell.method} {cell.setting}")
                 row = table.finished(key) or table.add(key, bench.measure(cell, key))
                 if row["status"] != DONE:
-                    tqdm.write(f"{bench.name}, {cell.method} {cell.setting}: {row['error']}", file=sys.stderr)
+                    note(f"{bench.name}, {cell.method} {cell.setting}: {row['error']}", "error")
                 rows.append(row)
                 bar.update()
     return rows

@@ -1,19 +1,24 @@
 """Progress of long work: a bar on a terminal, and lines in a log, where nobody would see a bar."""
 
+import os
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
+
+from protquant.pipelines.event_log import Level, log_event
+from protquant.steps import open_steps
 
 if TYPE_CHECKING:
     from torch import nn
 
     from protquant.proteins import Fasta
 
-__all__ = ["Progress", "duration", "note", "note_rejected"]
+__all__ = ["Heartbeat", "Progress", "alive", "duration", "note", "note_rejected"]
 
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -47,6 +52,7 @@ class Progress:
             What is worked on.
         """
         now = time.monotonic()
+        is_new = (part, done) != (self._part, self._done)
         self._done, self._total = done, total
         if part != self._part:
             self._part, self._first, self._started, self._told = part, done, now, now
@@ -59,8 +65,10 @@ class Progress:
             self._bar.update(done - self._bar.n)
         elif now - self._told >= _SECONDS_BETWEEN_LINES or done >= total or done == self._first:
             self._told = now
-            tqdm.write(self._line(done, total, what, now), file=sys.stderr)
-            sys.stderr.flush()
+            _say(self._line(done, total, what, now))
+        if is_new:
+            facts = {"work": self.label, "part": part, "unit": unit, "done": done, "total": total, "what": what}
+            log_event("progress", **facts, seconds=round(now - self._started, 3))
         if done >= total:
             self._close()
 
@@ -87,8 +95,7 @@ class Progress:
             self._bar.set_postfix_str(what)
         else:
             line = f"{self.label}: {self._part}: {self._done} of {self._total}, in {what}"
-            tqdm.write(f"{line}, {duration(now - self._started)}", file=sys.stderr)
-            sys.stderr.flush()
+            _say(f"{line}, {duration(now - self._started)}")
 
     def _line(self, done: int, total: int, what: str, now: float) -> str:
         made, spent = done - self._first, now - self._started
@@ -129,6 +136,74 @@ def note_rejected(records: "Fasta") -> None:
         note(f"{records.path}, line {each.line}: {each.header!r} is not used: {each.reason}; {each.remedy}")
 
 
-def note(text: str) -> None:
-    """Tell something on standard error, above a bar that may be there."""
+def note(text: str, level: Level = "info") -> None:
+    """Tell something on standard error, above a bar that may be there, and in the log."""
+    log_event("note", level, text=text)
+    _say(text)
+
+
+class _Spoken:
+    """When something was told last, by whichever part of a command."""
+
+    at = 0.0
+
+
+def _say(text: str) -> None:
+    _Spoken.at = time.monotonic()
     tqdm.write(text, file=sys.stderr)
+    sys.stderr.flush()
+
+
+class Heartbeat:
+    """Tells what a command is at, wherever nothing else has told anything for ten seconds.
+
+    Parameters
+    ----------
+    label : str
+        Name of the command.
+    """
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+        self._began = _Spoken.at = time.monotonic()
+
+    def beat(self) -> float:
+        """Tell, if it is time; return after how many seconds it may be next."""
+        now = time.monotonic()
+        rest = _Spoken.at + _SECONDS_BETWEEN_LINES - now
+        if rest > 0:
+            return rest
+        steps = open_steps()
+        where = ", ".join([each.text() for each in steps]) or "at work"
+        log_event("progress", work=self.label, what=where, seconds=round(now - self._began, 3))
+        if any(not each.disable for each in steps):  # a bar says as much
+            _Spoken.at = now
+        else:
+            _say(f"{self.label}: {where}, {duration(now - self._began)}")
+        return _SECONDS_BETWEEN_LINES
+
+
+@contextmanager
+def alive(label: str) -> Iterator[None]:
+    """Let a thread tell what this one is at, wherever it tells nothing for ten seconds."""
+    heart, ended = Heartbeat(label), threading.Event()
+
+    def run() -> None:
+        wait = _SECONDS_BETWEEN_LINES
+        while not ended.wait(wait):
+            with _beating, suppress(OSError):  # standard error may be closed
+                wait = heart.beat()
+
+    thread = threading.Thread(target=run, name="heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join(timeout=1.0)
+
+
+# A process that is copied meanwhile would hold what the thread holds, for ever.
+_beating = threading.Lock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_beating.acquire, after_in_parent=_beating.release, after_in_child=_beating.release)

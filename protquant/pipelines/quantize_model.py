@@ -5,13 +5,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from protquant.checkpoints import Scheme, check_new_folder, load, open_checkpoint, save_quantized, scheme_of
 from protquant.errors import ProtquantError
 from protquant.pipelines.calibration import calibration_sequences, quantize
 from protquant.pipelines.devices import pick_device
 from protquant.pipelines.execution import is_float
+from protquant.pipelines.progress import note
 from protquant.pipelines.streaming import stream_checkpoint
 from protquant.quant import Recipe, Report, load_recipe, needs_whole_model
 
@@ -110,10 +109,9 @@ def _quantize_whole(
     network = load(model, device=pick_device(cpu_only))
     size = sum(parameter.numel() * parameter.element_size() for parameter in network.parameters())
     if reason:
-        tqdm.write(
+        note(
             f"{recipe.name}: {reason}, so the whole model is in memory, in float: {size / 2**30:.1f} GiB of weights,"
-            " and as much again for the training of all of them",
-            file=sys.stderr,
+            " and as much again for the training of all of them"
         )
     # In place: there is no second use for the float model, and no need of the memory of two.
     # What is saved is what can be simulated, and runs on integers when it is loaded.

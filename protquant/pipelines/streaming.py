@@ -1,12 +1,10 @@
 """A float checkpoint to a quantized one, one block at a time: in the memory of a few blocks, and resumable."""
 
 import json
-import sys
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from protquant.cache_folder import cache_folder
 from protquant.checkpoints import FloatCheckpoint
@@ -14,7 +12,7 @@ from protquant.checkpoints.partial import PartialCheckpoint
 from protquant.checkpoints.sizes import sizes_of
 from protquant.errors import ProtquantError
 from protquant.pipelines.calibration import examples_of, forward_of, median_sequence
-from protquant.pipelines.progress import Progress
+from protquant.pipelines.progress import Progress, note
 from protquant.proteins import atomic_write, fingerprint, prepare_folder
 from protquant.quant import Recipe, Report, count_activations, needs_sequences, quantize_stream
 
@@ -62,7 +60,7 @@ def stream_checkpoint(
     }
     partial = PartialCheckpoint(output, job, recipe, checkpoint.skeleton(), sizes_of(skeleton), overwrite)
     if partial.resumed:
-        _note(f"{partial.folder}: {partial.resumed} of {len(partial.units)} blocks are done; going on from there")
+        note(f"{partial.folder}: {partial.resumed} of {len(partial.units)} blocks are done; going on from there")
     counted = None
     if not calibrates:
         counted = count_activations(checkpoint.skeleton(), median_sequence(sequences), forward_of(skeleton))
@@ -95,15 +93,11 @@ def fingerprint_of(checkpoint: FloatCheckpoint) -> str:
         value = str(json.loads(known.read_text(encoding="utf-8"))["fingerprint"])
         checkpoint.know_fingerprint(value)
     except (OSError, ValueError, KeyError, TypeError):
-        _note(f"{checkpoint.source}: reading all weights once, to tell this model from others")
+        note(f"{checkpoint.source}: reading all weights once, to tell this model from others")
         value = checkpoint.fingerprint()
         try:
             prepare_folder(known.parent)
             atomic_write(known, json.dumps({"fingerprint": value, "files": facts}))
         except ProtquantError as error:
-            _note(f"the fingerprint is not kept for the next run: {error}")
+            note(f"the fingerprint is not kept for the next run: {error}")
     return value
-
-
-def _note(text: str) -> None:
-    tqdm.write(text, file=sys.stderr)

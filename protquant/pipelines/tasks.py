@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from protquant.errors import ProtquantError
 from protquant.models import ESM2, ESMFold
@@ -38,6 +37,7 @@ from protquant.scores import (
     score_structures,
     tm_score,
 )
+from protquant.steps import Steps
 from protquant.structures import Reference, reference_from_atoms
 
 __all__ = [
@@ -155,7 +155,7 @@ class Task(ABC):
         """
         outcome = Outcome()
         started = time.perf_counter()
-        for target in tqdm(self.targets, desc=label, unit="protein", disable=not sys.stderr.isatty(), leave=False):
+        for target in Steps(self.targets, desc=label, unit="protein", disable=not sys.stderr.isatty(), leave=False):
             try:
                 scores = self.score(target, self.predict(model, target), is_float)
                 outcome.targets.append({"target": target.name, **scores})

@@ -6,12 +6,12 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
-from tqdm import tqdm
 
 from protquant.errors import ProtquantError
 from protquant.quant.observers import Digest, Observer, Statistics
 from protquant.quant.transforms import TransformedLinear
 from protquant.sites import ACTIVATION_KINDS, find_sites
+from protquant.steps import Steps
 
 __all__ = ["calibrate", "count_activations", "watch_input"]
 
@@ -78,7 +78,7 @@ def calibrate(
     model.eval()
     try:
         with torch.no_grad():  # Not inference mode, whose tensors count no versions.
-            for sequence in tqdm(sequences, desc="calibrate", unit="sequence", disable=not progress):
+            for sequence in Steps(sequences, desc="calibrate", unit="sequence", disable=not progress):
                 forward(model, sequence)
                 count += 1
                 for observer in observers.values():

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from protquant.errors import ProtquantError
 from protquant.quant.calibrate import watch_input
 from protquant.quant.evidence import Evidence, Gatherer
+from protquant.steps import Steps
 from protquant.topology import find_chains
 
 __all__ = ["Call", "Stage", "gathering", "record_calls", "run_block", "sweep"]
@@ -77,7 +77,7 @@ def sweep(
     outside = [group for group in groups if not _inside(group, blocks)]
     training = model.training
     model.eval()
-    bar = tqdm(total=len(blocks) + 1, desc=label, unit="block", disable=not progress, leave=False)
+    bar = Steps(total=len(blocks) + 1, desc=label, unit="block", disable=not progress, leave=False)
     try:
         with gathering(model, outside) as evidence, record_calls(model, [chain[0] for chain in chains]) as recorded:
             for sequence in sequences:

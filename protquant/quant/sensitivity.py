@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from protquant.errors import ProtquantError, suggestion
 from protquant.quant.assignments import Assignment
@@ -20,6 +19,7 @@ from protquant.quant.observers import Statistics
 from protquant.quant.ranges import Calibration
 from protquant.quant.replay import Replay
 from protquant.sites import Site
+from protquant.steps import Steps
 from protquant.topology import find_chains
 
 __all__ = ["GROUPINGS", "Grouping", "SiteGroup", "Trial", "fitting_format", "group_sites", "try_formats"]
@@ -179,7 +179,7 @@ def try_formats(
 
 
 def _bar(items: Any, label: str, progress: bool) -> Any:
-    return tqdm(items, desc=label, disable=not progress, leave=False)
+    return Steps(items, desc=label, disable=not progress, leave=False)
 
 
 class _Fitter:

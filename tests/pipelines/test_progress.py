@@ -1,10 +1,14 @@
 """Progress is lines in a log, with the time that is left."""
 
+import threading
+import time
+
 import pytest
 
 from protquant.models import ESMFold
-from protquant.pipelines import fold, progress
-from protquant.pipelines.progress import Progress, duration
+from protquant.pipelines import evaluate, fold, progress, range_by_length, sensitivity
+from protquant.pipelines.progress import Heartbeat, Progress, duration, note
+from protquant.steps import Steps, open_steps
 
 
 def test_lines_come_at_the_beginning_the_end_and_now_and_then(
@@ -46,3 +50,72 @@ def test_a_unit_that_takes_long_tells_which_block_it_is_in(
     lines = capsys.readouterr().err.splitlines()
     layers = len(esmfold.lm.layers)
     assert lines == ["fold x: proteins: 0 of 3", f"fold x: proteins: 0 of 3, in layer 1 of {layers}, 12 s"]
+
+
+def test_where_nothing_is_told_for_ten_seconds_a_line_says_what_is_under_way(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    now = 100.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    heart = Heartbeat("evaluate")
+
+    def after(seconds: float) -> list[str]:
+        nonlocal now
+        now += seconds
+        heart.beat()
+        return capsys.readouterr().err.splitlines()
+
+    assert after(9.9) == []
+    assert after(0.1) == ["evaluate: at work, 10 s"]
+    with Steps(total=8, desc="methods", unit="cell", disable=True) as cells:
+        for _ in Steps(["a", "b"], desc="calibrate", unit="sequence", disable=True):
+            cells.set_postfix_str("gptq")
+            assert after(9.0) == []
+            assert heart.beat() == pytest.approx(1.0)
+            said = after(1.0)
+        assert said == ["evaluate: methods: 0 of 8 cells (gptq), calibrate: 1 of 2 sequences, 30 s"]
+        cells.update()
+        assert after(10.0) == ["evaluate: methods: 1 of 8 cells (gptq), 40 s"]
+        now += 9.0
+        note("something else")
+        capsys.readouterr()
+        assert after(9.0) == []
+        assert after(1.0) == ["evaluate: methods: 1 of 8 cells (gptq), 59 s"]
+    assert after(10.0) == ["evaluate: at work, 1 min 9 s"]
+
+
+def test_steps_that_an_error_ends_are_under_way_no_more():
+    def fail() -> None:
+        with Steps([1, 2], desc="x", disable=True) as steps:
+            assert [id(each) for each in open_steps()] == [id(steps)]
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert open_steps() == []
+
+
+def test_long_work_of_every_kind_counts_its_steps(esmfold: ESMFold, calibration_file, monkeypatch: pytest.MonkeyPatch):
+    told = set()
+    forward = ESMFold.forward
+
+    def spy(self, *args, **settings):
+        told.update(each.text().split(":")[0] for each in open_steps())
+        return forward(self, *args, **settings)
+
+    monkeypatch.setattr(ESMFold, "forward", spy)
+    range_by_length(esmfold, calibration_file)
+    sensitivity(esmfold, by="block", weight_bits=(4,), activation_bits=(), sequences=["MKTAY"], num_recycles=0)
+    evaluate([esmfold.source], ["w8"], limit=1, num_recycles=0)
+    assert {"calibrate", "float", f"{esmfold.source}, w8"} <= told
+    assert open_steps() == []
+
+
+def test_a_thread_beats_while_the_work_does_not_return(monkeypatch: pytest.MonkeyPatch, capsys):
+    monkeypatch.setattr(progress, "_SECONDS_BETWEEN_LINES", 0.02)
+    with progress.alive("quantize"):
+        deadline = time.monotonic() + 10
+        while not (told := capsys.readouterr().err) and time.monotonic() < deadline:
+            time.sleep(0.005)
+    assert told.startswith("quantize: at work, 0 s")
+    assert not [each for each in threading.enumerate() if each.name == "heartbeat"]

@@ -22,6 +22,7 @@ from protquant.pipelines.references import references_of
 from protquant.proteins import Prediction
 from protquant.quant import load_recipe
 from protquant.scores import rmsd_ca, tm_score
+from protquant.steps import Steps
 
 __all__ = ["PAIRS", "ca_trace", "measure_agreement", "summarize_agreement"]
 
@@ -82,7 +83,7 @@ def measure_agreement(
     network = check_folding_model(load(model, device=torch.device(device)))
     sequences, references = calibration_sequences(calibration), references_of(structures, limit)
     folds = (1 + 2 * len(recipes)) * len(references)
-    bar = tqdm(total=folds, unit="fold", disable=None if progress is None else not progress)
+    bar = Steps(total=folds, unit="fold", disable=None if progress is None else not progress)
 
     def traces(folding: ESMFold) -> list[np.ndarray]:
         found = []

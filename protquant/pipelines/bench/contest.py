@@ -12,10 +12,9 @@ from functools import partial
 from statistics import median, quantiles
 from typing import Any, TypeVar
 
-from tqdm import tqdm
-
 from protquant.pipelines.bench.freed_memory import FreedMemory
 from protquant.pipelines.bench.peak_memory import PeakMemory
+from protquant.steps import Steps
 
 __all__ = ["Contender", "Ratio", "Standing", "run_contest"]
 
@@ -158,7 +157,7 @@ def run_contest(
         raise ValueError(f"baseline {unknown[0]!r} is no contender; there are {', '.join(names)}")
     contest = _Contest(contenders, clock, finish, compare)
     steps = len(contenders) * (1 + warmups + rounds + (measure_memory is not None))
-    with tqdm(total=steps, unit="run", disable=None if progress is None else not progress, leave=False) as bar:
+    with Steps(total=steps, unit="run", disable=None if progress is None else not progress, leave=False) as bar:
         contest.bar = bar
         if freed is not None:
             freed.leave_no_holes()

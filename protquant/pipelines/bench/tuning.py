@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from protquant.errors import ProtquantError
 from protquant.kernels.gpu.attention import attention_int8
@@ -19,6 +18,7 @@ from protquant.kernels.gpu.transition import transition_int8
 from protquant.kernels.gpu.triangle_product import triangle_product
 from protquant.kernels.gpu.tuned import Tile
 from protquant.kernels.reference.projection import Int8Projection
+from protquant.steps import Steps
 
 __all__ = ["Case", "TunedCase", "cases_of", "tune"]
 
@@ -227,7 +227,7 @@ def tune(
         Where a candidate computes something else than the default does.
     """
     found = []
-    bar = tqdm(cases, unit="kernel", disable=None if progress is None else not progress, leave=False)
+    bar = Steps(cases, unit="kernel", disable=None if progress is None else not progress, leave=False)
     for case in bar:
         bar.set_description(case.key)
         expected = case.run(case.default).double()  # a copy: some write into the same memory

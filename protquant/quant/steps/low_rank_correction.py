@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from protquant.errors import ProtquantError, suggestion
 from protquant.quant.assignments import Assignments
@@ -20,6 +19,7 @@ from protquant.quant.ranges import Calibration
 from protquant.quant.steps.base import Examples, Tuning, register_step
 from protquant.quant.tuning.learner import Learner, fingerprint_of
 from protquant.quant.tuning.low_rank import LowRankStudent
+from protquant.steps import Steps
 from protquant.topology import find_chains
 
 __all__ = ["LowRankCorrection", "block_error"]
@@ -211,7 +211,7 @@ class _Course:
         rates = dict.fromkeys(groups, step.rate)
         total = step.epochs * number
         learner = Learner(groups, rates, 0.0, total, self._file(name), self.fingerprint, decay=_linear)
-        bar = tqdm(
+        bar = Steps(
             learner.order(number, examples.seed),
             desc=f"low_rank_correction {name}",
             initial=len(learner.losses),

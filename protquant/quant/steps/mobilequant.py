@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from protquant.errors import ProtquantError, suggestion
 from protquant.quant.assignments import Assignments
@@ -18,6 +17,7 @@ from protquant.quant.steps.base import Examples, Tuning, register_step
 from protquant.quant.steps.smoothquant import SmoothQuant
 from protquant.quant.transforms import LinkLayers
 from protquant.quant.tuning import Learner, Student, fingerprint_of, foldable_links
+from protquant.steps import Steps
 
 __all__ = ["MobileQuant"]
 
@@ -97,7 +97,7 @@ class MobileQuant(Tuning):
             num_sequences = len(examples.sequences)
             num_steps = self.epochs * num_sequences
             learner = Learner(groups, rates, self.final_rate, num_steps, examples.checkpoint, fingerprint)
-            bar = tqdm(
+            bar = Steps(
                 learner.order(num_sequences, examples.seed),
                 desc="mobilequant",
                 initial=len(learner.losses),
