@@ -66,7 +66,8 @@ def _answers(backend: Backend, device: torch.device) -> Iterator[tuple[str, Tens
     # Three sequences, the rows of a batch with padding; and all pairs of one.
     some, more, opened = (each[: 3 * _LENGTH] for each in (x, residual, values))
 
-    for name, grid in {"frozen": _AFFINE, "symmetric": _SYMMETRIC, "per-token": _TOKEN}.items():
+    kinds: dict[str, Grid | TokenGrid] = {"frozen": _AFFINE, "symmetric": _SYMMETRIC, "per-token": _TOKEN}
+    for name, grid in kinds.items():
         codes = backend.quantize(some, grid)
         yield f"codes of a {name} grid", codes.decode(), EXACT
         for kind, weight in weights.items():

@@ -67,7 +67,14 @@ class Progress:
             self._told = now
             _say(self._line(done, total, what, now))
         if is_new:
-            facts = {"work": self.label, "part": part, "unit": unit, "done": done, "total": total, "what": what}
+            facts: dict[str, Any] = {
+                "work": self.label,
+                "part": part,
+                "unit": unit,
+                "done": done,
+                "total": total,
+                "what": what,
+            }
             log_event("progress", **facts, seconds=round(now - self._started, 3))
         if done >= total:
             self._close()
