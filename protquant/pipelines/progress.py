@@ -54,6 +54,7 @@ class Progress:
         now = time.monotonic()
         is_new = (part, done) != (self._part, self._done)
         self._done, self._total = done, total
+        _Spoken.of = f"{part}: {done} of {total} {unit}s" if done < total else ""
         if part != self._part:
             self._part, self._first, self._started, self._told = part, done, now, now
             self._close()
@@ -150,9 +151,9 @@ def note(text: str, level: Level = "info") -> None:
 
 
 class _Spoken:
-    """When something was told last, by whichever part of a command."""
+    """When something was told last, by whichever part of a command, and how far the work that tells its progress is."""
 
-    at = 0.0
+    at, of = 0.0, ""
 
 
 def _say(text: str) -> None:
@@ -173,6 +174,7 @@ class Heartbeat:
     def __init__(self, label: str) -> None:
         self.label = label
         self._began = _Spoken.at = time.monotonic()
+        _Spoken.of = ""
 
     def beat(self) -> float:
         """Tell, if it is time; return after how many seconds it may be next."""
@@ -181,7 +183,7 @@ class Heartbeat:
         if rest > 0:
             return rest
         steps = open_steps()
-        where = ", ".join([each.text() for each in steps]) or "at work"
+        where = ", ".join(filter(None, [_Spoken.of, *(each.text() for each in steps)])) or "at work"
         log_event("progress", work=self.label, what=where, seconds=round(now - self._began, 3))
         if any(not each.disable for each in steps):  # a bar says as much
             _Spoken.at = now

@@ -25,6 +25,7 @@ from protquant.checkpoints import load
 from protquant.configs.schema import register_schemas
 from protquant.errors import ProtquantError
 from protquant.pipelines.evaluate import evaluate
+from protquant.pipelines.progress import alive
 from protquant.proteins import atomic_write, json_value, write_table
 from protquant.quant import load_recipe
 
@@ -51,20 +52,21 @@ def run_job(config: DictConfig, folder: Path, cache: Path | None = None) -> dict
     if known is not None:
         log.info("%s: done already", folder / RESULT)
         return known
-    result = evaluate(
-        [config.model.name_or_path],
-        [recipe],
-        config.task.name,
-        structures=_path(config.data.structures),
-        heldout=_path(config.data.heldout),
-        limit=config.data.limit,
-        mask_every=config.task.get("mask_every"),
-        calibration=_path(config.data.calibration),
-        num_recycles=config.task.get("num_recycles"),
-        chunk_size=config.task.get("chunk_size"),
-        dtype=config.model.dtype.value,
-        cache=cache,
-    )
+    with alive(f"{config.model.name_or_path}, {recipe.name}"):
+        result = evaluate(
+            [config.model.name_or_path],
+            [recipe],
+            config.task.name,
+            structures=_path(config.data.structures),
+            heldout=_path(config.data.heldout),
+            limit=config.data.limit,
+            mask_every=config.task.get("mask_every"),
+            calibration=_path(config.data.calibration),
+            num_recycles=config.task.get("num_recycles"),
+            chunk_size=config.task.get("chunk_size"),
+            dtype=config.model.dtype.value,
+            cache=cache,
+        )
     # evaluate() always has the float model as well, which the drift is measured against.
     record = next(record for record in result.records if record["recipe"] == recipe.name)
     document = {"record": record, "settings": settings, **result.to_dict()}

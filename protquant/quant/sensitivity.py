@@ -162,9 +162,9 @@ def try_formats(
     training = model.training
     model.eval()
     try:
-        outputs = [replay.record(index) for index in _bar(range(len(sequences)), "float", progress)]
+        outputs = [replay.record(index) for index in _bar(range(len(sequences)), "float", "sequence", progress)]
         fit = _Fitter(model, statistics or {}, calibration or Calibration())
-        for group in _bar(groups, "sensitivity", progress):
+        for group in _bar(groups, "sensitivity", "group", progress):
             trials = []
             changed = {site.module for site in group.sites}
             for form in formats(group):
@@ -178,8 +178,8 @@ def try_formats(
         model.train(training)
 
 
-def _bar(items: Any, label: str, progress: bool) -> Any:
-    return Steps(items, desc=label, disable=not progress, leave=False)
+def _bar(items: Any, label: str, unit: str, progress: bool) -> Any:
+    return Steps(items, desc=label, unit=unit, disable=not progress, leave=False)
 
 
 class _Fitter:

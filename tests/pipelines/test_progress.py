@@ -82,6 +82,13 @@ def test_where_nothing_is_told_for_ten_seconds_a_line_says_what_is_under_way(
         assert after(9.0) == []
         assert after(1.0) == ["evaluate: methods: 1 of 8 cells (gptq), 59 s"]
     assert after(10.0) == ["evaluate: at work, 1 min 9 s"]
+    tell = Progress("fold x")
+    tell("proteins", "protein", 3, 8)
+    capsys.readouterr()
+    assert after(10.0) == ["evaluate: proteins: 3 of 8 proteins, 1 min 19 s"]  # as where workers fold
+    tell("proteins", "protein", 8, 8)
+    capsys.readouterr()
+    assert after(10.0) == ["evaluate: at work, 1 min 29 s"]
 
 
 def test_steps_that_an_error_ends_are_under_way_no_more():

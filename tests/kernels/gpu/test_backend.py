@@ -262,6 +262,8 @@ def test_four_bit_weights_take_half_a_byte():
 
 @pytest.mark.skipif("TRITON_INTERPRET" not in os.environ, reason="kernels are compiled here")
 def test_the_backend_is_chosen_by_name(monkeypatch: pytest.MonkeyPatch):
+    # What it checks takes seconds in the interpreter: see tests/kernels/test_probe.py.
+    monkeypatch.setattr("protquant.kernels.dispatch.check_backend", lambda *_: None)
     assert isinstance(choose_backend("triton", torch.device("cpu")), TritonBackend)
     assert TritonBackend().kernel == "Triton int8, interpreted"
     monkeypatch.delenv("TRITON_INTERPRET")
