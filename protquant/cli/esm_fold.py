@@ -160,7 +160,8 @@ class _Lines:
 
 def _log(message: str) -> None:
     """Write a line as the logger of `esm-fold` does; not by one, which would answer a closed output by a traceback."""
-    sys.stdout.write(f"{time.strftime('%y/%m/%d %H:%M:%S')} | INFO | root | {message}\n")
+    seen = "".join(each if each.isprintable() else "_" for each in message)  # headers may hold codes of terminals
+    sys.stdout.write(f"{time.strftime('%y/%m/%d %H:%M:%S')} | INFO | root | {seen}\n")
     sys.stdout.flush()
 
 

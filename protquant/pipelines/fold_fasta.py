@@ -46,7 +46,7 @@ from protquant.quant import Recipe, load_recipe, needs_sequences
 __all__ = ["fold_fasta"]
 
 # Raised when the files of a target say more than they did: targets that were done before are then folded again.
-_LAYOUT = 3
+_CONTENT = 3
 
 
 def fold_fasta(
@@ -213,10 +213,11 @@ def fold_fasta(
         }
         log_event("settings", **run.settings)
         prints = _fingerprints(run, records, files, integer=running.integer)
-        askable = records.records if even_so else _answerable(network, records, run)
+        askable = _answerable(None if even_so else network, records, run, files, manifest.owners())
         pending = _pending(run, askable, manifest, prints, files, overwrite=overwrite)
         files.note_left_out(pending)
         if pending:
+            manifest.reopen()
             network = _running(network, recipe, saved, sequences if calibrates else [], running)
             batches = _only(pending, batches)
             count = min(workers, len(batches))
@@ -257,7 +258,7 @@ def _fingerprints(run: FoldRun, records: Fasta, files: Layout, *, integer: bool)
     """Return a fingerprint of all that a prediction and its files depend on, by name of record."""
     # The model by its weights: it may be called by several names. Simulations have one kind of kernel.
     told = {"model"} if integer else {"model", "execution", "kernels"}
-    decisive = {name: value for name, value in run.settings.items() if name not in told} | {"layout": _LAYOUT}
+    decisive = {name: value for name, value in run.settings.items() if name not in told} | {"layout": _CONTENT}
     return {
         record.name: fingerprint(
             {**decisive, **files.contents.of(record), "header": record.header, "sequence": record.sequence}
@@ -277,7 +278,7 @@ def _pending(
 ) -> list[Record]:
     """The records that are to be folded; the others are done already."""
     known = {} if overwrite else manifest.entries
-    pending, lacking = [], 0
+    pending, lacking = list[Record](), 0
     for record in records:
         done = record.name in known and manifest.is_done(record.name, prints[record.name])
         if done and files.is_complete(record, known[record.name].files):
@@ -326,12 +327,19 @@ def _only(pending: Sequence[Record], batches: Sequence[list[Record]]) -> list[li
     return [batch for batch in left if batch]
 
 
-def _answerable(model: ESMFold, records: Fasta, run: FoldRun) -> list[Record]:
-    """The records that the model may be asked for; the others become failures of the run."""
+def _answerable(
+    demo: ESMFold | None, records: Fasta, run: FoldRun, files: Layout, owners: Mapping[str, str]
+) -> list[Record]:
+    """The records that can be asked for; the others become failures of the run.
+
+    `demo` is the model, unless it is to answer whatever it is asked.
+    """
     answerable = []
     for record in records.records:
         try:
-            refuse_unknown(model, record.sequence)
+            files.check_owned(record, owners)
+            if demo is not None:
+                refuse_unknown(demo, record.sequence)
             answerable.append(record)
         except ProtquantError as error:
             run.fail(records, record, str(error))

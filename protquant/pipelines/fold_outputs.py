@@ -1,7 +1,7 @@
 """The files of a prediction: a layout says which there are, what they are called, and who writes them."""
 
 import platform
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -99,6 +99,27 @@ class Layout:
         """Whether the files that a record has for certain are among those that were written."""
         return all(f"{record.name}{file.ending}" in files for file in self.files if file.expected(record))
 
+    def check_owned(self, record: Record, owners: Mapping[str, str]) -> None:
+        """Refuse to write a file that belongs to another target, whose name ends as files of this layout do.
+
+        Parameters
+        ----------
+        owners : mapping of str to str
+            Name of the target that each file of the folder belongs to.
+
+        Raises
+        ------
+        ProtquantError
+            If there is one.
+        """
+        for file in self.files:
+            path = f"{record.name}{file.ending}"
+            if (owner := owners.get(path, record.name)) != record.name:
+                raise ProtquantError(
+                    f"its file {path} would take the place of that of the target {owner}, which is in this folder, too;"
+                    " rename one of the two, or name another folder"
+                )
+
     def note_left_out(self, records: Collection[Record]) -> None:
         """Tell how many records are too long for their predicted aligned error to go into the mmCIF file."""
         most = self.contents.pae_in_cif
@@ -106,8 +127,8 @@ class Layout:
         if count and most and self._has("cif"):
             where = "in the _pae.json file only" if self._has("pae") else "in no file"
             note(
-                f"the predicted aligned error of {count} of them is {where}: they have more than {most} residues"
-                " (--pae-in-cif)"
+                f"the predicted aligned error of {count} of the {len(records)} targets to be done is {where}: they have"
+                f" more than {most} residues (--pae-in-cif)"
             )
 
     def write(self, prediction: Prediction, folder: Path) -> list[Path]:
@@ -119,6 +140,9 @@ class Layout:
             If one cannot be written, or there is nothing that makes sense.
         """
         shown = self.contents.in_structures(prediction)
+        for file in self.files:
+            if file.kind == "done":  # of an earlier time
+                (folder / f"{prediction.name}{file.ending}").unlink(missing_ok=True)
         written = [
             file.write(shown if file.kind in _STRUCTURES else prediction, folder / f"{prediction.name}{file.ending}")
             for file in self.files

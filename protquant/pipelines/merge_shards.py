@@ -37,7 +37,7 @@ def merge_shards(output: Path, fasta: Path | None = None, *, even_so: bool = Fal
     """
     if not output.is_dir():
         raise ProtquantError(f"{output}: no such folder; give the output folder of `protquant fold --shard`")
-    order = [] if fasta is None else [record.name for record in read_fasta(fasta, nucleotides=True).records]
+    records = [] if fasta is None else read_fasta(fasta, nucleotides=True).records
     with only_writer(output):
         shards = _shards(output)
         manifests = [Manifest.load(output, shard.label) for shard in shards]
@@ -54,12 +54,19 @@ def merge_shards(output: Path, fasta: Path | None = None, *, even_so: bool = Fal
             for each in manifests:
                 for entry in each.own_entries.values():
                     merged.take(entry)
-        place = {name: index for index, name in enumerate(order)}
+        place = {record.name: index for index, record in enumerate(records)}
         rows = sorted(merged.rows(), key=lambda row: (place.get(row["name"], len(place)), row["name"]))
         if rows:
             write_table(rows, predictions_file(output))
         done = {row["name"] for row in rows}
         failures = [row for row in _failures(output, shards) if row["name"] not in done]
+        # Of shards that were interrupted: they have written no table.
+        told, lines = {row["name"] for row in failures}, {record.name: record.line for record in records}
+        failures += [
+            {"name": each.name, "header": each.header, "line": lines.get(each.name, ""), "error": each.error}
+            for each in merged.failures()
+            if each.name not in told
+        ]
         if failures:
             write_table(failures, failures_file(output))
         else:

@@ -2,16 +2,17 @@
 
 import os
 import string
+from collections.abc import Sequence
 
 import numpy as np
 from biotite.sequence import ProteinSequence
 from biotite.structure import AtomArray
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from protquant.errors import ProtquantError
 from protquant.proteins.sequence import AMINO_ACIDS
 
-__all__ = ["atoms_from_atom37", "chain_ids", "check_atoms", "residue_names"]
+__all__ = ["atoms_from_atom37", "chain_ids", "check_atoms", "residue_names", "residue_positions"]
 
 _LETTERS = string.ascii_uppercase + string.ascii_lowercase + string.digits
 # The order of the 37 atoms that AlphaFold and ESMFold give a residue: transformers has it too, but not without torch.
@@ -114,3 +115,17 @@ def check_atoms(atoms: AtomArray, path: str | os.PathLike[str]) -> None:
             f"{path}: {broken} of {count} atoms have coordinates that are not finite numbers. "
             "The model overflowed: fold with --dtype float32, or with a recipe that keeps more bits."
         )
+
+
+def residue_positions(chains: Sequence[str], residues: AtomArray) -> NDArray[np.integer]:
+    """Return the position of residues that have atoms, from 0 through all chains; residues X have none.
+
+    Parameters
+    ----------
+    chains : sequence of str
+        Sequences of all chains.
+    residues : AtomArray
+        One atom of each residue.
+    """
+    first = dict(zip(chain_ids(len(chains)), np.cumsum([0, *map(len, chains[:-1])]), strict=True))
+    return np.array([first[chain] for chain in residues.chain_id]) + residues.res_id - 1

@@ -28,7 +28,6 @@ __all__ = ["MANIFEST_NAME", "Manifest", "ManifestEntry", "OutputFile"]
 MANIFEST_NAME = "manifest.jsonl"
 _VERSION = 1
 _HEAD = {"protquant_manifest": _VERSION}
-_END = {"ended": True}
 
 Status = Literal["done", "failed"]
 
@@ -101,7 +100,7 @@ class Manifest:
     partition : str
         What a shard is a shard of.
     ended : bool
-        Whether the last run of a shard came to its end (`end`), and nothing was recorded since.
+        Whether the last run of a shard came to its end (`end`), and none has folded since.
     """
 
     def __init__(self, folder: Path, entries: Mapping[str, ManifestEntry] | None = None, part: str = "") -> None:
@@ -198,6 +197,9 @@ class Manifest:
     ) -> ManifestEntry:
         """Note that a target is done. Call it when all its files are complete.
 
+        Files that it had by the same settings, in another layout, stay files of it. Those that it had by other settings
+        and has no more are removed: they would pass for files of this prediction.
+
         Parameters
         ----------
         name, header : str
@@ -219,6 +221,9 @@ class Manifest:
             If the manifest cannot be written.
         """
         written = {os.path.relpath(path, self.folder).replace(os.sep, "/"): OutputFile.of(Path(path)) for path in files}
+        if (known := self.entries.get(name)) is not None and known.fingerprint == fingerprint:
+            kept = {path: file for path, file in known.files.items() if path not in written}
+            written |= {path: file for path, file in kept.items() if file.matches(self.folder / path)}
         return self._note(ManifestEntry(name, header, fingerprint, "done", written, None, json_value(row)))
 
     def record_failure(
@@ -261,8 +266,20 @@ class Manifest:
         if self._rewrite:
             self._add()
         if not self.ended:
-            self._append([json.dumps(_END)])
+            self._append([json.dumps({"ended": True})])
         self.ended = True
+
+    def reopen(self) -> None:
+        """Note that a shard goes on: until `end`, its files may be newer than what is recorded of them.
+
+        Raises
+        ------
+        ProtquantError
+            If the manifest cannot be written.
+        """
+        if self.ended:
+            self._append([json.dumps({"ended": False})])
+        self.ended = False
 
     def take(self, entry: ManifestEntry) -> ManifestEntry:
         """Note what another manifest of the folder says of a target.
@@ -307,7 +324,13 @@ class Manifest:
             self._held.append(entry)
         return entry
 
+    def owners(self) -> dict[str, str]:
+        """Name of the target that each file of the folder belongs to."""
+        return {file: entry.name for entry in self.entries.values() for file in entry.files}
+
     def _add(self, *entries: ManifestEntry) -> None:
+        known = self.entries
+        outdated = [file for entry in entries if entry.name in known for file in _outdated(known[entry.name], entry)]
         self._entries.update({entry.name: entry for entry in entries})
         if self._rewrite:
             prepare_folder(self.folder)
@@ -318,6 +341,9 @@ class Manifest:
         else:
             self._append([_line(entry) for entry in entries])
         self.ended = False
+        for file in outdated:
+            with contextlib.suppress(OSError):
+                (self.folder / file).unlink()
 
     def _append(self, lines: list[str]) -> None:
         # Adding a line costs the same for the first target and for the ten thousandth; rewriting does not.
@@ -342,8 +368,8 @@ class Manifest:
             if number == 1:
                 version = document["protquant_manifest"]
                 self.partition = str(document.get("partition", ""))
-            elif document == _END:
-                self.ended = True
+            elif document.keys() == {"ended"}:
+                self.ended = document["ended"] is True
             else:
                 entry = _entry(document)
                 self._entries[entry.name] = entry
@@ -368,6 +394,13 @@ def _entry(document: dict[str, Any]) -> ManifestEntry:
         raise ValueError("not the entry of a target")
     name, header, print_, status = texts
     return ManifestEntry(name, header, print_, status, files, document["error"], dict(document["row"]))
+
+
+def _outdated(before: ManifestEntry, after: ManifestEntry) -> list[str]:
+    """Files of a prediction that another has taken the place of. What names no file right in the folder is left."""
+    if after.status != "done" or before.fingerprint == after.fingerprint:
+        return []
+    return [file for file in before.files if file not in after.files and Path(file).name == file and "\\" not in file]
 
 
 def _line(entry: ManifestEntry) -> str:

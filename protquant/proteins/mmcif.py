@@ -24,9 +24,8 @@ import modelcif.protocol
 import modelcif.qa_metric
 import numpy as np
 from biotite.structure import AtomArray, get_residue_starts
-from numpy.typing import NDArray
 
-from protquant.proteins.atoms import chain_ids, check_atoms, residue_names
+from protquant.proteins.atoms import chain_ids, check_atoms, residue_names, residue_positions
 from protquant.proteins.b_factors import expected_error
 from protquant.proteins.names import safe_name
 from protquant.proteins.outputs import atomic_write
@@ -118,7 +117,7 @@ def write_mmcif(
     text.write(_with_author_names(written.getvalue()))
     if errors is not None:
         residues = prediction.atoms[get_residue_starts(prediction.atoms)]
-        places = _places(prediction, residues)
+        places = residue_positions(prediction.chains, residues)
         names = list(zip(residues.chain_id.tolist(), residues.res_id.tolist(), residues.res_name.tolist(), strict=True))
         # The data block is the last, and still open; modelcif has numbered models and metrics, and tells only dumpers.
         ids = model._id, metric._id  # noqa: SLF001
@@ -255,7 +254,7 @@ def _confidence(
 ) -> list[modelcif.qa_metric.MetricMode]:
     metrics: list[modelcif.qa_metric.MetricMode] = [_GlobalPLDDT(round(prediction.mean_plddt, 2))]
     residues = prediction.atoms[get_residue_starts(prediction.atoms)]
-    plddt = prediction.plddt[_places(prediction, residues)]
+    plddt = prediction.plddt[residue_positions(prediction.chains, residues)]
     where = [chains[residue.chain_id].residue(int(residue.res_id)) for residue in residues]
     metrics += [_LocalPLDDT(residue, round(float(value), 2)) for residue, value in zip(where, plddt, strict=True)]
     if math.isfinite(prediction.ptm):
@@ -281,14 +280,6 @@ def _with_author_names(text: str) -> str:
     for row in block.find("_atom_site.", ["label_atom_id", "auth_atom_id"]):
         row[1] = row[0]
     return document.as_string(gemmi.cif.WriteOptions(gemmi.cif.Style.Pdbx))
-
-
-def _places(prediction: Prediction, residues: AtomArray) -> NDArray[np.integer]:
-    """Index of each residue with atoms among all residues; `residues` has one atom of each."""
-    lengths = [len(chain) for chain in prediction.chains]
-    names = chain_ids(len(lengths))
-    first = dict(zip(names, np.cumsum([0, *lengths[:-1]]), strict=True))
-    return np.array([first[chain] for chain in residues.chain_id]) + residues.res_id - 1
 
 
 def _text(text: str) -> str | None:

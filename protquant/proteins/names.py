@@ -1,5 +1,6 @@
 """File stems from FASTA headers: readable, unique within a file, and never a path."""
 
+import os
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ MAX_NAME_LENGTH = 100
 """Characters a name may have: file systems allow 255 bytes, and suffixes such as `_pae.json` follow it."""
 
 _MAX_HEADER_BYTES = 240  # of the 255 that file systems allow
-_NOT_IN_NAMES = re.compile(r"[/\\\x00-\x1f\x7f]")
+_OF_PATHS = frozenset('/\\:*?"<>|' if os.name == "nt" else "/\\")
 
 # Device names of Windows: files of that stem, whatever their extension, cannot be created there.
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|$)", re.IGNORECASE)
@@ -85,9 +86,10 @@ def unique_names(headers: Sequence[str], ordinals: Sequence[int] | None = None) 
 def header_names(headers: Sequence[str], ordinals: Sequence[int]) -> list[str]:
     r"""Whole headers as file stems, which is how fair-esm's `esm-fold` names its files.
 
-    Only what would make a path of a name is replaced: `/`, `\` and control characters become `_`. A header of more
-    than 240 bytes is cut, and an empty one is called `record_<ordinal>`. Equal names get `_2`, `_3` and so on, as in
-    `unique_names`; `esm-fold` would overwrite the first file.
+    Only what would make a path of a name is replaced: `/`, `\`, on Windows also `:*?"<>|`, and characters that nobody
+    sees (controls, marks of direction) become `_`. A header of more than 240 bytes is cut, and an empty one is called
+    `record_<ordinal>`. Equal names get `_2`, `_3` and so on, as in `unique_names`; `esm-fold` would overwrite the first
+    file.
 
     Parameters
     ----------
@@ -106,10 +108,15 @@ def header_names(headers: Sequence[str], ordinals: Sequence[int]) -> list[str]:
     ['sp|P69905|HBA_HUMAN Hemoglobin', '.._a', '.._a_2']
     """
     stems = [
-        _cut(_NOT_IN_NAMES.sub("_", header), _MAX_HEADER_BYTES) or f"record_{ordinal}"
+        _cut(_of_header(header), _MAX_HEADER_BYTES) or f"record_{ordinal}"
         for header, ordinal in zip(headers, ordinals, strict=True)
     ]
     return _distinct(stems, _MAX_HEADER_BYTES)
+
+
+def _of_header(header: str) -> str:
+    name = "".join("_" if each in _OF_PATHS or unicodedata.category(each)[0] == "C" else each for each in header)
+    return f"_{name}" if os.name == "nt" and _RESERVED.match(name) else name
 
 
 def _distinct(stems: Sequence[str], longest: int) -> list[str]:

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from biotite.structure import apply_residue_wise
+from biotite.structure import apply_residue_wise, get_residue_starts
 
+from protquant.proteins.atoms import residue_positions
 from protquant.proteins.outputs import atomic_write
 from protquant.proteins.pae import checked_pae
 from protquant.proteins.prediction import Prediction
@@ -65,16 +66,22 @@ def write_colabfold_pae(prediction: Prediction, path: str | os.PathLike[str]) ->
 def write_plddt_table(prediction: Prediction, path: str | os.PathLike[str]) -> Path:
     """Write the pLDDT by residue, with the columns `Positions`, from 0 through all chains, and `rank_0`, 0 to 100.
 
-    As nf-core/proteinfold has it, the value of a residue is the mean over its atoms, as they stand in the PDB file.
+    As nf-core/proteinfold has it, the value of a residue is the mean over its atoms, as they stand in the PDB file. A
+    residue without atoms (X) has a position, and no row.
 
     Raises
     ------
+    ValueError
+        If the prediction is one of `with_expected_error`, whose atoms have no pLDDT.
     ProtquantError
         If the file cannot be written.
     """
+    if prediction.b_factor != "plddt":
+        raise ValueError(f"{prediction.name}: the B-factors are no pLDDT")
     atoms = prediction.atoms
     means = apply_residue_wise(atoms, np.round(np.asarray(atoms.b_factor, dtype=float), 2), np.mean)
-    rows = ((str(position), f"{value:.2f}") for position, value in enumerate(means))
+    positions = residue_positions(prediction.chains, atoms[get_residue_starts(atoms)]).tolist()
+    rows = ((str(position), f"{value:.2f}") for position, value in zip(positions, means, strict=True))
     return _write_rows([("Positions", f"rank_{_RANK}"), *rows], path)
 
 

@@ -242,6 +242,68 @@ def test_a_shard_that_was_interrupted_is_merged_on_request_only(esmfold_checkpoi
     assert (len(rest.rows), len(rest.skipped)) == (4, 3)
 
 
+def test_a_shard_that_folds_again_is_unfinished_until_it_ends(
+    esmfold_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    fasta, output = tmp_path / "in.fasta", tmp_path / "out"
+    fasta.write_text(">p0\nMKTAYIAK\n")
+
+    def run(num_recycles: int) -> FoldRun:
+        return fold_fasta(
+            fasta,
+            output,
+            str(esmfold_checkpoint),
+            plots=False,
+            shard="1/1",
+            num_recycles=num_recycles,
+            skip_output=["pae"],
+        )
+
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    run(0)
+    with monkeypatch.context() as patch:
+        patch.setattr(MODULE, "write_pdb", interrupt)  # the mmCIF is new, the rest and the manifest are not
+        with pytest.raises(KeyboardInterrupt):
+            run(1)
+    with pytest.raises(ProtquantError, match="1 of 1 shards did not come to their end"):
+        merge_shards(output)
+    run(1)
+    assert merge_shards(output)["unfinished"] == 0
+
+
+def test_failures_of_a_shard_that_was_interrupted_are_listed(esmfold_checkpoint: Path, tmp_path: Path):
+    fasta, output = tmp_path / "in.fasta", tmp_path / "out"
+    fasta.write_text(">p0\nMKTAYIAK\n>p1\nMKTAYIAKQR\n")
+    fold_fasta(fasta, output, str(esmfold_checkpoint), plots=False, shard="1/1", max_tokens_per_batch=0)
+    manifest = Manifest.load(output, "1-of-1")
+    manifest.record_failure("p1", "p1", "other settings", "does not fit")
+    assert merge_shards(output, fasta, even_so=True)["failed"] == 1
+    assert "p1,p1,3,does not fit" in (output / "failures.csv").read_text()
+
+
+def test_files_of_another_prediction_do_not_stay_beside_a_new_one(fold_again, folded, tmp_path: Path):
+    fold_again(">a\nMKTAYIAK:GAVLIDE\n", layout="nf-core")
+    fold_again(">a\nMKTAYIAK:GAVLIDE\n", skip_output=["pae"])
+    names = {path.name for path in (tmp_path / "out").glob("a*")}
+    assert {"a_iptm.tsv", "a_esmfold.pdb", "a.cif", "a.pdb"} <= names
+    fold_again(">a\nMKTAYIAK:GAVLIDE\n", layout="nf-core")
+    assert folded == []  # both layouts are there
+    fold_again(">a\nMKTAYIAK\n", layout="nf-core")
+    names = {path.name for path in (tmp_path / "out").glob("a*")}
+    assert names == {f"a{end}" for end in ("_esmfold.pdb", "_plddt.tsv", "_plddt_mqc.tsv", "_ptm.tsv", "_0_pae.tsv")}
+
+
+def test_a_file_of_another_target_is_not_replaced(fold_again, tmp_path: Path):
+    fold_again(">x_esmfold\nMKTAYIAK\n")
+    before = (tmp_path / "out" / "x_esmfold.pdb").read_bytes()
+    run = fold_again(">x\nGAVLIDEGAV\n", layout="nf-core")
+    (failure,) = run.failures
+    assert "its file x_esmfold.pdb would take the place of that of the target x_esmfold" in failure["error"]
+    assert (tmp_path / "out" / "x_esmfold.pdb").read_bytes() == before
+
+
 def test_shards_may_write_at_once_and_the_whole_may_not(tmp_path: Path):
     with only_writer(tmp_path, "1-of-2"), only_writer(tmp_path, "2-of-2"):
         for part in ("", "1-of-2"):

@@ -11,10 +11,12 @@ import pytest
 from protquant.errors import ProtquantError
 from protquant.proteins import (
     Prediction,
+    with_expected_error,
     write_colabfold_pae,
     write_colabfold_scores,
     write_iptm_table,
     write_pae_table,
+    write_plddt_table,
 )
 
 
@@ -50,3 +52,13 @@ def test_an_aligned_error_that_is_not_finite_is_refused(complex_prediction: Pred
     with pytest.raises(ProtquantError, match=r"out: the predicted aligned error of .* is not finite"):
         write(replace(complex_prediction, pae=errors), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_positions_count_residues_without_atoms(predict: Callable[..., Prediction], tmp_path: Path):
+    text = write_plddt_table(predict("MXK:WX"), tmp_path / "plddt.tsv").read_text()
+    assert [line.split("\t")[0] for line in text.splitlines()] == ["Positions", "0", "2", "3"]
+
+
+def test_b_factors_that_are_no_plddt_are_not_written_as_such(complex_prediction: Prediction, tmp_path: Path):
+    with pytest.raises(ValueError, match="the B-factors are no pLDDT"):
+        write_plddt_table(with_expected_error(complex_prediction), tmp_path / "plddt.tsv")
