@@ -1,6 +1,7 @@
 """Batches that are folded by several processes, which share the weights."""
 
 import ctypes
+import gc
 import multiprocessing
 import os
 import signal
@@ -95,6 +96,8 @@ def each_by_workers(
     context = multiprocessing.get_context("fork")
     processes: list[BaseProcess] = []
     pipes: _Workers = {}
+    gc.collect()
+    gc.freeze()  # or each worker copies the pages of all objects that its collections of garbage look at
     try:
         for _ in range(min(workers, len(items))):
             ours, theirs = context.Pipe()
@@ -126,6 +129,7 @@ def each_by_workers(
                 _give_next(pipe, waiting, pipes)
                 yield result
     finally:
+        gc.unfreeze()
         for process in processes:
             process.kill()
         for process in processes:
