@@ -12,7 +12,8 @@ import yaml
 from torch import nn
 
 from protquant.errors import ProtquantError, suggestion
-from protquant.proteins import atomic_write, prepare_folder
+from protquant.plain_data import parse_yaml
+from protquant.proteins import atomic_write, prepare_folder, safe_name
 from protquant.quant import Recipe, plan
 from protquant.quant.formats import FORMATS
 from protquant.quant.steps import STEPS
@@ -153,18 +154,23 @@ def load_method_grid(source: Path | None = None) -> MethodGrid:
     where = "methods.yaml" if source is None else str(source)
     shipped = resources.files("protquant.configs") / "methods.yaml"
     try:
-        data = yaml.safe_load((shipped if source is None else source).read_text(encoding="utf-8"))
+        data = parse_yaml((shipped if source is None else source).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ProtquantError(f"{where} cannot be read as text ({error})") from error
-    except yaml.YAMLError as error:
-        raise ProtquantError(f"{where}: not YAML: {error}") from None
+    except ValueError as error:
+        raise ProtquantError(f"{where}: {error}") from None
     top = _mapping(where, data, ("notes", "settings", "common", "methods"))
     settings = {
         str(name): _bits(f"{where}: settings.{name}", bits)
         for name, bits in _mapping(f"{where}: settings", top.get("settings")).items()
     }
     methods = {}
-    for name, entry in _mapping(f"{where}: methods", top.get("methods")).items():
+    entries = _mapping(f"{where}: methods", top.get("methods"))
+    for name in (*settings, *map(str, entries)):
+        # Files of recipes are called by them.
+        if safe_name(name) != name:
+            raise ProtquantError(f"{where}: {name!r} is no name of a method or setting: letters, digits, '.', '_', '-'")
+    for name, entry in entries.items():
         here = f"{where}: methods.{name}"
         content = _mapping(here, entry, ("title", "settings", "at", *_RECIPE_KEYS))
         shown = tuple(str(setting) for setting in content.pop("settings", settings))

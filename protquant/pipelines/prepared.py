@@ -16,7 +16,7 @@ from protquant.pipelines.calibration import calibration_sequences
 from protquant.pipelines.preparation_cost import preparation_cost
 from protquant.pipelines.progress import note
 from protquant.pipelines.streaming import fingerprint_of, stream_checkpoint
-from protquant.proteins import fingerprint, prepare_folder
+from protquant.proteins import fingerprint, prepare_folder, safe_name
 from protquant.quant import Recipe, load_recipe, needs_sequences, needs_whole_model
 
 __all__ = ["PreparedCheckpoint", "delete_prepared", "list_prepared", "prepare"]
@@ -94,7 +94,7 @@ def prepare(
         "protquant": version("protquant"),
     }
     stem = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in Path(model).name)
-    target = folder / _FOLDER / f"{stem}-{recipe.name}-{fingerprint(facts)[:16]}"
+    target = folder / _FOLDER / f"{stem}-{safe_name(recipe.name)}-{fingerprint(facts)[:16]}"
     if is_quantized(target):
         return target
     with _alone(target):

@@ -17,6 +17,7 @@ from protquant.pipelines.calibration import calibration_sequences, gather_statis
 from protquant.pipelines.devices import parse_dtype, pick_device
 from protquant.pipelines.drift import drift_measure
 from protquant.pipelines.folding import check_folding_options
+from protquant.plain_data import parse_json
 from protquant.proteins import fingerprint, write_table
 from protquant.quant import Format, Recipe, Uniform, format_from_config, load_recipe, model_hash, plan
 from protquant.quant.sensitivity import Grouping, SiteGroup, Trial, group_sites, try_formats
@@ -269,6 +270,11 @@ def _read(output: Path | None, settings: str, drifts: Sequence[str]) -> list[dic
     rows = [
         {str(key): value for key, value in row.items()} for row in frame.drop(columns="settings").to_dict("records")
     ]
-    for row in rows:
-        format_from_config(json.loads(row["config"]))
+    for number, row in enumerate(rows, start=1):
+        try:
+            format_from_config(parse_json(row["config"]))
+        except (ValueError, TypeError) as error:
+            raise ProtquantError(
+                f"{output}: row {number}: {row['config']!r} is no format ({error}); name another file"
+            ) from None
     return rows

@@ -13,6 +13,7 @@ from protquant.checkpoints.sizes import sizes_of
 from protquant.errors import ProtquantError
 from protquant.pipelines.calibration import examples_of, forward_of, median_sequence
 from protquant.pipelines.progress import Progress, note
+from protquant.plain_data import parse_json
 from protquant.proteins import atomic_write, fingerprint, prepare_folder
 from protquant.quant import Recipe, Report, count_activations, needs_sequences, quantize_stream
 
@@ -90,7 +91,7 @@ def fingerprint_of(checkpoint: FloatCheckpoint) -> str:
         return checkpoint.fingerprint()
     known = folder / "fingerprints" / f"{fingerprint({'files': facts})}.json"
     try:
-        value = str(json.loads(known.read_text(encoding="utf-8"))["fingerprint"])
+        value = str(parse_json(known.read_bytes())["fingerprint"])
         checkpoint.know_fingerprint(value)
     except (OSError, ValueError, KeyError, TypeError):
         note(f"{checkpoint.source}: reading all weights once, to tell this model from others")

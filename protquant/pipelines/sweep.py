@@ -26,6 +26,7 @@ from protquant.configs.schema import register_schemas
 from protquant.errors import ProtquantError
 from protquant.pipelines.evaluate import evaluate
 from protquant.pipelines.progress import alive
+from protquant.plain_data import parse_json
 from protquant.proteins import atomic_write, json_value, write_table
 from protquant.quant import load_recipe
 
@@ -81,7 +82,7 @@ def _path(given: str | None) -> Path | None:
 def _known_result(path: Path, settings: dict[str, Any], model: str) -> dict[str, Any] | None:
     """The record of a job that was done with these settings on these weights, every target of it."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = parse_json(path.read_bytes())
         same = document["settings"] == json_value(settings) and not document["failures"]
         record: dict[str, Any] = document["record"]
         # The weights last: they are loaded only where all else says that the job is done.
@@ -98,9 +99,7 @@ def _job_number(path: Path) -> tuple[int, str]:
 
 def _add_to_table(folder: Path) -> Path:
     """One row per job of the sweep, from what the jobs wrote."""
-    documents = [
-        json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob(f"*/{RESULT}"), key=_job_number)
-    ]
+    documents = [parse_json(path.read_bytes()) for path in sorted(folder.glob(f"*/{RESULT}"), key=_job_number)]
     return write_table([document["record"] for document in documents], folder / TABLE)
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from protquant.errors import ProtquantError
+from protquant.plain_data import parse_json
 from protquant.proteins.fingerprints import json_value
 from protquant.proteins.outputs import atomic_write, prepare_folder, unwritable
 
@@ -364,7 +365,7 @@ class Manifest:
     def _read_line(self, line: bytes, number: int) -> None:
         """Read one line of the file."""
         try:
-            document = json.loads(line)
+            document = parse_json(line)
             if number == 1:
                 version = document["protquant_manifest"]
                 self.partition = str(document.get("partition", ""))
@@ -374,7 +375,7 @@ class Manifest:
                 entry = _entry(document)
                 self._entries[entry.name] = entry
                 self.ended = False
-        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise ProtquantError(
                 f"{self.path}, line {number}: the manifest is damaged ({type(error).__name__}: {error}). "
                 "Restore the file, or delete it: the targets are then folded again."

@@ -1,30 +1,61 @@
 """Patterns of names: globs, or regular expressions that begin with `re:`; they match whole names."""
 
 import fnmatch
-import re
 from collections.abc import Iterable
+
+import regex
 
 from protquant.errors import ProtquantError
 
-__all__ = ["compile_pattern", "matches_any"]
+__all__ = ["Pattern", "matches_any"]
 
 _REGEX = "re:"
+_SECONDS = 1.0
+"""A regular expression can take longer than the universe for a few letters; honest ones take microseconds."""
 
 
-def compile_pattern(where: str, pattern: str) -> re.Pattern[str]:
-    """Pattern as a regular expression for `fullmatch`.
+class Pattern:
+    """A glob or a regular expression of whole names.
+
+    Parameters
+    ----------
+    where : str
+        Begins messages.
+    pattern : str
+        As it was given.
 
     Raises
     ------
     ProtquantError
-        If it is none; `where` begins the message.
+        If it is none.
     """
-    try:
-        return re.compile(pattern[len(_REGEX) :] if pattern.startswith(_REGEX) else fnmatch.translate(pattern))
-    except re.error as error:
-        raise ProtquantError(f"{where}: {pattern!r} is no regular expression: {error}") from None
+
+    def __init__(self, where: str, pattern: str) -> None:
+        self._where, self._pattern = where, pattern
+        try:
+            self._compiled = regex.compile(
+                pattern[len(_REGEX) :] if pattern.startswith(_REGEX) else fnmatch.translate(pattern)
+            )
+        except (regex.error, OverflowError, RecursionError) as error:
+            raise ProtquantError(f"{where}: {pattern!r} is no regular expression: {error}") from None
+
+    def fullmatch(self, name: str) -> bool:
+        """Whether it matches the whole of `name`.
+
+        Raises
+        ------
+        ProtquantError
+            If that cannot be told within a second.
+        """
+        try:
+            return self._compiled.fullmatch(name, timeout=_SECONDS) is not None
+        except TimeoutError:
+            raise ProtquantError(
+                f"{self._where}: {self._pattern!r} takes more than {_SECONDS:g} s to be compared with {name!r};"
+                " write it without a repetition inside a repetition"
+            ) from None
 
 
 def matches_any(name: str, patterns: Iterable[str]) -> bool:
     """Whether one of the patterns matches `name`."""
-    return any(compile_pattern(name, pattern).fullmatch(name) for pattern in patterns)
+    return any(Pattern(name, pattern).fullmatch(name) for pattern in patterns)

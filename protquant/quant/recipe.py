@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -10,12 +9,12 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from protquant.errors import ProtquantError, suggestion
+from protquant.plain_data import parse_yaml
 from protquant.quant.assignments import Assignment
 from protquant.quant.formats import format_from_config
-from protquant.quant.patterns import compile_pattern
+from protquant.quant.patterns import Pattern
 from protquant.quant.ranges import Calibration
 from protquant.quant.shipped_recipes import available_recipes, recipe_text
 from protquant.quant.steps import Step, step_from_config
@@ -76,7 +75,7 @@ class Recipe:
         check_execution(self.execution, f"recipe {self.name}")
         self.load_steps()
         for pattern in (*self.sites, *self.exclude):
-            compile_pattern(f"recipe {self.name}", pattern)
+            Pattern(f"recipe {self.name}", pattern)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Recipe":
@@ -89,6 +88,11 @@ class Recipe:
         """
         name = str(data.get("name", "custom"))
         settings = dict(data)
+        for key in ("name", "description"):
+            if not isinstance(settings.get(key, ""), str | int | float):
+                raise ProtquantError(f"recipe: {key} is text, not {settings[key]!r}")
+            if key in settings:
+                settings[key] = str(settings[key])
         _check_keys(f"recipe {name}", settings, cls)
         calibration = settings.get("calibration")
         if calibration is not None and not isinstance(calibration, Mapping | Calibration):
@@ -99,11 +103,13 @@ class Recipe:
         for key in ("kinds", "sites"):
             if not isinstance(settings.get(key) or {}, Mapping):
                 raise ProtquantError(f"recipe {name}: {key} is a mapping to formats, not {settings[key]!r}")
+            if other := [each for each in settings.get(key) or () if not isinstance(each, str)]:
+                raise ProtquantError(f"recipe {name}: {key}: names are text, and not {other[0]!r}")
         exclude = settings.get("exclude")
         # A string would be taken for its letters, and "*" among them leaves everything in float.
-        if exclude is not None and (isinstance(exclude, str) or not all(isinstance(each, str) for each in exclude)):
+        if exclude is not None and not _is_list(exclude, str):
             raise ProtquantError(f"recipe {name}: exclude is a list of patterns, not {exclude!r}")
-        if isinstance(settings.get("steps") or [], str | Mapping):
+        if not _is_list(settings.get("steps") or [], object):
             raise ProtquantError(f"recipe {name}: steps is a list of mappings, not {settings['steps']!r}")
         return cls(**{key: value for key, value in settings.items() if value is not None})
 
@@ -143,19 +149,17 @@ class Recipe:
         """
         sites = list(sites)
         names = [site.name for site in sites]
-        patterns = {pattern: compile_pattern(f"recipe {self.name}", pattern) for pattern in self.sites}
+        patterns = {pattern: Pattern(f"recipe {self.name}", pattern) for pattern in self.sites}
         for pattern, regex in patterns.items():
             if not any(regex.fullmatch(name) for name in names):
                 raise ProtquantError(
                     f"recipe {self.name}: {pattern!r} in sites matches no site of the model; "
                     f"{suggestion(pattern, names)}"
                 )
-        excluded = [(pattern, compile_pattern(f"recipe {self.name}", pattern)) for pattern in self.exclude]
+        excluded = [(pattern, Pattern(f"recipe {self.name}", pattern)) for pattern in self.exclude]
         return [self._assign(site, patterns, excluded) for site in sites]
 
-    def _assign(
-        self, site: Site, patterns: Mapping[str, re.Pattern[str]], excluded: list[tuple[str, re.Pattern[str]]]
-    ) -> Assignment:
+    def _assign(self, site: Site, patterns: Mapping[str, Pattern], excluded: list[tuple[str, Pattern]]) -> Assignment:
         if site.name in self.sites:
             return Assignment(site, format_from_config(self.sites[site.name]), "by name")
         for pattern, regex in reversed(list(patterns.items())):
@@ -181,6 +185,10 @@ def _check_keys(where: str, data: Mapping[str, Any], cls: type) -> None:
     for key in data:
         if key not in known:
             raise ProtquantError(f"{where}: unknown key {key!r}; {suggestion(str(key), known)}")
+
+
+def _is_list(value: object, kind: type) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(each, kind) for each in value)
 
 
 def check_execution(execution: object, where: str) -> None:
@@ -218,12 +226,12 @@ def load_recipe(source: "str | Path | Mapping[str, Any] | DictConfig | Recipe") 
             raise ProtquantError(f"no recipe {name!r}, nor is it a .yaml file; {suggestion(name, available_recipes())}")
         text = recipe_text(name)
     try:
-        config = OmegaConf.create(text)
-    except (YAMLError, OmegaConfBaseException) as error:
-        raise ProtquantError(f"recipe {source}: not YAML: {error}") from None
-    if not isinstance(config, DictConfig):
-        raise ProtquantError(f"recipe {source}: a mapping is expected, with keys such as name and kinds")
-    return Recipe.from_dict({"name": name, **_plain(config, str(source))})
+        data = parse_yaml(text)
+        if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
+            raise ValueError("a mapping is expected, with keys such as name and kinds")
+        return Recipe.from_dict({"name": name, **data})
+    except ValueError as error:  # a ProtquantError, too
+        raise ProtquantError(f"recipe {source}: {str(error).removeprefix('recipe ')}") from None
 
 
 def _plain(config: DictConfig, where: str) -> dict[str, Any]:

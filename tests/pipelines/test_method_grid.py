@@ -137,3 +137,10 @@ def test_every_shipped_cell_is_a_recipe_of_known_parts(part, esmfold_checkpoint,
 def test_the_methods_of_the_papers_are_all_there():
     named = {"rtn", "smoothquant", "aqas", "aqas-dint", "awq", "gptq", "flattenquant", "qllm", "mobilequant"}
     assert named | {"rotation", "pwlq", "aaq", "best"} <= set(load_method_grid().methods)
+
+
+@pytest.mark.parametrize("name", ["/tmp/x", "../x", "a b", "-x"])
+def test_names_that_are_no_names_of_files_are_refused(tmp_path: Path, name: str):
+    (tmp_path / "grid.yaml").write_text(f"settings: {{'{name}': {{W: 4}}}}\nmethods: {{rtn: {{}}}}\n")
+    with pytest.raises(ProtquantError, match=r"grid\.yaml: '.*' is no name of a method or setting"):
+        load_method_grid(tmp_path / "grid.yaml")

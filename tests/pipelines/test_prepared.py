@@ -1,6 +1,7 @@
 """A quantized model is prepared once, and loaded from the cache folder ever after."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -69,3 +70,9 @@ def test_too_little_memory_is_said_before_it_begins(folder: str, capsys: pytest.
         prepare(folder, load_recipe("w8"), SEQUENCES, max_memory=2**20)
     assert "blocks:" not in capsys.readouterr().err
     assert list_prepared() == []
+
+
+def test_the_name_of_a_recipe_is_no_path(folder: str, tmp_path: Path):
+    made = prepare(folder, replace(load_recipe("w8"), name="../" * 9 + "tmp/" + "x" * 300), SEQUENCES)
+    assert made is not None
+    assert made.parent == tmp_path / "cache" / "models"

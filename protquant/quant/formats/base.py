@@ -11,6 +11,7 @@ from torch import Tensor
 from protquant.errors import ProtquantError, suggestion
 from protquant.quant.observers import Statistics
 from protquant.quant.ranges import Calibration
+from protquant.quant.setting_types import make
 from protquant.quant.storable import Storable
 
 __all__ = ["FORMATS", "Codes", "Format", "Quantizer", "StaticQuantizer", "format_from_config", "register_format"]
@@ -186,9 +187,7 @@ def format_from_config(config: object) -> Format | None:
         raise ProtquantError(f"unknown format {name!r}; {suggestion(name, sorted(FORMATS))}")
     cls = FORMATS[name]
     known = [field.name for field in fields(cls)]  # type: ignore[arg-type]
-    for key, value in settings.items():
+    for key in settings:
         if key not in known:
             raise ProtquantError(f"format {name!r} has no setting {key!r}; {suggestion(key, known)}")
-        if isinstance(getattr(cls, key), bool) and not isinstance(value, bool):
-            raise ProtquantError(f"format {name!r}: {key} is true or false, not {value!r}")
-    return cls(**settings)
+    return make(f"format {name!r}", cls, settings)

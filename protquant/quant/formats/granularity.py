@@ -21,6 +21,7 @@ __all__ = [
 ]
 
 Granularity = Literal["tensor", "channel", "token", "group"]
+_LARGEST_GROUP = 2**16  # rows are filled up to whole groups
 GRANULARITIES: tuple[Granularity, ...] = ("tensor", "channel", "token", "group")
 
 
@@ -30,8 +31,10 @@ def check_granularity(granularity: object, group_size: object, known: tuple[Gran
         raise ProtquantError(f"granularity {granularity!r} is none of {', '.join(known)}")
     if (granularity == "group") != (group_size is not None):
         raise ProtquantError("group_size goes with granularity 'group', and only with it")
-    if group_size is not None and (isinstance(group_size, bool) or not isinstance(group_size, int) or group_size < 1):
-        raise ProtquantError(f"group_size {group_size!r} is not a positive integer")
+    if group_size is None:
+        return
+    if isinstance(group_size, bool) or not isinstance(group_size, int) or not 1 <= group_size <= _LARGEST_GROUP:
+        raise ProtquantError(f"group_size {group_size!r} is not a positive integer up to {_LARGEST_GROUP}")
 
 
 def grouped(x: Tensor, group_size: int | None) -> Tensor:

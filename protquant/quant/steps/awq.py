@@ -11,7 +11,7 @@ from protquant.errors import ProtquantError
 from protquant.quant.assignments import Assignments
 from protquant.quant.evidence import Evidence
 from protquant.quant.formats import Format, StaticQuantizer
-from protquant.quant.patterns import compile_pattern, matches_any
+from protquant.quant.patterns import Pattern, matches_any
 from protquant.quant.steps.base import LinkTransform, WeightFit, register_step
 from protquant.quant.transforms import LinkLayers
 
@@ -112,7 +112,7 @@ class AWQClip(WeightFit):
         skip: object = self.skip  # from YAML a list, or one pattern
         object.__setattr__(self, "skip", (skip,) if isinstance(skip, str) else tuple(self.skip))
         for pattern in self.skip:
-            compile_pattern("step awq_clip: skip", pattern)
+            Pattern("step awq_clip: skip", pattern)
         if not isinstance(self.grid, int) or self.grid < 1:
             raise ProtquantError(f"awq_clip: grid {self.grid!r} is not a positive integer")
         if not 0 < self.max_shrink <= 1:

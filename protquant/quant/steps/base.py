@@ -27,7 +27,8 @@ from protquant.quant.assignments import Assignments
 from protquant.quant.evidence import Evidence
 from protquant.quant.formats import Codes, Format, StaticQuantizer
 from protquant.quant.modules import QuantizedLinear
-from protquant.quant.patterns import compile_pattern, matches_any
+from protquant.quant.patterns import Pattern, matches_any
+from protquant.quant.setting_types import make
 from protquant.quant.transforms import LinkLayers
 
 __all__ = [
@@ -84,7 +85,7 @@ class LayerStep(Step):
         given: Any = self.layers  # from YAML a list, or one pattern
         patterns = (given,) if isinstance(given, str) else tuple(given)
         for pattern in patterns:
-            compile_pattern(f"step {self.name}: layers", pattern)
+            Pattern(f"step {self.name}: layers", pattern)
         object.__setattr__(self, "layers", patterns)
 
     def is_for(self, path: str) -> bool:
@@ -205,4 +206,4 @@ def step_from_config(config: object) -> Step:
     for key in settings:
         if key not in known:
             raise ProtquantError(f"step {name!r} has no setting {key!r}; {suggestion(key, known)}")
-    return STEPS[name](**settings)
+    return make(f"step {name!r}", STEPS[name], settings)

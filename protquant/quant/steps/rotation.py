@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from protquant.errors import ProtquantError
 from protquant.quant.assignments import Assignments
-from protquant.quant.patterns import compile_pattern, matches_any
+from protquant.quant.patterns import Pattern, matches_any
 from protquant.quant.rotations import CenterVectors, RotatedNorm, Rotation, random_rotation
 from protquant.quant.steps.base import ModelTransform, register_step
 from protquant.quant.transforms import LinkLayers
@@ -70,7 +70,7 @@ class RotateStreams(ModelTransform):
             given: Any = getattr(self, key)  # from YAML a list, or one pattern
             patterns = (given,) if isinstance(given, str) else tuple(given)
             for pattern in patterns:
-                compile_pattern(f"step {self.name}: {key}", pattern)
+                Pattern(f"step {self.name}: {key}", pattern)
             object.__setattr__(self, key, patterns)
         if self.mean not in _MEANS:
             raise ProtquantError(f"rotation: mean is {' or '.join(_MEANS)}, not {self.mean!r}")
