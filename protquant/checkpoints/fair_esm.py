@@ -59,9 +59,15 @@ def open_fair_esm(path: str | os.PathLike[str]) -> FloatCheckpoint:
     """
     path = Path(path)
     state, settings = _read(path)
-    if "esm_s_combine" in state:
-        return _esmfold(path, state, settings)
-    config = _take_esm2(path, state, settings)
+    try:
+        if "esm_s_combine" in state:
+            return _esmfold(path, state, settings)
+        config = _take_esm2(path, state, settings)
+    except ProtquantError:
+        raise
+    # Sizes are read off the shapes of tensors, which may be any.
+    except (ValueError, TypeError, IndexError, RuntimeError, ArithmeticError) as error:
+        raise ProtquantError(f"{path}: its tensors have no shapes of an ESM-2 or ESMFold ({error}).") from error
     return FloatCheckpoint(lambda: ESM2(config), state, str(path), FAIR_ESM_ESM2, files=_beside(path))
 
 

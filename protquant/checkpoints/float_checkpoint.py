@@ -63,6 +63,13 @@ class FloatCheckpoint:
         their_name = {name: (table and table.to_theirs(name)) or name for name in places}
         check_places({their_name[name]: place for name, place in places.items()}, state, source)
         self._state = {name: state[theirs] for name, theirs in their_name.items()}
+        for name, tensor in self._state.items():
+            # A pickle may say that many elements lie in one place.
+            if tensor.nbytes > tensor.untyped_storage().nbytes():
+                raise ProtquantError(
+                    f"{source}: {their_name[name]} is said to have {tensor.nbytes} bytes, and there are"
+                    f" {tensor.untyped_storage().nbytes()} in the file; save the model again."
+                )
         self._their_name = their_name
         self._fingerprint = known_fingerprint
 

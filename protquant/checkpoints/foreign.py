@@ -1,6 +1,5 @@
 """What training programs leave in a checkpoint: prefixes of names, which are taken off, and models of other kinds."""
 
-import json
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping
@@ -9,6 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from protquant.errors import ProtquantError
+from protquant.plain_data import parse_json
 
 __all__ = ["refuse_adapter", "refuse_other_models", "unwrapped"]
 
@@ -78,7 +78,7 @@ def refuse_adapter(folder: Path) -> None:
     if not path.is_file() or (folder / "config.json").is_file():
         return
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(path.read_bytes())
         kind, base = found.get("peft_type") or "LoRA", found.get("base_model_name_or_path")
     except (OSError, ValueError, AttributeError):
         kind, base = "LoRA", None

@@ -5,14 +5,13 @@ the libraries nor trust in the file are needed.
 """
 
 import collections
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 
-from protquant.checkpoints.weight_files import read_pickle
+from protquant.checkpoints.weight_files import is_archive, read_pickle
 from protquant.errors import ProtquantError
 
 __all__ = ["Record", "read_inert", "setting"]
@@ -39,7 +38,7 @@ def read_inert(path: Path) -> Any:
         If the file is missing, truncated or damaged.
     """
     names = {"argparse.Namespace"}
-    if path.is_file() and zipfile.is_zipfile(path):
+    if path.is_file() and is_archive(path):
         try:
             names |= set(torch.serialization.get_unsafe_globals_in_checkpoint(str(path)))
         except Exception as error:  # what a damaged pickle raises depends on where the damage is

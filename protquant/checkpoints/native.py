@@ -8,8 +8,9 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import save_file
@@ -17,14 +18,34 @@ from safetensors.torch import save_file
 from protquant.checkpoints.assemble import fingerprint
 from protquant.checkpoints.float_checkpoint import FloatCheckpoint
 from protquant.checkpoints.folders import CONFIG, WEIGHTS, file_hash, new_folder
-from protquant.checkpoints.sizes import empty_model, sizes_of
+from protquant.checkpoints.sizes import empty_model, read_sizes, sizes_of
 from protquant.checkpoints.weight_files import read_safetensors
 from protquant.errors import ProtquantError
 from protquant.models import ESM2, ESMFold
+from protquant.plain_data import parse_json, typed
 
 __all__ = ["is_native", "load_native", "open_native", "save_model"]
 
 _FORMAT, _VERSION = "protquant", 1
+
+
+@dataclass(frozen=True)
+class _File:
+    file: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class _Content:
+    """What `config.json` says, but for its own hash."""
+
+    format: str
+    version: int
+    kind: Literal["esm2", "esmfold"]
+    config: dict[str, Any]
+    dtype: str
+    fingerprint: str
+    weights: _File
 
 
 def save_model(
@@ -79,7 +100,7 @@ def save_model(
 def is_native(folder: str | os.PathLike[str]) -> bool:
     """Whether a folder's `config.json` claims to be of this layout."""
     try:
-        content = json.loads((Path(folder) / CONFIG).read_bytes())
+        content = parse_json((Path(folder) / CONFIG).read_bytes())
     except (OSError, ValueError):
         return False
     return isinstance(content, dict) and content.get("format") == _FORMAT
@@ -101,7 +122,7 @@ def open_native(folder: str | os.PathLike[str]) -> FloatCheckpoint:
     folder = Path(folder)
     path = folder / CONFIG
     try:
-        content = json.loads(path.read_bytes())
+        content = parse_json(path.read_bytes())
     except (OSError, ValueError) as error:
         raise ProtquantError(f"{path}: cannot be read ({error}); copy or import the checkpoint again.") from error
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
@@ -113,20 +134,25 @@ def open_native(folder: str | os.PathLike[str]) -> FloatCheckpoint:
         )
     if content.pop("sha256", None) != _content_hash(content):
         raise ProtquantError(f"{path}: differs from what was saved; copy or import the checkpoint again.")
+    try:
+        said = typed(_Content, content)
+        sizes = read_sizes(said.kind, said.config)
+    except ValueError as error:
+        raise ProtquantError(f"{path}: not as this protquant writes it ({error}); import the model again.") from error
     weights = folder / WEIGHTS
     if not weights.is_file():
         raise ProtquantError(f"{weights}: no such file; copy or import the checkpoint again.")
-    if file_hash(weights) != content["weights"]["sha256"]:
+    if file_hash(weights) != said.weights.sha256:
         raise ProtquantError(
             f"{weights}: differs from what was saved (its SHA-256 is not the one in {CONFIG}): truncated, damaged or"
             " replaced. Copy or import the checkpoint again."
         )
     state = read_safetensors(weights)
     return FloatCheckpoint(
-        lambda: empty_model(content["kind"], content["config"]),
+        lambda: empty_model(sizes),
         state,
         str(folder),
-        known_fingerprint=content["fingerprint"],
+        known_fingerprint=said.fingerprint,
         files=(path, weights),
     )
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -27,6 +27,7 @@ from protquant.checkpoints.scheme import Scheme, write_scheme
 from protquant.checkpoints.stored_report import report_from_json, report_to_json
 from protquant.checkpoints.stored_units import describe_unit, unit_names, write_unit
 from protquant.errors import ProtquantError
+from protquant.plain_data import parse_json, typed
 from protquant.proteins import atomic_write, prepare_folder
 from protquant.quant import Recipe, Report
 
@@ -155,7 +156,10 @@ class PartialCheckpoint:
 
     def _read(self, unit: str | None) -> dict[str, Any] | None:
         path = self._facts(unit)
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        try:
+            return parse_json(path.read_bytes()) if path.is_file() else None
+        except ValueError as error:
+            raise ProtquantError(f"{path}: damaged ({error}); delete {self.folder} and start again.") from error
 
 
 class CallFolder:
@@ -190,10 +194,13 @@ class CallFolder:
         path = self._path(block, index)
         if not path.is_file():
             raise ProtquantError(f"{path}: no such file; delete {self.folder.parent} and start again.")
-        with safe_open(path, framework="pt") as stream:
-            plain = json.loads(stream.metadata()["calls"])
-            # Copies lie in memory as torch aligns it: sums are taken in the order that they had before.
-            tensors = {name: stream.get_tensor(name).clone() for name in stream.keys()}  # noqa: SIM118 (no mapping)
+        try:
+            with safe_open(path, framework="pt") as stream:
+                plain = typed(list[list[Any]], parse_json(stream.metadata()["calls"]))
+                # Copies lie in memory as torch aligns it: sums are taken in the order that they had before.
+                tensors = {name: stream.get_tensor(name).clone() for name in stream.keys()}  # noqa: SIM118 (no mapping)
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+            raise ProtquantError(f"{path}: damaged ({error}); delete {self.folder.parent} and start again.") from error
         return [
             tuple(tensors.get(f"{number}.{place}", value) for place, value in enumerate(call))
             for number, call in enumerate(plain)

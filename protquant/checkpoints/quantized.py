@@ -15,7 +15,7 @@ from torch import nn
 from protquant.checkpoints.assemble import check_places
 from protquant.checkpoints.folders import SCHEME, file_hashes, new_folder
 from protquant.checkpoints.scheme import Scheme, read_scheme, write_scheme
-from protquant.checkpoints.sizes import empty_model, sizes_of
+from protquant.checkpoints.sizes import empty_model, read_sizes, sizes_of
 from protquant.checkpoints.stored_modules import rebuild_module
 from protquant.checkpoints.stored_tensors import TensorReader
 from protquant.checkpoints.stored_units import describe_unit, lies_in, unit_names, write_unit
@@ -112,7 +112,7 @@ def load_quantized(folder: str | os.PathLike[str]) -> ESM2 | ESMFold:
     reader = TensorReader({name: tensor for path in paths for name, tensor in read_safetensors(path).items()})
     try:
         with torch.device("meta"):
-            model = empty_model(**scheme.sizes)
+            model = empty_model(read_sizes(**scheme.sizes))
         places = {name: tensor for name, tensor in model.state_dict().items() if not lies_in(name, scheme.modules)}
         for place, node in scheme.modules.items():
             _put(model, place, rebuild_module(node, place, reader))

@@ -33,6 +33,7 @@ import torch
 from protquant.checkpoints.folders import SCHEME
 from protquant.checkpoints.stored_report import report_from_json, report_to_json
 from protquant.errors import ProtquantError
+from protquant.plain_data import parse_json
 from protquant.quant import Recipe, Report
 
 __all__ = ["Scheme", "read_scheme", "write_scheme"]
@@ -107,8 +108,8 @@ def read_scheme(folder: Path) -> Scheme:
     again = "Copy the checkpoint again, or quantize the float model again."
     try:
         raw = path.read_bytes()
-        content = json.loads(raw)
-    except (OSError, ValueError, RecursionError) as error:
+        content = parse_json(raw)
+    except (OSError, ValueError) as error:
         raise ProtquantError(f"{path}: cannot be read ({error}). {again}") from error
     if not isinstance(content, Mapping) or content.get("format") != _FORMAT:
         raise ProtquantError(f"{path}: not the scheme of a quantized checkpoint of protquant. {again}")

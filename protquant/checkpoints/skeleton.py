@@ -4,10 +4,12 @@ import os
 
 import torch
 
+from protquant.checkpoints.folders import SCHEME
 from protquant.checkpoints.load import open_checkpoint, scheme_of
 from protquant.checkpoints.registry import find_known
-from protquant.checkpoints.sizes import empty_model
-from protquant.models import ESM2, ESMFold, ESMFoldConfig
+from protquant.checkpoints.sizes import empty_model, read_sizes
+from protquant.errors import ProtquantError
+from protquant.models import ESM2, ESMFold
 
 __all__ = ["skeleton"]
 
@@ -29,8 +31,10 @@ def skeleton(name_or_path: str | os.PathLike[str]) -> ESM2 | ESMFold:
     name = os.fspath(name_or_path)
     with torch.device("meta"):
         if known := find_known(name):
-            model = ESMFold(known.config) if isinstance(known.config, ESMFoldConfig) else ESM2(known.config)
-            return model.eval()
+            return empty_model(known.config).eval()
         if scheme := scheme_of(name):
-            return empty_model(**scheme.sizes).eval()
+            try:
+                return empty_model(read_sizes(**scheme.sizes)).eval()
+            except ValueError as error:
+                raise ProtquantError(f"{name}: no sizes of a model in its {SCHEME} ({error})") from error
     return open_checkpoint(name).skeleton()

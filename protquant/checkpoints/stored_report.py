@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
+from protquant.plain_data import typed
 from protquant.quant import Recipe, Report, SiteReport
 
 __all__ = ["report_from_json", "report_to_json"]
@@ -23,12 +24,20 @@ def report_to_json(report: Report) -> dict[str, Any]:
 
 
 def report_from_json(recipe: Recipe, content: Mapping[str, Any]) -> Report:
-    """Return the report of what `report_to_json` gave."""
+    """Return the report of what `report_to_json` gave.
+
+    Raises
+    ------
+    ValueError, KeyError, TypeError, AttributeError, IndexError
+        If it gave no such thing.
+    """
     columns = {name: _lengthen(values) for name, values in content["sites"].items()}
     for name in _NUMBERS:
         columns[name] = [float(value) if isinstance(value, str) else value for value in columns[name]]
-    sites = [SiteReport(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)]
-    return Report(recipe, sites, content["weight_bytes"], content["float_weight_bytes"])
+    sites = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    weight_bytes, float_weight_bytes = typed(list[int], [content["weight_bytes"], content["float_weight_bytes"]])
+    typed(list[SiteReport], sites)  # only checked: what is whole stays an integer, and is written as it was
+    return Report(recipe, [SiteReport(**site) for site in sites], weight_bytes, float_weight_bytes)
 
 
 def _to_plain(value: Any) -> Any:

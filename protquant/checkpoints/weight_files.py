@@ -3,7 +3,6 @@
 Nothing of a file is ever executed: pickles go through `torch.load(weights_only=True)`.
 """
 
-import json
 import re
 import zipfile
 from collections.abc import Callable
@@ -16,8 +15,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from protquant.errors import ProtquantError
+from protquant.plain_data import parse_json
 
-__all__ = ["read_pickle", "read_safetensors", "read_shards", "read_torch_weights"]
+__all__ = ["is_archive", "read_pickle", "read_safetensors", "read_shards", "read_torch_weights"]
 
 # torch's words, on one line of a long message, for a pickle that asks for more than tensors and plain containers.
 _REFUSED = re.compile(
@@ -50,9 +50,10 @@ def read_pickle(path: Path) -> Any:
         If the file is missing, truncated, damaged or holds objects that are not allowed.
     """
     _check_exists(path)
+    is_mappable = is_archive(path)
     try:
         # Mapping keeps one copy in memory where the tensors need no conversion; the older format cannot be mapped.
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=is_mappable)
     except Exception as error:  # what a damaged pickle raises depends on where the damage is
         if refused := _REFUSED.search(str(error)):
             raise ProtquantError(
@@ -85,7 +86,7 @@ def read_shards(index: Path, read: Callable[[Path], dict[str, Tensor]]) -> dict[
         If the index is damaged, or a shard is missing, damaged, or lacks a tensor that the index promises.
     """
     try:
-        places: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        places: dict[str, str] = parse_json(index.read_bytes())["weight_map"]
         shards = sorted(set(places.values()))
         paths = [index.parent / Path(shard).name for shard in shards]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -99,6 +100,27 @@ def read_shards(index: Path, read: Callable[[Path], dict[str, Tensor]]) -> dict[
             f" {lost[0]} of {places[lost[0]]}; fetch the checkpoint again."
         )
     return state
+
+
+def is_archive(path: Path) -> bool:
+    """Return whether a file is a zip archive, as torch writes them now; of older ones it is a pickle alone.
+
+    Raises
+    ------
+    ProtquantError
+        If the archive is damaged, or files in it are compressed, which torch does not do: a few bytes may unpack to any
+        size.
+    """
+    try:
+        if not zipfile.is_zipfile(path):
+            return False
+        with zipfile.ZipFile(path) as archive:
+            packed = [each.filename for each in archive.infolist() if each.compress_type != zipfile.ZIP_STORED]
+    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
+        raise _damaged(path, error) from error
+    if packed:
+        raise ProtquantError(f"{path}: {packed[0]} in it is compressed, which torch.save does not do; save it again.")
+    return True
 
 
 def _check_exists(path: Path) -> None:

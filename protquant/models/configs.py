@@ -1,8 +1,28 @@
 """Sizes of the models: what a checkpoint says of itself before there are weights. Nothing here needs torch."""
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, fields
 
 __all__ = ["ESM2Config", "ESMFoldConfig", "StructureModuleConfig", "TrunkConfig"]
+
+
+_LARGEST = 2**17
+_TOKENS = 33  # len(protquant.models.alphabet.TOKENS), which needs torch
+_MOST_LAYERS = 512
+
+
+def _check_sizes(config: object) -> None:
+    """Refuse sizes that no model has, before anything is made of them."""
+    for each in fields(config):  # type: ignore[arg-type]  # of any dataclass
+        value = getattr(config, each.name)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        most = _MOST_LAYERS if each.name.startswith(("num_", "max_")) else _LARGEST
+        least = 0 if each.name.startswith("max_") else 1
+        if isinstance(value, int) and not least <= value <= most:
+            raise ValueError(f"{each.name} is {value}; models have {least} to {most}")
+        if isinstance(value, float) and not (math.isfinite(value) and value > 0):
+            raise ValueError(f"{each.name} is {value}, and no positive number")
 
 
 @dataclass(frozen=True)
@@ -30,6 +50,9 @@ class ESM2Config:
     has_contact_head: bool = True
 
     def __post_init__(self) -> None:
+        _check_sizes(self)
+        if self.vocab_size < _TOKENS:
+            raise ValueError(f"vocab_size is {self.vocab_size}, and there are {_TOKENS} tokens")
         if self.dim % self.num_heads:
             raise ValueError(f"dim {self.dim} is not a multiple of num_heads {self.num_heads}")
         if self.rotary_frequencies is not None and 2 * len(self.rotary_frequencies) != self.dim // self.num_heads:
@@ -55,6 +78,9 @@ class StructureModuleConfig:
     num_angles: int = 7
     translation_scale: float = 10.0  # angstrom per unit of the frames inside
 
+    def __post_init__(self) -> None:
+        _check_sizes(self)
+
 
 @dataclass(frozen=True)
 class TrunkConfig:
@@ -70,6 +96,7 @@ class TrunkConfig:
     structure_module: StructureModuleConfig = field(default_factory=StructureModuleConfig)
 
     def __post_init__(self) -> None:
+        _check_sizes(self)
         for dim, head in ((self.single_dim, self.single_head_dim), (self.pair_dim, self.pair_head_dim)):
             if dim % head:
                 raise ValueError(f"{dim} channels cannot be split into heads of {head}")
@@ -83,3 +110,6 @@ class ESMFoldConfig:
     trunk: TrunkConfig = field(default_factory=TrunkConfig)
     plddt_hidden_dim: int = 128
     embed_residues: bool = True
+
+    def __post_init__(self) -> None:
+        _check_sizes(self)
