@@ -1,5 +1,6 @@
 """Which atoms are of one chain: two molecules that a file gives one name are two chains."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -47,15 +48,17 @@ def name_molecules(table: AtomTable) -> tuple[NDArray[np.str_], list[str]]:
     names = table.chain.astype(object)
     taken = set(table.chain.tolist())
     latest: dict[str, _Molecule] = {}
+    numbers = Counter[str]()
     notes = []
+    alphas = table.is_ca & ~table.hetero
     starts = np.flatnonzero(np.diff(table.part, prepend=-1) | (table.chain[:] != np.roll(table.chain, 1)))
     for start, stop in zip(starts, [*starts[1:], len(table)], strict=True):
         chain = str(table.chain[start])
-        rows = start + np.flatnonzero((table.is_ca & ~table.hetero)[start:stop])
+        rows = start + np.flatnonzero(alphas[start:stop])
         residues = list(zip(table.number[rows].tolist(), table.insertion[rows].tolist(), strict=True))
         molecule = latest.setdefault(chain, _Molecule(chain))
         if residues and not molecule.goes_on(residues, table.position[rows[0]]):
-            molecule = latest[chain] = _Molecule(_free(chain, taken))
+            molecule = latest[chain] = _Molecule(_free(chain, taken, numbers))
             taken.add(molecule.name)
             notes.append(
                 f"chain {chain!r} is the name of several molecules: that which begins at residue {residues[0][0]}"
@@ -68,8 +71,11 @@ def name_molecules(table: AtomTable) -> tuple[NDArray[np.str_], list[str]]:
     return strings(names.tolist()), notes
 
 
-def _free(chain: str, taken: set[str]) -> str:
-    return next(name for k in range(2, len(taken) + 3) if (name := f"{chain}{k}") not in taken)
+def _free(chain: str, taken: set[str], numbers: Counter[str]) -> str:
+    while True:
+        numbers[chain] += 1
+        if (name := f"{chain}{numbers[chain] + 1}") not in taken:
+            return name
 
 
 def in_sequence(table: AtomTable) -> NDArray[np.int64]:
@@ -81,8 +87,9 @@ def in_sequence(table: AtomTable) -> NDArray[np.int64]:
         The rows of a residue together.
     """
     alphas = np.flatnonzero(table.is_ca)
+    residue = _residues(table)
     place = table.number + np.array(
-        [(ord(code) - ord("A") + 1) / 100 if code else 0 for code in table.insertion.tolist()]
+        [(ord(code[0]) - ord("A") + 1) / 100 if code else 0 for code in table.insertion.tolist()]
     )
     order = np.arange(len(table), dtype=float)
     for name in np.unique(table.chain[alphas]):
@@ -93,17 +100,17 @@ def in_sequence(table: AtomTable) -> NDArray[np.int64]:
             # Only where it is listed behind a residue that it precedes.
             if not len(behind) or alpha < behind.min():
                 continue
-            rows = _rows_of_residue(table, int(alpha))
+            rows = np.arange(*np.searchsorted(residue, [residue[alpha], residue[alpha] + 1]))
             within = (place[alpha] - table.number.min()) * 1e-6 + np.arange(len(rows)) * 1e-9
             if len(before):
-                order[rows] = _rows_of_residue(table, int(before.max())).max() + within
+                order[rows] = np.searchsorted(residue, residue[before.max()], side="right") - 1 + within
             elif np.linalg.norm(table.position[alpha] - table.position[behind.min()]) <= MAX_CA_DISTANCE:
-                order[rows] = _rows_of_residue(table, int(behind.min())).min() - 1 + within
+                order[rows] = np.searchsorted(residue, residue[behind.min()]) - 1 + within
     return np.argsort(order, kind="stable").astype(np.int64)
 
 
-def _rows_of_residue(table: AtomTable, row: int) -> NDArray[np.int64]:
-    same = table.chain == table.chain[row]
-    for column in (table.number, table.insertion, table.residue):
-        same &= column == column[row]
-    return np.flatnonzero(same)
+def _residues(table: AtomTable) -> NDArray[np.int64]:
+    """Number of the residue of each row, from 0, ascending."""
+    columns = (table.chain, table.number, table.insertion, table.residue)
+    begins = np.any([column[1:] != column[:-1] for column in columns], axis=0)
+    return np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(begins)])

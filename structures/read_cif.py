@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from protquant.errors import ProtquantError
 from protquant.structures.atom_table import AtomTable, Reading, strings
+from protquant.structures.binary_cif_bounds import check_bounds
 
 __all__ = ["read_binary_cif", "read_cif"]
 
@@ -21,6 +22,8 @@ _COLUMNS = (
     *("label_asym_id", "auth_asym_id", "label_seq_id", "auth_seq_id", "pdbx_PDB_ins_code", "Cartn_x", "Cartn_y"),
     *("Cartn_z", "occupancy", "B_iso_or_equiv", "pdbx_PDB_model_num"),
 )
+_LONGEST = 100
+"""Characters of a value; the longest that programs write are names of chains of assemblies."""
 _COORDINATES = ("Cartn_x", "Cartn_y", "Cartn_z")
 
 Columns = dict[str, list[str]]
@@ -40,9 +43,9 @@ def read_cif(text: str, source: str) -> Reading:
     """
     try:
         document = gemmi.cif.read_string(text)
+        blocks = [(block, table) for block in document if len(table := block.find_mmcif_category(_CATEGORY))]
     except (RuntimeError, ValueError) as error:
         raise ProtquantError(f"{source}: cannot be read as mmCIF ({' '.join(str(error).split())}).") from error
-    blocks = [(block, table) for block in document if len(table := block.find_mmcif_category(_CATEGORY))]
     if not blocks:
         raise _no_atoms(source, [block.name for block in document])
     block, found = blocks[0]
@@ -67,6 +70,7 @@ def read_binary_cif(data: bytes, source: str) -> Reading:
         As `read_cif`.
     """
     try:
+        check_bounds(data, _CATEGORY.strip("_."), _LONGEST, source)
         file = BinaryCIFFile.read(BytesIO(data))
         for name in file:
             if "atom_site" in file[name]:
@@ -93,12 +97,21 @@ def _no_atoms(source: str, blocks: Sequence[str]) -> ProtquantError:
 
 
 def _reading(columns: Columns, source: str, sequences: dict[str, list[str]]) -> Reading:
+    _check_lengths(columns, source)
     table = _table(columns, source)
     models = columns.get("pdbx_PDB_model_num", [])
     if (count := len(set(models))) < 2:
         return Reading(table, sequences, [])
     first = np.array([model == models[0] for model in models], dtype=bool)
     return Reading(table[first], sequences, [f"the first of {count} models is read"])
+
+
+def _check_lengths(columns: Columns, source: str) -> None:
+    """Refuse names as long as texts: arrays of strings give every row the room of the longest."""
+    for name, values in columns.items():
+        row, value = max(enumerate(values), key=lambda each: len(each[1]), default=(0, ""))
+        if len(value) > _LONGEST:
+            raise ProtquantError(f"{source}: row {row + 1} of _atom_site: {name} has {len(value)} characters.")
 
 
 def _table(columns: Columns, source: str) -> AtomTable:

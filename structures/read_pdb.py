@@ -34,7 +34,8 @@ def read_pdb(text: str, source: str) -> Reading:
     ProtquantError
         If a line of an atom has no coordinates; names the line.
     """
-    lines, models = _first_model(text)
+    # gemmi counts columns in bytes, and PDB is ASCII but in names of authors.
+    lines, models = _first_model(text.encode("ascii", errors="replace").decode("ascii"))
     _check_coordinates(lines, source)
     segments, four_letters = _has_segments(lines), _lines_with_four_letters(lines)
     lines = [_usual(line, segments, number in four_letters) for number, line in enumerate(lines)]

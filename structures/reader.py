@@ -17,6 +17,7 @@ from protquant.structures.protein_atoms import is_amino_acid
 from protquant.structures.read_cif import read_binary_cif, read_cif
 from protquant.structures.read_pdb import read_pdb
 from protquant.structures.reference import Reference, reference_from_atoms
+from protquant.unpacking import read_bounded
 
 __all__ = ["SUFFIXES", "has_structure_suffix", "load_structure", "read_structure", "structure_name"]
 
@@ -66,7 +67,8 @@ def load_structure(path: str | Path) -> Reference:
     if not path.is_file():
         raise ProtquantError(f"{path}: no such file. Give the path of a structure (PDB or mmCIF).")
     try:
-        content = path.read_bytes()
+        with path.open("rb") as stream:
+            content = read_bounded(stream, str(path))
     except OSError as error:
         raise ProtquantError(f"{path}: cannot be read ({error.strerror}).") from error
     return read_structure(content, path.name, str(path))

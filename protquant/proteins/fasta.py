@@ -17,7 +17,7 @@ from protquant.errors import ProtquantError
 from protquant.proteins.names import Naming, unique_names
 from protquant.proteins.outputs import atomic_write
 from protquant.proteins.sequence import SequenceError, clean_sequence, refuse_nucleotides
-from protquant.unpacking import gunzipped
+from protquant.unpacking import gunzipped, read_bounded
 
 __all__ = ["Fasta", "Record", "Rejected", "read_fasta", "write_fasta"]
 
@@ -26,6 +26,9 @@ _OTHER_MOLECULES = {"ligand": "a ligand", "glycan": "a glycan", "smiles": "a lig
 _OTHER_MOLECULES |= {"dna": "DNA", "rna": "RNA"}
 _CHAIN_NAME = 5
 """Letters that names of chains have at most in files of Boltz."""
+_LINE_END = re.compile(r"\r\n|\r|\n")
+_HOPELESS = 1000
+"""Records at the beginning of a file of which none is a protein: then the file is another than it was taken for."""
 _REWRITE = "Write it as a FASTA file: a line '>name' before each sequence."
 
 
@@ -121,14 +124,13 @@ def read_fasta(
     Raises
     ------
     ProtquantError
-        If the file is missing, empty, a folder, not text, without any record, or has text before its first header.
+        If the file is missing, empty, a folder, not text, without any record, has text before its first header, or has
+        none that can be folded among its first 1000 records.
     """
     source = Path(path)
     text = _read_text(source)
     suffixes = [suffix.lower() for suffix in source.suffixes if suffix.lower() != ".gz"]
-    entries = list(_csv_entries(text, source) if suffixes[-1:] == [".csv"] else _fasta_entries(text, source))
-    if not entries:
-        raise ProtquantError(f"{_shown(source)}: no record in this file. {_REWRITE}")
+    entries = _csv_entries(text, source) if suffixes[-1:] == [".csv"] else _fasta_entries(text, source)
     cleaned: list[tuple[int, _Entry, str, tuple[str, ...]]] = []
     rejected = []
     for ordinal, entry in enumerate(entries, start=1):
@@ -140,8 +142,15 @@ def read_fasta(
             sequence, substitutions = clean_sequence(text, max_length)
         except SequenceError as error:
             rejected.append(Rejected(entry.header, entry.line, _located(error, entry), error.remedy))
+            if len(rejected) == _HOPELESS and not cleaned:
+                raise ProtquantError(
+                    f"{_shown(source)}: none of the first {_HOPELESS} records can be folded; the first, in line"
+                    f" {rejected[0].line}: {rejected[0].reason}. Is this a file of proteins?"
+                ) from error
         else:
             cleaned.append((ordinal, entry, sequence, substitutions))
+    if not cleaned and not rejected:
+        raise ProtquantError(f"{_shown(source)}: no record in this file. {_REWRITE}")
     names = naming([entry.header for _, entry, *_ in cleaned], [ordinal for ordinal, *_ in cleaned])
     records = [
         Record(entry.header, sequence, entry.line, name, substitutions)
@@ -170,7 +179,11 @@ def write_fasta(records: Iterable[Record], path: str | os.PathLike[str], *, widt
 def _read_text(source: Path) -> str:
     """The whole file as text, decompressed."""
     try:
-        data = sys.stdin.buffer.read() if str(source) == "-" else source.read_bytes()
+        if str(source) == "-":
+            data = read_bounded(sys.stdin.buffer, _shown(source))
+        else:
+            with source.open("rb") as stream:
+                data = read_bounded(stream, _shown(source))
     except FileNotFoundError as error:
         raise ProtquantError(f"{source}: there is no such file. Check the path.") from error
     except OSError as error:
@@ -196,7 +209,7 @@ def _read_text(source: Path) -> str:
 def _fasta_entries(text: str, source: Path) -> Iterator[_Entry]:
     entry: _Entry | None = None
     # Not str.splitlines: it also breaks at characters that a header may hold, such as U+2028 or a vertical tab.
-    for number, line in enumerate(text.replace("\r\n", "\n").replace("\r", "\n").split("\n"), start=1):
+    for number, line in enumerate(_lines(text), start=1):
         if line.startswith(">"):
             if entry is not None:
                 yield entry
@@ -218,6 +231,15 @@ def _fasta_entries(text: str, source: Path) -> Iterator[_Entry]:
             entry.parts.append((number, line))
     if entry is not None:
         yield entry
+
+
+def _lines(text: str) -> Iterator[str]:
+    """Lines one by one: of a file of nothing but line ends a list of them would be many times as large."""
+    start = 0
+    for end in _LINE_END.finditer(text):
+        yield text[start : end.start()]
+        start = end.end()
+    yield text[start:]
 
 
 def _refuse_other_molecules(header: str, nucleotides: bool) -> None:

@@ -1,5 +1,6 @@
 """Writing a table of results as CSV or Parquet."""
 
+import csv
 import io
 import os
 from collections.abc import Mapping, Sequence
@@ -59,7 +60,10 @@ def write_table(
     elif name.endswith((".csv", ".csv.gz")):
         # mtime 0: the same rows give the same bytes.
         compression: Any = {"method": "gzip", "mtime": 0} if name.endswith(".gz") else None
-        frame.to_csv(content, index=False, lineterminator="\n", compression=compression)
+        # The csv module of Python before 3.13 leaves a carriage return bare, which readers take for the end of the row.
+        bare = any(isinstance(value, str) and "\r" in value for row in rows for value in row.values())
+        quoting: Any = csv.QUOTE_NONNUMERIC if bare else csv.QUOTE_MINIMAL
+        frame.to_csv(content, index=False, lineterminator="\n", compression=compression, quoting=quoting)
     else:
         raise ProtquantError(
             f"{target}: a table is written as CSV or Parquet. Name a file that ends in .csv, .csv.gz or .parquet."

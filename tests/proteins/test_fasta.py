@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protquant import unpacking
 from protquant.errors import ProtquantError
 from protquant.proteins import AMINO_ACIDS, Record, read_fasta, write_fasta
 
@@ -204,9 +203,21 @@ def test_an_alignment_of_colabfold_is_called_by_its_name(tmp_path: Path):
             read_fasta(path)
 
 
-def test_a_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(unpacking, "MAX_UNPACKED", 2**20)
+def test_a_bomb_is_not_unpacked(tmp_path: Path):
     path = tmp_path / "x.fasta.gz"
-    path.write_bytes(gzip.compress(b">a\n" + b"M" * 2**22))
-    with pytest.raises(ProtquantError, match=r"x\.fasta\.gz: unpacks to more than"):
+    path.write_bytes(gzip.compress(b">a\n" + b"M" * 2**25))
+    with pytest.raises(ProtquantError, match=r"x\.fasta\.gz: \d+ bytes unpack to more than 16 MiB"):
         read_fasta(path)
+
+
+def test_a_file_that_begins_with_a_thousand_records_that_are_no_proteins_is_another(tmp_path: Path):
+    with pytest.raises(ProtquantError, match=r"none of the first 1000 records can be folded; the first, in line 1: "):
+        read(tmp_path, ">\n" * 2**20)
+    assert len(read(tmp_path, ">\n" * 999 + ">a\nMKV\n").rejected) == 999
+
+
+def test_any_line_ends_are_read(tmp_path: Path):
+    for end in ("\n", "\r\n", "\r"):
+        fasta = read(tmp_path, end.join([">a", "MK", "", ">b", "V!"]).encode())
+        assert (fasta.records[0].sequence, fasta.rejected[0].line) == ("MK", 4)
+        assert "line 5" in fasta.rejected[0].reason

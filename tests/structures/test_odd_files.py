@@ -2,6 +2,7 @@
 
 import gzip
 import lzma
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -202,10 +203,9 @@ def test_what_is_no_structure_is_called_by_its_name(tmp_path: Path, data: bytes,
     assert says in str(refusal.value)
 
 
-def test_a_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(unpacking, "MAX_UNPACKED", 2**20)
-    with pytest.raises(ProtquantError, match=r"unpacks to more than .* GiB, and is not read"):
-        load_structure(saved(tmp_path / "x.pdb.gz", gzip.compress(b" " * 2**22)))
+def test_a_bomb_is_not_unpacked(tmp_path: Path):
+    with pytest.raises(ProtquantError, match=r"\d+ bytes unpack to more than 16 MiB"):
+        load_structure(saved(tmp_path / "x.pdb.gz", gzip.compress(b" " * 2**25)))
 
 
 def test_records_in_lower_case_and_serials_of_six_digits_are_atoms(pdb_lines: list[str], tmp_path: Path):
@@ -316,3 +316,23 @@ def test_a_modified_residue_that_a_chain_begins_with_is_put_there(pdb_lines: lis
     structure = load_structure(saved(tmp_path / "x.pdb", changed([*rest, "TER", *modified], str)))
     assert structure.sequence[0] == "M"
     assert len(structure) == 40
+
+
+def test_a_name_as_long_as_a_book_is_refused(cif_text: str, tmp_path: Path):
+    text = cif_text.replace(" CA ", f" {'C' * 2**20} ", 1)
+    with pytest.raises(ProtquantError, match=r"x\.cif: row 2 of _atom_site: \w+ has 1048576 characters"):
+        load_structure(saved(tmp_path / "x.cif", text))
+
+
+def test_a_device_without_an_end_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pdb_lines: list[str]):
+    monkeypatch.setattr(unpacking, "MAX_UNPACKED", 1000)
+    with pytest.raises(ProtquantError, match=r"x\.pdb: has more than .* GiB, and is not read"):
+        load_structure(saved(tmp_path / "x.pdb", "\n".join(pdb_lines)))
+
+
+def test_thousands_of_molecules_of_one_name_are_told_apart_quickly(pdb_lines: list[str], tmp_path: Path):
+    began = time.process_time()
+    chain = "\n".join([*pdb_lines[:5], "TER", ""])
+    read = load_structure(saved(tmp_path / "x.pdb", chain * 4000))
+    assert len(read.chain_ids) == 4000
+    assert time.process_time() - began < 10  # one second; a minute where each chain looks at all atoms
