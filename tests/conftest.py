@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 from esm.model import esm2 as fair_esm
+from hypothesis import settings
 from torch import nn
 from transformers import EsmConfig, EsmForMaskedLM, EsmForProteinFolding
 
@@ -24,6 +25,8 @@ from protquant.models import ESM2Config, ESMFold, ESMFoldConfig, StructureModule
 from protquant.models.alphabet import TOKENS
 from protquant.pipelines import fold
 from protquant.proteins import write_pdb
+
+settings.register_profile("thorough", max_examples=20_000)  # --hypothesis-profile=thorough, for a night
 
 
 @pytest.fixture(scope="session", autouse=True)
