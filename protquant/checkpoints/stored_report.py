@@ -37,7 +37,9 @@ def report_from_json(recipe: Recipe, content: Mapping[str, Any]) -> Report:
     sites = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     weight_bytes, float_weight_bytes = typed(list[int], [content["weight_bytes"], content["float_weight_bytes"]])
     typed(list[SiteReport], sites)  # only checked: what is whole stays an integer, and is written as it was
-    return Report(recipe, [SiteReport(**site) for site in sites], weight_bytes, float_weight_bytes)
+    report = Report(recipe, [SiteReport(**site) for site in sites], weight_bytes, float_weight_bytes)
+    str(report)  # sites that do not go together are met here, not when the report is printed
+    return report
 
 
 def _to_plain(value: Any) -> Any:
