@@ -12,7 +12,7 @@ import yaml
 from torch import nn
 
 from protquant.errors import ProtquantError, suggestion
-from protquant.plain_data import parse_yaml
+from protquant.plain_data import parse_yaml, typed
 from protquant.proteins import atomic_write, prepare_folder, safe_name
 from protquant.quant import Recipe, plan
 from protquant.quant.formats import FORMATS
@@ -24,7 +24,14 @@ __all__ = ["Cell", "Method", "MethodGrid", "Part", "group_size", "load_method_gr
 Part = Literal["language", "folding"]
 PARTS: tuple[Part, ...] = get_args(Part)
 _LARGEST_GROUP = 128
-_RECIPE_KEYS = ("calibration", "kinds", "sites", "steps", "propagate")
+_RECIPE_KEYS: dict[str, Any] = {
+    "calibration": dict[str, Any],
+    "kinds": dict[str, dict[str, Any] | None],
+    "sites": dict[str, dict[str, Any] | None],
+    "steps": list[dict[str, Any]],
+    "propagate": str,
+}
+_KEYS: dict[str, Any] = {"notes": list[str], "title": str, "settings": list[str], **_RECIPE_KEYS}
 
 
 @dataclass(frozen=True)
@@ -83,12 +90,15 @@ class MethodGrid:
         By name, in order.
     notes : tuple of str
         What a reader of the table must know.
+    source : str
+        The file, for messages.
     """
 
     settings: dict[str, dict[str, int]]
     common: dict[str, Any]
     methods: dict[str, Method]
     notes: tuple[str, ...] = ()
+    source: str = "methods.yaml"
 
     def cells(
         self,
@@ -130,7 +140,7 @@ class MethodGrid:
             for kind, form in content.get("kinds", {}).items()
             if ("W" if kind in WEIGHT_KINDS else "A") in bits
         }
-        where = f"method {method.name} at {setting}"
+        where = f"{self.source}: method {method.name} at {setting}"
         filled = _fill(content, bits, where)
         missing = _missing(filled)
         if missing:
@@ -159,7 +169,7 @@ def load_method_grid(source: Path | None = None) -> MethodGrid:
         raise ProtquantError(f"{where} cannot be read as text ({error})") from error
     except ValueError as error:
         raise ProtquantError(f"{where}: {error}") from None
-    top = _mapping(where, data, ("notes", "settings", "common", "methods"))
+    top = _mapping(where, data, ("notes", "settings", "common", "methods"), ("notes",))
     settings = {
         str(name): _bits(f"{where}: settings.{name}", bits)
         for name, bits in _mapping(f"{where}: settings", top.get("settings")).items()
@@ -182,7 +192,7 @@ def load_method_grid(source: Path | None = None) -> MethodGrid:
             _mapping(f"{here}.at.{key}", layer, _RECIPE_KEYS)
         methods[str(name)] = Method(str(name), str(content.pop("title", name)), shown, content, at)
     common = _mapping(f"{where}: common", top.get("common", {}), _RECIPE_KEYS)
-    return MethodGrid(settings, common, methods, tuple(str(note) for note in top.get("notes", ())))
+    return MethodGrid(settings, common, methods, tuple(top.get("notes", ())), where)
 
 
 def group_size(model: nn.Module) -> int:
@@ -249,17 +259,28 @@ def _fill(value: Any, bits: Mapping[str, int], where: str) -> Any:
 
 def _missing(content: Mapping[str, Any]) -> str:
     formats = [form for key in ("kinds", "sites") for form in content.get(key, {}).values() if form]
-    unknown = [f"format {form['format']!r}" for form in formats if form.get("format") not in FORMATS]
-    unknown += [f"step {step['step']!r}" for step in content.get("steps", ()) if step.get("step") not in STEPS]
+    # What has no name at all is no recipe, and says so when it is read.
+    unknown = [f"format {form['format']!r}" for form in formats if str(form.get("format", "uniform")) not in FORMATS]
+    unknown += [
+        f"step {step['step']!r}" for step in content.get("steps", ()) if str(step.get("step", "awq")) not in STEPS
+    ]
     return ", ".join(dict.fromkeys(unknown))
 
 
-def _mapping(where: str, data: Any, known: Sequence[str] | None = None) -> dict[str, Any]:
+def _mapping(
+    where: str, data: Any, known: Collection[str] | None = None, checked: Collection[str] | None = None
+) -> dict[str, Any]:
+    """A mapping without keys other than those that are known; values of `checked` ones, by default all, have types."""
     if not isinstance(data, dict):
         raise ProtquantError(f"{where}: a mapping is expected, not {data!r}")
     for key in data:
         if known is not None and key not in known:
             raise ProtquantError(f"{where}: unknown key {key!r}; {suggestion(str(key), known)}")
+    for key in data.keys() & _KEYS.keys() & set((known or ()) if checked is None else checked):
+        try:
+            typed(_KEYS[key], data[key])
+        except ValueError as error:
+            raise ProtquantError(f"{where}: {key}: {error}") from None
     for kind in data.get("kinds", ()) if known and "kinds" in known else ():
         if kind not in KINDS:
             raise ProtquantError(f"{where}: unknown kind of site {kind!r}; {suggestion(str(kind), KINDS)}")
