@@ -26,7 +26,9 @@ from protquant.models.alphabet import TOKENS
 from protquant.pipelines import fold
 from protquant.proteins import write_pdb
 
-settings.register_profile("thorough", max_examples=20_000)  # --hypothesis-profile=thorough, for a night
+settings.register_profile("suite", deadline=None)  # other processes test beside this one
+settings.load_profile("suite")
+settings.register_profile("thorough", deadline=None, max_examples=20_000)  # --hypothesis-profile=thorough, for a night
 
 
 @pytest.fixture(scope="session", autouse=True)
