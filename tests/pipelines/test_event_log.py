@@ -155,7 +155,7 @@ def test_a_log_inside_of_a_log_gives_it_back(tmp_path: Path):
 @pytest.mark.skipif(sys.platform != "linux", reason="processes share weights on Linux only")
 def test_lines_are_whole_with_workers_and_an_interruption_is_told(esmfold_checkpoint: Path, tmp_path: Path):
     fasta, log = tmp_path / "in.fasta", tmp_path / "log.jsonl"
-    fasta.write_text("".join(f">p{k}\n{'MKTAYIAKQRQISFVKSHFSRQ' * 4}{'A' * k}\n" for k in range(40)))
+    fasta.write_text("".join(f">p{k}\n{'MKTAYIAKQRQISFVKSHFSRQ' * 4}{'A' * (k % 40)}\n" for k in range(400)))
     command = [sys.executable, "-m", "protquant", "fold", "-i", str(fasta), "-o", str(tmp_path / "out"), "--no-plots"]
     command += ["-m", str(esmfold_checkpoint), "--max-tokens-per-batch", "0", "--workers", "2", "--log", str(log)]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
@@ -167,4 +167,4 @@ def test_lines_are_whole_with_workers_and_an_interruption_is_told(esmfold_checkp
     told = events(log)
     assert [each["event"] for each in told][-2:] == ["interrupted", "end"]
     assert told[-1]["status"] == 130
-    assert 0 < told[-1]["done"] < 40
+    assert 0 < told[-1]["done"] < 400

@@ -90,7 +90,10 @@ def test_interface_scores_are_in_the_table_of_complexes_and_the_cell_of_a_single
 
 def test_the_aligned_error_is_in_the_mmcif_of_targets_that_are_short_enough(fold_text, tmp_path: Path, capsys):
     fold_text(">short\nMKTAYIA\n>long\nMKTAYIAKQR\n", pae_in_cif=7, num_recycles=0)
-    assert "error of 1 of them is in the _pae.json file only: they have more than 7 residues" in capsys.readouterr().err
+    assert (
+        "error of 1 of the 2 targets to be done is in the _pae.json file only: they have more"
+        in capsys.readouterr().err
+    )
     short, long = (CIFFile.read(tmp_path / "out" / f"{name}.cif").block for name in ("short", "long"))
     values = short["ma_qa_metric_local_pairwise"]["metric_value"].as_array(float).reshape(7, 7)
     (document,) = json.loads((tmp_path / "out" / "short_pae.json").read_text())

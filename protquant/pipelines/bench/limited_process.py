@@ -216,8 +216,9 @@ def _wait(
     last = limiter.usage(process.pid)
     usage = usage if last == Usage() else last
     # The last tenth of a second was not looked at. What the system says at the end is right, except where it is no more
-    # than this process's own peak, which the child is given when it is started.
-    if resources.ru_maxrss * 1024 > (resident_bytes("VmHWM") or 0):
+    # than this process's own peak, which the child is given when it is started, and which the system tells to a few
+    # percent only.
+    if resources.ru_maxrss * 1024 > 1.05 * (resident_bytes("VmHWM") or 0):
         resident = _most(resident, resources.ru_maxrss * 1024)
     killed = process.returncode == -signal.SIGKILL and not timed_out
     return ProcessOutcome(
