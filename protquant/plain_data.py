@@ -5,12 +5,11 @@ All functions raise a ValueError that says what is wrong; who calls them knows t
 
 import json
 import re
-from collections.abc import Hashable
 from functools import cache
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
 __all__ = ["parse_json", "parse_yaml", "typed"]
 
@@ -26,7 +25,7 @@ T = TypeVar("T")
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # in C where PyYAML has it
-    """Texts, numbers, truth values, lists and mappings, as JSON has them; a key that is there twice is an error."""
+    """Texts, numbers, truth values, lists and mappings, as JSON has them."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012 (PyYAML's way)
         first: [(tag, regex) for tag, regex in resolvers if tag.removeprefix(_TAG) in (*_CORE, "merge")]
@@ -37,15 +36,6 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
         for tag, construct in yaml.SafeLoader.yaml_constructors.items()
         if tag is None or tag.removeprefix(_TAG) in _CORE
     }
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.tag != f"{_TAG}merge":
-                if key.value in seen:
-                    raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is there twice", key.start_mark)
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
 
 
 _Loader.add_implicit_resolver(f"{_TAG}float", _FLOAT, list("-+.0123456789"))
@@ -75,11 +65,38 @@ def parse_yaml(text: str) -> Any:
     """
     try:
         _check_size(text)
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 (a subclass of the safe loader)
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _check_keys(node)
+        return loader.construct_document(node)
     except yaml.YAMLError as error:
         raise ValueError(f"not YAML: {error}") from None
     except (RecursionError, OverflowError) as error:
         raise ValueError(f"not YAML that can be read: {error}") from None
+
+
+def _check_keys(root: yaml.Node) -> None:
+    """Refuse a key that stands twice in a mapping, before what is merged into it is there, too."""
+    left, seen = [root], set[int]()
+    while left:
+        node = left.pop()
+        if id(node) in seen:  # an alias
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            left += node.value
+        elif isinstance(node, yaml.MappingNode):
+            keys = set()
+            for key, value in node.value:
+                left += [key, value]
+                if isinstance(key, yaml.ScalarNode) and key.tag != f"{_TAG}merge":
+                    if key.value in keys:
+                        raise yaml.constructor.ConstructorError(
+                            None, None, f"{key.value!r} is there twice", key.start_mark
+                        )
+                    keys.add(key.value)
 
 
 def typed(kind: type[T], data: Any) -> T:
@@ -96,6 +113,8 @@ def typed(kind: type[T], data: Any) -> T:
     except ValidationError as error:
         details = [(".".join(map(str, each["loc"][1:])), each["msg"]) for each in error.errors(include_url=False)]
         raise ValueError("; ".join(f"{place}: {what}" if place else what for place, what in details[:5])) from None
+    except PydanticSchemaGenerationError as error:
+        raise ValueError(f"{kind} is no type of plain data") from error
     except (TypeError, RecursionError) as error:
         raise ValueError(f"not plain data ({error})") from None
 

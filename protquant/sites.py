@@ -62,13 +62,13 @@ def tap_logits(tap: Callable[[Tensor], Tensor], logits: Tensor, valid: Tensor) -
     Parameters
     ----------
     logits : Tensor, shape=(..., query, key)
-        The first key is no padding.
     valid : Tensor, dtype=bool
-        False for padded keys; it broadcasts against `logits`. A quantizer finds the first key's logits there.
+        False for padded keys; it broadcasts against `logits`. A quantizer finds zeros there, which widen no range:
+        every range holds zero.
     """
     # A tensor without data stands for any.
     if not isinstance(tap, Tap) and (valid.is_meta or not valid.all()):
-        logits = logits.where(valid, logits[..., :1])
+        logits = logits.masked_fill(~valid, 0)
     return tap(logits)
 
 

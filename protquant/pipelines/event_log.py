@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,13 +21,19 @@ __all__ = ["Level", "event_log", "log_event"]
 Level = Literal["info", "warning", "error"]
 
 
+_LINE_ENDS = {0x85: "\\u0085", 0x2028: "\\u2028", 0x2029: "\\u2029"}
+"""Characters that JSON leaves as they are, and that some programs end a line at."""
+
+
 class _Log:
     """A file that lines are appended to, each by one call of the system: whole, whichever process writes."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.counts = path, Counter[str]()
         try:
-            self._file: int | None = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            self._file: int | None = os.open(
+                path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666
+            )
             if _is_torn(path):  # by a run that was killed
                 os.write(self._file, b"\n")
         except OSError as error:
@@ -39,8 +46,9 @@ class _Log:
         if self._file is None:
             return
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        line = json.dumps({"time": now, "level": level, "event": event, **facts}, default=str, ensure_ascii=False)
-        data = f"{line}\n".encode(errors="replace")
+        known = {key: None if isinstance(fact, float) and not isfinite(fact) else fact for key, fact in facts.items()}
+        line = json.dumps({"time": now, "level": level, "event": event, **known}, default=str, ensure_ascii=False)
+        data = f"{line.translate(_LINE_ENDS)}\n".encode(errors="replace")
         try:
             written = os.write(self._file, data)
             reason = "the disk is full" if written < len(data) else ""

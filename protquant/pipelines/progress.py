@@ -61,9 +61,11 @@ class Progress:
             if sys.stderr.isatty():
                 label = f"{self.label}: {part}"
                 self._bar = tqdm(total=total, initial=done, desc=label, unit=unit, file=sys.stderr)
+                _Spoken.by_a_bar = True
         if self._bar is not None:
             self._bar.set_postfix_str(what, refresh=False)
             self._bar.update(done - self._bar.n)
+            _Spoken.at = now
         elif now - self._told >= _SECONDS_BETWEEN_LINES or done >= total or done == self._first:
             self._told = now
             _say(self._line(done, total, what, now))
@@ -96,14 +98,15 @@ class Progress:
 
     def _still(self, what: str) -> None:
         now = time.monotonic()
-        if now - self._told < _SECONDS_BETWEEN_LINES:
+        _Spoken.of = f"{self._part}: {self._done} of {self._total}, in {what}"
+        if now - max(self._told, _Spoken.at) < _SECONDS_BETWEEN_LINES:
             return
         self._told = now
         if self._bar is not None:
             self._bar.set_postfix_str(what)
+            _Spoken.at = now
         else:
-            line = f"{self.label}: {self._part}: {self._done} of {self._total}, in {what}"
-            _say(f"{line}, {duration(now - self._started)}")
+            _say(f"{self.label}: {_Spoken.of}, {duration(now - self._started)}")
 
     def _line(self, done: int, total: int, what: str, now: float) -> str:
         made, spent = done - self._first, now - self._started
@@ -117,6 +120,7 @@ class Progress:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+            _Spoken.by_a_bar = False
 
 
 def _chains(model: "nn.Module") -> Iterator[tuple[str, "Sequence[nn.Module]"]]:
@@ -153,7 +157,7 @@ def note(text: str, level: Level = "info") -> None:
 class _Spoken:
     """When something was told last, by whichever part of a command, and how far the work that tells its progress is."""
 
-    at, of = 0.0, ""
+    at, of, by_a_bar = 0.0, "", False
 
 
 def _say(text: str) -> None:
@@ -185,7 +189,7 @@ class Heartbeat:
         steps = open_steps()
         where = ", ".join(filter(None, [_Spoken.of, *(each.text() for each in steps)])) or "at work"
         log_event("progress", work=self.label, what=where, seconds=round(now - self._began, 3))
-        if any(not each.disable for each in steps):  # a bar says as much
+        if _Spoken.by_a_bar or any(not each.disable for each in steps):  # a bar says as much
             _Spoken.at = now
         else:
             _say(f"{self.label}: {where}, {duration(now - self._began)}")
@@ -200,7 +204,7 @@ def alive(label: str) -> Iterator[None]:
     def run() -> None:
         wait = _SECONDS_BETWEEN_LINES
         while not ended.wait(wait):
-            with _beating, suppress(OSError):  # standard error may be closed
+            with _beating, suppress(OSError, ValueError):  # standard error may be closed
                 wait = heart.beat()
 
     thread = threading.Thread(target=run, name="heartbeat", daemon=True)

@@ -27,8 +27,8 @@ _OTHER_MOLECULES |= {"dna": "DNA", "rna": "RNA"}
 _CHAIN_NAME = 5
 """Letters that names of chains have at most in files of Boltz."""
 _LINE_END = re.compile(r"\r\n|\r|\n")
-_HOPELESS = 1000
-"""Records at the beginning of a file of which none is a protein: then the file is another than it was taken for."""
+_MOST_REJECTED = 100_000
+"""Records of a file that cannot be folded; where there are more, the file is another than it was taken for."""
 _REWRITE = "Write it as a FASTA file: a line '>name' before each sequence."
 
 
@@ -125,7 +125,7 @@ def read_fasta(
     ------
     ProtquantError
         If the file is missing, empty, a folder, not text, without any record, has text before its first header, or has
-        none that can be folded among its first 1000 records.
+        more than 100,000 that cannot be folded.
     """
     source = Path(path)
     text = _read_text(source)
@@ -142,9 +142,9 @@ def read_fasta(
             sequence, substitutions = clean_sequence(text, max_length)
         except SequenceError as error:
             rejected.append(Rejected(entry.header, entry.line, _located(error, entry), error.remedy))
-            if len(rejected) == _HOPELESS and not cleaned:
+            if len(rejected) > _MOST_REJECTED:
                 raise ProtquantError(
-                    f"{_shown(source)}: none of the first {_HOPELESS} records can be folded; the first, in line"
+                    f"{_shown(source)}: more than {_MOST_REJECTED:,} records cannot be folded; the first, in line"
                     f" {rejected[0].line}: {rejected[0].reason}. Is this a file of proteins?"
                 ) from error
         else:

@@ -86,12 +86,14 @@ class Recipe:
         ProtquantError
             For a key, kind, format or setting that is not known.
         """
-        name = str(data.get("name", "custom"))
+        name = str(data.get("name") or "custom")
         settings = dict(data)
         for key in ("name", "description"):
-            if not isinstance(settings.get(key, ""), str | int | float):
-                raise ProtquantError(f"recipe: {key} is text, not {settings[key]!r}")
-            if key in settings:
+            if settings.get(key) is None:  # a key that is there without a value
+                settings.pop(key, None)
+            elif not isinstance(settings[key], str | int | float):
+                raise ProtquantError(f"{key} is text, not {settings[key]!r}")
+            else:
                 settings[key] = str(settings[key])
         _check_keys(f"recipe {name}", settings, cls)
         calibration = settings.get("calibration")

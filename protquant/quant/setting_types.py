@@ -40,8 +40,15 @@ def make(where: str, cls: type[T], settings: Mapping[str, Any]) -> T:
 
 
 def _check(where: str, cls: type, settings: Mapping[str, Any]) -> None:
+    try:
+        hints = _hints(cls)
+    except NameError as error:
+        raise ProtquantError(
+            f"{where}: {cls.__name__} declares its settings by a name that is not there when it runs ({error});"
+            " import it outside of TYPE_CHECKING"
+        ) from error
     for key, value in settings.items():
-        hint = _hints(cls)[key]
+        hint = hints[key]
         is_one_of_list = isinstance(value, str) and typing.get_origin(hint) is tuple
         try:
             typed(hint, [value] if is_one_of_list else value)

@@ -203,7 +203,8 @@ def test_what_is_no_structure_is_called_by_its_name(tmp_path: Path, data: bytes,
     assert says in str(refusal.value)
 
 
-def test_a_bomb_is_not_unpacked(tmp_path: Path):
+def test_a_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("protquant.unpacking.UNSUSPICIOUS", 2**24)
     with pytest.raises(ProtquantError, match=r"\d+ bytes unpack to more than 16 MiB"):
         load_structure(saved(tmp_path / "x.pdb.gz", gzip.compress(b" " * 2**25)))
 
