@@ -10,6 +10,7 @@ if "PROTQUANT_TEST_DEVICE" not in os.environ:
 if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +30,12 @@ from protquant.proteins import write_pdb
 settings.register_profile("suite", deadline=None)  # other processes test beside this one
 settings.load_profile("suite")
 settings.register_profile("thorough", deadline=None, max_examples=20_000)  # --hypothesis-profile=thorough, for a night
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _signals_reach_programs() -> None:
+    """Whoever runs the tests in the background has them, and so what they start, ignore interruptions."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -4,20 +4,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and pipes are those of POSIX")
-
-
-@pytest.fixture(autouse=True)
-def signals_reach_programs() -> Iterator[None]:
-    """Whoever runs the tests in the background has them, and so what they start, ignore interruptions."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 DEMO = [sys.executable, "-m", "protquant", "fold", "-m", "demo", "--even-so", "--no-plots"]
