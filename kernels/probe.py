@@ -18,8 +18,8 @@ from protquant.kernels.reference.piecewise_bytes import ByteGrid
 __all__ = ["check_backend"]
 
 EXACT, ROUNDED = 1e-3, 0.02
-"""Of the difference to the reference, relative to it, both as root mean square: where only ties between two codes may
-fall differently, and where a backend may keep values in bfloat16."""
+"""Largest relative difference to the reference (root mean square) that is accepted: the first where a backend may only
+break ties between two codes differently, the second where it may keep values in bfloat16."""
 
 _LENGTH, _VALID, _CHANNELS, _HEADS = 20, 17, 32, 2
 _SYMMETRIC, _AFFINE = Grid(0.03, 0, -127, 127), Grid(0.025, 120, 0, 255)

@@ -1,4 +1,4 @@
-"""What the model thinks of its own prediction: pLDDT, predicted aligned error, pTM [1]_ and ipTM [2]_.
+"""Confidence of the model in its prediction: pLDDT, predicted aligned error, pTM [1]_ and ipTM [2]_.
 
 References
 ----------

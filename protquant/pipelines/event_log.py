@@ -1,4 +1,4 @@
-"""What happens in a run, as JSON lines in a file: for programs that watch it, and for the morning after."""
+"""A log of the events of a run: a file of JSON lines for programs that watch the run, and for people later."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""Records of a FASTA file that came to nothing: people are told of each, and a table lists them."""
+"""Records of a FASTA file that failed: a message tells of each, and a table lists them."""
 
 from collections.abc import Sequence
 from pathlib import Path

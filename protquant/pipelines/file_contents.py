@@ -1,4 +1,4 @@
-"""What the files of a prediction hold, as far as it may be chosen."""
+"""The choices a user has about the content of a prediction's files."""
 
 from dataclasses import dataclass
 

@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Kept:
-    """What became of a record: its files and its row, or why there are none.
+    """The outcome of a record: its files and its row, or the reason why there are none.
 
     Attributes
     ----------

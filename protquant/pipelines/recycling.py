@@ -1,4 +1,4 @@
-"""What is looked at after every pass through the trunk: whether its numbers are finite, and how far atoms moved."""
+"""Checks after every pass through the trunk: whether its numbers are finite, and how far atoms have moved."""
 
 import math
 from collections.abc import Sequence

@@ -3,7 +3,8 @@ from protquant.proteins.atoms import atoms_from_atom37, chain_ids, check_atoms, 
 from protquant.proteins.b_factors import expected_error, with_expected_error
 from protquant.proteins.fasta import Fasta, Record, Rejected, read_fasta, write_fasta
 from protquant.proteins.fingerprints import fingerprint, json_value
-from protquant.proteins.manifest import MANIFEST_NAME, Manifest, ManifestEntry, OutputFile
+from protquant.proteins.manifest import MANIFEST_NAME, Manifest
+from protquant.proteins.manifest_entry import ManifestEntry, OutputFile
 from protquant.proteins.mmcif import PAE_RESIDUES, write_mmcif
 from protquant.proteins.names import MAX_NAME_LENGTH, Naming, header_names, safe_name, unique_names
 from protquant.proteins.outputs import OutputError, atomic_write, only_writer, prepare_folder

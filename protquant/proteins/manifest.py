@@ -10,78 +10,23 @@ a shard says that it came to its end.
 """
 
 import contextlib
-import dataclasses
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from protquant.errors import ProtquantError
 from protquant.plain_data import parse_json
 from protquant.proteins.fingerprints import json_value
+from protquant.proteins.manifest_entry import ManifestEntry, OutputFile
 from protquant.proteins.outputs import atomic_write, prepare_folder, unwritable
 
-__all__ = ["MANIFEST_NAME", "Manifest", "ManifestEntry", "OutputFile"]
+__all__ = ["MANIFEST_NAME", "Manifest"]
 
 MANIFEST_NAME = "manifest.jsonl"
 _VERSION = 1
 _HEAD = {"protquant_manifest": _VERSION}
-
-Status = Literal["done", "failed"]
-
-
-@dataclass(frozen=True)
-class OutputFile:
-    """A file as it was written: size in bytes and SHA-256."""
-
-    size: int
-    sha256: str
-
-    @classmethod
-    def of(cls, path: Path) -> "OutputFile":
-        """Measure a file."""
-        with path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        return cls(path.stat().st_size, digest)
-
-    def matches(self, path: Path) -> bool:
-        """Whether `path` is a file with this content; the size is compared first, as it costs nothing."""
-        try:
-            return path.is_file() and path.stat().st_size == self.size and OutputFile.of(path) == self
-        except OSError:
-            return False
-
-
-@dataclass(frozen=True)
-class ManifestEntry:
-    """What became of a target.
-
-    Attributes
-    ----------
-    name, header : str
-        Stem of its files, and its header as it stood in the FASTA file.
-    fingerprint : str
-        Of the settings it was folded with.
-    status : {"done", "failed"}
-        The outcome.
-    files : mapping of str to OutputFile
-        Its files, by path relative to the manifest's folder.
-    error : str or None
-        Why it failed.
-    row : mapping
-        Its row in the table of results.
-    """
-
-    name: str
-    header: str
-    fingerprint: str
-    status: Status
-    files: Mapping[str, OutputFile]
-    error: str | None
-    row: Mapping[str, Any]
 
 
 class Manifest:
@@ -331,16 +276,16 @@ class Manifest:
 
     def _add(self, *entries: ManifestEntry) -> None:
         known = self.entries
-        outdated = [file for entry in entries if entry.name in known for file in _outdated(known[entry.name], entry)]
+        outdated = [file for entry in entries if entry.name in known for file in known[entry.name].outdated_by(entry)]
         self._entries.update({entry.name: entry for entry in entries})
         if self._rewrite:
             prepare_folder(self.folder)
             head = _HEAD | ({"partition": self.partition} if self.partition else {})
-            lines = [json.dumps(head), *(_line(known) for known in self._entries.values())]
+            lines = [json.dumps(head), *(entry.line() for entry in self._entries.values())]
             atomic_write(self.path, "\n".join(lines) + "\n")
             self._rewrite = False
         else:
-            self._append([_line(entry) for entry in entries])
+            self._append([entry.line() for entry in entries])
         self.ended = False
         for file in outdated:
             with contextlib.suppress(OSError):
@@ -372,7 +317,7 @@ class Manifest:
             elif document.keys() == {"ended"}:
                 self.ended = document["ended"] is True
             else:
-                entry = _entry(document)
+                entry = ManifestEntry.of(document)
                 self._entries[entry.name] = entry
                 self.ended = False
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
@@ -385,24 +330,3 @@ class Manifest:
                 f"{self.path}: the manifest has version {version!r}, this protquant reads version {_VERSION}. "
                 "Use the protquant that wrote it, or name another output folder."
             )
-
-
-def _entry(document: dict[str, Any]) -> ManifestEntry:
-    """An entry from its JSON object; raises a ValueError, KeyError, TypeError or AttributeError if it is none."""
-    files = {path: OutputFile(int(file["size"]), str(file["sha256"])) for path, file in document["files"].items()}
-    texts = [document[key] for key in ("name", "header", "fingerprint", "status")]
-    if not all(isinstance(text, str) for text in texts) or document["status"] not in get_args(Status):
-        raise ValueError("not the entry of a target")
-    name, header, print_, status = texts
-    return ManifestEntry(name, header, print_, status, files, document["error"], dict(document["row"]))
-
-
-def _outdated(before: ManifestEntry, after: ManifestEntry) -> list[str]:
-    """Files of a prediction that another has taken the place of. What names no file right in the folder is left."""
-    if after.status != "done" or before.fingerprint == after.fingerprint:
-        return []
-    return [file for file in before.files if file not in after.files and Path(file).name == file and "\\" not in file]
-
-
-def _line(entry: ManifestEntry) -> str:
-    return json.dumps(dataclasses.asdict(entry), allow_nan=False)

@@ -140,7 +140,7 @@ def _distinct(stems: Sequence[str], longest: int) -> list[str]:
 
 
 def _key(stem: str) -> str:
-    """What is equal for two names that some file system takes for one."""
+    """Return a key that two names share if some file system takes them for one."""
     return unicodedata.normalize("NFC", stem.lower())
 
 
