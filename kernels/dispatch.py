@@ -44,7 +44,7 @@ def choose_backend(name: str, device: torch.device) -> Backend:
         raise ValueError("backend triton runs on GPUs; on a CPU only interpreted, with TRITON_INTERPRET=1")
     if device.type not in ("cpu", "cuda"):
         raise ValueError(f"backend triton runs on GPUs of NVIDIA and AMD, not on {device}; choose reference")
-    from protquant.kernels.gpu.backend import TritonBackend  # noqa: PLC0415 (triton is optional)
+    from protquant.kernels.triton.backend import TritonBackend  # noqa: PLC0415 (triton is optional)
 
     return _checked(TritonBackend, device)
 

@@ -2,7 +2,7 @@
 
 The stub of a package, `__init__.pyi`, lists its public names as `from module import name`; type checkers and the
 program read the same list. This is SPEC 1 of the scientific Python packages. Their library `lazy-loader` does not serve
-here: where a module is imported before the function of the same name, such as `protquant.pipelines.evaluate`, the
+here: where a module is imported before the function of the same name, such as `protquant.measuring.evaluate`, the
 package would show the module in place of the function.
 """
 

@@ -46,7 +46,7 @@ def _protquant() -> None:
 
 
 def _sweep() -> None:
-    from protquant.pipelines.sweep import main as run  # noqa: PLC0415
+    from protquant.measuring.sweep import main as run  # noqa: PLC0415
 
     run()
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from protquant.errors import ProtquantError
-from protquant.unpacking import gunzipped
+from protquant.files.unpacking import gunzipped
 
 __all__ = ["Content", "recognize"]
 

@@ -8,6 +8,7 @@ import numpy as np
 from biotite.structure import AtomArray
 
 from protquant.errors import ProtquantError
+from protquant.files.unpacking import read_bounded
 from protquant.structures.atom_table import AtomTable
 from protquant.structures.census import take_census
 from protquant.structures.conformers import one_conformation
@@ -17,7 +18,6 @@ from protquant.structures.protein_atoms import is_amino_acid
 from protquant.structures.read_cif import read_binary_cif, read_cif
 from protquant.structures.read_pdb import read_pdb
 from protquant.structures.reference import Reference, reference_from_atoms
-from protquant.unpacking import read_bounded
 
 __all__ = ["SUFFIXES", "has_structure_suffix", "load_structure", "read_structure", "structure_name"]
 

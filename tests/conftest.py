@@ -3,7 +3,7 @@
 import os
 
 # Triton's kernels run in its interpreter, on the CPU; that is settled when triton is first imported, by torch too.
-# With PROTQUANT_TEST_DEVICE=cuda those of tests/kernels/gpu are compiled, and run on a GPU.
+# With PROTQUANT_TEST_DEVICE=cuda those of tests/kernels/triton are compiled, and run on a GPU.
 if "PROTQUANT_TEST_DEVICE" not in os.environ:
     os.environ["TRITON_INTERPRET"] = "1"
 # Processes that test side by side share the cores; more threads than cores take many times as long.
@@ -24,7 +24,7 @@ from transformers import EsmConfig, EsmForMaskedLM, EsmForProteinFolding
 from protquant.checkpoints import load, save_model
 from protquant.models import ESM2Config, ESMFold, ESMFoldConfig, StructureModuleConfig, TrunkConfig
 from protquant.models.alphabet import TOKENS
-from protquant.pipelines import fold
+from protquant.predicting import fold
 from protquant.proteins import write_pdb
 
 settings.register_profile("suite", deadline=None)  # other processes test beside this one

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import EsmForProteinFolding
 from typer.testing import CliRunner, Result
 
-from protquant import cli, pipelines
+from protquant import cli, measuring
 from protquant.cli import tables
 from protquant.quant import available_recipes
 
@@ -272,7 +272,7 @@ def test_evaluate_refuses_a_table_that_it_could_not_write_before_it_starts(
 ):
     (tmp_path / "taken.csv").mkdir()
     monkeypatch.setattr(tables, "find_spec", lambda _name: None)
-    monkeypatch.setattr(pipelines, "evaluate", lambda *_, **__: pytest.fail("evaluated"))
+    monkeypatch.setattr(measuring, "evaluate", lambda *_, **__: pytest.fail("evaluated"))
     assert_refused(run("evaluate", "-m", esmfold_checkpoint, "-o", tmp_path / output), output, message)
 
 

@@ -41,9 +41,9 @@ def test_a_package_has_every_name_of_its_stub_and_no_module_in_place_of_one(stub
 
 def test_a_function_stays_where_the_module_of_its_name_is_imported_first():
     code = (
-        "from protquant.pipelines.score import score as function\n"
-        "import protquant, protquant.pipelines\n"
-        "print(protquant.pipelines.score is function is protquant.score)"
+        "from protquant.measuring.score import score as function\n"
+        "import protquant, protquant.predicting\n"
+        "print(protquant.measuring.score is function is protquant.score)"
     )
     assert run(code) == "True"
 

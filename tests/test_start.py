@@ -40,7 +40,7 @@ def test_a_signal_ends_folding_in_one_line_whenever_it_comes(tmp_path: Path, sec
 
 def test_what_is_being_written_is_removed(tmp_path: Path):
     program = (
-        "import os, sys, time; from protquant import start; from protquant.proteins import atomic_write\n"
+        "import os, sys, time; from protquant import start; from protquant.files import atomic_write\n"
         "start._end_in_one_line_by_signals()\n"
         "os.fsync = lambda _: (print('writing', flush=True), time.sleep(30))\n"
         "start._run(lambda: atomic_write(sys.argv[1] + '/a', 'half'))"

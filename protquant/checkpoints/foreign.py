@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from protquant.errors import ProtquantError
-from protquant.plain_data import parse_json
+from protquant.files.plain_data import parse_json
 
 __all__ = ["refuse_adapter", "refuse_other_models", "unwrapped"]
 

@@ -21,8 +21,8 @@ from protquant.checkpoints.folders import CONFIG, WEIGHTS, file_hash, new_folder
 from protquant.checkpoints.sizes import empty_model, read_sizes, sizes_of
 from protquant.checkpoints.weight_files import read_safetensors
 from protquant.errors import ProtquantError
+from protquant.files.plain_data import parse_json, typed
 from protquant.models import ESM2, ESMFold
-from protquant.plain_data import parse_json, typed
 
 __all__ = ["is_native", "load_native", "open_native", "save_model"]
 

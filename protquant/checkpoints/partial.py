@@ -27,8 +27,8 @@ from protquant.checkpoints.scheme import Scheme, write_scheme
 from protquant.checkpoints.stored_report import report_from_json, report_to_json
 from protquant.checkpoints.stored_units import describe_unit, unit_names, write_unit
 from protquant.errors import ProtquantError
-from protquant.plain_data import parse_json, typed
-from protquant.proteins import atomic_write, prepare_folder
+from protquant.files import atomic_write, prepare_folder
+from protquant.files.plain_data import parse_json, typed
 from protquant.quant import Recipe, Report
 
 __all__ = ["CallFolder", "PartialCheckpoint"]

@@ -33,7 +33,7 @@ import torch
 from protquant.checkpoints.folders import SCHEME
 from protquant.checkpoints.stored_report import report_from_json, report_to_json
 from protquant.errors import ProtquantError
-from protquant.plain_data import parse_json
+from protquant.files.plain_data import parse_json
 from protquant.quant import Recipe, Report
 
 __all__ = ["Scheme", "read_scheme", "write_scheme"]

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from protquant.files.plain_data import typed
 from protquant.models import ESM2, ESM2Config, ESMFold, ESMFoldConfig
-from protquant.plain_data import typed
 
 __all__ = ["empty_model", "read_sizes", "sizes_of"]
 

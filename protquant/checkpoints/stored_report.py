@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from protquant.plain_data import typed
+from protquant.files.plain_data import typed
 from protquant.quant import Recipe, Report, SiteReport
 
 __all__ = ["report_from_json", "report_to_json"]

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from protquant.errors import ProtquantError
-from protquant.plain_data import parse_json
+from protquant.files.plain_data import parse_json
 
 __all__ = ["is_archive", "read_pickle", "read_safetensors", "read_shards", "read_torch_weights"]
 

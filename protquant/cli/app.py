@@ -15,8 +15,8 @@ from typing import Annotated, Any
 import typer
 
 from protquant.errors import ProtquantError
-from protquant.pipelines.event_log import event_log, log_event
-from protquant.pipelines.progress import alive
+from protquant.reporting.event_log import event_log, log_event
+from protquant.reporting.progress import alive
 
 __all__ = [
     "BAD_INPUT",

@@ -5,12 +5,12 @@ from typing import Annotated, Literal
 
 import typer
 
-from protquant import pipelines
+from protquant import choosing, predicting
 from protquant.cli.app import JSON, CalibrationFile, CpuOnly, Dtype, Model, announce, app, speaks_to_people
 from protquant.cli.sensitivity import By, DriftName, Granularity, GroupSize, check_picture, parse_numbers
 from protquant.cli.tables import check_table, print_json, print_table
 from protquant.errors import ProtquantError
-from protquant.proteins import prepare_folder
+from protquant.files import prepare_folder
 
 
 @app.command(name="auto")
@@ -69,7 +69,7 @@ def auto_command(
     by_: Literal["site", "module", "kind", "block"] = by  # type: ignore[assignment]  # sensitivity() checks both
     granularity_: Literal["channel", "group", "both"] = granularity  # type: ignore[assignment]
     announce(f"loading {model}")
-    found = pipelines.auto(
+    found = choosing.auto(
         model,
         target_bits,
         max_drift,
@@ -96,7 +96,7 @@ def auto_command(
         dtype=dtype,
     )
     if plot is not None:
-        pipelines.save_figure(pipelines.frontier_figure(found), plot)
+        predicting.save_figure(choosing.frontier_figure(found), plot)
     if as_json:
         print_json({"output": str(output), **found.to_dict()})
         return

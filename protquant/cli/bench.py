@@ -6,7 +6,18 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from protquant import pipelines, proteins
+from protquant import bench as benches
+from protquant import files, running
+from protquant.bench.choices import (
+    BACKENDS,
+    DEFAULT_LM_BASELINES,
+    LINEAR_SHAPES,
+    LM_BASELINES,
+    LM_PRESETS,
+    TRUNK_BASELINES,
+    TRUNK_PRESETS,
+    WORKLOADS,
+)
 from protquant.cli.app import (
     JSON,
     SOME_FAILED,
@@ -20,18 +31,7 @@ from protquant.cli.app import (
 )
 from protquant.cli.tables import check_table, print_json, print_table
 from protquant.errors import ProtquantError
-from protquant.pipelines import bench as benches
-from protquant.pipelines.bench.choices import (
-    BACKENDS,
-    DEFAULT_LM_BASELINES,
-    LINEAR_SHAPES,
-    LM_BASELINES,
-    LM_PRESETS,
-    TRUNK_BASELINES,
-    TRUNK_PRESETS,
-    WORKLOADS,
-)
-from protquant.proteins import prepare_folder
+from protquant.files import prepare_folder
 
 _DEFAULT_QUANTS = ("w8a8-int8",)
 
@@ -93,7 +93,7 @@ def ops_command(
         threads=threads,
         backend=backend,
         keep_memory=keep_memory,
-        device=pipelines.pick_device(cpu_only),
+        device=running.pick_device(cpu_only),
         seed=seed,
     )
     _show(report, output, as_json)
@@ -138,7 +138,7 @@ def trunk_command(
         memory=memory,
         blocks=blocks,
         chunk_size=chunk_size,
-        device=pipelines.pick_device(cpu_only),
+        device=running.pick_device(cpu_only),
         seed=seed,
     )
     _show(report, output, as_json)
@@ -185,7 +185,7 @@ def lm_command(
         backend=backend,
         keep_memory=keep_memory,
         memory=memory,
-        device=pipelines.pick_device(cpu_only),
+        device=running.pick_device(cpu_only),
         esm_cpp_python=esm_cpp_python,
         seed=seed,
     )
@@ -229,7 +229,7 @@ def fold_command(
         backend=backend,
         keep_memory=keep_memory,
         memory=memory,
-        device=pipelines.pick_device(cpu_only),
+        device=running.pick_device(cpu_only),
         calibration=calibration,
     )
     _show(report, output, as_json)
@@ -267,12 +267,12 @@ def agreement_command(
         limit=limit,
         num_recycles=num_recycles,
         backend=backend,
-        device=pipelines.pick_device(cpu_only),
+        device=running.pick_device(cpu_only),
         calibration=calibration,
     )
     rows, chains = benches.summarize_agreement(table), cast("list[dict[str, Any]]", table.to_dict("records"))
     if output is not None:
-        proteins.write_table(chains, output)
+        files.write_table(chains, output)
     if as_json:
         print_json({"summary": rows, "chains": chains})
         return

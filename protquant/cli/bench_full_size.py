@@ -6,13 +6,13 @@ from typing import Annotated
 
 import typer
 
-from protquant import pipelines
+from protquant import running
+from protquant.bench import full_size
+from protquant.bench.choices import FULL_SIZE_PARTS
 from protquant.cli.app import JSON, SOME_FAILED, CalibrationFile, CpuOnly, speaks_to_people
 from protquant.cli.bench import KeepMemory, Output, Seed, Threads, bench, check_output
 from protquant.cli.tables import print_json, print_table
 from protquant.errors import ProtquantError
-from protquant.pipelines.bench import full_size
-from protquant.pipelines.bench.choices import FULL_SIZE_PARTS
 
 
 @bench.command(name="make-checkpoint")
@@ -92,7 +92,7 @@ def full_size_command(
     report = full_size.bench_full_size(
         checkpoint,
         folder,
-        _plan(quant, contender, length, pipelines.pick_device(cpu_only).type),
+        _plan(quant, contender, length, running.pick_device(cpu_only).type),
         parts=part or FULL_SIZE_PARTS,
         rounds=rounds,
         threads=threads,
@@ -142,7 +142,7 @@ def memory_command(
     Example: `protquant bench memory random-esmfold/ --work bench/ --threads 2 -o memory.json`
     """
     check_output(output)
-    on_cpu = pipelines.pick_device(cpu_only).type == "cpu"
+    on_cpu = running.pick_device(cpu_only).type == "cpu"
     combinations = full_size.COMBINATIONS if on_cpu else full_size.COMBINATIONS_ON_GPU
     chosen = [each for each in combinations if quant is None or each.recipe in quant]
     if not chosen:

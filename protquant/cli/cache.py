@@ -4,10 +4,10 @@ from typing import Annotated, Any
 
 import typer
 
-from protquant import pipelines
-from protquant.cache_folder import cache_folder
+from protquant import preparing
 from protquant.cli.app import JSON, app, speaks_to_people
 from protquant.cli.tables import print_json
+from protquant.files.cache_folder import cache_folder
 
 
 @app.command()
@@ -28,8 +28,8 @@ def cache(
     if folder is None:
         document = {"folder": None, "entries": 0, "bytes": 0, "limit": 0, "models": [], "freed": 0}
     else:
-        kept = pipelines.DiskCache(folder)
-        freed = kept.clear() + pipelines.delete_prepared() if clear else 0
+        kept = preparing.DiskCache(folder)
+        freed = kept.clear() + preparing.delete_prepared() if clear else 0
         entries = kept.entries()
         total = sum(entry.bytes for entry in entries)
         document = {
@@ -37,7 +37,7 @@ def cache(
             "entries": len(entries),
             "bytes": total,
             "limit": kept.limit,
-            "models": [{"folder": str(each.folder), "bytes": each.bytes} for each in pipelines.list_prepared()],
+            "models": [{"folder": str(each.folder), "bytes": each.bytes} for each in preparing.list_prepared()],
             "freed": freed,
         }
     if as_json:

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from protquant import pipelines
+from protquant import predicting
 from protquant.cli.app import BAD_INPUT, SOME_FAILED
 from protquant.errors import ProtquantError
 from protquant.proteins import Fasta, header_names, read_fasta
 
 if TYPE_CHECKING:
-    from protquant.pipelines.fold_job import Kept
+    from protquant.predicting.fold_job import Kept
 
 __all__ = ["main", "model_in"]
 
@@ -114,7 +114,7 @@ def _fold(given: argparse.Namespace) -> int:
     _note(f"loading {model} for the recipe {given.quant}")
     lines = _Lines(records)
     _log("Starting Predictions")  # the model is loaded where the memory for it is known, and with the first of them
-    run = pipelines.fold_fasta(
+    run = predicting.fold_fasta(
         records,
         given.pdb,
         model,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from protquant import pipelines
+from protquant import predicting
 from protquant.cli.app import (
     BAD_INPUT,
     JSON,
@@ -97,7 +97,7 @@ def fold(
     be done.
     """
     announce(f"loading {model} for the recipe {quant}")
-    run = pipelines.fold_fasta(
+    run = predicting.fold_fasta(
         fasta,
         output,
         model,
@@ -148,7 +148,7 @@ def merge(
 
     Example: `protquant merge out/ -i proteins.fasta`
     """
-    merged = pipelines.merge_shards(output, fasta, even_so=even_so)
+    merged = predicting.merge_shards(output, fasta, even_so=even_so)
     if as_json:
         print_json(merged)
         return
@@ -181,7 +181,7 @@ def contacts(
     Example: `protquant contacts -i proteins.fasta -o out/ --quant w8`
     """
     announce(f"loading {model} for the recipe {quant}")
-    document = pipelines.contacts_fasta(
+    document = predicting.contacts_fasta(
         fasta,
         output,
         model,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from protquant import pipelines
+from protquant import measuring
 from protquant.cli.app import JSON, app, speaks_to_people
 from protquant.cli.tables import print_json, print_table
 
@@ -33,8 +33,8 @@ def formats_command(
     are measured now, which takes up to a minute.
     """
     if plot is not None:
-        pipelines.draw_levels(plot)
-    rows = pipelines.list_formats(measure or bool(context.find_root().params["plugin"]))
+        measuring.draw_levels(plot)
+    rows = measuring.list_formats(measure or bool(context.find_root().params["plugin"]))
     if as_json:
         print_json(rows)
     else:

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
+from protquant import bench
 from protquant.cli.app import JSON, SOME_FAILED, app, speaks_to_people
 from protquant.cli.tables import print_json, print_table
 from protquant.errors import ProtquantError
-from protquant.pipelines import bench
 
 _ROOFLINE_COLUMNS = ["kernel", "shape", "gpu", "megabytes", "gigaoperations", "bound", "predicted microseconds"]
 _TUNED_COLUMNS = ["kernel", "work", "table us", "best us", "x", "tile", "tried"]
@@ -67,8 +67,8 @@ def kernels_command(
         _print_roofline(as_json)
         return
     _need_triton()
-    from protquant.kernels.gpu.ahead_of_time import compile_variant, variants  # noqa: PLC0415 (triton is optional)
-    from protquant.kernels.gpu.tiles import TARGETS  # noqa: PLC0415
+    from protquant.kernels.triton.ahead_of_time import compile_variant, variants  # noqa: PLC0415 (triton is optional)
+    from protquant.kernels.triton.tiles import TARGETS  # noqa: PLC0415
 
     asked = check or ["all"]
     unknown = sorted({*asked} - {*TARGETS, "all"})
@@ -106,8 +106,8 @@ def _tune(length: int, only: str | None, as_json: bool) -> None:
         raise ProtquantError("--tune times kernels on a GPU, and torch sees none here")
     from triton.testing import do_bench  # noqa: PLC0415 (triton is optional)
 
-    from protquant.kernels.gpu.tuned import keep_tiles  # noqa: PLC0415
-    from protquant.pipelines.bench.tuning import cases_of, tune  # noqa: PLC0415
+    from protquant.bench.tuning import cases_of, tune  # noqa: PLC0415
+    from protquant.kernels.triton.tuned import keep_tiles  # noqa: PLC0415
 
     device = torch.device("cuda")
     cases = (case for case in cases_of(device, length) if only is None or case.key.startswith(only))

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from protquant import checkpoints, pipelines, proteins
+from protquant import checkpoints, files, measuring
 from protquant.cli.app import (
     JSON,
     SOME_FAILED,
@@ -21,8 +21,8 @@ from protquant.cli.app import (
     speaks_to_people,
 )
 from protquant.cli.tables import check_table, print_json, print_table
-from protquant.pipelines.choices import DEMO_CHAINS, MASK_EVERY, TaskName, check_task
 from protquant.quant import available_recipes
+from protquant.running.choices import DEMO_CHAINS, MASK_EVERY, TaskName, check_task
 
 _SCORES = ("tm_score", "gdt_ts", "tm_score_full", "gdt_ts_full", "lddt_ca", "rmsd_ca", "n_aligned")
 _STRUCTURE_COLUMNS = [
@@ -48,7 +48,7 @@ _COLUMNS: dict[TaskName, list[str]] = {
 }
 
 
-def _print_evaluation(result: "pipelines.Evaluation") -> None:
+def _print_evaluation(result: "measuring.Evaluation") -> None:
     columns = _COLUMNS[result.task]
     for name in dict.fromkeys(record["model"] for record in result.records):
         rows = [r | {"weight_bytes": r["weight_bytes"] / 1e6} for r in result.records if r["model"] == name]
@@ -96,7 +96,7 @@ def evaluate_command(
         check_table(output)
     models, checked = model or ["demo"], check_task(task)
     announce(f"loading {', '.join(models)}")
-    result = pipelines.evaluate(
+    result = measuring.evaluate(
         models,
         quant or (["fp32"] if all(map(checkpoints.scheme_of, models)) else available_recipes()),
         checked,
@@ -117,9 +117,9 @@ def evaluate_command(
     else:
         _print_evaluation(result)
     if output is not None:
-        proteins.write_table(result.records, output)
+        files.write_table(result.records, output)
         suffix = "".join(output.suffixes[-2 if output.suffix == ".gz" else -1 :])
-        proteins.write_table(result.targets, output.with_name(f"{output.name.removesuffix(suffix)}_targets{suffix}"))
+        files.write_table(result.targets, output.with_name(f"{output.name.removesuffix(suffix)}_targets{suffix}"))
     for failure in result.failures:
         typer.echo("{model}, {recipe}: {target} failed: {error}".format(**failure), err=True)
     if result.failures:
@@ -149,7 +149,7 @@ def score_command(
 
     Example: `protquant score out/1ahsA.pdb 1ahs.cif --reference-chain A --superposed moved.pdb`
     """
-    scores = pipelines.score(
+    scores = measuring.score(
         prediction, reference, chains=chain or (), reference_chains=reference_chain or (), superposed=superposed
     )
     if as_json:
@@ -191,8 +191,8 @@ def demo(
     Example: `protquant demo`
     """
     announce("loading demo: it folds an example on integers, then compares float, simulations and integers")
-    shown = pipelines.demonstrate(output, limit)
-    proteins.write_table(shown.rows, output / "comparison.csv")
+    shown = measuring.demonstrate(output, limit)
+    files.write_table(shown.rows, output / "comparison.csv")
     if as_json:
         print_json(shown.to_dict())
     else:

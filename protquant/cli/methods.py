@@ -6,12 +6,12 @@ from typing import Annotated, Any
 
 import typer
 
-from protquant import pipelines
+from protquant import measuring, predicting
 from protquant.cli.app import JSON, SOME_FAILED, CalibrationFile, CpuOnly, Structures, announce, app, speaks_to_people
 from protquant.cli.tables import print_json, print_table
 from protquant.errors import ProtquantError
-from protquant.pipelines.choices import MASK_EVERY
-from protquant.proteins import atomic_write, prepare_folder
+from protquant.files import atomic_write, prepare_folder
+from protquant.running.choices import MASK_EVERY
 
 _NONE = "none"
 
@@ -71,7 +71,7 @@ def methods_command(
             prepare_folder(path.parent)
     used = [name for name in (lm, model) if name != _NONE]
     announce(f"loading {', '.join(used)}")
-    table = pipelines.compare_methods(
+    table = measuring.compare_methods(
         None if lm == _NONE else lm,
         None if model == _NONE else model,
         methods=_names(methods),
@@ -92,7 +92,7 @@ def methods_command(
     if as_json:
         print_json(table.to_dict())
     else:
-        for setting, rows in pipelines.setting_tables(table).items():
+        for setting, rows in measuring.setting_tables(table).items():
             print_table(rows, list(rows[0]), setting)
         for note in table.notes:
             typer.echo(note)
@@ -112,9 +112,9 @@ def methods_command(
             "seed": seed,
             "output": output,
         }
-        atomic_write(markdown, pipelines.methods_markdown(table, _command(options)))
+        atomic_write(markdown, measuring.methods_markdown(table, _command(options)))
     if plot is not None:
-        pipelines.save_figure(pipelines.method_figure(table), plot)
+        predicting.save_figure(measuring.method_figure(table), plot)
     for row in table.failures:
         typer.echo("{part}, {method} {setting}: {status}: {error}".format(**row), err=True)
     if table.failures:
@@ -134,7 +134,7 @@ def _command(options: dict[str, Any]) -> str:
 
 
 def _print_grid(source: Path | None, as_json: bool) -> None:
-    grid = pipelines.load_method_grid(source)
+    grid = measuring.load_method_grid(source)
     rows = [
         {"method": method.name, "title": method.title, "settings": ", ".join(method.settings)}
         for method in grid.methods.values()

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from protquant import checkpoints, pipelines
+from protquant import checkpoints, measuring
 from protquant.cli.app import JSON, Backend, CalibrationFile, Execution, Model, Quant, announce, app, speaks_to_people
 from protquant.cli.reports import print_report
 from protquant.cli.tables import print_json, print_table
@@ -49,7 +49,7 @@ def inspect(
     With `--execution integer` also what every part of the model runs on, and why where that is not integers.
     """
     announce(f"loading {model} for the recipe {quant}")
-    report, document = pipelines.inspect_model(
+    report, document = measuring.inspect_model(
         model, quant, execution=execution, backend=backend, calibration=calibration
     )
     if as_json:
@@ -74,7 +74,7 @@ def recipes(as_json: JSON = False) -> None:
     `integer` says whether a kernel multiplies the codes of every linear layer that the recipe quantizes, and `runs as`
     what a model under it runs as unless `--execution` says otherwise.
     """
-    rows = pipelines.list_recipes()
+    rows = measuring.list_recipes()
     if as_json:
         print_json(rows)
     else:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from protquant import checkpoints, pipelines
+from protquant import checkpoints, predicting
 from protquant.cli.app import (
     JSON,
     SOME_FAILED,
@@ -24,7 +24,7 @@ from protquant.cli.app import (
     speaks_to_people,
 )
 from protquant.cli.tables import print_json, print_table
-from protquant.pipelines.progress import duration
+from protquant.reporting.progress import duration
 
 _COMPARED = ("fp32", "w8a8-int8", "w4a8-int4")
 
@@ -63,7 +63,7 @@ def plan_command(
     do not fit.
     """
     announce(f"planning {model} by the recipe {quant}")
-    plan = pipelines.plan_folding(
+    plan = predicting.plan_folding(
         fasta,
         model,
         quant,
@@ -92,7 +92,7 @@ def _compared(model: str, quant: str, compare: list[str] | None) -> list[str]:
     return [name for name in compare if name not in (quant, "none")]
 
 
-def _print(plan: "pipelines.FoldingPlan") -> None:
+def _print(plan: "predicting.FoldingPlan") -> None:
     if plan.targets:
         columns = ["order", "name", "length", "batch", "chunk", "peak GiB", "pair tensors", "peak in", "time"]
         print_table([_target(row) for row in plan.targets], columns, plan.settings["fasta"])

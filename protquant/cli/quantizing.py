@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from protquant import pipelines
+from protquant import preparing
 from protquant.cli.app import JSON, CalibrationFile, CpuOnly, Model, announce, app, speaks_to_people
 from protquant.cli.reports import print_report
 from protquant.cli.tables import print_json
@@ -36,7 +36,7 @@ def quantize_command(
     `w8`, take as long as it takes to read the weights and to round them.
     """
     announce(f"opening {model}")
-    report, document = pipelines.quantize_checkpoint(
+    report, document = preparing.quantize_checkpoint(
         model,
         output,
         quant,

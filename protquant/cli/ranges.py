@@ -5,11 +5,11 @@ from typing import Annotated
 
 import typer
 
-from protquant import pipelines, proteins
+from protquant import files, measuring, predicting
 from protquant.cli.app import JSON, CalibrationFile, CpuOnly, Model, announce, app, speaks_to_people
 from protquant.cli.tables import check_table, print_json, print_table
 from protquant.errors import ProtquantError
-from protquant.proteins import prepare_folder
+from protquant.files import prepare_folder
 from protquant.quant.lengths import DEFAULT_BINS, parse_lengths
 
 __all__ = ["ranges"]
@@ -47,7 +47,7 @@ def ranges(
             raise ProtquantError(f"{plot}: a picture ends in .png")
         prepare_folder(plot.parent)
     announce(f"loading {model}")
-    report = pipelines.range_by_length(model, calibration, lengths=crops, bins=parse_lengths(bins), cpu_only=cpu_only)
+    report = measuring.range_by_length(model, calibration, lengths=crops, bins=parse_lengths(bins), cpu_only=cpu_only)
     growth, summary = report.growth(), report.summary()
     if as_json:
         print_json(
@@ -72,9 +72,9 @@ def ranges(
             empty = ", ".join(map(str, report.empty))
             typer.echo(f"Without sequences: {empty} residues; --calibration takes a FASTA file.")
     if output is not None:
-        proteins.write_table(report.rows(), output)
+        files.write_table(report.rows(), output)
     if plot is not None:
-        pipelines.save_figure(pipelines.range_figure(report, [row["site"] for row in growth[: min(top, 6)]]), plot)
+        predicting.save_figure(measuring.range_figure(report, [row["site"] for row in growth[: min(top, 6)]]), plot)
 
 
 def _numbers(text: str) -> tuple[int, ...]:

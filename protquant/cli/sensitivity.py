@@ -6,11 +6,11 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from protquant import pipelines
+from protquant import choosing, predicting
 from protquant.cli.app import JSON, CalibrationFile, CpuOnly, Dtype, Model, announce, app, speaks_to_people
 from protquant.cli.tables import check_table, print_json, print_table
 from protquant.errors import ProtquantError
-from protquant.pipelines.choices import DRIFT_POWERS
+from protquant.running.choices import DRIFT_POWERS
 
 __all__ = ["By", "DriftName", "Granularity", "GroupSize", "check_picture", "parse_numbers"]
 
@@ -34,7 +34,7 @@ def check_picture(path: Path | None) -> None:
         raise ProtquantError(f"{path}: pictures are PNG; name a file that ends in .png")
 
 
-def _print(found: "pipelines.Sensitivity", model: str, drift: str) -> None:
+def _print(found: "choosing.Sensitivity", model: str, drift: str) -> None:
     columns = ["group", "format", "bits", *found.drifts]
     print_table(found.most_sensitive(drift), columns, f"{model}: parts of the largest {drift} with the fewest bits")
     for note in found.notes:
@@ -82,7 +82,7 @@ def sensitivity_command(
     by_: Literal["site", "module", "kind", "block"] = by  # type: ignore[assignment]  # sensitivity() checks both
     granularity_: Literal["channel", "group", "both"] = granularity  # type: ignore[assignment]
     announce(f"loading {model}")
-    found = pipelines.sensitivity(
+    found = choosing.sensitivity(
         model,
         base=base,
         by=by_,
@@ -99,7 +99,7 @@ def sensitivity_command(
         dtype=dtype,
     )
     if plot is not None:
-        pipelines.save_figure(pipelines.sensitivity_figure(found, drift), plot)
+        predicting.save_figure(choosing.sensitivity_figure(found, drift), plot)
     if as_json:
         print_json(found.to_dict())
     else:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from protquant.errors import ProtquantError
-from protquant.proteins import json_value, prepare_folder
+from protquant.files import json_value, prepare_folder
 
 __all__ = ["check_table", "print_json", "print_table"]
 

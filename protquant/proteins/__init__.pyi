@@ -2,12 +2,8 @@ from protquant.proteins.atom_files import check_atom_file, write_atoms
 from protquant.proteins.atoms import atoms_from_atom37, chain_ids, check_atoms, residue_names
 from protquant.proteins.b_factors import expected_error, with_expected_error
 from protquant.proteins.fasta import Fasta, Record, Rejected, read_fasta, write_fasta
-from protquant.proteins.fingerprints import fingerprint, json_value
-from protquant.proteins.manifest import MANIFEST_NAME, Manifest
-from protquant.proteins.manifest_entry import ManifestEntry, OutputFile
 from protquant.proteins.mmcif import PAE_RESIDUES, write_mmcif
 from protquant.proteins.names import MAX_NAME_LENGTH, Naming, header_names, safe_name, unique_names
-from protquant.proteins.outputs import OutputError, atomic_write, only_writer, prepare_folder
 from protquant.proteins.pae import write_pae
 from protquant.proteins.pdb import PDBLimitError, write_pdb
 from protquant.proteins.prediction import B_FACTORS, MAX_PAE, Prediction
@@ -21,42 +17,29 @@ from protquant.proteins.score_files import (
     write_ptm_table,
 )
 from protquant.proteins.sequence import AMINO_ACIDS, SUBSTITUTIONS, SequenceError, clean_sequence, refuse_nucleotides
-from protquant.proteins.shard import Shard
-from protquant.proteins.table import write_table
 
 __all__ = [
     "AMINO_ACIDS",
     "B_FACTORS",
-    "MANIFEST_NAME",
     "MAX_NAME_LENGTH",
     "MAX_PAE",
     "PAE_RESIDUES",
     "SUBSTITUTIONS",
     "Fasta",
-    "Manifest",
-    "ManifestEntry",
     "Naming",
-    "OutputError",
-    "OutputFile",
     "PDBLimitError",
     "Prediction",
     "Provenance",
     "Record",
     "Rejected",
     "SequenceError",
-    "Shard",
-    "atomic_write",
     "atoms_from_atom37",
     "chain_ids",
     "check_atom_file",
     "check_atoms",
     "clean_sequence",
     "expected_error",
-    "fingerprint",
     "header_names",
-    "json_value",
-    "only_writer",
-    "prepare_folder",
     "read_fasta",
     "refuse_nucleotides",
     "residue_names",
@@ -74,5 +57,4 @@ __all__ = [
     "write_pdb",
     "write_plddt_table",
     "write_ptm_table",
-    "write_table",
 ]

@@ -8,8 +8,8 @@ from biotite.structure import AtomArray
 from biotite.structure.io.pdbx import CIFFile, set_structure
 
 from protquant.errors import ProtquantError
+from protquant.files.outputs import atomic_write
 from protquant.proteins.atoms import check_atoms
-from protquant.proteins.outputs import atomic_write
 from protquant.proteins.pdb import write_pdb
 
 __all__ = ["check_atom_file", "write_atoms"]

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from protquant.errors import ProtquantError
+from protquant.files.outputs import atomic_write
+from protquant.files.unpacking import gunzipped, read_bounded
 from protquant.proteins.names import Naming, unique_names
-from protquant.proteins.outputs import atomic_write
 from protquant.proteins.sequence import SequenceError, clean_sequence, refuse_nucleotides
-from protquant.unpacking import gunzipped, read_bounded
 
 __all__ = ["Fasta", "Record", "Rejected", "read_fasta", "write_fasta"]
 

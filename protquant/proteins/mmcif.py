@@ -25,10 +25,10 @@ import modelcif.qa_metric
 import numpy as np
 from biotite.structure import AtomArray, get_residue_starts
 
+from protquant.files.outputs import atomic_write
 from protquant.proteins.atoms import chain_ids, check_atoms, residue_names, residue_positions
 from protquant.proteins.b_factors import expected_error
 from protquant.proteins.names import safe_name
-from protquant.proteins.outputs import atomic_write
 from protquant.proteins.pae import checked_pae
 from protquant.proteins.pairwise_scores import write_pairwise_scores
 from protquant.proteins.prediction import Prediction

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protquant.errors import ProtquantError
+from protquant.files.outputs import atomic_write
 from protquant.proteins.atoms import chain_ids
-from protquant.proteins.outputs import atomic_write
 from protquant.proteins.prediction import Prediction
 
 __all__ = ["checked_pae", "write_pae"]

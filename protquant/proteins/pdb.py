@@ -10,8 +10,8 @@ from biotite.structure import AtomArray
 from biotite.structure.io.pdb import PDBFile
 
 from protquant.errors import ProtquantError
+from protquant.files.outputs import atomic_write
 from protquant.proteins.atoms import check_atoms
-from protquant.proteins.outputs import atomic_write
 
 __all__ = ["PDBLimitError", "write_pdb"]
 

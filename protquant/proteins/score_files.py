@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from biotite.structure import apply_residue_wise, get_residue_starts
 
+from protquant.files.outputs import atomic_write
 from protquant.proteins.atoms import residue_positions
-from protquant.proteins.outputs import atomic_write
 from protquant.proteins.pae import checked_pae
 from protquant.proteins.prediction import Prediction
 

@@ -10,8 +10,8 @@ from torch.utils.hooks import RemovableHandle
 from protquant.errors import ProtquantError
 from protquant.quant.observers import Digest, Observer, Statistics
 from protquant.quant.transforms import TransformedLinear
+from protquant.reporting.steps import Steps
 from protquant.sites import ACTIVATION_KINDS, find_sites
-from protquant.steps import Steps
 
 __all__ = ["calibrate", "count_activations", "watch_input"]
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from protquant.errors import ProtquantError
 from protquant.quant.calibrate import watch_input
 from protquant.quant.evidence import Evidence, Gatherer
-from protquant.steps import Steps
+from protquant.reporting.steps import Steps
 from protquant.topology import find_chains
 
 __all__ = ["Call", "Stage", "gathering", "record_calls", "run_block", "sweep"]

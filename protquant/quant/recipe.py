@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from protquant.errors import ProtquantError, suggestion
-from protquant.plain_data import parse_yaml
+from protquant.files.plain_data import parse_yaml
 from protquant.quant.assignments import Assignment
 from protquant.quant.formats import format_from_config
 from protquant.quant.patterns import Pattern

@@ -18,8 +18,8 @@ from protquant.quant.in_place import quantized_in_place
 from protquant.quant.observers import Statistics
 from protquant.quant.ranges import Calibration
 from protquant.quant.replay import Replay
+from protquant.reporting.steps import Steps
 from protquant.sites import Site
-from protquant.steps import Steps
 from protquant.topology import find_chains
 
 __all__ = ["GROUPINGS", "Grouping", "SiteGroup", "Trial", "fitting_format", "group_sites", "try_formats"]

@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any, TypeVar
 
 from protquant.errors import ProtquantError
-from protquant.plain_data import typed
+from protquant.files.plain_data import typed
 
 __all__ = ["make"]
 

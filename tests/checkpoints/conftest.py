@@ -13,7 +13,7 @@ from protquant.checkpoints import save_quantized
 from protquant.checkpoints.fair_esm import STEM
 from protquant.checkpoints.names import FAIR_ESM_ESM2, HUGGING_FACE_ESM2
 from protquant.models import ESM2, ESM2Config
-from protquant.pipelines import quantize
+from protquant.preparing import quantize
 from protquant.quant import Recipe
 
 

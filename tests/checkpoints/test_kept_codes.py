@@ -23,7 +23,7 @@ from protquant.models import (
     encode_complexes,
     tokenize,
 )
-from protquant.pipelines import quantize
+from protquant.preparing import quantize
 from protquant.quant import QuantizedLinear, Recipe, Report
 from protquant.quant.decoded_weights import decoded_weights
 

@@ -23,7 +23,7 @@ from protquant.models import (
     encode_complexes,
     tokenize,
 )
-from protquant.pipelines import quantize
+from protquant.preparing import quantize
 from protquant.quant import FORMATS, InputTransform, Recipe, Report, available_recipes, load_recipe
 from protquant.quant.steps import STEPS
 from protquant.quant.storable import Storable

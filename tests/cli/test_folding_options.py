@@ -3,7 +3,7 @@
 import inspect
 
 from protquant.cli.folding import fold
-from protquant.pipelines import fold_fasta
+from protquant.predicting import fold_fasta
 
 
 def test_the_command_and_the_function_have_the_same_defaults() -> None:

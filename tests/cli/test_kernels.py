@@ -14,7 +14,7 @@ from protquant.cli import app
 
 pytest.importorskip("triton")
 
-from protquant.kernels.gpu.ahead_of_time import variants
+from protquant.kernels.triton.ahead_of_time import variants
 
 ONLY = "linear_int8 (plain"
 
@@ -70,8 +70,8 @@ def test_tiles_cannot_be_tuned_without_a_gpu():
 
 
 def test_without_triton_the_command_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.delattr("protquant.kernels.gpu")  # another module takes its place in the package as well
-    for name in [name for name in sys.modules if name.startswith("protquant.kernels.gpu")]:
+    monkeypatch.delattr("protquant.kernels.triton")  # another module takes its place in the package as well
+    for name in [name for name in sys.modules if name.startswith("protquant.kernels.triton")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "triton", None)
     result = CliRunner().invoke(app, ["kernels"])

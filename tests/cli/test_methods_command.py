@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from protquant import cli
-from protquant.pipelines.method_grid import load_method_grid
+from protquant.measuring.method_grid import load_method_grid
 
 
 def run(*arguments: object) -> Result:

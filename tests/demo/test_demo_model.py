@@ -6,8 +6,8 @@ import pytest
 
 from protquant.checkpoints import load
 from protquant.models import ESMFold
-from protquant.pipelines import fold
-from protquant.pipelines.example import example_fasta
+from protquant.predicting import fold
+from protquant.predicting.example import example_fasta
 from protquant.proteins import read_fasta
 from protquant.scores import score_structures
 from protquant.structures import load_references

@@ -15,7 +15,8 @@ from protquant.demo.memorized import (
 from protquant.errors import ProtquantError
 from protquant.integer import to_integer
 from protquant.models import ESMFold
-from protquant.pipelines import fold, predict_contacts, quantize
+from protquant.predicting import fold, predict_contacts
+from protquant.preparing import quantize
 from protquant.structures import load_references
 
 UBIQUITIN = "MQIFVKTLTGKTITLEVEPSDTIENVKAKIQDKEGIPPDQQRLIFAGKQLEDGRTLSDYNIQKESTLHLVLRLRGG"

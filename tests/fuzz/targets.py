@@ -28,14 +28,15 @@ from mutations import mutate, mutate_json
 from protquant.checkpoints import load, open_checkpoint, save_model, save_quantized
 from protquant.checkpoints.native import _content_hash
 from protquant.checkpoints.partial import CallFolder
+from protquant.choosing.sensitivity import _read
 from protquant.errors import ProtquantError
+from protquant.files import Manifest
+from protquant.files.resumable_table import ResumableTable
+from protquant.measuring.method_grid import load_method_grid
 from protquant.models import ESM2, ESM2Config, ESMFold, ESMFoldConfig, StructureModuleConfig, TrunkConfig
-from protquant.pipelines import quantize
-from protquant.pipelines.method_grid import load_method_grid
-from protquant.pipelines.resumable_table import ResumableTable
-from protquant.pipelines.sensitivity import _read
-from protquant.pipelines.statistics_cache import DiskCache
-from protquant.proteins import Manifest, read_fasta
+from protquant.preparing import quantize
+from protquant.preparing.statistics_cache import DiskCache
+from protquant.proteins import read_fasta
 from protquant.quant import Recipe, load_recipe
 from protquant.quant.observers import Observer
 from protquant.structures import load_structure

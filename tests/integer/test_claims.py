@@ -9,7 +9,7 @@ import torch
 from protquant.errors import ProtquantError
 from protquant.integer import integer_claim, to_integer
 from protquant.models import ESM2Config, ESMFold, ESMFoldConfig, StructureModuleConfig, TrunkConfig
-from protquant.pipelines import quantize
+from protquant.preparing import quantize
 from protquant.quant import QuantizedLinear, Recipe, available_recipes, load_recipe
 from protquant.quant.steps import STEPS
 

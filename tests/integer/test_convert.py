@@ -14,7 +14,7 @@ from protquant.integer import Support, to_integer
 from protquant.kernels.cpu import features
 from protquant.kernels.reference.backend import ReferenceBackend
 from protquant.models import ESM2, ESMFold, encode_complexes, tokenize
-from protquant.pipelines import quantize
+from protquant.preparing import quantize
 from protquant.quant import QuantizedLinear, Recipe
 
 SEQUENCES = ["MKTAYIAKQRQISFVKSHFSRQLEERLG", "GIVEQCCTSICSLYQLENYCN"]

@@ -17,7 +17,7 @@ from protquant.kernels.cpu import CPUBackend, features
 from protquant.kernels.reference.backend import ReferenceBackend
 from protquant.models import ESM2, ESM2Config, ESMFold
 from protquant.models.alphabet import MASK, PAD, tokenize
-from protquant.pipelines import quantize
+from protquant.preparing import quantize
 from protquant.quant import Recipe, load_recipe
 
 SEQUENCES = ["MKTAYIAKQRQISFVKSHFSRQLEERLG", "GSHMLEDPVDAFKQWWTRLNEAYCPIHAMKV" * 3, "GIVEQCCTSICSLYQLENYCN", "MA"]

@@ -12,8 +12,8 @@ from protquant.kernels.backend import Backend
 from protquant.kernels.cpu import CPUBackend
 from protquant.kernels.cpu.features import Features, exact_products, has_exact_int_mm
 from protquant.kernels.reference.backend import ReferenceBackend
-from protquant.pipelines.execution import Execution
 from protquant.quant import load_recipe
+from protquant.running.execution import Execution
 
 CPU = torch.device("cpu")
 
@@ -29,7 +29,7 @@ def test_what_this_cpu_has_passes(product, fast: bool):
 @pytest.mark.slow
 def test_kernels_of_triton_pass():
     pytest.importorskip("triton")
-    from protquant.kernels.gpu.backend import TritonBackend  # noqa: PLC0415 (triton is optional)
+    from protquant.kernels.triton.backend import TritonBackend  # noqa: PLC0415 (triton is optional)
 
     probe.check_backend(TritonBackend(), CPU)
 

@@ -204,7 +204,7 @@ def test_an_alignment_of_colabfold_is_called_by_its_name(tmp_path: Path):
 
 
 def test_a_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("protquant.unpacking.UNSUSPICIOUS", 2**24)
+    monkeypatch.setattr("protquant.files.unpacking.UNSUSPICIOUS", 2**24)
     path = tmp_path / "x.fasta.gz"
     path.write_bytes(gzip.compress(b">a\n" + b"M" * 2**25))
     with pytest.raises(ProtquantError, match=r"x\.fasta\.gz: \d+ bytes unpack to more than 16 MiB"):

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from protquant.proteins import Manifest, Prediction, atoms_from_atom37, write_mmcif, write_pae, write_pdb, write_table
+from protquant.files import Manifest, write_table
+from protquant.proteins import Prediction, atoms_from_atom37, write_mmcif, write_pae, write_pdb
 from protquant.structures import load_structure
 
 Atom37 = Callable[[str], tuple[np.ndarray, ...]]

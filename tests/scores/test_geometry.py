@@ -7,7 +7,7 @@ from biotite.structure import AtomArray
 from protquant.checkpoints import load
 from protquant.errors import ProtquantError
 from protquant.models import ESMFold
-from protquant.pipelines import fold
+from protquant.predicting import fold
 from protquant.scores import measure_geometry
 from protquant.scores.geometry import MOST_CA_OUTLIERS, MOST_CLASHES
 from protquant.structures import Reference

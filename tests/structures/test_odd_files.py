@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protquant import unpacking
 from protquant.errors import ProtquantError
+from protquant.files import unpacking
 from protquant.structures import load_structure, read_pdb
 
 REQUIRED = ("Cartn_x", "Cartn_y", "Cartn_z")
@@ -204,7 +204,7 @@ def test_what_is_no_structure_is_called_by_its_name(tmp_path: Path, data: bytes,
 
 
 def test_a_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("protquant.unpacking.UNSUSPICIOUS", 2**24)
+    monkeypatch.setattr("protquant.files.unpacking.UNSUSPICIOUS", 2**24)
     with pytest.raises(ProtquantError, match=r"\d+ bytes unpack to more than 16 MiB"):
         load_structure(saved(tmp_path / "x.pdb.gz", gzip.compress(b" " * 2**25)))
 

@@ -19,7 +19,7 @@ from protquant.quant.ranges import Calibration
 from protquant.quant.steps.base import Examples, Tuning, register_step
 from protquant.quant.tuning.learner import Learner, fingerprint_of
 from protquant.quant.tuning.low_rank import LowRankStudent
-from protquant.steps import Steps
+from protquant.reporting.steps import Steps
 from protquant.topology import find_chains
 
 __all__ = ["LowRankCorrection", "block_error"]

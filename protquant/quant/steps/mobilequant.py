@@ -17,7 +17,7 @@ from protquant.quant.steps.base import Examples, Tuning, register_step
 from protquant.quant.steps.smoothquant import SmoothQuant
 from protquant.quant.transforms import LinkLayers
 from protquant.quant.tuning import Learner, Student, fingerprint_of, foldable_links
-from protquant.steps import Steps
+from protquant.reporting.steps import Steps
 
 __all__ = ["MobileQuant"]
 

@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from protquant.errors import ProtquantError
-from protquant.proteins import atomic_write
+from protquant.files import atomic_write
 
 __all__ = ["Learner", "fingerprint_of"]
 

@@ -8,7 +8,7 @@ from torch import nn
 
 import protquant as pq
 from protquant.models import ESM2, tokenize
-from protquant.pipelines import calibration_sequences
+from protquant.preparing import calibration_sequences
 from protquant.quant import Examples, QuantizedLinear, Recipe, quantize
 from protquant.quant.evidence import Evidence, Gatherer
 from protquant.quant.formats import DInt, Format, PiecewiseLinear, Uniform

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from protquant.errors import ProtquantError
 from protquant.models import ESM2, ESM2Output, ESMFold
-from protquant.pipelines.calibration import quantize as quantize_on_sequences
-from protquant.pipelines.objectives import language_model_objective
+from protquant.preparing.objectives import language_model_objective
+from protquant.preparing.quantize import quantize as quantize_on_sequences
 from protquant.quant import Examples, Recipe, plan, quantize
 from protquant.quant.layer_error import relative_error
 from protquant.quant.steps.low_rank_correction import LowRankCorrection

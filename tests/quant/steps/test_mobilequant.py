@@ -11,7 +11,7 @@ from torch import Tensor
 
 from protquant.errors import ProtquantError
 from protquant.models import ESM2, ESM2Output
-from protquant.pipelines.objectives import language_model_objective
+from protquant.preparing.objectives import language_model_objective
 from protquant.quant import (
     ActivationQuantizer,
     Examples,

@@ -1,0 +1,369 @@
+"""Integer execution by Triton kernels, on GPUs of NVIDIA and AMD; on CPUs interpreted, for tests."""
+
+from collections.abc import Sequence
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor
+
+from protquant.kernels.backend import Backend, Direction, Linear
+from protquant.kernels.operands import Activation, Codes8, Grid, IntegerWeight, TokenGrid
+from protquant.kernels.reference.attention import MASKED_LOGIT, ValueProduct
+from protquant.kernels.reference.piecewise_bytes import ByteGrid
+from protquant.kernels.triton.attention import attention_int8
+from protquant.kernels.triton.gated_projection import gated_projection
+from protquant.kernels.triton.layers import Int8Layer, TritonLayer, layer_of, on_grid
+from protquant.kernels.triton.norm import layer_norm_quantize, layer_norm_quantize_per_token
+from protquant.kernels.triton.outer import outer_quantize
+from protquant.kernels.triton.piecewise import decode_tailed_bytes, encode_tailed_bytes
+from protquant.kernels.triton.quantize import quantize_int8, quantize_int8_per_token
+from protquant.kernels.triton.tiles import target_of
+from protquant.kernels.triton.transition import MAX_TRANSITION_CHANNELS, transition_int8
+from protquant.kernels.triton.triangle_product import triangle_product
+
+__all__ = ["TritonBackend"]
+
+_TILE_TOKENS = 2**20
+"""Rows that are worked on at a time: all pairs of 1,024 residues."""
+_SEQUENCE_TOKENS = 2**16
+"""Tokens of a language model at a time: 5 GB of the widest hidden layer in float32."""
+_PRODUCT_BYTES = 2**30
+"""Of the sums of a triangle multiplication that are made at a time."""
+_BIAS_BYTES = 2**28
+"""Of masks and biases of attention between floats, which torch wants added up for each sequence."""
+_ALIGNED = 16
+"""Rows of operands that a kernel reads again and again begin at multiples of this, so that it loads many at a time."""
+
+
+class TritonBackend(Backend):
+    """Int8 and int4 products with what follows fused into them, attention and transitions that stay on the chip.
+
+    Parameters
+    ----------
+    pv : {"float", "int8"}
+        What multiplies values in attention: probabilities of 16 bits, or of 8.
+    dtype : torch.dtype, optional
+        Of what attention gives, of updates and of gates, which are rounded again or added, and kept nowhere else. By
+        default bfloat16, and float32 in the interpreter, which cuts bfloat16 off where it should round.
+    """
+
+    name = "triton"
+    tile_rows = 16  # or operands of a triangle multiplication would begin where few bytes are loaded at a time
+
+    def __init__(self, pv: ValueProduct = "float", dtype: torch.dtype | None = None) -> None:
+        super().__init__()
+        self.pv: ValueProduct = pv
+        self.dtype = dtype or (torch.bfloat16 if torch.cuda.is_available() else torch.float32)
+
+    @property
+    def tile_tokens(self) -> int:
+        return _TILE_TOKENS
+
+    @property
+    def sequence_tokens(self) -> int:
+        return _SEQUENCE_TOKENS
+
+    @property
+    def update_dtype(self) -> torch.dtype:
+        return self.dtype
+
+    @property
+    def kernel(self) -> str:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return f"Triton int8, {target_of(device) or 'interpreted'}"
+
+    def prepare(
+        self,
+        weight: IntegerWeight,
+        grid: Grid | TokenGrid,
+        activation: Activation = "none",
+        outs: Sequence[tuple[Grid, int]] = (),
+    ) -> Linear:
+        return layer_of(weight, grid, activation, outs)
+
+    def open(self, layer: Linear) -> Linear:
+        return layer  # four-bit weights are unpacked inside the kernels
+
+    def quantize(self, x: Float[Tensor, "m k"], grid: Grid | TokenGrid) -> Codes8:
+        self.calls["quantize", "quantize_int8"] += 1
+        if isinstance(grid, Grid):
+            return _static(quantize_int8(x, *_numbers(grid, x.device), grid.signed.low, grid.signed.high), grid)
+        codes, scales, zeros = quantize_int8_per_token(x, symmetric=grid.symmetric, bits=grid.bits, unsigned=True)
+        assert zeros is not None
+        return Codes8(codes, scales, zeros)
+
+    def outer_codes(self, q: Float[Tensor, "j d"], k: Float[Tensor, "i d"], grid: Grid | TokenGrid) -> Codes8:
+        if not isinstance(grid, Grid):
+            return super().outer_codes(q, k, grid)
+        self.calls["quantize", "outer_quantize"] += 1
+        codes = outer_quantize(q, k, *_numbers(grid, q.device), grid.signed.low, grid.signed.high)
+        return _static(codes.flatten(0, 1), grid)
+
+    def normalized_codes(
+        self,
+        x: Float[Tensor, "m c"],
+        gain: Float[Tensor, " c"] | None,
+        bias: Float[Tensor, " c"] | None,
+        eps: float,
+        grid: Grid | TokenGrid,
+    ) -> Codes8:
+        self.calls["norm", "layer_norm_quantize"] += 1
+        if isinstance(grid, Grid):
+            scale, zero = _numbers(grid, x.device)
+            codes = layer_norm_quantize(x, gain, bias, eps, scale, zero, grid.signed.low, grid.signed.high)
+            return _static(codes, grid)
+        codes, scales, zeros = layer_norm_quantize_per_token(
+            x, gain, bias, eps, symmetric=grid.symmetric, bits=grid.bits, unsigned=True
+        )
+        assert zeros is not None
+        return Codes8(codes, scales, zeros)
+
+    def linear(
+        self, x: Codes8, layer: Linear, dtype: torch.dtype = torch.float32, residual: Float[Tensor, "m n"] | None = None
+    ) -> Float[Tensor, "m n"]:
+        own = self._count(layer)
+        if residual is None:
+            return own.run(x, activation=layer.activation, dtype=dtype)
+        if not residual.is_contiguous():
+            return residual.add_(own.run(x, activation=layer.activation))
+        return own.run(x, activation=layer.activation, residual=residual, dtype=residual.dtype, out=residual)
+
+    def linear_codes(self, x: Codes8, layer: Linear) -> Codes8:
+        return _static(self._count(layer).run_coded(x), layer.outs[0][0])
+
+    def perceptron_add_(
+        self, x: Codes8, up: Linear, down: Linear, residual: Float[Tensor, "m n"]
+    ) -> Float[Tensor, "m n"]:
+        first = up.projection() if isinstance(up, Int8Layer) else None
+        second = down.projection() if isinstance(down, Int8Layer) else None
+        widest = max(up.weight.in_features, down.weight.out_features)
+        fits = widest <= MAX_TRANSITION_CHANNELS and up.activation == "relu" and down.activation == "none"
+        if first is None or second is None or not fits or not residual.is_contiguous():
+            return super().perceptron_add_(x, up, down, residual)
+        self.calls["perceptron", "transition_int8"] += 1
+        assert isinstance(up, Int8Layer)
+        hidden = up.outs[0][0]
+        scale, zero = _numbers(hidden, residual.device)
+        return transition_int8(
+            x.data,
+            x.scale,
+            first,
+            scale[0],
+            second,
+            x_zero=up.zero_of(x),
+            hidden_zero=None if zero is None else zero[0],
+            out_low=hidden.signed.low,
+            out_high=hidden.signed.high,
+            residual=residual,
+            dtype=residual.dtype,
+            out=residual,
+        )
+
+    def gated_codes(self, x: Codes8, gate: Linear, values: Float[Tensor, "m n"], grid: Grid | TokenGrid) -> Codes8:
+        own = self._count(gate)
+        if isinstance(grid, Grid):
+            return _static(own.run(x, activation="sigmoid", gate=values, **on_grid(grid)), grid)
+        return self.quantize(own.run(x, activation="sigmoid", gate=values), grid)
+
+    def gated_add_(
+        self, x: Codes8, gate: Linear, values: Float[Tensor, "m n"], residual: Float[Tensor, "m n"]
+    ) -> Float[Tensor, "m n"]:
+        own = self._count(gate)
+        if not residual.is_contiguous():
+            return residual.add_(own.run(x, activation="sigmoid", gate=values))
+        return own.run(x, activation="sigmoid", gate=values, residual=residual, dtype=residual.dtype, out=residual)
+
+    def gated_channels(
+        self,
+        x: Codes8,
+        gate: Linear,
+        proj: Linear,
+        grid: Grid,
+        mask: Bool[Tensor, " m"] | None,
+        out: Int[Tensor, "c i k"],
+        first: int,
+    ) -> None:
+        length = out.shape[2]
+        place = out[:, first : first + len(x.data) // max(length, 1)]
+        if len(x.data) == 0 or self._gate_in_one(x, gate, proj, grid, mask, place):
+            return
+        gates = self._count(gate).run(x, activation="sigmoid", dtype=self.dtype)
+        if mask is not None:
+            gates = gates.mul_(mask[:, None])
+        values = self._count(proj).run(x, gate=gates, dtype=self.dtype)
+        place.copy_(self.quantize(values, grid).data.unflatten(0, (-1, length)).permute(2, 0, 1))
+
+    def _gate_in_one(
+        self,
+        x: Codes8,
+        gate: Linear,
+        proj: Linear,
+        grid: Grid,
+        mask: Bool[Tensor, " m"] | None,
+        place: Int[Tensor, "c i k"],
+    ) -> bool:
+        """Write an operand of a triangle multiplication by one kernel, if weights are such that it can."""
+        if not (isinstance(gate, Int8Layer) and isinstance(proj, Int8Layer)):
+            return False
+        projected, opening = proj.projection(), gate.projection()
+        if projected is None or opening is None:
+            return False
+        self.calls["gated_channels", "gated_projection"] += 1
+        scale, zero = _numbers(grid, x.data.device)
+        gated_projection(
+            x.data,
+            x.scale,
+            projected,
+            opening,
+            scale,
+            x_zero=proj.zero_of(x),
+            mask=mask,
+            out_zero=None if zero is None else zero[0],
+            out_low=grid.signed.low,
+            out_high=grid.signed.high,
+            out_layout="channels",
+            out=place,
+        )
+        return True
+
+    def channel_buffer(self, channels: int, length: int, device: torch.device) -> Int[Tensor, "c i k"]:
+        # Any number of residues is multiplied as fast as a multiple of 16: see `is_padded` of `triangle_product`.
+        padded = _ALIGNED * -(-length // _ALIGNED)
+        room = torch.zeros(channels, padded + _ALIGNED, padded, dtype=torch.int8, device=device)
+        return room[:, :length, :length]
+
+    def product_rows(self, channels: int, length: int) -> int:
+        return max(128, _PRODUCT_BYTES // (4 * max(1, channels * length)))
+
+    def triangle_product(
+        self,
+        left: Int[Tensor, "c i k"],
+        right: Int[Tensor, "c j k"],
+        grids: tuple[Grid, Grid],
+        direction: Direction,
+        rows: slice,
+    ) -> Float[Tensor, "c i j"]:
+        """Values, that is, sums times both scales; channel by channel in memory, as neighbors are written at once."""
+        self.calls["triangle_product", "triangle_product"] += 1
+        (left_scale, left_zero), (right_scale, right_zero) = (_numbers(grid, left.device) for grid in grids)
+        return triangle_product(
+            left[:, rows] if direction == "outgoing" else left[:, :, rows],
+            right,
+            direction,
+            left_scale,
+            right_scale,
+            left_zero=None if left_zero is None else left_zero[0],
+            right_zero=None if right_zero is None else right_zero[0],
+            is_padded=True,
+        ).permute(2, 0, 1)
+
+    def product_tokens(
+        self,
+        product: Float[Tensor, "c i j"],
+        grids: tuple[Grid, Grid],  # noqa: ARG002 (the kernel has scaled by them)
+        rows: slice,
+    ) -> Float[Tensor, "ij c"]:
+        return product[:, rows].permute(1, 2, 0).flatten(0, 1)
+
+    def encode_bytes(self, x: Float[Tensor, "..."], grid: ByteGrid) -> UInt8[Tensor, "..."]:
+        self.calls["encode_bytes", "encode_tailed_bytes"] += 1
+        return encode_tailed_bytes(x, grid)
+
+    def decode_bytes(self, codes: UInt8[Tensor, "..."], grid: ByteGrid) -> Float[Tensor, "..."]:
+        self.calls["decode_bytes", "decode_tailed_bytes"] += 1
+        return decode_tailed_bytes(codes, grid)
+
+    def attention_bias(
+        self, bias: Float[Tensor, "h q k"], grids: tuple[Grid, Grid, Grid] | None
+    ) -> Float[Tensor, "h q k"]:
+        if grids is None:
+            return bias
+        # Every sequence of a batch reads it: half as many bytes, and rows that begin where many are loaded at a time.
+        heads, queries, keys = bias.shape
+        width = _ALIGNED * -(-keys // _ALIGNED)
+        padded = torch.empty(heads, queries, width, dtype=torch.float16, device=bias.device)[..., :keys]
+        most = torch.finfo(torch.float16).max
+        return padded.copy_(bias.clamp(-most, most))
+
+    def attention(
+        self,
+        qkv: Codes8 | Float[Tensor, "m n"],
+        grids: tuple[Grid, Grid, Grid] | None,
+        heads: int,
+        length: int,
+        scale: float,
+        bias: Float[Tensor, "h q k"] | None,
+        mask: Bool[Tensor, "b k"] | None,
+    ) -> Float[Tensor, "m hd"]:
+        data = qkv.data if isinstance(qkv, Codes8) else qkv
+        if len(data) == 0:
+            return torch.empty(0, data.shape[1] // 3, dtype=torch.float32, device=data.device)
+        q, k, v = data.unflatten(0, (-1, length)).unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        if grids is None:
+            self.calls["attention", "torch, float"] += 1
+            return _attend_floats(q, k, v, scale, bias, mask).transpose(1, 2).flatten(0, 1).flatten(1)
+        self.calls["attention", "attention_int8"] += 1
+        scales, zeros = zip(*(_numbers(grid, data.device) for grid in grids), strict=True)
+        q_zero, k_zero, v_zero = (None if zero is None else zero[0] for zero in zeros)
+        y = attention_int8(
+            q,
+            k,
+            v,
+            *scales,
+            q_zero=q_zero,
+            k_zero=k_zero,
+            v_zero=v_zero,
+            bias=bias,
+            mask=mask,
+            scale=scale,
+            pv=self.pv,
+            dtype=self.dtype,
+        )
+        return y.view(len(data), -1)
+
+    def _count(self, layer: Linear) -> TritonLayer:
+        assert isinstance(layer, TritonLayer)
+        self.calls["linear", layer.kernel] += 1
+        return layer
+
+
+def _attend_floats(
+    q: Float[Tensor, "b h q d"],
+    k: Float[Tensor, "b h k d"],
+    v: Float[Tensor, "b h k d"],
+    scale: float,
+    bias: Float[Tensor, "h q k"] | None,
+    mask: Bool[Tensor, "b k"] | None,
+) -> Float[Tensor, "b h q d"]:
+    """Torch's attention, a few sequences at a time where each has a mask of its own beside the bias."""
+    bias = None if bias is None else bias.to(q.dtype)
+    if mask is None:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)
+    masked = torch.where(mask, 0.0, MASKED_LOGIT).to(q.dtype)[:, None, None, :]
+    if bias is None:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=masked, scale=scale)
+    step = max(1, _BIAS_BYTES // max(1, bias.numel() * bias.element_size()))
+    parts = [
+        F.scaled_dot_product_attention(qs, ks, vs, attn_mask=bias + hidden, scale=scale)
+        for qs, ks, vs, hidden in zip(q.split(step), k.split(step), v.split(step), masked.split(step), strict=True)
+    ]
+    return torch.cat(parts)
+
+
+def _static(codes: Int[Tensor, "m n"], grid: Grid) -> Codes8:
+    return Codes8(codes, *_both_numbers(grid, codes.device))
+
+
+def _numbers(grid: Grid, device: torch.device) -> tuple[Float[Tensor, " 1"], Int[Tensor, " 1"] | None]:
+    """Scale and zero point as kernels read them; None for a zero point of 0, which they need not take away."""
+    scale, zero = _both_numbers(grid, device)
+    return scale, zero if grid.signed.zero else None
+
+
+@cache
+def _both_numbers(grid: Grid, device: torch.device) -> tuple[Float[Tensor, " 1"], Int[Tensor, " 1"]]:
+    # Kept on the device: copying them there with every call would take longer than many a kernel runs.
+    zero = torch.tensor([grid.signed.zero], dtype=torch.int32, device=device)
+    return torch.tensor([grid.scale], dtype=torch.float32, device=device), zero

@@ -1,0 +1,198 @@
+"""A linear layer on split channels, whose pieces are made and quantized inside the kernel, a block at a time."""
+
+from typing import Unpack
+
+import torch
+import triton
+import triton.language as tl
+from jaxtyping import Float, Int, Int8, UInt8
+from torch import Tensor
+
+from protquant.kernels.reference.epilogue import Epilogue
+from protquant.kernels.reference.linear_flattened import check_linear_flattened
+from protquant.kernels.triton.epilogue import epilogue_arguments, finish_and_store, is_wide, with_unit_columns
+from protquant.kernels.triton.nearest_code import nearest_code
+from protquant.kernels.triton.nibbles import load_weight_steps
+from protquant.kernels.triton.output_tile import GROUP_M, output_tile
+from protquant.kernels.triton.tiles import MatmulTile, blocks_of, target_of
+
+__all__ = ["codes_of_pieces", "linear_flattened", "linear_flattened_kernel"]
+
+
+@triton.jit
+def codes_of_pieces(
+    x_ptr,
+    channel_ptr,
+    low_ptr,
+    high_ptr,
+    x_inverse,
+    rows,
+    row_mask,
+    stride,
+    pieces,
+    piece_mask,
+    X_LOW: tl.constexpr,
+    X_HIGH: tl.constexpr,
+):
+    """Codes of a block of pieces, int8, 0 beyond the last: read from their channels, cut at both ends, rounded."""
+    channel = tl.load(channel_ptr + pieces, mask=piece_mask, other=0)
+    low = tl.load(low_ptr + pieces, mask=piece_mask, other=0).to(tl.float32)[None, :]
+    high = tl.load(high_ptr + pieces, mask=piece_mask, other=0).to(tl.float32)[None, :]
+    mask = row_mask[:, None] & piece_mask[None, :]
+    x = tl.load(x_ptr + rows[:, None] * stride + channel[None, :], mask=mask, other=0).to(tl.float32)
+    piece = tl.minimum(tl.maximum(x, -high), high) - tl.minimum(tl.maximum(x, -low), low)
+    # The reference takes the difference in the type of x.
+    piece = piece.to(x_ptr.dtype.element_ty).to(tl.float32)
+    return tl.where(mask, nearest_code(piece, x_inverse, 0, X_LOW, X_HIGH), 0).to(tl.int8)
+
+
+@triton.jit
+def linear_flattened_kernel(
+    x_ptr,
+    channel_ptr,
+    low_ptr,
+    high_ptr,
+    weight_ptr,
+    weight_scale_ptr,
+    weight_zero_ptr,
+    bias_ptr,
+    gate_ptr,
+    residual_ptr,
+    y_ptr,
+    M,
+    N,
+    K,
+    x_scale,
+    x_inverse,
+    x_stride,
+    weight_stride,
+    gate_stride,
+    residual_stride,
+    out_inverse,
+    out_zero,
+    X_LOW: tl.constexpr,
+    X_HIGH: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    OUT_LOW: tl.constexpr,
+    OUT_HIGH: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    GROUP_M: tl.constexpr,
+):
+    """One tile of the output, from `K` pieces; pointers that are None at compile time are left out.
+
+    The weight is packed where it has zero points.
+    """
+    rows, columns = output_tile(M, N, BLOCK_M, BLOCK_N, GROUP_M)
+    row_mask, column_mask = rows < M, columns < N
+    if weight_zero_ptr is not None:
+        zero = tl.load(weight_zero_ptr + columns, mask=column_mask, other=0).to(tl.int8)
+    total = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.int32)
+    for start in range(0, K, BLOCK_K):
+        pieces = start + tl.arange(0, BLOCK_K)
+        piece_mask = pieces < K
+        codes = codes_of_pieces(
+            x_ptr,
+            channel_ptr,
+            low_ptr,
+            high_ptr,
+            x_inverse,
+            rows,
+            row_mask,
+            x_stride,
+            pieces,
+            piece_mask,
+            X_LOW,
+            X_HIGH,
+        )
+        if weight_zero_ptr is not None:
+            steps = load_weight_steps(weight_ptr, columns, column_mask, weight_stride, zero, start, K, False, BLOCK_K)
+            weight = tl.trans(steps)
+        else:
+            weight = tl.load(
+                weight_ptr + columns[None, :] * weight_stride + pieces[:, None],
+                mask=column_mask[None, :] & piece_mask[:, None],
+                other=0,
+            )
+        total = tl.dot(codes, weight, total, out_dtype=tl.int32)
+    weight_scale = tl.load(weight_scale_ptr + columns, mask=column_mask, other=0.0).to(tl.float32)
+    finish_and_store(
+        total.to(tl.float32) * (x_scale * weight_scale)[None, :],
+        rows,
+        columns,
+        M,
+        N,
+        bias_ptr,
+        gate_ptr,
+        residual_ptr,
+        y_ptr,
+        gate_stride,
+        residual_stride,
+        out_inverse,
+        out_zero,
+        ACTIVATION,
+        OUT_LOW,
+        OUT_HIGH,
+    )
+
+
+def linear_flattened(
+    x: Float[Tensor, "m c"],
+    x_scale: float,
+    channel: Int[Tensor, " d"],
+    low: Float[Tensor, " d"],
+    high: Float[Tensor, " d"],
+    weight: Int8[Tensor, "n d"] | UInt8[Tensor, "n ceil(d/2)"],
+    weight_scale: Float[Tensor, " n"],
+    *,
+    weight_zero: UInt8[Tensor, " n"] | None = None,
+    x_low: int = -128,
+    x_high: int = 127,
+    tile: MatmulTile | None = None,
+    **after: Unpack[Epilogue],
+) -> Float[Tensor, "m n"] | Int8[Tensor, "m n"]:
+    """As `protquant.kernels.reference.linear_flattened`, in one kernel: the pieces are never in memory.
+
+    Parameters
+    ----------
+    tile : MatmulTile, optional
+        By default that of the device.
+    """
+    check_linear_flattened(x, x_scale, channel, low, high, weight, weight_scale, weight_zero, x_low, x_high)
+    m, n = len(x), len(weight)
+    arguments = epilogue_arguments(m, n, x.device, **after)
+    y: Tensor = arguments["y_ptr"]
+    if y.numel() == 0:
+        return y
+    x, weight = with_unit_columns(x), with_unit_columns(weight)
+    wide = is_wide(arguments["gate_ptr"], arguments["residual_ptr"])
+    tile = tile or MatmulTile.of(target_of(x.device), "flattened", wide=wide)
+    linear_flattened_kernel[(blocks_of(m, tile.block_m) * blocks_of(n, tile.block_n),)](
+        x_ptr=x,
+        channel_ptr=channel.contiguous(),
+        low_ptr=low.to(x.dtype).contiguous(),
+        high_ptr=high.to(x.dtype).contiguous(),
+        weight_ptr=weight,
+        weight_scale_ptr=weight_scale.contiguous(),
+        weight_zero_ptr=None if weight_zero is None else weight_zero.contiguous(),
+        M=m,
+        N=n,
+        K=len(channel),
+        x_scale=x_scale,
+        # Of float32, as the reference takes it.
+        x_inverse=float(torch.tensor(x_scale).reciprocal()),
+        x_stride=x.stride(0),
+        weight_stride=weight.stride(0),
+        X_LOW=x_low,
+        X_HIGH=x_high,
+        BLOCK_M=tile.block_m,
+        BLOCK_N=tile.block_n,
+        BLOCK_K=tile.block_k,
+        GROUP_M=GROUP_M,
+        num_warps=tile.num_warps,
+        num_stages=tile.num_stages,
+        enable_fp_fusion=False,  # products are rounded before they are added, as in the reference
+        **arguments,
+    )
+    return y

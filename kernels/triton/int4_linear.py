@@ -1,0 +1,297 @@
+"""A linear layer on packed four-bit weights, which are unpacked, or decoded from dINT, inside the kernel."""
+
+from typing import Unpack
+
+import torch
+import torch.nn.functional as F
+import triton
+import triton.language as tl
+from jaxtyping import Float, Int, Int8, UInt8
+from torch import Tensor
+
+from protquant.kernels.reference.epilogue import Epilogue
+from protquant.kernels.reference.linear_int4 import WeightCodes, check_linear_int4, weight_steps
+from protquant.kernels.triton.epilogue import epilogue_arguments, finish_and_store, is_wide, with_unit_columns
+from protquant.kernels.triton.int8_linear import row_stride
+from protquant.kernels.triton.nibbles import load_nibbles, load_weight_steps
+from protquant.kernels.triton.output_tile import GROUP_M, output_tile
+from protquant.kernels.triton.tiles import MatmulTile, Operands, blocks_of, linear_key, target_of
+from protquant.kernels.triton.tuned import tuned
+
+__all__ = [
+    "block_of_group",
+    "linear_int4",
+    "linear_int4_kernel",
+    "load_x",
+    "operands_of",
+    "sum_of_group",
+    "weight_sums",
+]
+
+
+@triton.jit
+def load_x(x_ptr, x_zero, rows, row_mask, stride, start, end, BLOCK_K: tl.constexpr):
+    """A block of x: int8, or floats as they are; 0 beyond `end`. Four-bit codes are less their zero point."""
+    channels = start + tl.arange(0, BLOCK_K)
+    mask = row_mask[:, None] & (channels < end)[None, :]
+    if x_ptr.dtype.element_ty == tl.uint8:
+        even, odd = load_nibbles(x_ptr, rows, row_mask, stride, start, end, BLOCK_K)
+        return tl.where(mask, tl.interleave(even, odd) - x_zero[:, None].to(tl.int8), 0).to(tl.int8)
+    else:  # noqa: RET505 (triton compiles either branch)
+        return tl.load(x_ptr + rows[:, None] * stride + channels[None, :], mask=mask, other=0)
+
+
+@triton.jit
+def sum_of_group(
+    x_ptr,
+    x_zero,
+    weight_ptr,
+    weight_scale_ptr,
+    weight_zero_ptr,
+    weight_sum_ptr,
+    group,
+    groups,
+    rows,
+    columns,
+    row_mask,
+    column_mask,
+    x_stride,
+    weight_stride,
+    first,
+    end,
+    MULTIPLY: tl.constexpr,
+    SUM: tl.constexpr,
+    DINT: tl.constexpr,
+    ONE_BLOCK: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    """What the channels `first` to `end`, which are one group, add to the output, in steps of x."""
+    of_group = columns * groups + group
+    zero = tl.load(weight_zero_ptr + of_group, mask=column_mask, other=0).to(tl.int8)
+    total = tl.zeros((BLOCK_M, BLOCK_N), dtype=SUM)
+    for block in range(1 if ONE_BLOCK else tl.cdiv(end - first, BLOCK_K)):
+        start = first + block * BLOCK_K
+        x = load_x(x_ptr, x_zero, rows, row_mask, x_stride, start, end, BLOCK_K)
+        weight = load_weight_steps(weight_ptr, columns, column_mask, weight_stride, zero, start, end, DINT, BLOCK_K)
+        weight = tl.trans(weight.to(MULTIPLY))
+        total = tl.dot(x.to(MULTIPLY), weight, total, input_precision="ieee", out_dtype=SUM)
+    if weight_sum_ptr is not None:
+        weight_sum = tl.load(weight_sum_ptr + of_group, mask=column_mask, other=0).to(tl.int32)
+        total -= x_zero[:, None] * weight_sum[None, :]
+    scale = tl.load(weight_scale_ptr + of_group, mask=column_mask, other=0.0).to(tl.float32)
+    if DINT:
+        scale *= 0.5  # weights are counted in half steps
+    return total.to(tl.float32) * scale[None, :]
+
+
+@triton.jit
+def linear_int4_kernel(
+    x_ptr,
+    x_scale_ptr,
+    x_zero_ptr,
+    weight_ptr,
+    weight_scale_ptr,
+    weight_zero_ptr,
+    weight_sum_ptr,
+    bias_ptr,
+    gate_ptr,
+    residual_ptr,
+    y_ptr,
+    M,
+    N,
+    K,
+    x_stride,
+    scale_stride,
+    weight_stride,
+    groups,
+    group_size,
+    gate_stride,
+    residual_stride,
+    out_inverse,
+    out_zero,
+    MULTIPLY: tl.constexpr,
+    SUM: tl.constexpr,
+    DINT: tl.constexpr,
+    ONE_GROUP: tl.constexpr,
+    ONE_BLOCK: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    OUT_LOW: tl.constexpr,
+    OUT_HIGH: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    GROUP_M: tl.constexpr,
+):
+    """One tile of the output; pointers that are None at compile time are left out.
+
+    `MULTIPLY` is the type in which steps of the weight meet x: int8, or that of its floats; `SUM` that of their sums.
+    `ONE_GROUP` and `ONE_BLOCK` say that all channels are one group, and that a group is no more than `BLOCK_K` of them.
+    `weight_sum_ptr` holds, by output channel and group, sums of steps; it is needed where int8 codes have a zero point.
+    """
+    rows, columns = output_tile(M, N, BLOCK_M, BLOCK_N, GROUP_M)
+    row_mask, column_mask = rows < M, columns < N
+    x_zero = tl.zeros((BLOCK_M,), dtype=tl.int32)
+    if x_zero_ptr is not None:
+        x_zero = tl.load(x_zero_ptr + rows * scale_stride, mask=row_mask, other=0)
+    y = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
+    for group in range(1 if ONE_GROUP else groups):
+        y += sum_of_group(
+            x_ptr,
+            x_zero,
+            weight_ptr,
+            weight_scale_ptr,
+            weight_zero_ptr,
+            weight_sum_ptr,
+            group,
+            groups,
+            rows,
+            columns,
+            row_mask,
+            column_mask,
+            x_stride,
+            weight_stride,
+            group * group_size,
+            min((group + 1) * group_size, K),
+            MULTIPLY,
+            SUM,
+            DINT,
+            ONE_BLOCK,
+            BLOCK_M,
+            BLOCK_N,
+            BLOCK_K,
+        )
+    if x_scale_ptr is not None:
+        y *= tl.load(x_scale_ptr + rows * scale_stride, mask=row_mask, other=0.0).to(tl.float32)[:, None]
+    finish_and_store(
+        y,
+        rows,
+        columns,
+        M,
+        N,
+        bias_ptr,
+        gate_ptr,
+        residual_ptr,
+        y_ptr,
+        gate_stride,
+        residual_stride,
+        out_inverse,
+        out_zero,
+        ACTIVATION,
+        OUT_LOW,
+        OUT_HIGH,
+    )
+
+
+def linear_int4(
+    x: Float[Tensor, "m k"] | Int8[Tensor, "m k"] | UInt8[Tensor, "m ceil(k/2)"],
+    weight: UInt8[Tensor, "n ceil(k/2)"],
+    weight_scale: Float[Tensor, "n g"],
+    weight_zero: UInt8[Tensor, "n g"],
+    *,
+    channels: int,
+    group_size: int | None = None,
+    codes: WeightCodes = "uniform",
+    x_scale: Float[Tensor, " s"] | None = None,
+    x_zero: Int[Tensor, " s"] | None = None,
+    weight_sum: Int[Tensor, "n g"] | None = None,
+    out: Float[Tensor, "m n"] | Int8[Tensor, "m n"] | None = None,
+    tile: MatmulTile | None = None,
+    **after: Unpack[Epilogue],
+) -> Float[Tensor, "m n"] | Int8[Tensor, "m n"]:
+    """As `protquant.kernels.reference.linear_int4`, in one kernel.
+
+    Parameters
+    ----------
+    weight_sum : Tensor of int16 or int32, shape=(n, g), optional
+        `weight_sums` of the weight, which `x_zero` of int8 codes needs; reckoned where they are not given.
+    out : Tensor, shape=(m, n), contiguous, optional
+        Where to write; it may be the residual itself.
+    tile : MatmulTile, optional
+        By default that of the device.
+    """
+    size = check_linear_int4(x, weight, weight_scale, weight_zero, channels, group_size, codes, x_scale, x_zero)
+    m, n = len(x), len(weight)
+    arguments = epilogue_arguments(m, n, x.device, out, **after)
+    y: Tensor = arguments["y_ptr"]
+    if y.numel() == 0:
+        return y
+    if x_zero is None or x.dtype != torch.int8:
+        weight_sum = None
+    elif weight_sum is None:
+        weight_sum = weight_sums(weight, weight_zero, channels, size, codes)
+    x, weight = with_unit_columns(x), with_unit_columns(weight)
+    groups = weight_scale.shape[1]
+    if tile is None:
+        # The sums of a group and those of all take as many registers.
+        wide = groups > 1 or is_wide(arguments["gate_ptr"], arguments["residual_ptr"])
+        operands = operands_of(x.dtype)
+        default = MatmulTile.of(target_of(x.device), operands, channels=channels, wide=wide)
+        tile = tuned(linear_key(operands, channels, wide), x.device, default)
+    block_k = block_of_group(size, tile.block_k)
+    linear_int4_kernel[(blocks_of(m, tile.block_m) * blocks_of(n, tile.block_n),)](
+        x_ptr=x,
+        x_scale_ptr=None if x_scale is None else x_scale.contiguous(),
+        x_zero_ptr=None if x_zero is None else x_zero.contiguous(),
+        weight_ptr=weight,
+        weight_scale_ptr=weight_scale.contiguous(),
+        weight_zero_ptr=weight_zero.contiguous(),
+        weight_sum_ptr=None if weight_sum is None else weight_sum.contiguous(),
+        M=m,
+        N=n,
+        K=channels,
+        x_stride=x.stride(0),
+        scale_stride=0 if x_scale is None else row_stride(x_scale, x_zero),
+        weight_stride=weight.stride(0),
+        groups=groups,
+        group_size=size,
+        MULTIPLY=_multiplied_as(x),
+        SUM=tl.float32 if x.is_floating_point() else tl.int32,
+        DINT=codes == "dint",
+        ONE_GROUP=groups == 1,
+        ONE_BLOCK=block_k >= size,
+        BLOCK_M=tile.block_m,
+        BLOCK_N=tile.block_n,
+        BLOCK_K=block_k,
+        GROUP_M=GROUP_M,
+        num_warps=tile.num_warps,
+        num_stages=tile.num_stages,
+        # As in the reference, what scales sums of integers is rounded before it is added; products of floats are not.
+        enable_fp_fusion=x.is_floating_point(),
+        **arguments,
+    )
+    return y
+
+
+def weight_sums(
+    weight: UInt8[Tensor, "n ceil(k/2)"],
+    weight_zero: UInt8[Tensor, "n g"],
+    channels: int,
+    group_size: int,
+    codes: WeightCodes,
+) -> Int[Tensor, "n g"]:
+    """Sums of steps by output channel and group, int32; of dINT, of half steps."""
+    steps = weight_steps(weight, weight_zero, channels, group_size, codes)
+    steps = F.pad(2 * steps if codes == "dint" else steps, (0, -channels % group_size))
+    return steps.int().view(len(weight), -1, group_size).sum(2, dtype=torch.int32)
+
+
+def _multiplied_as(x: Tensor) -> tl.dtype:
+    if x.dtype == torch.bfloat16 and not x.is_cuda:
+        # Triton's interpreter takes bfloat16 for its bits in products. In float32 they are the same, without error.
+        return tl.float32
+    return {torch.float16: tl.float16, torch.bfloat16: tl.bfloat16, torch.float32: tl.float32}.get(x.dtype, tl.int8)
+
+
+def operands_of(dtype: torch.dtype) -> Operands:
+    """Which tiles there are for x of a type."""
+    if dtype == torch.float32:
+        return "float"
+    return "half" if dtype.is_floating_point else "int4"
+
+
+def block_of_group(group_size: int, block_k: int) -> int:
+    """Channels that are multiplied at a time, at most `block_k`: a whole part of a group where it has one."""
+    divisor = group_size & -group_size
+    return min(block_k, max(divisor if divisor >= 32 else triton.next_power_of_2(group_size), 32))

@@ -1,0 +1,181 @@
+"""A linear layer on int8 codes, and in the same kernel what follows: scales, bias, activation, gate, residual."""
+
+from typing import Unpack
+
+import torch
+import triton
+import triton.language as tl
+from jaxtyping import Float, Int, Int8
+from torch import Tensor
+
+from protquant.kernels.reference.epilogue import Epilogue
+from protquant.kernels.reference.linear import check_linear_int8
+from protquant.kernels.triton.epilogue import epilogue_arguments, finish_and_store, is_wide, with_unit_columns
+from protquant.kernels.triton.output_tile import GROUP_M, output_tile
+from protquant.kernels.triton.tiles import MatmulTile, blocks_of, linear_key, target_of
+from protquant.kernels.triton.tuned import tuned
+
+__all__ = ["linear_int8", "linear_int8_kernel", "row_stride"]
+
+
+@triton.jit
+def linear_int8_kernel(
+    x_ptr,
+    x_scale_ptr,
+    x_zero_ptr,
+    weight_ptr,
+    weight_scale_ptr,
+    weight_zero_ptr,
+    weight_sum_ptr,
+    bias_ptr,
+    gate_ptr,
+    residual_ptr,
+    y_ptr,
+    M,
+    N,
+    K,
+    x_stride,
+    scale_stride,
+    gate_stride,
+    residual_stride,
+    out_inverse,
+    out_zero,
+    ACTIVATION: tl.constexpr,
+    OUT_LOW: tl.constexpr,
+    OUT_HIGH: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    GROUP_M: tl.constexpr,
+):
+    """One tile of the output; pointers that are None at compile time are left out.
+
+    `weight_sum_ptr` holds sums over channels of the weight less its zero point.
+    """
+    rows, columns = output_tile(M, N, BLOCK_M, BLOCK_N, GROUP_M)
+    row_mask, column_mask = rows < M, columns < N
+    channels = tl.arange(0, BLOCK_K)
+    total = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.int32)
+    x_sum = tl.zeros((BLOCK_M,), dtype=tl.int32)
+    for start in range(0, K, BLOCK_K):
+        channel_mask = start + channels < K
+        x = tl.load(
+            x_ptr + rows[:, None] * x_stride + (start + channels)[None, :],
+            mask=row_mask[:, None] & channel_mask[None, :],
+            other=0,
+        )
+        weight = tl.load(
+            weight_ptr + columns[None, :] * K + (start + channels)[:, None],
+            mask=column_mask[None, :] & channel_mask[:, None],
+            other=0,
+        )
+        total = tl.dot(x, weight, total, out_dtype=tl.int32)
+        if weight_zero_ptr is not None:
+            x_sum += tl.sum(x.to(tl.int32), axis=1)
+    # (x - a) (w - b) summed is x w - b sum(x) - a sum(w - b); beyond 32 bits the parts wrap, and the whole comes right.
+    if weight_zero_ptr is not None:
+        weight_zero = tl.load(weight_zero_ptr + columns, mask=column_mask, other=0)
+        total -= x_sum[:, None] * weight_zero[None, :]
+    if x_zero_ptr is not None:
+        zero = tl.load(x_zero_ptr + rows * scale_stride, mask=row_mask, other=0)
+        weight_sum = tl.load(weight_sum_ptr + columns, mask=column_mask, other=0)
+        total -= zero[:, None] * weight_sum[None, :]
+    scale = tl.load(x_scale_ptr + rows * scale_stride, mask=row_mask, other=0.0).to(tl.float32)
+    weight_scale = tl.load(weight_scale_ptr + columns, mask=column_mask, other=0.0).to(tl.float32)
+    y = total.to(tl.float32) * (scale[:, None] * weight_scale[None, :])
+    finish_and_store(
+        y,
+        rows,
+        columns,
+        M,
+        N,
+        bias_ptr,
+        gate_ptr,
+        residual_ptr,
+        y_ptr,
+        gate_stride,
+        residual_stride,
+        out_inverse,
+        out_zero,
+        ACTIVATION,
+        OUT_LOW,
+        OUT_HIGH,
+    )
+
+
+def linear_int8(
+    x: Int8[Tensor, "m k"],
+    x_scale: Float[Tensor, " s"],
+    weight: Int8[Tensor, "n k"],
+    weight_scale: Float[Tensor, " n"],
+    *,
+    x_zero: Int[Tensor, " s"] | None = None,
+    weight_zero: Int[Tensor, " n"] | None = None,
+    weight_sum: Int[Tensor, " n"] | None = None,
+    out: Float[Tensor, "m n"] | Int8[Tensor, "m n"] | None = None,
+    tile: MatmulTile | None = None,
+    **after: Unpack[Epilogue],
+) -> Float[Tensor, "m n"] | Int8[Tensor, "m n"]:
+    """As `protquant.kernels.reference.linear_int8`, in one kernel.
+
+    Parameters
+    ----------
+    weight_sum : Tensor of int32, shape=(n,), optional
+        Sums of the rows of `weight - weight_zero`, which `x_zero` needs; reckoned where they are not given.
+    out : Tensor, shape=(m, n), contiguous, optional
+        Where to write; it may be the residual itself.
+    tile : MatmulTile, optional
+        By default that of the device.
+    """
+    check_linear_int8(x, x_scale, weight, weight_scale, x_zero, weight_zero)
+    (m, k), n = x.shape, len(weight)
+    arguments = epilogue_arguments(m, n, x.device, out, **after)
+    y: Tensor = arguments["y_ptr"]
+    if y.numel() == 0:
+        return y
+    if x_zero is not None and weight_sum is None:
+        weight_sum = weight.sum(1, dtype=torch.int32)
+        if weight_zero is not None:
+            weight_sum = weight_sum - k * weight_zero.int()
+    x = with_unit_columns(x)
+    if tile is None:
+        # Sums of the rows of x take registers, as float32 matrices do.
+        wide = weight_zero is not None or is_wide(arguments["gate_ptr"], arguments["residual_ptr"])
+        default = MatmulTile.of(target_of(x.device), "int8", channels=k, wide=wide)
+        tile = tuned(linear_key("int8", k, wide), x.device, default)
+    linear_int8_kernel[(blocks_of(m, tile.block_m) * blocks_of(n, tile.block_n),)](
+        x_ptr=x,
+        x_scale_ptr=x_scale.contiguous(),
+        x_zero_ptr=None if x_zero is None else x_zero.contiguous(),
+        weight_ptr=weight.contiguous(),
+        weight_scale_ptr=weight_scale.contiguous(),
+        weight_zero_ptr=weight_zero,
+        weight_sum_ptr=weight_sum,
+        M=m,
+        N=n,
+        K=k,
+        x_stride=x.stride(0),
+        scale_stride=row_stride(x_scale, x_zero),
+        BLOCK_M=tile.block_m,
+        BLOCK_N=tile.block_n,
+        BLOCK_K=tile.block_k,
+        GROUP_M=GROUP_M,
+        num_warps=tile.num_warps,
+        num_stages=tile.num_stages,
+        enable_fp_fusion=False,  # products are rounded before they are added, as in the reference
+        **arguments,
+    )
+    return y
+
+
+def row_stride(x_scale: Tensor, x_zero: Tensor | None) -> int:
+    """How far the scale and the zero point of the next row are; 0 where one for all rows is read again and again.
+
+    Raises
+    ------
+    ValueError
+        Where there are not as many of one as of the other.
+    """
+    if x_zero is not None and len(x_zero) != len(x_scale):
+        raise ValueError(f"{len(x_scale)} scales and {len(x_zero)} zero points: give as many of one as of the other")
+    return 0 if len(x_scale) == 1 else 1

@@ -1,0 +1,168 @@
+"""The sums over the third residue of a triangle, channel by channel, on int8 codes."""
+
+import torch
+import triton
+import triton.language as tl
+from jaxtyping import Float, Int, Int8
+from torch import Tensor
+
+from protquant.kernels.reference.triangle_product import Direction, check_triangle_product
+from protquant.kernels.triton.tiles import MatmulTile, blocks_of, target_of
+from protquant.kernels.triton.tiles_triangle import triangle_tile
+from protquant.kernels.triton.tuned import tuned
+
+__all__ = ["triangle_product", "triangle_product_kernel"]
+
+_PADDING = 16
+
+
+@triton.jit
+def triangle_product_kernel(
+    left_ptr,
+    right_ptr,
+    left_scale_ptr,
+    right_scale_ptr,
+    left_zero_ptr,
+    left_sum_ptr,
+    right_zero_ptr,
+    right_sum_ptr,
+    y_ptr,
+    ROWS,
+    COLUMNS,
+    K,
+    left_channel_stride,
+    left_row_stride,
+    left_k_stride,
+    right_channel_stride,
+    right_row_stride,
+    right_k_stride,
+    left_scale_stride,
+    right_scale_stride,
+    y_row_stride,
+    y_channel_stride,
+    PADDING: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    """One tile of a channel's output; pointers that are None at compile time are left out.
+
+    Operands go on to the next multiple of PADDING residues, along K with zeros: many bytes are loaded at a time then.
+    """
+    program = tl.program_id(0)
+    across = tl.cdiv(COLUMNS, BLOCK_J)
+    tiles = tl.cdiv(ROWS, BLOCK_I) * across
+    channel, tile = program // tiles, program % tiles
+    channel = channel.to(tl.int64)  # L x L x channels passes 2^31
+    rows = (tile // across).to(tl.int64) * BLOCK_I + tl.arange(0, BLOCK_I)
+    columns = (tile % across).to(tl.int64) * BLOCK_J + tl.arange(0, BLOCK_J)
+    row_mask, column_mask = rows < ROWS, columns < COLUMNS
+    row_loads = (rows < tl.cdiv(ROWS, PADDING) * PADDING)[:, None]
+    column_loads = (columns < tl.cdiv(COLUMNS, PADDING) * PADDING)[None, :]
+    end = tl.cdiv(K, PADDING) * PADDING
+    left_ptr += channel * left_channel_stride
+    right_ptr += channel * right_channel_stride
+    total = tl.zeros((BLOCK_I, BLOCK_J), dtype=tl.int32)
+    for start in range(0, end, BLOCK_K):
+        third = start + tl.arange(0, BLOCK_K)
+        third_mask = third < end
+        third = third.to(tl.int64)
+        left = tl.load(
+            left_ptr + rows[:, None] * left_row_stride + third[None, :] * left_k_stride,
+            mask=row_loads & third_mask[None, :],
+            other=0,
+        )
+        right = tl.load(
+            right_ptr + columns[None, :] * right_row_stride + third[:, None] * right_k_stride,
+            mask=column_loads & third_mask[:, None],
+            other=0,
+        )
+        total = tl.dot(left, right, total, out_dtype=tl.int32)
+    # The sum of (left - a) (right - b) is that of left right, less b times that of left, less a times that of right,
+    # and K a b. Sums of rows come from outside: made here, beside the product, they would not fit into registers.
+    if right_zero_ptr is not None:
+        left_sum = tl.load(left_sum_ptr + channel * ROWS + rows, mask=row_mask, other=0)
+        total -= (left_sum * tl.load(right_zero_ptr))[:, None]
+    if left_zero_ptr is not None:
+        right_sum = tl.load(right_sum_ptr + channel * COLUMNS + columns, mask=column_mask, other=0)
+        if right_zero_ptr is not None:
+            right_sum -= K * tl.load(right_zero_ptr)
+        total -= (right_sum * tl.load(left_zero_ptr))[None, :]
+    scale = tl.load(left_scale_ptr + channel * left_scale_stride)
+    scale *= tl.load(right_scale_ptr + channel * right_scale_stride)
+    tl.store(
+        y_ptr + channel * y_channel_stride + rows[:, None] * y_row_stride + columns[None, :],
+        (total.to(tl.float32) * scale).to(y_ptr.dtype.element_ty),
+        mask=row_mask[:, None] & column_mask[None, :],
+    )
+
+
+def triangle_product(
+    left: Int8[Tensor, "c i k"],
+    right: Int8[Tensor, "c j k"],
+    direction: Direction,
+    left_scale: Float[Tensor, "..."],
+    right_scale: Float[Tensor, "..."],
+    *,
+    left_zero: Int[Tensor, ""] | None = None,
+    right_zero: Int[Tensor, ""] | None = None,
+    dtype: torch.dtype = torch.float32,
+    is_padded: bool = False,
+    tile: MatmulTile | None = None,
+) -> Float[Tensor, "i j c"]:
+    """As `protquant.kernels.reference.triangle_product`, in one kernel, and a sum over each operand with zero points.
+
+    Operands may be strided in any way.
+
+    Parameters
+    ----------
+    is_padded : bool
+        Whether both operands are parts of larger ones, whose rows begin at multiples of 16 bytes. Along k they go on to
+        the next multiple of 16 with zeros; along i and j there is memory for as much, which may hold anything. Any
+        number of residues is multiplied as fast then.
+    tile : MatmulTile, optional
+        By default that of the device.
+    """
+    check_triangle_product(left, right, direction, left_scale, right_scale)
+    if direction == "incoming":
+        left, right = left.transpose(1, 2), right.transpose(1, 2)
+    (c, i, k), j = left.shape, right.shape[1]
+    y = torch.empty((c, i, j), dtype=dtype, device=left.device)
+    if y.numel() == 0:
+        return y.permute(1, 2, 0)
+    left_zero, right_zero = (None if zero is None else zero.int() for zero in (left_zero, right_zero))
+    lengths = () if is_padded else (i, j, k)
+    strides = (*lengths, *left.stride(), *right.stride())
+    is_aligned = all(stride % 16 == 0 for stride in strides if stride != 1)
+    is_aligned = is_aligned and left.data_ptr() % 16 == 0 and right.data_ptr() % 16 == 0
+    if tile is None:
+        tile = triangle_tile(target_of(left.device), is_aligned=is_aligned)
+        tile = tuned("triangle_product", left.device, tile) if is_aligned else tile
+    left_scale, right_scale = left_scale.float().reshape(-1), right_scale.float().reshape(-1)
+    triangle_product_kernel[(c * blocks_of(i, tile.block_m) * blocks_of(j, tile.block_n),)](
+        left,
+        right,
+        left_scale,
+        right_scale,
+        left_zero,
+        None if right_zero is None else left.sum(2, dtype=torch.int32),
+        right_zero,
+        None if left_zero is None else right.sum(2, dtype=torch.int32),
+        y,
+        i,
+        j,
+        k,
+        *left.stride(),
+        *right.stride(),
+        0 if len(left_scale) == 1 else 1,
+        0 if len(right_scale) == 1 else 1,
+        j,
+        i * j,
+        PADDING=_PADDING if is_padded else 1,
+        BLOCK_I=tile.block_m,
+        BLOCK_J=tile.block_n,
+        BLOCK_K=tile.block_k,
+        num_warps=tile.num_warps,
+        num_stages=tile.num_stages,
+    )
+    return y.permute(1, 2, 0)

@@ -1,0 +1,86 @@
+"""Tiles that were timed on the GPU at hand, which take the place of the small tables.
+
+`protquant kernels --tune` makes them. One JSON file for each kind of GPU, in a folder of
+`protquant.files.cache_folder`; what was timed with another version of triton does not count.
+"""
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import astuple, fields
+from functools import cache
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+import triton
+
+from protquant.files import atomic_write, prepare_folder
+from protquant.files.cache_folder import cache_folder
+from protquant.kernels.triton.tiles import MatmulTile
+from protquant.kernels.triton.tiles_triangle import AttentionTile, TransitionTile
+
+__all__ = ["keep_tiles", "tuned", "tuned_tiles"]
+
+log = logging.getLogger(__name__)
+
+Tile = MatmulTile | AttentionTile | TransitionTile
+_Tile = TypeVar("_Tile", MatmulTile, AttentionTile, TransitionTile)
+
+
+def tuned(key: str, device: torch.device, default: _Tile) -> _Tile:
+    """The tile that was found to be fastest for what `key` names; the default where none was, and on a CPU."""
+    gpu = _name_of(device)
+    numbers = None if gpu is None else tuned_tiles(gpu).get(key)
+    if numbers is None or len(numbers) != len(fields(default)):
+        return default
+    return type(default)(*numbers)
+
+
+@cache
+def tuned_tiles(gpu: str) -> Mapping[str, tuple[int, ...]]:
+    """All tiles that are kept for a kind of GPU; a file that cannot be read is reported, and counts as none."""
+    try:
+        path = _path(gpu)
+        if path is None or not path.is_file():
+            return {}
+        document = json.loads(path.read_text())
+        tiles = {str(key): tuple(int(number) for number in tile) for key, tile in document["tiles"].items()}
+        return tiles if document.get("triton") == triton.__version__ else {}
+    except (OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
+        log.warning("tiles of kernels cannot be read (%s); run `protquant kernels --tune` again", error)
+        return {}
+
+
+def keep_tiles(gpu: str, tiles: Mapping[str, Tile | None]) -> Path | None:
+    """Keep tiles for later runs beside those that are there, and forget those of keys with None.
+
+    Returns
+    -------
+    Path or None
+        The file; None where nothing is to be kept on disk.
+
+    Raises
+    ------
+    ProtquantError
+        Where it cannot be written; what was there stays.
+    """
+    path = _path(gpu)
+    if path is None:
+        return None
+    kept = {key: tile for key, tile in tuned_tiles(gpu).items() if key not in tiles}
+    kept |= {key: astuple(tile) for key, tile in tiles.items() if tile is not None}
+    prepare_folder(path.parent)
+    atomic_write(path, json.dumps({"gpu": gpu, "triton": triton.__version__, "tiles": kept}, indent=1) + "\n")
+    tuned_tiles.cache_clear()
+    return path
+
+
+@cache
+def _name_of(device: torch.device) -> str | None:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else None
+
+
+def _path(gpu: str) -> Path | None:
+    folder = cache_folder()
+    return None if folder is None else folder / "tiles" / f"{gpu.replace(' ', '_').replace('/', '_')}.json"

@@ -1,0 +1,49 @@
+from protquant.bench.agreement import PAIRS, measure_agreement, summarize_agreement
+from protquant.bench.choices import (
+    BACKENDS,
+    DEFAULT_LM_BASELINES,
+    LINEAR_SHAPES,
+    LM_BASELINES,
+    LM_PRESETS,
+    TRUNK_BASELINES,
+    TRUNK_PRESETS,
+    WORKLOADS,
+    LinearShape,
+    Workload,
+)
+from protquant.bench.contest import Contender, Ratio, Standing, run_contest
+from protquant.bench.fold import bench_fold
+from protquant.bench.lm import bench_lm
+from protquant.bench.ops import bench_ops
+from protquant.bench.report import BenchReport, Section
+from protquant.bench.roofline import GPUS, Prediction, roofline
+from protquant.bench.trunk import bench_trunk
+
+__all__ = [
+    "BACKENDS",
+    "DEFAULT_LM_BASELINES",
+    "GPUS",
+    "LINEAR_SHAPES",
+    "LM_BASELINES",
+    "LM_PRESETS",
+    "PAIRS",
+    "TRUNK_BASELINES",
+    "TRUNK_PRESETS",
+    "WORKLOADS",
+    "BenchReport",
+    "Contender",
+    "LinearShape",
+    "Prediction",
+    "Ratio",
+    "Section",
+    "Standing",
+    "Workload",
+    "bench_fold",
+    "bench_lm",
+    "bench_ops",
+    "bench_trunk",
+    "measure_agreement",
+    "roofline",
+    "run_contest",
+    "summarize_agreement",
+]

@@ -1,0 +1,133 @@
+"""`protquant bench agreement`: how far integers are from the simulation of a recipe, and both are from float."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from protquant.bench.integer_runs import check_backend
+from protquant.checkpoints import load
+from protquant.demo.memorized import notes_on_targets
+from protquant.errors import ProtquantError
+from protquant.integer import to_integer
+from protquant.measuring.references import references_of
+from protquant.models import ESMFold
+from protquant.predicting.folding import check_folding_model, check_folding_options, fold_within_memory
+from protquant.preparing.quantize import calibration_sequences, quantize
+from protquant.proteins import Prediction
+from protquant.quant import load_recipe
+from protquant.reporting.steps import Steps
+from protquant.scores import rmsd_ca, tm_score
+
+__all__ = ["PAIRS", "ca_trace", "measure_agreement", "summarize_agreement"]
+
+PAIRS = ("integer to simulation", "simulation to float", "integer to float")
+"""What is compared with what."""
+
+
+def measure_agreement(
+    model: str = "demo",
+    quants: Sequence[str | Path] = (),
+    *,
+    structures: Path | None = None,
+    limit: int | None = None,
+    num_recycles: int | None = None,
+    backend: str = "auto",
+    device: torch.device | str = "cpu",
+    calibration: Path | None = None,
+    progress: bool | None = None,
+) -> pd.DataFrame:
+    """Fold chains in float, by the simulation of each recipe, and on integers.
+
+    Parameters
+    ----------
+    model : str
+        Float model, as for `load`.
+    quants : sequence of str or Path
+        Recipes.
+    structures : Path, optional
+        Folder whose structures' sequences are folded; by default the 50 chains that ship with protquant.
+    limit : int, optional
+        Only the first so many.
+    num_recycles : int, optional
+        By default as the model was trained.
+    backend : str
+        Of the integer kernels.
+    calibration : Path, optional
+        FASTA to calibrate on; by default the 12 shipped proteins.
+
+    Returns
+    -------
+    DataFrame
+        A row per recipe and chain: `recipe`, `chain`, `length`; for each of `PAIRS` the C-alpha RMSD in angstrom and
+        the TM-score; and `support`, which says what ran on integers.
+
+    Raises
+    ------
+    ProtquantError
+        If the model is no float ESMFold, or a file or recipe cannot be used.
+    """
+    check_backend(backend)
+    check_folding_options(num_recycles, None)
+    recipes = [load_recipe(quant) for quant in quants]
+    if not recipes:
+        raise ProtquantError("nothing to compare: name a recipe with --quant")
+    names = [recipe.name for recipe in recipes]
+    if len(set(names)) < len(names):
+        raise ProtquantError(f"--quant {', '.join(names)}: each recipe once, and each with a name of its own")
+    network = check_folding_model(load(model, device=torch.device(device)))
+    sequences, references = calibration_sequences(calibration), references_of(structures, limit)
+    folds = (1 + 2 * len(recipes)) * len(references)
+    bar = Steps(total=folds, unit="fold", disable=None if progress is None else not progress)
+
+    def traces(folding: ESMFold) -> list[np.ndarray]:
+        found = []
+        for reference in references:
+            given = ([reference.sequence], [reference.name])
+            found.append(ca_trace(fold_within_memory(folding, *given, num_recycles=num_recycles)[0]))
+            bar.update()
+        return found
+
+    for note in notes_on_targets(network, [each.sequence for each in references], shipped=structures is None):
+        tqdm.write(note, file=sys.stderr)
+    rows = list[dict[str, Any]]()
+    with bar:
+        floats = traces(network)
+        for recipe in recipes:
+            quantized, _ = quantize(network, recipe, sequences, execution="simulate")
+            simulated = traces(quantized)
+            running, support = to_integer(quantized, backend, inplace=True)
+            for reference, *three in zip(references, traces(running), simulated, floats, strict=True):
+                row: dict[str, Any] = {"recipe": recipe.name, "chain": reference.name, "length": len(three[0])}
+                for pair, (one, other) in zip(PAIRS, ((0, 1), (1, 2), (0, 2)), strict=True):
+                    row[f"{pair}, RMSD"] = rmsd_ca(three[one], three[other])
+                    row[f"{pair}, TM"] = tm_score(three[one], three[other]).score
+                rows.append(row | {"support": support.summary()})
+    return pd.DataFrame(rows)
+
+
+def ca_trace(prediction: Prediction) -> np.ndarray:
+    """C-alpha coordinates of all residues, in angstrom."""
+    atoms = prediction.atoms
+    return np.asarray(atoms.coord[atoms.atom_name == "CA"])
+
+
+def summarize_agreement(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Median RMSD, mean and least TM-score of each recipe and pair."""
+    return [
+        {
+            "recipe": recipe,
+            "pair": pair,
+            "chains": len(rows),
+            "RMSD": float(rows[f"{pair}, RMSD"].median()),
+            "TM": float(rows[f"{pair}, TM"].mean()),
+            "least TM": float(rows[f"{pair}, TM"].min()),
+        }
+        for recipe, rows in table.groupby("recipe", sort=False)
+        for pair in PAIRS
+    ]

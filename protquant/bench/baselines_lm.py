@@ -1,0 +1,159 @@
+"""ESM-2 as others run it and as our float model does, all with the same weights: logits of a padded batch."""
+
+import copy
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from protquant.bench.choices import LM_BASELINES
+from protquant.bench.contest import Contender
+from protquant.bench.esm_cpp import esm_cpp_run
+from protquant.bench.workloads import LanguageWork
+from protquant.checkpoints.names import FAIR_ESM_ESM2, HUGGING_FACE_ESM2
+from protquant.errors import ProtquantError
+from protquant.models import ESM2
+from protquant.models.alphabet import MASK, PAD
+
+__all__ = ["hugging_face_esm2", "lm_baseline"]
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def lm_baseline(name: str, model: ESM2, work: LanguageWork, esm_cpp_python: str | None = None) -> Contender:
+    """One of `LM_BASELINES`.
+
+    Parameters
+    ----------
+    model : ESM2
+        In float32; baselines in float32 share its weights.
+    esm_cpp_python : str, optional
+        The interpreter that has esm-cpp; by default this one.
+    """
+    whose, _, rest = name.partition("-")
+
+    def build() -> Callable[[], Any]:
+        if whose == "transformers":
+            dtype, _, attention = rest.partition("-")
+            return _run_hugging_face(_cast(hugging_face_esm2(model, attention), _DTYPES[dtype]), work)
+        if whose == "protquant":
+            return run_logits(_cast(model, _DTYPES[rest]), work)
+        if name == "torchao-int8":
+            return _run_hugging_face(_torchao_int8(hugging_face_esm2(model, "sdpa")), work)
+        if name == "fair-esm-float32":
+            return _run_fair_esm(model, work)
+        return esm_cpp_run(model, work, esm_cpp_python)
+
+    return Contender(name, build, LM_BASELINES[name])
+
+
+def run_logits(model: Any, work: LanguageWork) -> Callable[[], Tensor]:
+    """What is timed of an ESM2 of ours, in float or on integers."""
+
+    @torch.inference_mode()
+    def run() -> Tensor:
+        logits: Tensor = model.logits(work.tokens)
+        return logits
+
+    return run
+
+
+def hugging_face_esm2(model: ESM2, attention: str) -> nn.Module:
+    """`EsmForMaskedLM` of transformers, around the very tensors of ours.
+
+    Parameters
+    ----------
+    attention : str
+        `eager` or `sdpa`.
+    """
+    from transformers import EsmConfig, EsmForMaskedLM  # noqa: PLC0415 (takes seconds)
+
+    config = EsmConfig(
+        vocab_size=model.config.vocab_size,
+        mask_token_id=MASK,
+        pad_token_id=PAD,
+        hidden_size=model.config.dim,
+        num_hidden_layers=model.config.num_layers,
+        num_attention_heads=model.config.num_heads,
+        intermediate_size=model.config.ffn_dim,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        layer_norm_eps=model.config.layer_norm_eps,
+        position_embedding_type="rotary",
+        emb_layer_norm_before=False,
+        token_dropout=model.config.token_dropout,
+        attn_implementation=attention,
+    )
+    theirs: nn.Module = EsmForMaskedLM(config)
+    theirs.load_state_dict(_renamed(model, HUGGING_FACE_ESM2.to_theirs), strict=False, assign=True)
+    theirs.tie_weights()  # type: ignore[operator]  # transformers' own
+    _check_all_assigned(theirs, model)
+    # Rotary frequencies are no parameters: they are where transformers made them.
+    theirs = theirs.to(next(model.parameters()).device)
+    return theirs.eval().requires_grad_(False)
+
+
+def _renamed(model: ESM2, rename: Callable[[str], str | None]) -> dict[str, Tensor]:
+    state = {}
+    for name, tensor in model.state_dict().items():
+        renamed = rename(name)
+        assert renamed is not None, name
+        state[renamed] = tensor
+    return state
+
+
+def _check_all_assigned(theirs: nn.Module, ours: ESM2) -> None:
+    """Every parameter of theirs is one of ours: else a time would be that of another model."""
+    known = {tensor.data_ptr() for tensor in ours.state_dict().values()}
+    strange = [name for name, parameter in theirs.named_parameters() if parameter.data_ptr() not in known]
+    if strange:
+        raise RuntimeError(f"{len(strange)} parameters are not those of our model: {', '.join(strange[:3])}")
+
+
+def _run_hugging_face(model: Any, work: LanguageWork) -> Callable[[], Tensor]:
+    attention_mask = work.valid.long()
+
+    @torch.inference_mode()
+    def run() -> Tensor:
+        logits: Tensor = model(input_ids=work.tokens, attention_mask=attention_mask).logits
+        return logits
+
+    return run
+
+
+def _run_fair_esm(model: ESM2, work: LanguageWork) -> Callable[[], Tensor]:
+    try:
+        from esm.model import esm2 as fair_esm  # type: ignore[import-untyped]  # noqa: PLC0415 (optional)
+    except ModuleNotFoundError as error:
+        raise ProtquantError("not installed: pip install fair-esm") from error
+    config = model.config
+    theirs = fair_esm.ESM2(config.num_layers, config.dim, config.num_heads, token_dropout=config.token_dropout)
+    state = _renamed(model, FAIR_ESM_ESM2.to_theirs)
+    state["lm_head.weight"] = state["embed_tokens.weight"]
+    theirs.load_state_dict(state, strict=False, assign=True)
+    _check_all_assigned(theirs, model)
+    theirs = theirs.eval().requires_grad_(False).to(work.tokens.device)
+
+    @torch.inference_mode()
+    def run() -> Tensor:
+        logits: Tensor = theirs(work.tokens)["logits"]
+        return logits
+
+    return run
+
+
+def _torchao_int8(model: nn.Module) -> nn.Module:
+    try:
+        torchao: Any = importlib.import_module("torchao.quantization")
+    except ModuleNotFoundError as error:
+        raise ProtquantError("not installed: pip install torchao") from error
+    # Its own modules around the same tensors: those of the float contenders must stay as they are.
+    model = copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
+    torchao.quantize_(model, torchao.Int8DynamicActivationInt8WeightConfig())
+    return model
+
+
+def _cast(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    return model if dtype == torch.float32 else copy.deepcopy(model).to(dtype)

@@ -1,0 +1,280 @@
+"""What is measured at full size, within which limits, and what is claimed of it."""
+
+import hashlib
+import json
+import random
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from protquant.bench.full_size import worker
+from protquant.bench.full_size.stage import Stage
+from protquant.checkpoints.folders import CONFIG, SCHEME
+from protquant.errors import ProtquantError
+
+__all__ = [
+    "FLOAT_CONTENDERS",
+    "FULL_SIZE",
+    "FULL_SIZE_ON_GPU",
+    "Fold",
+    "Plan",
+    "Preparation",
+    "Work",
+    "check_float_checkpoint",
+]
+
+FLOAT_CONTENDERS = tuple(name for name in worker.CONTENDERS if name != "protquant-integer")
+"""Contenders that fold with the float checkpoint; all others are named by their recipe."""
+
+_GIB = 2**30
+_RESIDUES = "ACDEFGHIKLMNPQRSTVWY"
+_WARM_UP_LENGTH = 16
+_TURNS_ON_GPU = 4
+# What a float contender takes at its peak, beside activations: weights that are read while they are cast.
+_FLOAT_SHARE, _ACTIVATIONS = 1.2, 2 * _GIB
+_WORKER = Path(worker.__file__)
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """A recipe that the checkpoint is quantized by.
+
+    Attributes
+    ----------
+    limit : float or None
+        GiB of memory.
+    disk : float or None
+        GB that the quantized checkpoint may take.
+    """
+
+    recipe: str
+    limit: float | None
+    disk: float | None = None
+
+
+@dataclass(frozen=True)
+class Fold:
+    """A protein that is folded once, by a process that has just loaded the model.
+
+    Attributes
+    ----------
+    limit : float or None
+        GiB of memory.
+    """
+
+    recipe: str
+    residues: int
+    limit: float | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that is measured.
+
+    Attributes
+    ----------
+    lengths : tuple of int
+        Residues of the proteins that contenders fold by turns.
+    contenders : tuple of str
+        Of `FLOAT_CONTENDERS`, or recipes of `preparations`.
+    load_seconds : float
+        In which a quantized checkpoint is to be loaded.
+    resident_share, resident_rest : float
+        Resident memory after loading is to be at most this share of the bytes on disk, and so many bytes more.
+    """
+
+    preparations: tuple[Preparation, ...]
+    folds: tuple[Fold, ...]
+    lengths: tuple[int, ...]
+    contenders: tuple[str, ...]
+    load_seconds: float = 15.0
+    resident_share: float = 1.15
+    resident_rest: float = 600e6
+
+    def __post_init__(self) -> None:
+        prepared = {each.recipe for each in self.preparations}
+        asked = [*(each.recipe for each in self.folds), *self.contenders]
+        if unknown := [name for name in asked if name not in prepared and name not in FLOAT_CONTENDERS]:
+            raise ProtquantError(
+                f"{unknown[0]}: no contender; there are {', '.join([*FLOAT_CONTENDERS, *sorted(prepared)])}"
+            )
+
+
+FULL_SIZE = Plan(
+    preparations=(
+        Preparation("w8a8-int8", limit=8, disk=3.8),
+        Preparation("w4a8-int4", limit=10, disk=2.3),
+        Preparation("w8a8-token", limit=8, disk=3.8),
+    ),
+    folds=(
+        Fold("w8a8-int8", 128, limit=5),
+        Fold("w4a8-int4", 128, limit=3.8),
+        Fold("w8a8-int8", 256, limit=5.5),
+    ),
+    lengths=(64, 128, 256),
+    contenders=("transformers-float32", "transformers-bfloat16", "w8a8-int8", "w4a8-int4"),
+)
+"""What is claimed of the released size."""
+
+FULL_SIZE_ON_GPU = Plan(
+    preparations=tuple(replace(each, limit=None) for each in FULL_SIZE.preparations),
+    folds=(),
+    lengths=(256, 512, 1024),
+    contenders=FULL_SIZE.contenders,
+)
+"""The same on a GPU: limits are for main memory, so there are none."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """Where a plan is carried out, and with what.
+
+    Attributes
+    ----------
+    checkpoint : Path
+        Float checkpoint, as transformers writes it.
+    folder : Path
+        Where quantized checkpoints, records and logs are kept.
+    freed_memory : str
+        What is done with memory that is freed, see `FreedMemory`; stages inherit the variables that say so.
+    calibration : Path, optional
+        FASTA to calibrate on; by default what `protquant quantize` takes.
+    device : str
+        Where models quantize and fold: `cpu` or `cuda`.
+    """
+
+    checkpoint: Path
+    folder: Path
+    threads: int
+    num_recycles: int = 0
+    seed: int = 0
+    freed_memory: str = ""
+    calibration: Path | None = None
+    device: str = "cpu"
+
+    def preparation(self, prepared: Preparation) -> Stage:
+        """Quantize the checkpoint, from no statistics."""
+        output = self.quantized(prepared.recipe)
+        command = [sys.executable, "-m", "protquant", "quantize", "-m", str(self.checkpoint)]
+        command += ["-q", prepared.recipe, "-o", str(output), "--overwrite", "--json", *self.device_options]
+        settings = self._settings(recipe=prepared.recipe)
+        if self.calibration is not None:
+            command += ["--calibration", str(self.calibration)]
+            settings["calibration"] = hashlib.sha256(self.calibration.read_bytes()).hexdigest()
+        threads = {"OMP_NUM_THREADS": str(self.threads), "MKL_NUM_THREADS": str(self.threads)}
+        cache = {"PROTQUANT_CACHE": str(self.statistics)}
+        return Stage(
+            f"quantize {prepared.recipe}",
+            command,
+            settings,
+            limit=_bytes(prepared.limit),
+            reads=(self.checkpoint,),
+            environment={**threads, **cache},
+        )
+
+    def fold(self, asked: Fold) -> Stage:
+        """Load a quantized checkpoint from the disk and fold one protein."""
+        limit = _bytes(asked.limit)
+        within = "" if asked.limit is None else f" within {asked.limit:g} GiB"
+        return self._worker(
+            f"fold {asked.residues} residues, {asked.recipe}{within}", asked.recipe, (asked.residues,), limit, cold=True
+        )
+
+    def turn(self, contender: str, lengths: tuple[int, ...], round_number: int) -> Stage:
+        """One turn of a contender: load, warm up, fold proteins of all lengths."""
+        return self._worker(f"round {round_number}, {contender}", contender, lengths, None, cold=False)
+
+    def quantized(self, recipe: str) -> Path:
+        """Folder of the checkpoint that a recipe made."""
+        return self.folder / recipe
+
+    @property
+    def device_options(self) -> list[str]:
+        """For commands of protquant."""
+        return ["--cpu-only"] if self.device == "cpu" else []
+
+    @property
+    def statistics(self) -> Path:
+        """Folder of what calibration would keep for other recipes; emptied before each stage."""
+        return self.folder / "statistics"
+
+    @property
+    def records(self) -> Path:
+        return self.folder / "stages"
+
+    def sequence(self, residues: int) -> str:
+        """A random protein, the same for all contenders."""
+        return "".join(random.Random(f"{self.seed} {residues}").choices(_RESIDUES, k=residues))
+
+    def _worker(self, name: str, contender: str, lengths: tuple[int, ...], limit: int | None, *, cold: bool) -> Stage:
+        is_float = contender in FLOAT_CONTENDERS
+        folder = self.checkpoint if is_float else self.quantized(contender)
+        arguments: dict[str, Any] = {
+            "contender": contender if is_float else "protquant-integer",
+            "sequences": [self.sequence(length) for length in lengths],
+            "threads": self.threads,
+            "num_recycles": self.num_recycles,
+            "warm_up": "" if cold else self.sequence(_WARM_UP_LENGTH),
+            "device": self.device,
+            # Kernels are compiled for lengths and recorded the first times, and only then as fast as ever after.
+            "turns": 1 if self.device == "cpu" else _TURNS_ON_GPU,
+        }
+        needs = round(_FLOAT_SHARE * _size(folder)) + _ACTIVATIONS if is_float else 0
+        return Stage(
+            name,
+            [sys.executable, "-P", str(_WORKER), json.dumps({**arguments, "folder": str(folder)})],
+            self._settings(**arguments, model=identity(folder)),
+            limit=limit,
+            needs=needs,
+            reads=(folder,) if cold else (),
+        )
+
+    def _settings(self, **others: Any) -> dict[str, Any]:
+        return {
+            "checkpoint": identity(self.checkpoint),
+            "threads": self.threads,
+            "device": self.device,
+            "freed_memory": self.freed_memory,
+            **others,
+        }
+
+
+def identity(folder: Path) -> str:
+    """Return a hash of a checkpoint's sizes and files, by what vouches for them: weights themselves are not read.
+
+    `scheme.json` has the SHA-256 of a quantized checkpoint's weights; of a float checkpoint names and sizes of files
+    are taken, and `config.json`.
+    """
+    digest = hashlib.sha256()
+    for name in (CONFIG, SCHEME):
+        if (folder / name).is_file():
+            digest.update((folder / name).read_bytes())
+    for path in sorted(folder.glob("*.safetensors")):
+        digest.update(f"{path.name} {path.stat().st_size}\n".encode())
+    return digest.hexdigest()
+
+
+def check_float_checkpoint(folder: Path) -> None:
+    """Refuse a folder that transformers cannot read as an ESMFold.
+
+    Raises
+    ------
+    ProtquantError
+        If it is none; says how to make one.
+    """
+    remedy = "make one with `protquant bench make-checkpoint`"
+    try:
+        found = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ProtquantError(f"{folder / CONFIG}: cannot be read ({error}); {remedy}") from error
+    if not isinstance(found, dict) or not found.get("is_folding_model") or not any(folder.glob("*.safetensors")):
+        raise ProtquantError(f"{folder}: no ESMFold of transformers with safetensors; {remedy}")
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+
+
+def _bytes(gib: float | None) -> int | None:
+    return None if gib is None else round(gib * _GIB)

@@ -1,0 +1,183 @@
+"""`protquant bench full-size`: quantize, fold within limits, and fold by turns with transformers."""
+
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from protquant.bench.choices import FULL_SIZE_PARTS
+from protquant.bench.full_size.plan import (
+    FLOAT_CONTENDERS,
+    FULL_SIZE,
+    Fold,
+    Plan,
+    Preparation,
+    Work,
+    check_float_checkpoint,
+)
+from protquant.bench.full_size.report import FullSizeReport, Turns
+from protquant.bench.full_size.stage import Stage, StageRecord, kept_record, run_stage
+from protquant.bench.setting import check_names, computing_with
+from protquant.checkpoints import is_quantized
+from protquant.errors import ProtquantError
+from protquant.files import prepare_folder
+from protquant.predicting.folding import check_folding_options
+from protquant.reporting.machine import describe_machine
+from protquant.running.devices import pick_device
+
+__all__ = ["bench_full_size"]
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def bench_full_size(
+    checkpoint: Path,
+    folder: Path,
+    plan: Plan = FULL_SIZE,
+    *,
+    parts: Sequence[str] = FULL_SIZE_PARTS,
+    rounds: int = 3,
+    threads: int | None = None,
+    num_recycles: int = 0,
+    keep_memory: bool = False,
+    seed: int = 0,
+    again: Sequence[str] = (),
+    calibration: Path | None = None,
+    cpu_only: bool = False,
+    say: Callable[[str], None] = _say,
+) -> FullSizeReport:
+    """Measure what a checkpoint costs to quantize, to load and to fold with, each in a process of its own.
+
+    A stage whose result stands in `folder` with the same settings is not run again; one that failed or was killed is.
+
+    Parameters
+    ----------
+    checkpoint : Path
+        Float ESMFold as transformers writes it, such as `make_checkpoint` makes.
+    folder : Path
+        Where quantized checkpoints, results and logs are kept.
+    plan : Plan
+        Recipes, lengths and limits.
+    parts : sequence of str
+        Names in `FULL_SIZE_PARTS`.
+    rounds : int
+        How often contenders fold by turns. Every other round goes backwards.
+    threads : int, optional
+        That all programs compute with; by default as many as torch takes here.
+    num_recycles : int
+        How often the output of the trunk goes through it again.
+    keep_memory : bool
+        Whether freed memory is kept, see `FreedMemory`.
+    seed : int
+        Of the sequences.
+    again : sequence of str
+        Names of stages, or the beginnings of names, that are run whatever stands; `all` for all of them.
+    calibration : Path, optional
+        FASTA to calibrate on; by default the 12 shipped proteins.
+    cpu_only : bool
+        Do not use a GPU.
+    say : callable
+        Told what goes on, line by line.
+
+    Returns
+    -------
+    FullSizeReport
+
+    Raises
+    ------
+    ProtquantError
+        If the checkpoint or an option cannot be used. Stages that fail are rows.
+    """
+    check_names("--part", parts, FULL_SIZE_PARTS)
+    check_folding_options(num_recycles, None)
+    check_float_checkpoint(checkpoint)
+    if rounds < 1:
+        raise ProtquantError(f"--rounds {rounds}: give 1 or more")
+    prepare_folder(folder)
+    with computing_with(threads, keep_memory) as freed:
+        count = torch.get_num_threads()
+        device = pick_device(cpu_only).type
+        work = Work(checkpoint, folder, count, num_recycles, seed, str(freed), calibration, device)
+        bench = _Bench(work, plan, tuple(parts), tuple(again), say)
+        bench.quantize()
+        bench.fold()
+        bench.take_turns(rounds)
+        machine = describe_machine()
+    settings = {"checkpoint": checkpoint.name, "parts": list(parts), "rounds": rounds, "threads": count}
+    settings |= {"device": device, "num_recycles": num_recycles, "seed": seed, "freed memory": str(freed)}
+    settings |= {"calibration": None if calibration is None else calibration.name}
+    return FullSizeReport(
+        settings, machine, plan, bench.preparations, bench.folds, list(bench.turns.values()), tuple(bench.skipped)
+    )
+
+
+class _Bench:
+    """Stages of a plan, one after the other, and what became of them."""
+
+    def __init__(
+        self, work: Work, plan: Plan, parts: tuple[str, ...], again: tuple[str, ...], say: Callable[[str], None]
+    ) -> None:
+        self.work, self.plan, self.parts, self.again, self.say = work, plan, parts, again, say
+        self.preparations: list[tuple[Preparation, StageRecord]] = []
+        self.folds: list[tuple[Fold, StageRecord]] = []
+        self.turns: dict[str, Turns] = {}
+        self.skipped: list[str] = []
+
+    def quantize(self) -> None:
+        for asked in self.plan.preparations:
+            stage, output = self.work.preparation(asked), self.work.quantized(asked.recipe)
+            # Statistics of another recipe would spare this one its calibration, and blocks that an interrupted run has
+            # left would spare it these: what is timed is the whole.
+            for spared in (self.work.statistics, output.with_name(f"{output.name}.partial")):
+                shutil.rmtree(spared, ignore_errors=True)
+            record = self._do("quantize", stage, stands=output.is_dir())
+            shutil.rmtree(self.work.statistics, ignore_errors=True)
+            if record is not None:
+                self.preparations.append((asked, record))
+
+    def fold(self) -> None:
+        for asked in self.plan.folds:
+            what = f"fold {asked.residues} residues by {asked.recipe}"
+            if self._has_checkpoint(asked.recipe, what):
+                record = self._do("fold", self.work.fold(asked))
+                if record is not None:
+                    self.folds.append((asked, record))
+
+    def take_turns(self, rounds: int) -> None:
+        taking = [name for name in self.plan.contenders if self._has_checkpoint(name, f"turns of {name}")]
+        records: dict[str, list[StageRecord]] = {name: [] for name in taking}
+        for number in range(1, rounds + 1):
+            # Every other round goes backwards, so that none always follows the same other.
+            for name in taking if number % 2 else reversed(taking):
+                record = self._do("turns", self.work.turn(name, self.plan.lengths, number))
+                if record is not None:
+                    records[name].append(record)
+        self.turns = {name: Turns(name, each) for name, each in records.items() if each}
+
+    def _has_checkpoint(self, name: str, what: str) -> bool:
+        if name in FLOAT_CONTENDERS:
+            return True
+        if any(asked.recipe == name and not record.problem for asked, record in self.preparations):
+            return True
+        stands = is_quantized(self.work.quantized(name))
+        if not stands:
+            self.skipped.append(f"NOT RUN: {what}: there is no checkpoint quantized by {name}")
+        return stands
+
+    def _do(self, part: str, stage: Stage, *, stands: bool = True) -> StageRecord | None:
+        """The result that stands, or that of a run; None where neither is wanted."""
+        wanted = any(each == "all" or stage.name.startswith(each) for each in self.again)
+        if stands and not (wanted and part in self.parts):
+            kept = kept_record(stage, self.work.records)
+            if kept is not None:
+                self.say(f"{stage.name}: stands from {kept.machine['date']}")
+                return kept
+        if part not in self.parts:
+            self.skipped.append(f"NOT RUN: {stage.name}: part {part} was not asked for, and no result stands")
+            return None
+        return run_stage(stage, self.work.records, self.say)

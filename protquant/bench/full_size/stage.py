@@ -1,0 +1,187 @@
+"""A step of the benchmark: a program in a process of its own, whose result is kept so that it need not be run again."""
+
+import json
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from protquant.bench.limited_process import ProcessOutcome, run_limited
+from protquant.errors import ProtquantError
+from protquant.files import atomic_write, fingerprint, json_value, prepare_folder
+from protquant.reporting.machine import describe_machine
+
+__all__ = ["Stage", "StageRecord", "kept_record", "run_stage"]
+
+_OTHER_CHARACTERS = re.compile(r"[^A-Za-z0-9._-]+")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What is run, and what its result depends on.
+
+    Attributes
+    ----------
+    name : str
+    command : sequence of str
+        Prints one JSON document on standard output.
+    settings : mapping
+        All that the result depends on: a result that stands with other settings is not used.
+    limit : int or None
+        Bytes of memory that it may take.
+    needs : int
+        Bytes of memory that must be free before it is started.
+    reads : sequence of Path
+        Folders whose files are put out of the system's cache before, so that they are read from the disk, and charged
+        to the process; empty to leave them there.
+    environment : mapping
+        Variables that are set for it, beside those of this process.
+    """
+
+    name: str
+    command: Sequence[str]
+    settings: Mapping[str, Any]
+    limit: int | None = None
+    needs: int = 0
+    reads: Sequence[Path] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint({"name": self.name, "limit": self.limit, **self.settings})
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """What became of a stage.
+
+    Attributes
+    ----------
+    machine : dict
+        Facts of the machine, the revision of the source and the date, when it was started.
+    load : float
+        Processes that wanted a processor in the minute before it was started; what else was running.
+    outcome : ProcessOutcome or None
+        None where it was not started.
+    result : dict or None
+        What it printed; None where it failed.
+    problem : str or None
+        Why there is no result.
+    """
+
+    name: str
+    fingerprint: str
+    settings: Mapping[str, Any]
+    machine: Mapping[str, Any]
+    load: float
+    outcome: ProcessOutcome | None
+    result: dict[str, Any] | None
+    problem: str | None
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def write(self, folder: Path) -> None:
+        """Keep it for the next run."""
+        atomic_write(_path(folder, self.name), json.dumps(json_value(self.to_dict()), indent=1) + "\n")
+
+
+def kept_record(stage: Stage, folder: Path) -> StageRecord | None:
+    """Return the result of an earlier run with the same settings; None where there is none, or it failed.
+
+    Raises
+    ------
+    ProtquantError
+        If the file cannot be read.
+    """
+    path = _path(folder, stage.name)
+    if not path.exists():
+        return None
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        kept["outcome"] = kept["outcome"] and ProcessOutcome(**kept["outcome"])
+        record = StageRecord(**kept)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ProtquantError(f"{path}: cannot be read ({error}); delete it, and the stage is run again") from error
+    return record if record.fingerprint == stage.fingerprint and record.problem is None else None
+
+
+def run_stage(stage: Stage, folder: Path, say: Callable[[str], None]) -> StageRecord:
+    """Run a stage, and keep what became of it.
+
+    Parameters
+    ----------
+    folder : Path
+        Where records are kept, and what the program writes to standard output and standard error.
+    say : callable
+        Told every half minute how far it is.
+    """
+    prepare_folder(folder)
+    facts, load = (
+        json_value(describe_machine().to_dict()),
+        os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan"),
+    )
+    stem = _path(folder, stage.name)
+    output, log = stem.with_suffix(".out"), stem.with_suffix(".log")
+    limit = "" if stage.limit is None else f", within {stage.limit / 2**30:.3g} GiB"
+    free = psutil.virtual_memory().available
+    outcome, result, problem = None, None, None
+    if free < stage.needs:
+        problem = f"NOT RUN: it takes about {stage.needs / 2**30:.1f} GiB of memory, and {free / 2**30:.1f} are free"
+    else:
+        say(f"{stage.name}: begins{limit}; {load:.1f} processes want the processors")
+        for each in stage.reads:
+            _put_out_of_cache(each)
+        outcome = run_limited(
+            stage.command,
+            stage.limit,
+            output=output,
+            log=log,
+            environment={**os.environ, **stage.environment},
+            watch=lambda seconds, peak: say(f"{stage.name}: {seconds:.0f} s, {_gib(peak)} at the peak so far"),
+        )
+        if stage.limit is not None and not outcome.enforced:
+            say(f"{stage.name}: {outcome.how}")
+        result, problem = _result(outcome, output, log)
+    record = StageRecord(stage.name, stage.fingerprint, stage.settings, facts, load, outcome, result, problem)
+    record.write(folder)
+    took = "" if outcome is None else f" after {outcome.seconds:.1f} s, {_gib(outcome.resident_peak)} at the peak"
+    say(f"{stage.name}: {problem or 'done'}{took}")
+    return record
+
+
+def _result(outcome: ProcessOutcome, output: Path, log: Path) -> tuple[dict[str, Any] | None, str | None]:
+    """What the program printed, or why that is of no use."""
+    if outcome.failed:
+        said = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+        return None, f"{outcome}{f' ({said[-1].strip()})' if said and not outcome.over_limit else ''}"
+    try:
+        document = json.loads(output.read_text(encoding="utf-8"))
+    except ValueError as error:
+        return None, f"FAILED: what it printed is no JSON document ({error}): {output}"
+    return document, None
+
+
+def _path(folder: Path, name: str) -> Path:
+    return folder / f"{_OTHER_CHARACTERS.sub('-', name)}.json"
+
+
+def _put_out_of_cache(folder: Path) -> None:
+    """Tell the system that files are not needed, so that the next to read them has them from the disk."""
+    if not hasattr(os, "posix_fadvise"):
+        return
+    for path in sorted(each for each in folder.rglob("*") if each.is_file()):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)  # pages that are not on the disk yet cannot be dropped
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(descriptor)
+
+
+def _gib(size: int | None) -> str:
+    return "unknown" if size is None else f"{size / 2**30:.2f} GiB"

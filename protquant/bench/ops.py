@@ -1,0 +1,162 @@
+"""`protquant bench ops`: one linear layer, in the shapes that ESM-2 and the folding trunk have."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from protquant.bench.choices import LINEAR_SHAPES, LinearShape
+from protquant.bench.contest import Contender, run_contest
+from protquant.bench.deviation import Deviation
+from protquant.bench.integer_runs import check_backend
+from protquant.bench.report import BenchReport, Section
+from protquant.bench.setting import check_names, computing_with, finish_on
+from protquant.kernels.backend import Backend
+from protquant.kernels.dispatch import choose_backend
+from protquant.kernels.operands import Codes8, Grid, IntegerWeight, TokenGrid
+from protquant.reporting.machine import describe_machine
+
+__all__ = ["bench_ops"]
+
+_BASELINES = ("float32", "bfloat16")
+_GROUP = 64
+_CODES_OF_WEIGHTS = 127
+
+
+def bench_ops(
+    shapes: Sequence[str] = tuple(LINEAR_SHAPES),
+    *,
+    rounds: int = 20,
+    threads: int | None = None,
+    backend: str = "auto",
+    keep_memory: bool = False,
+    device: torch.device | str = "cpu",
+    seed: int = 0,
+    progress: bool | None = None,
+) -> BenchReport:
+    """Time linear layers in float, torch's bare int8 product, and ours.
+
+    Parameters
+    ----------
+    shapes : sequence of str
+        Of `LINEAR_SHAPES`.
+    threads : int, optional
+        That torch computes with; by default as many as now.
+    backend : str
+        Of the integer kernels.
+    keep_memory : bool
+        Whether freed memory is kept, see `FreedMemory`.
+
+    Returns
+    -------
+    BenchReport
+        A section for each shape; the deviation is that from float32.
+
+    Raises
+    ------
+    ProtquantError
+        For names that are not known, or numbers that make no sense.
+    """
+    check_names("--shape", shapes, list(LINEAR_SHAPES))
+    check_backend(backend)
+    device = torch.device(device)
+    sections = []
+    with computing_with(threads, keep_memory) as freed, torch.inference_mode():
+        for name in dict.fromkeys(shapes):
+            layer = _Layer(LINEAR_SHAPES[name], device, backend, seed)
+            deviation = Deviation(layer.decode)
+            standings = run_contest(
+                list(layer.contenders()),
+                _BASELINES,
+                rounds=rounds,
+                warmups=2,
+                freed=freed,
+                finish=finish_on(device),
+                compare=deviation,
+                progress=progress,
+            )
+            sections.append(Section(str(LINEAR_SHAPES[name]), standings, _BASELINES))
+        machine = describe_machine()
+    settings = {"shapes": list(shapes), "rounds": rounds, "threads": machine.threads, "backend": backend}
+    settings |= {"freed memory": str(freed), "device": device.type, "seed": seed}
+    notes = (
+        "x: how many times as fast, the median of ratios round by round (quartiles).",
+        "deviation: of the result from float32; rounding of weights and activations, no fault of a kernel.",
+    )
+    return BenchReport("ops", settings, machine, sections, notes)
+
+
+class _Layer:
+    """Random activations and a random layer, in floats and in codes."""
+
+    def __init__(self, shape: LinearShape, device: torch.device, backend: str, seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        x = torch.randn(shape.rows, shape.reads, generator=generator)
+        weight = torch.randn(shape.writes, shape.reads, generator=generator) / shape.reads**0.5
+        self.bias = torch.randn(shape.writes, generator=generator).to(device)
+        self.x, self.weight = x.to(device), weight.to(device)
+        self.grid = _symmetric(self.x)
+        # Symmetric too: what comes out is as large as what went in.
+        self.out = _symmetric(F.linear(self.x, self.weight, self.bias))
+        self.scale = self.weight.abs().amax(1, keepdim=True) / _CODES_OF_WEIGHTS
+        self.codes = (self.weight / self.scale).round().to(torch.int8)
+        self.device, self.backend_name = device, backend
+
+    def contenders(self) -> Iterator[Contender]:
+        """Floats first; what they are compared with."""
+        half = [tensor.to(torch.bfloat16) for tensor in (self.x, self.weight, self.bias)]
+        yield Contender("float32", lambda: lambda: F.linear(self.x, self.weight, self.bias), "F.linear")
+        yield Contender("bfloat16", lambda: lambda: F.linear(*half), "F.linear")
+        yield Contender("torch int8", self._int_mm, "torch._int_mm: codes to int32, without scales and bias")
+        yield Contender("int8", lambda: self._integer(self._int8()), "codes to float32")
+        yield Contender("int8 to codes", lambda: self._integer(self._int8(), to_codes=True), "codes to codes")
+        yield Contender("int8 by token", self._by_token, "float32, quantized row by row, to float32")
+        yield Contender("int4", lambda: self._integer(self._int4()), f"codes to float32; weights in groups of {_GROUP}")
+
+    def decode(self, result: Any) -> Tensor:
+        """Values, of whatever a contender returns."""
+        if isinstance(result, Codes8):
+            return result.decode()
+        assert isinstance(result, Tensor)
+        if result.dtype == torch.int32:
+            return result * (self.grid.scale * self.scale.T) + self.bias
+        return result
+
+    def _int_mm(self) -> Callable[[], Tensor]:
+        x = (self.x / self.grid.scale).round().to(torch.int8)
+        weight = self.codes.T
+        return lambda: torch._int_mm(x, weight)  # noqa: SLF001 (the int8 product of stock torch has no other name)
+
+    def _int8(self) -> IntegerWeight:
+        return IntegerWeight(self.codes, self.scale, None, self.bias, len(self.codes))
+
+    def _int4(self) -> IntegerWeight:
+        groups = self.weight.unflatten(1, (-1, _GROUP))
+        scale = groups.abs().amax(2) / 7
+        codes = (groups / scale[..., None]).round().add(8).flatten(1).to(torch.uint8)
+        zero = torch.full(scale.shape, 8, dtype=torch.uint8, device=scale.device)
+        packed = IntegerWeight.pack4(codes)
+        return IntegerWeight(packed, scale, zero, self.bias, len(codes), "int4", _GROUP)
+
+    def _backend(self) -> Backend:
+        return choose_backend(self.backend_name, self.device)
+
+    def _integer(self, weight: IntegerWeight, to_codes: bool = False) -> Callable[[], Tensor | Codes8]:
+        backend = self._backend()
+        outs = [(self.out, weight.out_features)] if to_codes else []
+        layer, x = backend.prepare(weight, self.grid, outs=outs), backend.quantize(self.x, self.grid)
+        # A weight of four bits is unpacked for every call, as it is where a layer is called once.
+        if to_codes:
+            return lambda: backend.linear_codes(x, backend.open(layer))
+        return lambda: backend.linear(x, backend.open(layer))
+
+    def _by_token(self) -> Callable[[], Tensor]:
+        backend, grid = self._backend(), TokenGrid(8, symmetric=True)
+        layer = backend.prepare(self._int8(), grid)
+        return lambda: backend.linear(backend.quantize(self.x, grid), layer)
+
+
+def _symmetric(x: Tensor) -> Grid:
+    return Grid(float(x.abs().max()) / 127, 0, -127, 127)

@@ -1,0 +1,251 @@
+"""`protquant kernels --tune`: which tiles are the fastest on the GPU at hand."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import astuple, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from protquant.errors import ProtquantError
+from protquant.kernels.reference.projection import Int8Projection
+from protquant.kernels.triton.attention import attention_int8
+from protquant.kernels.triton.gated_projection import gated_projection
+from protquant.kernels.triton.int4_linear import linear_int4
+from protquant.kernels.triton.int8_linear import linear_int8
+from protquant.kernels.triton.tiles import MatmulTile, linear_key, target_of
+from protquant.kernels.triton.tiles_triangle import AttentionTile, TransitionTile, gated_tile, triangle_tile
+from protquant.kernels.triton.transition import transition_int8
+from protquant.kernels.triton.triangle_product import triangle_product
+from protquant.kernels.triton.tuned import Tile
+from protquant.reporting.steps import Steps
+
+__all__ = ["Case", "TunedCase", "cases_of", "tune"]
+
+# Channels of the pair, of a head and of the single representation of ESMFold.
+_PAIR, _HEADS, _HEAD, _SINGLE = 128, 4, 32, 1024
+
+# Rows, columns and depth of a tile, warps, stages.
+_LINEARS = (
+    *((64, 64, 128, 4, 2), (64, 128, 128, 4, 2), (128, 64, 128, 4, 2), (128, 64, 128, 8, 2), (128, 128, 128, 4, 2)),
+    *((128, 128, 128, 8, 2), (128, 128, 64, 8, 3), (64, 128, 64, 4, 3), (128, 32, 128, 4, 2), (256, 64, 128, 8, 2)),
+)
+_GATED = (
+    *((64, 64, 128, 4, 2), (64, 128, 128, 4, 2), (128, 64, 128, 8, 2), (64, 32, 128, 4, 2), (128, 32, 128, 4, 2)),
+    *((128, 64, 64, 8, 3), (32, 128, 128, 4, 2)),
+)
+_TRIANGLES = (
+    *((64, 64, 64, 4, 3), (128, 128, 128, 8, 3), (128, 128, 64, 8, 4), (128, 64, 128, 4, 3), (64, 128, 128, 4, 3)),
+    *((128, 256, 64, 8, 3), (64, 64, 128, 4, 3)),
+)
+# Queries or rows, keys or hidden channels, warps, stages.
+_ATTENTIONS = (
+    *((64, 32, 4, 2), (64, 64, 4, 2), (64, 64, 4, 3), (64, 128, 4, 2), (128, 32, 8, 2), (128, 64, 8, 3)),
+    *((128, 128, 8, 2), (128, 64, 4, 2)),
+)
+_TRANSITIONS = ((64, 64, 4, 2), (64, 128, 8, 2), (128, 64, 8, 3), (128, 128, 8, 2), (64, 64, 8, 3), (64, 32, 4, 2))
+
+
+@dataclass(frozen=True)
+class Case:
+    """Work whose tile is looked for.
+
+    Attributes
+    ----------
+    key : str
+        What the tile is kept by.
+    what : str
+        The work, in words.
+    default : tile
+        Of the small table.
+    candidates : sequence of tuple of int
+        Numbers of other tiles of the same kind.
+    run : callable
+        Does the work with a tile.
+    """
+
+    key: str
+    what: str
+    default: Tile
+    candidates: Sequence[tuple[int, ...]]
+    run: Callable[[Any], Tensor]
+
+
+@dataclass(frozen=True)
+class TunedCase:
+    """What was found for a case; times are medians.
+
+    Attributes
+    ----------
+    failed : int
+        How many candidates do not run on this GPU, such as those that want more shared memory than it has.
+    """
+
+    key: str
+    what: str
+    default: Tile
+    default_microseconds: float
+    best: Tile
+    best_microseconds: float
+    tried: int
+    failed: int
+
+
+def cases_of(device: torch.device, length: int) -> Iterator[Case]:
+    """The kernels of a trunk block on a protein of so many residues, and the linear layers of a language model.
+
+    Operands are made when a case is asked for, and can be dropped before the next.
+    """
+    torch.manual_seed(0)
+    target, pairs = target_of(device), length * length
+
+    def codes(*shape: int) -> Tensor:
+        return torch.randint(-127, 128, shape, dtype=torch.int8, device=device)
+
+    def scales(count: int, size: float = 1e-3) -> Tensor:
+        return size * (1 + torch.rand(count, device=device))
+
+    def linear(rows: int, reads: int, writes: int, *, gated: bool) -> Case:
+        x, weight, one = codes(rows, reads), codes(writes, reads), torch.ones(1, device=device)
+        after: dict[str, Any] = {"dtype": torch.float32, "residual": torch.randn(rows, writes, device=device)}
+        if gated:
+            after |= {"activation": "sigmoid", "gate": torch.randn(rows, writes, device=device).bfloat16()}
+        weight_scale, out = scales(writes), torch.empty(rows, writes, device=device)
+        words = "gate and residual" if gated else "residual"
+        return Case(
+            linear_key("int8", reads, gated),
+            f"{rows} x {reads} -> {writes}, {words}",
+            MatmulTile.of(target, "int8", channels=reads, wide=gated),
+            _LINEARS,
+            lambda tile: linear_int8(x, one, weight, weight_scale, tile=tile, out=out, **after),
+        )
+
+    def linear_of_4_bits(rows: int, reads: int, writes: int) -> Case:
+        x, one, groups = codes(rows, reads), torch.ones(1, device=device), reads // 32
+        packed = torch.randint(0, 256, (writes, reads // 2), dtype=torch.uint8, device=device)
+        zero = torch.full((writes, groups), 8, dtype=torch.uint8, device=device)
+        scale = scales(writes * groups).view(writes, groups)
+        options: dict[str, Any] = {"channels": reads, "group_size": 32, "x_scale": one, "dtype": torch.bfloat16}
+        return Case(
+            linear_key("int4", reads, True),
+            f"{rows} x {reads} -> {writes}, groups of 32",
+            MatmulTile.of(target, "int4", channels=reads, wide=True),
+            _LINEARS,
+            lambda tile: linear_int4(x, packed, scale, zero, tile=tile, **options),
+        )
+
+    def projection(writes: int, reads: int) -> Int8Projection:
+        return Int8Projection(codes(writes, reads), scales(writes), torch.randn(writes, device=device))
+
+    def triangle() -> Case:
+        # Padded, as the backend has them.
+        room = 16 * -(-length // 16)
+        left, right = (codes(_PAIR, room + 16, room) for _ in range(2))
+        for operand in (left, right):
+            operand[:, :, length:] = 0
+        operands, one = (left[:, :length, :length], right[:, :length, :length]), torch.ones((), device=device)
+        return Case(
+            "triangle_product",
+            f"{_PAIR} channels, {length} residues",
+            triangle_tile(target, is_aligned=True),
+            _TRIANGLES,
+            lambda tile: triangle_product(*operands, "outgoing", one, one, is_padded=True, tile=tile),
+        )
+
+    yield linear(pairs, _PAIR, _PAIR, gated=False)
+    yield linear(pairs, _PAIR, _PAIR, gated=True)
+    yield linear(max(length, 256), _SINGLE, 3 * _SINGLE, gated=False)
+    yield linear(max(length, 256), _SINGLE, _SINGLE, gated=True)
+    yield linear_of_4_bits(pairs, _PAIR, _PAIR)
+    yield linear_of_4_bits(max(length, 256), _SINGLE, 3 * _SINGLE)
+
+    def gated() -> Case:
+        x, one, step = codes(pairs, _PAIR), torch.ones(1, device=device), torch.tensor(1.0, device=device)
+        both = projection(_PAIR, _PAIR), projection(_PAIR, _PAIR)
+        return Case(
+            "gated_projection",
+            f"{pairs} x {_PAIR} -> {_PAIR}, channel by channel",
+            gated_tile(target),
+            _GATED,
+            lambda tile: gated_projection(x, one, *both, step, out_layout="channels", tile=tile),
+        )
+
+    yield gated()
+    yield triangle()
+
+    def attention() -> Case:
+        q, k, v = codes(length, length, 3, _HEADS, _HEAD).permute(2, 0, 3, 1, 4).unbind()
+        step, size = torch.tensor(1e-2, device=device), torch.tensor(0.1, device=device)
+        width = 16 * -(-length // 16)
+        bias = torch.randn(1, _HEADS, length, width, device=device).half()[..., :length]
+        return Case(
+            f"attention_int8, {_HEAD} channels",
+            f"{length} x {_HEADS} heads of {_HEAD} channels, {length} residues",
+            AttentionTile.of(target, _HEAD),
+            _ATTENTIONS,
+            lambda tile: attention_int8(q, k, v, step, step, size, bias=bias, dtype=torch.bfloat16, tile=tile),
+        )
+
+    yield attention()
+
+    def transition() -> Case:
+        x, one, step = codes(pairs, _PAIR), torch.ones(1, device=device), torch.tensor(1.0, device=device)
+        up, down, residual = projection(4 * _PAIR, _PAIR), projection(_PAIR, 4 * _PAIR), torch.randn(pairs, _PAIR)
+        added: dict[str, Any] = {"residual": residual.to(device), "out_low": 0}
+        return Case(
+            "transition_int8",
+            f"{pairs} x {_PAIR} -> {4 * _PAIR} -> {_PAIR}",
+            TransitionTile.of(target, _PAIR),
+            _TRANSITIONS,
+            lambda tile: transition_int8(x, one, up, step, down, tile=tile, **added),
+        )
+
+    yield transition()
+
+
+def tune(
+    cases: Iterator[Case] | Sequence[Case],
+    measure: Callable[[Callable[[], Any]], float],
+    *,
+    progress: bool | None = None,
+) -> list[TunedCase]:
+    """Time the candidates of each case against its default.
+
+    Parameters
+    ----------
+    measure : callable
+        Microseconds that a call takes.
+
+    Returns
+    -------
+    list of TunedCase
+        The best tile is the default where no other is faster by more than 2 %, which is noise.
+
+    Raises
+    ------
+    ProtquantError
+        Where a candidate computes something else than the default does.
+    """
+    found = []
+    bar = Steps(cases, unit="kernel", disable=None if progress is None else not progress, leave=False)
+    for case in bar:
+        bar.set_description(case.key)
+        expected = case.run(case.default).double()  # a copy: some write into the same memory
+        before = best_time = measure(lambda case=case: case.run(case.default))  # type: ignore[misc]
+        best, failed = case.default, 0
+        others = [type(case.default)(*numbers) for numbers in case.candidates if numbers != astuple(case.default)]
+        for tile in others:
+            try:
+                y = case.run(tile).double()
+                # A kernel that wants more than there is fails when it is launched.
+                time = measure(lambda case=case, tile=tile: case.run(tile))  # type: ignore[misc]
+            except Exception:  # noqa: BLE001 (compilers fail in many ways; one that does is no candidate)
+                failed += 1
+                continue
+            size = float(expected.abs().max())
+            if not float((y - expected).abs().max()) <= 0.01 * size + 1.0:
+                raise ProtquantError(f"{case.key}: {tile} does not give what {case.default} gives; please report it")
+            if time < min(best_time, 0.98 * before):
+                best, best_time = tile, time
+        found.append(TunedCase(case.key, case.what, case.default, before, best, best_time, 1 + len(others), failed))
+    return found

@@ -1,0 +1,5 @@
+"""Which format each site gets: sensitivities, and the search for a recipe within a budget."""
+
+from protquant.lazy_package import make_lazy
+
+make_lazy(__name__)

@@ -1,0 +1,323 @@
+"""The recipe of `protquant auto`: a format for every weight, by what each costs in bits and in drift."""
+
+import json
+import math
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from protquant.choosing.format_choice import FormatChoice
+from protquant.choosing.sensitivity import (
+    Granularity,
+    Sensitivity,
+    measured_sequences,
+    open_model,
+    sensitivity,
+    weight_formats,
+)
+from protquant.demo.memorized import notes_on_targets
+from protquant.errors import ProtquantError
+from protquant.files import atomic_write
+from protquant.measuring.drift import DriftMeasure, check_drift, drift_measure
+from protquant.models import ESM2, ESMFold
+from protquant.preparing.quantize import calibration_sequences, quantize
+from protquant.quant import Format, Recipe, load_recipe
+from protquant.quant.sensitivity import Grouping
+from protquant.reporting.steps import Steps
+from protquant.structures import load_references
+
+__all__ = ["AutoRecipe", "auto", "save_recipe"]
+
+_ROUNDS = 9
+_NOTHING, _NOTICEABLE = 1e-300, 1e8
+_NUM_CHECKED = 8
+
+
+@dataclass
+class AutoRecipe:
+    """The results of `auto`.
+
+    Attributes
+    ----------
+    recipe : Recipe
+        The chosen formats, by name of site.
+    rows : list of dict
+        The frontier, measured: `recipe`, `kind` (auto, uniform, recipe), `weight_bits`, `activation_bits`, `predicted`
+        (what the choice takes the first of `chosen_by` to be) and the drifts on sequences that the choice did not see.
+    drift : str
+        The column of `rows` to go by.
+    chosen_by : tuple of str
+        The drifts of single parts that the choice rests on.
+    sensitivity : Sensitivity
+        What the choice rests on.
+    """
+
+    recipe: Recipe
+    rows: list[dict[str, Any]]
+    drift: str
+    chosen_by: tuple[str, ...]
+    sensitivity: Sensitivity
+    notes: list[str]
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """What was measured of the recipe."""
+        return next(row for row in self.rows if row["recipe"] == self.recipe.name)
+
+    def to_frame(self) -> pd.DataFrame:
+        """The frontier as a table."""
+        return pd.DataFrame(self.rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as one JSON document."""
+        return {"recipe": self.recipe.to_dict(), "frontier": self.rows, "drift": self.drift, "notes": self.notes}
+
+    def _repr_html_(self) -> str:
+        return self.to_frame().to_html(index=False, float_format=lambda value: f"{value:.4g}")
+
+
+def auto(
+    model: str | Path | ESM2 | ESMFold = "demo",
+    target_bits: float | None = None,
+    max_drift: float | None = None,
+    *,
+    base: str | Path | Recipe = "w8",
+    drift: str | None = None,
+    by: Grouping = "site",
+    weight_bits: Sequence[int] = (2, 3, 4, 5, 6, 8),
+    activation_bits: Sequence[int] = (),
+    target_activation_bits: float | None = None,
+    granularity: Granularity = "both",
+    group_size: int = 64,
+    frontier: Sequence[float] = (3, 4, 5, 6),
+    compare: Sequence[str | Path | Recipe] = (),
+    sequences: Path | Sequence[str] | None = None,
+    limit: int | None = None,
+    check: Path | Sequence[str] | None = None,
+    check_limit: int = _NUM_CHECKED,
+    num_recycles: int | None = None,
+    choose_recycles: int = 0,
+    calibration: Path | None = None,
+    table: Path | None = None,
+    output: Path | None = None,
+    cpu_only: bool = False,
+    dtype: str = "float32",
+) -> AutoRecipe:
+    """Choose a format for every weight: least drift at `target_bits`, or fewest bits within `max_drift`.
+
+    The drift of each part alone is measured (`sensitivity`) and taken to add up, so that the choice is a knapsack
+    (`protquant.quant.allocation`). What comes of it is then measured on other sequences.
+
+    Parameters
+    ----------
+    model : str, Path, ESM2 or ESMFold
+        As for `load`, or a model.
+    target_bits : float, optional
+        Mean effective bits of all weights that are not excluded, scales and gains included: `Report.weight_bits`.
+    max_drift : float, optional
+        Largest drift, as measured on the sequences of `check`. One of the two must be given.
+    base : str, Path or Recipe
+        Its steps, gains and activations stay; the weights of linear layers that it quantizes get other formats. Its
+        steps play no part in the choice: what they repair is taken to be alike everywhere.
+    drift : str, optional
+        What to keep small (`protquant.measuring.drift`). By default, for a language model contact drift and logit KL,
+        and for a folding model TM drift and distogram KL: the sum of both, each relative to what it sums to over all
+        parts. `max_drift` then is of contacts, or of lDDT.
+    activation_bits, target_activation_bits : sequence of int, float
+        Where given, activations too get the base's format with a width of their own, by a budget of their own.
+    by, weight_bits, granularity, group_size, sequences, limit, calibration
+        As for `sensitivity`.
+    num_recycles, choose_recycles : int, optional
+        Of folding models, where recipes are measured (by default as trained), and where parts are. One pass tells parts
+        apart as well as several, which would take several times as long.
+    frontier : sequence of float
+        Other mean bits at which to choose and measure, for the table.
+    compare : sequence
+        Recipes to measure beside. The base with all weights alike, at every width, always is.
+    check : Path or sequence of str, optional
+        FASTA, or sequences, to measure recipes on; by default shipped chains. Those in `sequences` are left out.
+    check_limit : int
+        Only the first so many of those.
+    table : Path, optional
+        Table of sensitivities: what it holds is not measured again.
+    output : Path, optional
+        YAML file for the recipe.
+
+    Raises
+    ------
+    ProtquantError
+        If an argument cannot be used, or the target cannot be reached with these formats.
+    """
+    if (target_bits is None) == (max_drift is None):
+        raise ProtquantError("give a target of mean bits, or a largest drift: one of the two")
+    if (target_activation_bits is None) != (not activation_bits):
+        raise ProtquantError("widths for activations and a target for their mean bits go together: give both or none")
+    if max_drift is not None and not max_drift > 0:
+        raise ProtquantError(f"a largest drift of {max_drift} leaves nothing to choose; give more than 0")
+    if not weight_bits:
+        raise ProtquantError("there are no widths of weights to choose from")
+    network = open_model(model, dtype, cpu_only)
+    recipe = load_recipe(base)
+    measure = drift_measure(network, num_recycles)
+    column = check_drift(measure, drift)
+    chosen_by = measure.smooth if drift is None else (column,)
+    seen, where = measured_sequences(network, sequences, limit)
+    checked = _checked_sequences(check, check_limit, seen)
+    compared = [load_recipe(other) for other in compare]
+    forms = weight_formats(weight_bits, granularity, group_size)
+    choice = FormatChoice(network, recipe, by, chosen_by, forms)
+    if target_bits is not None:
+        choice.check_target(target_bits)
+    found = sensitivity(
+        network,
+        base=recipe,
+        by=by,
+        weight_bits=weight_bits,
+        activation_bits=activation_bits,
+        granularity=granularity,
+        group_size=group_size,
+        sequences=seen,
+        num_recycles=choose_recycles if isinstance(network, ESMFold) else None,
+        calibration=calibration,
+        output=table,
+    )
+    choice.learn(found, target_activation_bits)
+    judge = _Judge(network, measure, checked, calibration_sequences(calibration))
+    name = "auto" if output is None else output.stem
+    rows: list[dict[str, Any]] = []
+    if target_bits is not None:
+        chosen, predicted = choice.within_bits(target_bits)
+        wanted = f"Least {' and '.join(chosen_by)} at {target_bits:g} effective bits per weight"
+        chosen = replace(chosen, name=name, description=wanted)
+    else:
+        assert max_drift is not None
+        chosen, predicted = _within_drift(choice, judge, column, max_drift)
+        chosen = replace(chosen, name=name, description=f"Fewest bits within a {column} of {max_drift:g}")
+    rows.append(judge(chosen, "auto", predicted))
+    for bits in frontier:
+        if bits == target_bits or not choice.least_bits <= bits <= choice.most_bits:
+            continue
+        other, predicted = choice.within_bits(bits)
+        rows.append(judge(replace(other, name=f"auto {bits:g}"), "auto", predicted))
+    for form in forms:
+        other = choice.recipe_of({group.name: form for group in choice.groups if group.is_weight})
+        rows.append(judge(replace(other, name=_short(form)), "uniform", None))
+    rows += [judge(other, "recipe", None) for other in compared]
+    rows.sort(key=lambda row: (row["kind"], row["weight_bits"]))
+    if output is not None:
+        save_recipe(chosen, output)
+    notes = [
+        (
+            f"Chosen by {' and '.join(chosen_by)} of each part alone on {len(seen)} sequences, {where}; "
+            f"measured on {len(checked)} others."
+        ),
+        f"Predicted is {chosen_by[0]}, as if the drifts of parts added up.",
+        found.notes[1],
+    ]
+    if isinstance(network, ESMFold):
+        notes += notes_on_targets(network, [*seen, *checked], shipped=False)
+    return AutoRecipe(chosen, rows, column, chosen_by, found, notes)
+
+
+def save_recipe(recipe: Recipe, path: Path) -> Path:
+    """Write a recipe as YAML, which `load_recipe` reads."""
+    document = {key: value for key, value in recipe.to_dict().items() if value or key == "exclude"}
+    document["calibration"] = asdict(recipe.calibration)
+    text: str = yaml.safe_dump(document, sort_keys=False, default_flow_style=None, width=120)
+    return atomic_write(path, text)
+
+
+def _short(form: Format) -> str:
+    size = getattr(form, "group_size", None)
+    return f"w{getattr(form, 'bits', '')} per {'channel' if size is None else f'group {size}'}"
+
+
+def _checked_sequences(check: Path | Sequence[str] | None, limit: int, seen: Sequence[str]) -> list[str]:
+    given: Iterable[str]
+    if check is None:
+        given = (reference.sequence for reference in load_references() if ":" not in reference.sequence)
+    elif isinstance(check, str | Path):
+        given = calibration_sequences(check)
+    else:
+        given = check
+    checked = [sequence for sequence in given if sequence not in frozenset(seen)][:limit]
+    if not checked:
+        raise ProtquantError(
+            "there are no sequences to measure recipes on beside those that the choice is made by; "
+            "name others for either"
+        )
+    return checked
+
+
+class _Judge:
+    """Measures recipes against the float model."""
+
+    def __init__(
+        self, network: ESM2 | ESMFold, measure: DriftMeasure, sequences: Sequence[str], calibrating: Sequence[str]
+    ) -> None:
+        self.network, self.measure, self.sequences, self.calibrating = network, measure, sequences, calibrating
+        self._answers = [measure.run(network, sequence) for sequence in sequences]
+
+    def __call__(self, recipe: Recipe, kind: str, predicted: float | None) -> dict[str, Any]:
+        quantized, report = quantize(self.network, recipe, self.calibrating, execution="simulate")
+        pairs = Steps(
+            zip(self.sequences, self._answers, strict=True),
+            desc=recipe.name,
+            total=len(self.sequences),
+            disable=not sys.stderr.isatty(),
+            leave=False,
+        )
+        measured = [self.measure.compare(self.measure.run(quantized, each), answer) for each, answer in pairs]
+        return {
+            "recipe": recipe.name,
+            "kind": kind,
+            "weight_bits": report.weight_bits,
+            "activation_bits": report.activation_bits,
+            "predicted": predicted,
+            **{name: sum(each[name] for each in measured) / len(measured) for name in self.measure.names},
+        }
+
+
+def _within_drift(
+    choice: FormatChoice, judge: Callable[[Recipe, str, float | None], dict[str, Any]], drift: str, largest: float
+) -> tuple[Recipe, float]:
+    """The fewest bits whose measured drift is at most `largest`, by bisection of the sum of losses that is allowed.
+
+    Raises
+    ------
+    ProtquantError
+        If even the widest formats drift further.
+    """
+    best: tuple[Recipe, float] | None = None
+    fewest = float("inf")
+    least, most = choice.losses
+    high = math.log(max(most, _NOTHING))
+    low = max(math.log(max(least, _NOTHING)), high - math.log(_NOTICEABLE))
+    measured: dict[str, dict[str, Any]] = {}
+    for number in range(_ROUNDS):
+        # First the best that there is: if that is not good enough, nothing is.
+        bound = (low + high) / 2
+        recipe, predicted = choice.within_loss(least if number == 0 else math.exp(bound))
+        key = json.dumps(recipe.sites, sort_keys=True)
+        if key not in measured:
+            measured[key] = judge(replace(recipe, name=f"choice {number + 1}"), "auto", predicted)
+        row = measured[key]
+        if row[drift] <= largest and row["weight_bits"] < fewest:
+            best, fewest = (recipe, predicted), row["weight_bits"]
+        if best is None:
+            break
+        if number and row[drift] <= largest:
+            low = bound
+        elif number:
+            high = bound
+    if best is None:
+        raise ProtquantError(
+            f"no choice of these formats keeps {drift} within {largest:g}: where all are the best for it, it is "
+            f"{row[drift]:.3g}. Allow more, offer more bits, or take a base that does less to activations"
+        )
+    return best

@@ -1,0 +1,280 @@
+"""The table of `protquant sensitivity`: what quantizing each part of a model alone costs."""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+
+from protquant.checkpoints import load
+from protquant.demo.memorized import notes_on_targets
+from protquant.errors import ProtquantError
+from protquant.files import fingerprint, write_table
+from protquant.files.plain_data import parse_json
+from protquant.measuring.drift import drift_measure
+from protquant.models import ESM2, ESMFold
+from protquant.predicting.folding import check_folding_options
+from protquant.preparing.quantize import calibration_sequences, gather_statistics
+from protquant.quant import Format, Recipe, Uniform, format_from_config, load_recipe, model_hash, plan
+from protquant.quant.sensitivity import Grouping, SiteGroup, Trial, group_sites, try_formats
+from protquant.running.devices import parse_dtype, pick_device
+from protquant.structures import load_references
+
+__all__ = ["Granularity", "Sensitivity", "measured_sequences", "open_model", "sensitivity", "weight_formats"]
+
+Granularity = Literal["channel", "group", "both"]
+_KEYS = ("group", "block", "part", "sites", "elements", "format", "config", "bits")
+_NUM_REFERENCES = 3
+
+
+@dataclass
+class Sensitivity:
+    """The results of `sensitivity`.
+
+    Attributes
+    ----------
+    rows : list of dict
+        One per group and format: `group`, `block`, `part`, `sites` (how many), `elements`, `format`, `config` (the
+        format as JSON), `bits` (effective, of an element) and the drifts.
+    drifts : tuple of str
+        Columns of the drifts, the one that stands for all first.
+    settings : str
+        Fingerprint of the model and of all that the numbers depend on.
+    notes : list of str
+        What a reader of the table must know.
+    """
+
+    rows: list[dict[str, Any]]
+    drifts: tuple[str, ...]
+    settings: str
+    notes: list[str]
+
+    def to_frame(self) -> pd.DataFrame:
+        """The rows as a table."""
+        return pd.DataFrame(self.rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as one JSON document."""
+        return {"rows": self.rows, "drifts": list(self.drifts), "settings": self.settings, "notes": self.notes}
+
+    def most_sensitive(self, drift: str, count: int = 10) -> list[dict[str, Any]]:
+        """Rows of the formats with the fewest bits, the largest drift first."""
+        fewest = {row["group"]: row for row in sorted(self.rows, key=lambda row: -row["bits"])}
+        return sorted(fewest.values(), key=lambda row: -row[drift])[:count]
+
+    def _repr_html_(self) -> str:
+        return self.to_frame().drop(columns="config").to_html(index=False, float_format=lambda value: f"{value:.4g}")
+
+
+def weight_formats(
+    bits: Sequence[int], granularity: Granularity = "channel", group_size: int = 64
+) -> tuple[Uniform, ...]:
+    """Uniform formats: symmetric with a scale per output channel, affine with one per group in a row, or both.
+
+    Raises
+    ------
+    ProtquantError
+        If the granularity is not known, or the numbers do not fit the format.
+    """
+    if granularity not in ("channel", "group", "both"):
+        raise ProtquantError(f"granularity {granularity!r} is none of channel, group, both")
+    families: list[Uniform] = []
+    if granularity != "group":
+        families += [Uniform(b, symmetric=True, granularity="channel") for b in bits]
+    if granularity != "channel":
+        families += [Uniform(b, symmetric=False, granularity="group", group_size=group_size) for b in bits]
+    return tuple(families)
+
+
+def open_model(model: str | Path | ESM2 | ESMFold, dtype: str, cpu_only: bool) -> ESM2 | ESMFold:
+    """A model as it is, or one that is loaded."""
+    if isinstance(model, ESM2 | ESMFold):
+        return model
+    return load(model, dtype=parse_dtype(dtype), device=pick_device(cpu_only))
+
+
+def measured_sequences(
+    network: ESM2 | ESMFold, fasta: Path | Sequence[str] | None, limit: int | None
+) -> tuple[list[str], str]:
+    """Sequences to measure drift on, and what they are in words.
+
+    By default those that calibrate, for a language model; for a folding model the first few shipped chains.
+    """
+    if fasta is not None and not isinstance(fasta, str | Path):
+        return list(fasta)[:limit], "sequences that were given"
+    if fasta is None and isinstance(network, ESMFold):
+        references = load_references(None, limit or _NUM_REFERENCES)
+        return [reference.sequence for reference in references], "the first of the shipped chains"
+    where = "the shipped UniProt proteins" if fasta is None else str(fasta)
+    return calibration_sequences(fasta, limit), where
+
+
+def sensitivity(
+    model: str | Path | ESM2 | ESMFold = "demo",
+    *,
+    base: str | Path | Recipe = "w8a8-uniform",
+    by: Grouping = "site",
+    weight_bits: Sequence[int] = (8, 4, 3, 2),
+    activation_bits: Sequence[int] = (8, 6, 4),
+    granularity: Granularity = "channel",
+    group_size: int = 64,
+    sequences: Path | Sequence[str] | None = None,
+    limit: int | None = None,
+    num_recycles: int | None = None,
+    calibration: Path | None = None,
+    output: Path | None = None,
+    cpu_only: bool = False,
+    dtype: str = "float32",
+) -> Sensitivity:
+    """Quantize one part of a model at a time, to several widths, and measure the drift from the float model.
+
+    Rounding is to nearest. What the steps of a method make of a part is not measured.
+
+    Parameters
+    ----------
+    model : str, Path, ESM2 or ESMFold
+        As for `load`, or a model.
+    base : str, Path or Recipe
+        Says which activations are tried, in which format but with other bits, and how their ranges are chosen; and
+        which weights: those that it does not leave in float. Gains are not tried: they are a thousandth of the weights.
+    by : {"site", "module", "kind", "block"}
+        What a part is, see `protquant.quant.group_sites`.
+    weight_bits, activation_bits : sequence of int
+        Empty: none are tried.
+    granularity : {"channel", "group", "both"}
+        Of the formats of weights, see `weight_formats`. Groups that do not divide rows are made smaller.
+    sequences : Path or sequence of str, optional
+        FASTA, or sequences, to measure the drift on; by default 12 shipped proteins for a language model, the first 3
+        shipped chains for a folding model.
+    limit : int, optional
+        Only the first so many.
+    num_recycles : int, optional
+        Of folding models; by default as trained.
+    calibration : Path, optional
+        FASTA of sequences to calibrate ranges of activations on.
+    output : Path, optional
+        Table, `.csv` or `.parquet`, written group by group: groups and formats that it holds are not measured again.
+
+    Raises
+    ------
+    ProtquantError
+        If an argument cannot be used, or `output` holds a table that was made with another model or other settings.
+    """
+    check_folding_options(num_recycles, None)
+    network = open_model(model, dtype, cpu_only)
+    recipe = load_recipe(base)
+    measured, where = measured_sequences(network, sequences, limit)
+    measure = drift_measure(network, num_recycles)
+    assignments = [a for a in plan(network, recipe) if a.format is not None and a.site.kind != "norm_gain"]
+    weights = weight_formats(weight_bits, granularity, group_size)
+    if not activation_bits:
+        assignments = [a for a in assignments if not a.is_activation]
+    if not weight_bits:
+        assignments = [a for a in assignments if a.is_activation]
+    if not assignments:
+        raise ProtquantError(f"recipe {recipe.name} leaves everything in float that was to be tried; name another base")
+    own = {a.site.name: a.format for a in assignments}
+    groups = group_sites(network, [a.site for a in assignments], by)
+    calibrating = calibration_sequences(calibration)
+    has_activations = any(not group.is_weight for group in groups)
+    settings = fingerprint(
+        {
+            "model": model_hash(network),
+            "by": by,
+            "sequences": measured,
+            "num_recycles": num_recycles,
+            "calibration": [calibrating, recipe.calibration] if has_activations else None,
+        }
+    )[:16]
+    rows = _read(output, settings, measure.names)
+    done = {(row["group"], row["config"]) for row in rows}
+
+    def formats(group: SiteGroup) -> list[Format]:
+        form = own[group.sites[0].name]
+        tried = list(weights) if group.is_weight else [_with_bits(form, bits) for bits in activation_bits]
+        return [each for each in tried if (group.name, _config(each)) not in done]
+
+    progress = sys.stderr.isatty()
+    left = [group for group in groups if formats(group)]
+    statistics = None
+    if any(not group.is_weight for group in left):
+        statistics = gather_statistics(network, calibrating, progress=progress)
+    for trials in try_formats(
+        network,
+        left,
+        formats,
+        measured,
+        measure.run,
+        measure.compare,
+        statistics=statistics,
+        calibration=recipe.calibration,
+        progress=progress,
+    ):
+        rows += [_row(trial) for trial in trials]
+        if output is not None:
+            write_table([{**row, "settings": settings} for row in rows], output)
+    order = {group.name: number for number, group in enumerate(groups)}
+    rows = sorted((row for row in rows if row["group"] in order), key=lambda row: (order[row["group"]], -row["bits"]))
+    notes = [
+        f"Drift from the float model on {len(measured)} sequences: {where}.",
+        "Each part alone, rounded to nearest, all else in float: drifts of several parts need not add up.",
+    ]
+    if isinstance(network, ESMFold):
+        notes += notes_on_targets(network, measured, shipped=False)
+    return Sensitivity(rows, measure.names, settings, notes)
+
+
+def _with_bits(form: Format | None, bits: int) -> Format:
+    if form is None or not hasattr(form, "bits"):
+        raise ProtquantError(f"the base's format {'float' if form is None else form.label} has no bits to be changed")
+    changed: Format = replace(form, bits=bits)  # type: ignore[type-var]
+    return changed
+
+
+def _config(form: Format) -> str:
+    return json.dumps(form.to_config())
+
+
+def _row(trial: Trial) -> dict[str, Any]:
+    return {
+        "group": trial.group.name,
+        "block": trial.group.block,
+        "part": trial.group.part,
+        "sites": len(trial.group.sites),
+        "elements": trial.elements,
+        "format": trial.format.label,
+        "config": _config(trial.format),
+        "bits": trial.bits,
+        **trial.drift,
+    }
+
+
+def _read(output: Path | None, settings: str, drifts: Sequence[str]) -> list[dict[str, Any]]:
+    """Rows of a table that was written before."""
+    if output is None or not output.exists():
+        return []
+    try:
+        frame = pd.read_parquet(output) if output.suffix.lower() == ".parquet" else pd.read_csv(output)
+    except (OSError, ValueError) as error:
+        raise ProtquantError(f"{output}: this is no table to go on with ({error}); name another file") from None
+    if missing := [name for name in (*_KEYS, *drifts, "settings") if name not in frame]:
+        raise ProtquantError(f"{output}: this is no table of sensitivities (no column {missing[0]}); name another file")
+    if (frame["settings"] != settings).any():
+        raise ProtquantError(
+            f"{output}: this table was made of another model, other sequences or other settings; "
+            "name another file, or delete it"
+        )
+    rows = [
+        {str(key): value for key, value in row.items()} for row in frame.drop(columns="settings").to_dict("records")
+    ]
+    for number, row in enumerate(rows, start=1):
+        try:
+            format_from_config(parse_json(row["config"]))
+        except (ValueError, TypeError) as error:
+            raise ProtquantError(
+                f"{output}: row {number}: {row['config']!r} is no format ({error}); name another file"
+            ) from None
+    return rows

@@ -1,0 +1,5 @@
+"""Files that hold through interruptions: atomic writes, tables, manifests, bounded reading."""
+
+from protquant.lazy_package import make_lazy
+
+make_lazy(__name__)

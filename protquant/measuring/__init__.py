@@ -1,0 +1,5 @@
+"""What a model or a recipe costs: scores against references, drift, tables of methods."""
+
+from protquant.lazy_package import make_lazy
+
+make_lazy(__name__)

@@ -1,0 +1,77 @@
+"""Facts of the recipes and formats that ship, stored with the package: printing them takes no torch.
+
+`make_datasheets.py` computes what is stored, and a test computes it again.
+"""
+
+import hashlib
+import json
+from importlib import resources
+from typing import Any
+
+from protquant import integer, measuring, quant
+from protquant.quant.shipped_recipes import available_recipes, recipe_text
+
+__all__ = ["DATA", "FORMATS", "RECIPES", "describe_recipe", "list_formats", "list_recipes", "text_fingerprint"]
+
+DATA = resources.files("protquant.measuring") / "data"
+RECIPES, FORMATS = "recipes.json", "formats.json"
+
+
+def list_recipes() -> list[dict[str, Any]]:
+    """Describe every recipe that ships.
+
+    A recipe whose file is not the one that was stored is read and judged now, which imports torch.
+
+    Returns
+    -------
+    list of dict
+        As `describe_recipe` has it.
+    """
+    stored = json.loads((DATA / RECIPES).read_text(encoding="utf-8"))
+    rows = []
+    for name in available_recipes():
+        entry = stored.get(name, {})
+        known = entry.get("fingerprint") == text_fingerprint(recipe_text(name))
+        rows.append(entry["row"] if known else describe_recipe(name))
+    return rows
+
+
+def describe_recipe(name: str) -> dict[str, Any]:
+    """Read a recipe and judge whether integer kernels can run it.
+
+    Returns
+    -------
+    dict
+        `recipe description execution integer why_not_integer`; the last is None where `integer` is true.
+    """
+    recipe = quant.load_recipe(name)
+    claim = integer.integer_claim(recipe)
+    return {
+        "recipe": name,
+        "description": recipe.description,
+        "execution": recipe.execution,
+        "integer": claim.claimed,
+        "why_not_integer": claim.reason or None,
+    }
+
+
+def list_formats(measure: bool = False) -> list[dict[str, Any]]:
+    """Describe every number format.
+
+    Parameters
+    ----------
+    measure : bool
+        Measure every format that is registered, those of plug-ins included, instead of reading what was measured of
+        those that ship. This takes a minute.
+
+    Returns
+    -------
+    list of dict
+        As `protquant.measuring.format_table` has it.
+    """
+    return measuring.format_table() if measure else json.loads((DATA / FORMATS).read_text(encoding="utf-8"))
+
+
+def text_fingerprint(text: str) -> str:
+    """Return the SHA-256 of a text, whatever ends its lines."""
+    return hashlib.sha256("\n".join(text.splitlines()).encode()).hexdigest()

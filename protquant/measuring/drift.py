@@ -1,0 +1,161 @@
+"""How far a model's answer drifts from the float model's, in one number or several per sequence: no truth is needed."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from protquant.errors import ProtquantError, suggestion
+from protquant.models import ESM2, ESMFold, encode_complexes, tokenize
+from protquant.models.esm2 import AbsentHead
+from protquant.running.batches import model_length
+from protquant.running.memory import plan_memory
+from protquant.scores import lddt_ca, logit_kl, probability_drift, tm_score
+
+__all__ = ["DriftMeasure", "FoldingDrift", "LanguageDrift", "check_drift", "drift_measure"]
+
+_CA = 1  # of the 37 atoms
+
+
+class DriftMeasure(Protocol):
+    """What is compared."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the numbers, the one that stands for all first."""
+
+    @property
+    def smooth(self) -> tuple[str, ...]:
+        """Those that grow with every change, however small, so that parts can be told apart by them."""
+
+    def run(self, model: Any, sequence: str) -> Any:
+        """What `compare` takes; no gradients."""
+
+    def compare(self, answer: Any, float_answer: Any) -> dict[str, float]:
+        """The numbers by name: 0 where nothing has changed."""
+
+
+@dataclass(frozen=True)
+class _LanguageAnswer:
+    logits: NDArray[np.float32] | None
+    contacts: NDArray[np.float32] | None
+
+
+@dataclass(frozen=True)
+class LanguageDrift:
+    """Of a language model, in one pass over the sequence as it is, nothing hidden.
+
+    `contact_drift` is the mean absolute change of contact probabilities (`protquant.scores.probability_drift`),
+    `logit_kl` the mean over residues of KL(float || quantized) in nats.
+    """
+
+    names: tuple[str, ...] = ("contact_drift", "logit_kl")
+
+    @property
+    def smooth(self) -> tuple[str, ...]:
+        """Both. Contacts say nothing of the last feed-forward layer, which logits depend on."""
+        return self.names
+
+    @torch.no_grad()
+    def run(self, model: ESM2, sequence: str) -> _LanguageAnswer:
+        """One chain."""
+        if ":" in sequence:
+            raise ProtquantError(
+                "a language model is measured on single chains; give each chain as a record of its own"
+            )
+        tokens = tokenize([sequence], model.embedding.weight.device)
+        output = model(tokens, return_attentions="contact_drift" in self.names)
+        logits = contacts = None
+        if "logit_kl" in self.names:
+            logits = model.lm_head(output.last_hidden, model.embedding.weight)[0, 1:-1].float().cpu().numpy()
+        if "contact_drift" in self.names:
+            contacts = model.contact_head(tokens, output.attentions)[0].float().cpu().numpy()
+        return _LanguageAnswer(logits, contacts)
+
+    def compare(self, answer: _LanguageAnswer, float_answer: _LanguageAnswer) -> dict[str, float]:
+        """Both numbers, or the one that the model has a head for."""
+        drift = {}
+        if answer.contacts is not None and float_answer.contacts is not None:
+            drift["contact_drift"] = probability_drift(answer.contacts, float_answer.contacts)
+        if answer.logits is not None and float_answer.logits is not None:
+            drift["logit_kl"] = logit_kl(answer.logits, float_answer.logits)
+        return drift
+
+
+@dataclass(frozen=True)
+class _FoldingAnswer:
+    ca: NDArray[np.float32]
+    distogram: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class FoldingDrift:
+    """Of a folding model: against the structure that the float model predicts.
+
+    `lddt_drift` is 1 - lDDT-CA, `tm_drift` 1 - TM-score, and `distogram_kl` the mean over pairs of residues of
+    KL(float || quantized) in nats. lDDT does not see distances change by less than half an angstrom, which is more than
+    most parts alone do.
+
+    Parameters
+    ----------
+    num_recycles : int, optional
+        By default as the model was trained.
+    """
+
+    num_recycles: int | None = None
+    names: tuple[str, ...] = ("lddt_drift", "distogram_kl", "tm_drift")
+    smooth: tuple[str, ...] = ("tm_drift", "distogram_kl")
+
+    @torch.no_grad()
+    def run(self, model: ESMFold, sequence: str) -> _FoldingAnswer:
+        """One protein; chains joined by ':'."""
+        batch = encode_complexes([sequence]).to(model.device)
+        chunk_size = plan_memory(model, model_length(sequence), 1).chunk_size
+        output = model(batch, num_recycles=self.num_recycles, chunk_size=chunk_size)
+        residues = batch.chain_index[0] >= 0
+        distogram = output.distogram_logits[0][residues][:, residues].float().cpu().numpy()
+        return _FoldingAnswer(
+            output.positions[0, residues, _CA].float().cpu().numpy(), distogram.reshape(-1, distogram.shape[-1])
+        )
+
+    def compare(self, answer: _FoldingAnswer, float_answer: _FoldingAnswer) -> dict[str, float]:
+        """All three numbers."""
+        return {
+            "lddt_drift": 1 - lddt_ca(answer.ca, float_answer.ca),
+            "distogram_kl": logit_kl(answer.distogram, float_answer.distogram),
+            "tm_drift": 1 - tm_score(answer.ca, float_answer.ca).score,
+        }
+
+
+def drift_measure(model: ESM2 | ESMFold, num_recycles: int | None = None) -> DriftMeasure:
+    """The measure that goes with a model.
+
+    Raises
+    ------
+    ProtquantError
+        If it is a language model without any head.
+    """
+    if isinstance(model, ESMFold):
+        return FoldingDrift(num_recycles)
+    heads = {"contact_drift": model.contact_head, "logit_kl": model.lm_head}
+    names = tuple(name for name, head in heads.items() if not isinstance(head, AbsentHead))
+    if not names:
+        raise ProtquantError("the checkpoint has neither a contact head nor a language-model head to measure drift by")
+    return LanguageDrift(names)
+
+
+def check_drift(measure: DriftMeasure, name: str | None) -> str:
+    """The drift to go by: `name`, or the first of the measure.
+
+    Raises
+    ------
+    ProtquantError
+        If it is none of the measure's.
+    """
+    if name is None:
+        return measure.names[0]
+    if name not in measure.names:
+        raise ProtquantError(f"this model has no drift {name!r}; {suggestion(name, measure.names)}")
+    return name

@@ -1,0 +1,295 @@
+"""Models x recipes x reference structures to one table: what quantization costs."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from protquant.checkpoints import load, scheme_of
+from protquant.demo.memorized import notes_on_targets
+from protquant.errors import ProtquantError
+from protquant.measuring.float_runs import run_float
+from protquant.measuring.references import references_of
+from protquant.measuring.tasks import (
+    ContactTask,
+    LanguageTask,
+    Outcome,
+    StructureTask,
+    Task,
+    heldout_records,
+)
+from protquant.models import ESM2, ESMFold
+from protquant.predicting.folding import check_folding_options
+from protquant.preparing.quantize import calibration_sequences, quantize
+from protquant.preparing.quantize_checkpoint import already_quantized
+from protquant.proteins import Record
+from protquant.quant import Recipe, Report, load_recipe
+from protquant.running.choices import MASK_EVERY, TaskName, check_task
+from protquant.running.devices import parse_dtype, pick_device
+from protquant.running.execution import Execution, is_float, wants_integers
+from protquant.structures import Reference
+
+__all__ = ["Evaluation", "describe_heldout", "evaluate", "is_float", "model_identity", "undefined_notes"]
+
+FLOAT = "fp32"
+
+
+@dataclass
+class Evaluation:
+    """The results of `evaluate`.
+
+    Attributes
+    ----------
+    task : {"structure", "contacts", "language"}
+    records : list of dict
+        One per model and recipe: the means over the targets, effective bits, bytes.
+    targets : list of dict
+        One per model, recipe and target.
+    failures : list of dict
+        `model`, `recipe`, `target`, `error` of what could not be predicted: no part of the means.
+    notes : list of str
+        What a reader of the table must know.
+    weights : dict
+        Fingerprint of the weights of each model by its name.
+    executions : list of dict
+        `model`, `recipe`, and what every part of the model ran as, where it was to run on integers.
+    """
+
+    task: TaskName
+    records: list[dict[str, Any]]
+    targets: list[dict[str, Any]]
+    failures: list[dict[str, Any]]
+    notes: list[str]
+    weights: dict[str, str] = field(default_factory=dict)
+    executions: list[dict[str, Any]] = field(default_factory=list)
+
+    def to_frame(self) -> pd.DataFrame:
+        """The records as a table."""
+        return pd.DataFrame(self.records)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as one JSON document."""
+        return {
+            "task": self.task,
+            "records": self.records,
+            "targets": self.targets,
+            "failures": self.failures,
+            "notes": self.notes,
+            "weights": self.weights,
+            "executions": self.executions,
+        }
+
+    def _repr_html_(self) -> str:
+        return self.to_frame().to_html(index=False, float_format=lambda value: f"{value:.4f}")
+
+
+def evaluate(
+    models: Sequence[str] = ("demo",),
+    recipes: Sequence[str | Path | Recipe] = (FLOAT, "w8a8-uniform", "w8a8-pwlq"),
+    task: TaskName = "structure",
+    *,
+    execution: str | None = None,
+    backend: str = "auto",
+    structures: Path | None = None,
+    heldout: Path | None = None,
+    limit: int | None = None,
+    mask_every: int | None = MASK_EVERY,
+    num_recycles: int | None = None,
+    chunk_size: int | None = None,
+    calibration: Path | None = None,
+    cpu_only: bool = False,
+    dtype: str = "float32",
+    cache: Path | None = None,
+) -> Evaluation:
+    """Score models under recipes against reference structures, or on held-out sequences.
+
+    The float model is always the first row, and what the drift is measured against.
+
+    Parameters
+    ----------
+    models : sequence of str
+        As for `load`. Folding models for "structure"; for "contacts" and "language" also language models (of a folding
+        model the language model is taken).
+    recipes : sequence
+        Shipped names, YAML files, or recipes; for the float models. A checkpoint that is quantized has a row of its
+        own, behind them, and drifts from the float model that it came from where that is among `models`.
+    task : {"structure", "contacts", "language"}
+        TM-score, GDT-TS, lDDT, RMSD and pLDDT of predictions; precision of predicted contacts; or accuracy,
+        pseudo-perplexity and divergence from the float model at hidden residues.
+    execution : str, optional
+        What quantized models run as, `simulate` or `integer`; by default what each recipe says. The float model stays
+        as it is.
+    backend : str
+        Whose kernels multiply integers: `auto`, `reference`, `cpu` or `triton`.
+    structures : Path, optional
+        Folder of PDB or mmCIF files; by default the 50 chains that ship with protquant.
+    heldout : Path, optional
+        FASTA whose residues are hidden, for "language"; by default the 20 UniProt proteins that ship with protquant.
+    limit : int, optional
+        Only the first so many structures or sequences.
+    mask_every : int, optional
+        How far apart the residues are that are hidden together; None hides one at a time, see `masked_logits`.
+    calibration : Path, optional
+        FASTA of sequences to calibrate on.
+    cache : Path, optional
+        Folder in which the float model's answers are kept for the next call.
+
+    Raises
+    ------
+    ProtquantError
+        If a model, recipe, folder or setting cannot be used.
+    """
+    check_task(task)
+    check_folding_options(num_recycles, chunk_size)
+    loaded = [load_recipe(recipe) for recipe in recipes]
+    saved = {name: scheme for name in models if (scheme := scheme_of(name)) is not None}
+    if saved and len(saved) == len(set(models)) and not all(map(is_float, loaded)):
+        raise already_quantized(*next(iter(saved.items())))
+    if not any(is_float(recipe) for recipe in loaded):
+        loaded.insert(0, load_recipe(FLOAT))
+    device = pick_device(cpu_only)
+    _check_executions([*loaded, *(scheme.report.recipe for scheme in saved.values())], execution, backend, device)
+    loaded.sort(key=lambda recipe: not is_float(recipe))  # stable: the float model first, the rest as given
+    references = [] if task == "language" else references_of(structures, limit)
+    records = heldout_records(heldout, limit) if task == "language" else []
+    if task == "language":
+        notes = [describe_heldout(records, heldout, mask_every)]
+    else:
+        notes = _structure_notes(references, structures)
+    sequences = calibration_sequences(calibration)
+    notes.append(f"Where a recipe freezes ranges, they were calibrated on {len(sequences)} sequences.")
+    notes.append("Simulated execution quantizes and dequantizes in float: seconds say nothing about integer kernels.")
+    evaluation = Evaluation(task, [], [], [], notes)
+    undefined: dict[tuple[str, ...], Outcome] = {}
+    baselines: dict[str, Any] = {}
+    for name in sorted(models, key=lambda name: name in saved):
+        scored = _make_task(task, references, records, mask_every, num_recycles, chunk_size)
+        network = load(name, dtype=parse_dtype(dtype), device=device)
+        evaluation.weights[name] = network.fingerprint
+        model = scored.network(network, name)
+        remarks = notes_on_targets(model, [reference.sequence for reference in references], structures is None)
+        evaluation.notes += [remark for remark in remarks if references and remark not in evaluation.notes]
+        if name in saved:
+            scored.baseline = baselines.get(saved[name].float_fingerprint, {})
+        for recipe in [saved[name].report.recipe] if name in saved else loaded:
+            if name in saved:
+                quantized, report = model, saved[name].report
+            else:
+                quantized, report = quantize(
+                    model, recipe, sequences, execution="simulate", progress=sys.stderr.isatty()
+                )
+            label = f"{name}, {recipe.name}"
+            running = _execution(recipe, execution, backend, device)
+            quantized = running.convert(quantized)
+            if running.integer:
+                evaluation.notes.append(f"{label}: {running.summary()}.")
+            if is_float(recipe):
+                outcome = run_float(scored, quantized, label, cache, model_identity(network))
+            else:
+                outcome = scored.run(quantized, label)
+            labels = {"model": name, "recipe": recipe.name, "dtype": dtype}
+            if not outcome.targets:
+                first = outcome.failures[0]
+                raise ProtquantError(f"{label}: {first['target']}: {first['error']}")
+            evaluation.failures += [{**labels, **failure} for failure in outcome.failures]
+            evaluation.targets += [{**labels, **target} for target in outcome.targets]
+            evaluation.records.append({**labels, **_summary(scored, outcome, report), **running.columns()})
+            if running.integer:
+                evaluation.executions.append({**labels, **running.to_dict()})
+            undefined[name, recipe.name] = outcome
+        baselines.setdefault(network.fingerprint, scored.baseline)
+    evaluation.notes += undefined_notes(undefined)
+    return evaluation
+
+
+def _check_executions(recipes: Sequence[Recipe], execution: str | None, backend: str, device: torch.device) -> None:
+    """Refuse what cannot run before the work."""
+    quantizing = [recipe for recipe in recipes if not is_float(recipe)]
+    if backend != "auto" and not any(wants_integers(recipe, execution) for recipe in quantizing):
+        raise ProtquantError(f"backend {backend} has kernels for integers, and nothing is to run on them")
+    for recipe in quantizing:
+        _execution(recipe, execution, backend, device)
+
+
+def _execution(recipe: Recipe, execution: str | None, backend: str, device: torch.device) -> Execution:
+    if is_float(recipe):
+        execution = "simulate"
+    return Execution(recipe, execution, backend if wants_integers(recipe, execution) else "auto", device)
+
+
+def model_identity(network: ESM2 | ESMFold) -> str:
+    """The weights, the number type and the kind of device of a float model, in words."""
+    parameter = next(network.parameters())
+    return f"{network.fingerprint} {parameter.dtype} {parameter.device.type}"
+
+
+def _make_task(
+    task: TaskName,
+    references: Sequence[Reference],
+    records: Sequence[Record],
+    mask_every: int | None,
+    num_recycles: int | None,
+    chunk_size: int | None,
+) -> Task:
+    if task == "structure":
+        return StructureTask(references, num_recycles, chunk_size)
+    if task == "contacts":
+        return ContactTask(references)
+    return LanguageTask(records, mask_every)
+
+
+def describe_heldout(records: Sequence[Record], heldout: Path | None, mask_every: int | None) -> str:
+    """What the scores of the language model are measured on, and how, in a sentence or two."""
+    where = "held-out UniProt sequences that ship with protquant" if heldout is None else f"sequences of {heldout}"
+    how = (
+        "one at a time"
+        if mask_every is None
+        else f"those {mask_every} apart together, which is not quite the pseudo-perplexity of one at a time"
+    )
+    return (
+        f"{len(records)} {where}, {sum(record.length for record in records)} residues, each hidden once, {how}. "
+        "KL is that of the float model's probabilities to these, in nats per hidden residue."
+    )
+
+
+def _structure_notes(references: Sequence[Reference], structures: Path | None) -> list[str]:
+    where = "the 50 chains that ship with protquant" if structures is None else str(structures)
+    notes = [f"{len(references)} reference structures from {where}."]
+    if structures is not None:
+        notes.append("What is folded is the residues present in each file: gaps in a structure are closed up.")
+    return notes
+
+
+def undefined_notes(outcomes: dict[tuple[str, ...], Outcome]) -> list[str]:
+    """A sentence for every set of scores that are NaN for a target, and so no part of a mean; none where all are."""
+    groups: dict[tuple[tuple[str, ...], tuple[str, ...]], list[str]] = {}
+    for label, outcome in outcomes.items():
+        scores_of: dict[tuple[str, ...], list[str]] = {}
+        for score, missing in outcome.undefined().items():
+            scores_of.setdefault(tuple(missing), []).append(score)
+        for targets, scores in scores_of.items():
+            groups.setdefault((tuple(scores), targets), []).append(", ".join(label))
+    notes = []
+    for (names, targets), labels in groups.items():
+        shown = ", ".join(targets[:3]) + (" and others" if len(targets) > 3 else "")
+        where = labels[0] if len(labels) == 1 else f"{labels[0]} and {len(labels) - 1} more"
+        notes.append(
+            f"{', '.join(names)}: no value for {len(targets)} targets ({shown}) of {where}; "
+            "means are over the targets that have one."
+        )
+    return notes
+
+
+def _summary(task: Task, outcome: Outcome, report: Report) -> dict[str, Any]:
+    return {
+        "targets": len(outcome.targets),
+        **task.means(outcome),
+        "weight_bits": report.weight_bits,
+        "activation_bits": report.activation_bits,
+        "weight_bytes": report.weight_bytes,
+        "seconds": outcome.seconds,
+    }

@@ -1,0 +1,98 @@
+"""What a language model says of residues that are hidden from it."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from numpy.typing import NDArray
+from torch import Tensor
+
+from protquant.errors import ProtquantError
+from protquant.models import ESM2, tokenize
+from protquant.models.alphabet import MASK
+from protquant.proteins import clean_sequence
+from protquant.running.choices import MASK_EVERY
+from protquant.running.memory import is_out_of_memory
+
+__all__ = ["AMINO_ACIDS", "masked_logits"]
+
+AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
+"""The letters that are hidden and asked for; others, such as X, are context."""
+
+_TOKENS_AT_ONCE = 2048
+
+
+def masked_logits(
+    model: ESM2, sequence: str, every: int | None = MASK_EVERY
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Hide every residue once, and ask the model for it.
+
+    Parameters
+    ----------
+    sequence : str
+        One chain.
+    every : int, optional
+        Residue i is hidden in pass i mod `every`, with all that are a multiple of `every` away: as many passes as that.
+        None hides one at a time, as Salazar et al. 2020 do, in as many passes as there are residues.
+
+    Returns
+    -------
+    logits : ndarray, shape (n, v)
+        Over the model's alphabet, for each of the n residues that are one of the 20 amino acids, in order.
+    truth : ndarray of int, shape (n,)
+        Their tokens.
+
+    Raises
+    ------
+    ProtquantError
+        If there are several chains or no known residue, the model has no language-model head, it does not
+        fit in memory, or a logit is not finite.
+    """
+    if every is not None and every < 1:
+        raise ProtquantError(
+            f"every {every}th residue cannot be hidden; give 1 or more, or leave it out for one by one"
+        )
+    cleaned, _ = clean_sequence(sequence)
+    if ":" in cleaned:
+        raise ProtquantError("a language model is scored on single chains; give each chain as a record of its own")
+    tokens = tokenize([cleaned], model.embedding.weight.device)
+    asked = torch.tensor(
+        [i for i, letter in enumerate(cleaned, start=1) if letter in AMINO_ACIDS], device=tokens.device
+    )
+    logits: Tensor | None = None
+    try:
+        with torch.no_grad():
+            for rows, positions, batch in _passes(tokens, asked, every):
+                answer = model.logits(batch)[rows, positions].float()
+                if logits is None:
+                    logits = answer.new_zeros(tokens.shape[1], answer.shape[-1])
+                logits[positions] = answer
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ProtquantError(f"{len(cleaned)} residues ran out of memory; use a machine with more") from error
+    assert logits is not None
+    values = logits[asked].cpu().numpy()
+    if not np.isfinite(values).all():
+        raise ProtquantError("a logit is not finite; predict with --dtype float32")
+    return values, tokens[0, asked].cpu().numpy()
+
+
+def _passes(
+    tokens: Int[Tensor, "1 l"], asked: Int[Tensor, " n"], every: int | None
+) -> Iterator[tuple[Int[Tensor, " k"], Int[Tensor, " k"], Int[Tensor, "b l"]]]:
+    """Rows and positions that are hidden in a batch, and the batch."""
+    length = tokens.shape[1]
+    count = min(every or length, length)
+    size = max(1, _TOKENS_AT_ONCE // length)
+    turn = (asked - 1) % count
+    # Passes that hide nothing are left out, so that one at a time takes as many as there are to ask for.
+    turns = turn.unique()
+    for start in range(0, len(turns), size):
+        here = turns[start : start + size]
+        rows, which = (turn[None, :] == here[:, None]).nonzero(as_tuple=True)
+        positions = asked[which]
+        batch = tokens.repeat(len(here), 1)
+        batch[rows, positions] = MASK
+        yield rows, positions, batch

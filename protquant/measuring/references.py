@@ -1,0 +1,17 @@
+"""Reference structures, and what should be known of them."""
+
+from pathlib import Path
+
+from protquant.reporting.progress import note
+from protquant.structures import Reference, load_references
+
+__all__ = ["references_of"]
+
+
+def references_of(folder: Path | None, limit: int | None = None) -> list[Reference]:
+    """As `load_references`; residues that were left out, and the like, are told on standard error."""
+    references = load_references(folder, limit)
+    for reference in references:
+        for each in reference.notes:
+            note(f"{reference.source}: {each}")
+    return references

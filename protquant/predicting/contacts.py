@@ -1,0 +1,249 @@
+"""A FASTA file to contact maps."""
+
+import io
+import math
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from protquant.checkpoints import load, scheme_of
+from protquant.demo.memorized import contact_warnings, refuse_unknown
+from protquant.errors import ProtquantError
+from protquant.files import Manifest, OutputError, atomic_write, fingerprint, only_writer, prepare_folder, write_table
+from protquant.models import ESM2, ESMFold, tokenize
+from protquant.predicting.plots import plot_contacts
+from protquant.preparing.prepared import prepare
+from protquant.preparing.quantize import calibration_sequences, quantize
+from protquant.preparing.quantize_checkpoint import choose_recipe
+from protquant.proteins import Fasta, Record, clean_sequence, read_fasta, refuse_nucleotides
+from protquant.reporting.event_log import log_event
+from protquant.reporting.failures import read_failures, told_failure, write_failures
+from protquant.reporting.progress import Progress, note
+from protquant.running.devices import parse_dtype, pick_device
+from protquant.running.execution import Execution, is_float
+from protquant.running.memory import is_out_of_memory
+
+__all__ = ["contacts_fasta", "predict_contacts"]
+
+_MIN_SEPARATION = 6
+_PART = "contacts"  # the manifest of an output folder is that of structures
+TABLE, TARGETS, FAILURES = "contacts.csv", "targets.csv", "failures.csv"
+
+
+def predict_contacts(model: ESM2 | ESMFold, sequence: str, *, even_so: bool = False) -> NDArray[np.float64]:
+    """Contact probabilities (C-beta closer than 8 angstrom) of one chain, shape (l, l).
+
+    Parameters
+    ----------
+    model : ESM2 or ESMFold
+        Of a folding model its language model is asked.
+    sequence : str
+        Of one chain.
+    even_so : bool
+        Whether the demo is asked about sequences that do not ship with it (it knows next to nothing of contacts), and
+        any model about what reads as DNA or RNA.
+
+    Raises
+    ------
+    ProtquantError
+        If the sequence has several chains or letters that are no residues, does not fit in memory or overflows the
+        model's number type, the model has no contact head, or it is the demo and has not memorized the sequence.
+    """
+    cleaned, _ = clean_sequence(sequence)
+    if ":" in cleaned:
+        raise ProtquantError("contacts are predicted for single chains; give each chain as a record of its own")
+    if not even_so:
+        refuse_nucleotides(sequence)
+        refuse_unknown(model, cleaned)
+    language_model = model.lm if isinstance(model, ESMFold) else model
+    try:
+        with torch.no_grad():
+            predicted = language_model.contacts(tokenize([cleaned], language_model.embedding.weight.device))
+            probabilities = np.asarray(predicted[0].double().cpu().numpy())
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ProtquantError(f"{len(cleaned)} residues ran out of memory; use a machine with more") from error
+    if not np.isfinite(probabilities).all():
+        raise ProtquantError("the contact probabilities are not finite; predict them with --dtype float32")
+    return probabilities
+
+
+def contacts_fasta(
+    fasta: Path,
+    output: Path,
+    model: str = "esm2_t33_650M",
+    quant: str = "fp32",
+    *,
+    execution: str | None = None,
+    backend: str = "auto",
+    top: float = 1.0,
+    cpu_only: bool = False,
+    dtype: str = "float32",
+    calibration: Path | None = None,
+    cache: bool = True,
+    plots: bool = True,
+    overwrite: bool = False,
+    even_so: bool = False,
+) -> dict[str, Any]:
+    """Predict the contacts of every record with ESM-2; of a folding model its language model is taken.
+
+    Writes `contacts.csv` (the L most probable pairs at least 6 apart of each target, L its length), `targets.csv` (a
+    row each, with the raw header), `failures.csv` where records failed, and for each target `<name>_contacts.npy` (all
+    probabilities, float32) and `<name>_contacts.png`. A run that is repeated skips the targets that are done with the
+    same settings (`manifest.contacts.jsonl`).
+
+    Parameters
+    ----------
+    fasta, output, quant, execution, backend, cpu_only, dtype, calibration, cache, plots, overwrite, even_so
+        As for `fold_fasta`.
+    model : str
+        As for `fold_fasta`, or a language model.
+    top : float
+        How many pairs go to the table, in lengths of the sequence.
+
+    Returns
+    -------
+    dict
+        `output`, `table`, `targets` (one row each), `execution` (what every part of the model ran as) and `failures`.
+
+    Raises
+    ------
+    ProtquantError
+        If the input, the model, the recipe or the folder cannot be used at all, another process writes to the folder,
+        or nothing more can be written.
+    """
+    if not (math.isfinite(top) and top >= 0):
+        raise ProtquantError(f"the number of pairs is {top} lengths; give 0 or more")
+    recipe, saved = choose_recipe(model, quant)
+    running = Execution(recipe, execution, backend, pick_device(cpu_only))
+    sequences = calibration_sequences(calibration)
+    records = read_fasta(fasta, nucleotides=even_so)
+    prepare_folder(output)
+    with only_writer(output):
+        run = _Run(output, records, Manifest.load(output, _PART))
+        prepared = None
+        if cache and saved is None and not is_float(recipe):
+            prepared = prepare(model, recipe, sequences, kind=ESM2)
+            saved = None if prepared is None else scheme_of(prepared)
+        network = load(prepared or model, dtype=parse_dtype(dtype), device=pick_device(cpu_only))
+        language_model = network.lm if isinstance(network, ESMFold) else network
+        settings = {
+            "model_fingerprint": network.fingerprint,
+            "recipe": recipe.to_dict(),
+            **running.settings(),
+            "dtype": dtype,
+            "top": top,
+            "calibration": fingerprint({"sequences": sequences}) if saved is None and not is_float(recipe) else None,
+            "even_so": even_so and bool(contact_warnings(language_model)),
+        }
+        prints = {
+            record.name: fingerprint({**settings, "header": record.header, "sequence": record.sequence})
+            for record in records.records
+        }
+        pending = [
+            record for record in records.records if overwrite or not run.is_done(record, prints[record.name], plots)
+        ]
+        done, count = len(records.records) - len(pending), len(records.records)
+        note(f"{done} of {count} targets are done already with these settings, {len(pending)} are to be done")
+        warnings = contact_warnings(language_model)
+        for warning in warnings:
+            note(f"WARNING: {warning}", "warning")
+        if pending:
+            quantized, report = language_model, saved.report if saved else None
+            if report is None:
+                quantized, report = quantize(
+                    language_model, recipe, sequences, execution="simulate", progress=sys.stderr.isatty()
+                )
+            note(str(report))
+            quantized = running.convert(quantized)
+            if running.integer:
+                note(running.summary())
+            made_by = {"version": version("protquant"), "model": model, "model_fingerprint": network.fingerprint}
+            made_by["recipe"] = recipe.name
+            tell = Progress(f"contacts {records.path.name}")
+            tell("proteins", "protein", 0, len(pending))
+            with tell.during(quantized):
+                for number, record in enumerate(pending, start=1):
+                    try:
+                        probabilities = predict_contacts(quantized, record.sequence, even_so=even_so)
+                        files = [output / f"{record.name}_contacts.npy"]
+                        _save_array(probabilities.astype(np.float32), files[0])
+                        if plots:
+                            files.append(output / f"{record.name}_contacts.png")
+                            plot_contacts(probabilities, record.name, files[1], warnings)
+                    except OutputError:
+                        raise
+                    except ProtquantError as error:
+                        run.failures.append(told_failure(records, record, str(error)))
+                    else:
+                        row = {
+                            "target": {
+                                "name": record.name,
+                                "header": record.header,
+                                "length": record.length,
+                                **made_by,
+                                **running.columns(),
+                                "warnings": "; ".join(warnings),
+                                "substitutions": "; ".join(record.substitutions),
+                            },
+                            "pairs": _most_probable(probabilities, round(top * record.length)),
+                        }
+                        run.manifest.record(record.name, record.header, prints[record.name], files, row)
+                        log_event("done", target=record.name, length=record.length)
+                    tell("proteins", "protein", number, len(pending), record.name)
+        return run.finish(running.to_dict() if pending else {})
+
+
+class _Run:
+    """What becomes of the records of a file."""
+
+    def __init__(self, output: Path, records: Fasta, manifest: Manifest) -> None:
+        self.output, self.records, self.manifest = output, records, manifest
+        self.failures = read_failures(records)
+
+    def is_done(self, record: Record, print_: str, plots: bool) -> bool:
+        """Whether a record was done with these settings, and drawn if that is wanted."""
+        entry = self.manifest.own_entries.get(record.name)
+        drawn = not plots or (entry is not None and f"{record.name}_contacts.png" in entry.files)
+        return drawn and self.manifest.is_done(record.name, print_)
+
+    def finish(self, execution: dict[str, Any]) -> dict[str, Any]:
+        """Write the tables."""
+        failed = {failure["name"] for failure in self.failures}
+        entries = self.manifest.own_entries
+        rows = [entries[record.name].row for record in self.records.records if record.name not in failed]
+        targets = [dict(row["target"]) for row in rows]
+        pairs = [{"name": row["target"]["name"], **pair} for row in rows for pair in row["pairs"]]
+        table = write_table(pairs, self.output / TABLE, columns=["name", "i", "j", "probability"])
+        made_by = ["version", "model", "model_fingerprint", "recipe", "execution", "kernels", "operations"]
+        columns = ["name", "header", "length", *made_by, "warnings", "substitutions"]
+        write_table(targets, self.output / TARGETS, columns=columns)
+        write_failures(self.failures, self.records, self.output / FAILURES)
+        return {
+            "output": str(self.output),
+            "table": str(table),
+            "targets": targets,
+            "execution": execution,
+            "failures": self.failures,
+        }
+
+
+def _save_array(array: NDArray[np.float32], path: Path) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    atomic_write(path, buffer.getvalue())
+
+
+def _most_probable(probabilities: NDArray[np.float64], count: int) -> list[dict[str, Any]]:
+    """Pairs in falling probability; residues count from 1."""
+    first, second = np.triu_indices(len(probabilities), _MIN_SEPARATION)
+    order = np.argsort(-probabilities[first, second], kind="stable")[:count]
+    i, j = first[order], second[order]
+    columns = (i + 1).tolist(), (j + 1).tolist(), probabilities[i, j].round(4).tolist()
+    return [dict(zip(("i", "j", "probability"), pair, strict=True)) for pair in zip(*columns, strict=True)]

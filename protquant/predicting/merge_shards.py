@@ -1,0 +1,148 @@
+"""Put the shards of a large run together: one manifest and one table, as if it had been one run."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+from protquant.errors import ProtquantError
+from protquant.files import Manifest, only_writer, write_table
+from protquant.predicting import Shard
+from protquant.predicting.fold_run import failures_file, predictions_file
+from protquant.proteins import read_fasta
+
+__all__ = ["check_shards", "merge_shards"]
+
+
+def merge_shards(output: Path, fasta: Path | None = None, *, even_so: bool = False) -> dict[str, Any]:
+    """Merge the manifests and tables that `fold_fasta(..., shard=...)` has written to a folder.
+
+    Parameters
+    ----------
+    output : Path
+        The folder. No shard may be running.
+    fasta : Path, optional
+        The file that was folded: rows of the table are in its order. By default they are in the order of names.
+    even_so : bool
+        Whether to merge shards that were interrupted, too; otherwise they are refused. A run without `shard` folds
+        what is missing then.
+
+    Returns
+    -------
+    dict
+        `output shards unfinished done failed`; `unfinished` is how many of the shards were interrupted.
+
+    Raises
+    ------
+    ProtquantError
+        If the folder has no shards, or shards of different numbers, or some are missing or unfinished; nothing is
+        changed then.
+    """
+    if not output.is_dir():
+        raise ProtquantError(f"{output}: no such folder; give the output folder of `protquant fold --shard`")
+    records = [] if fasta is None else read_fasta(fasta, nucleotides=True).records
+    with only_writer(output):
+        shards = _shards(output)
+        manifests = [Manifest.load(output, shard.label) for shard in shards]
+        unfinished = [shard for shard, each in zip(shards, manifests, strict=True) if not each.ended]
+        if unfinished and not even_so:
+            some = ", ".join(f"{shard.index}/{shard.count}" for shard in unfinished[:5])
+            raise ProtquantError(
+                f"{output}: {len(unfinished)} of {len(shards)} shards did not come to their end: {some}"
+                f"{', ...' if len(unfinished) > 5 else ''}; run them again by `protquant fold --shard"
+                f" {unfinished[0].index}/{unfinished[0].count}`, or merge what is done with --even-so"
+            )
+        merged = Manifest.load(output)
+        with merged.together():
+            for each in manifests:
+                for entry in each.own_entries.values():
+                    merged.take(entry)
+        place = {record.name: index for index, record in enumerate(records)}
+        rows = sorted(merged.rows(), key=lambda row: (place.get(row["name"], len(place)), row["name"]))
+        if rows:
+            write_table(rows, predictions_file(output))
+        done = {row["name"] for row in rows}
+        failures = [row for row in _failures(output, shards) if row["name"] not in done]
+        # Of shards that were interrupted: they have written no table.
+        told, lines = {row["name"] for row in failures}, {record.name: record.line for record in records}
+        failures += [
+            {"name": each.name, "header": each.header, "line": lines.get(each.name, ""), "error": each.error}
+            for each in merged.failures()
+            if each.name not in told
+        ]
+        if failures:
+            write_table(failures, failures_file(output))
+        else:
+            failures_file(output).unlink(missing_ok=True)
+        # Manifests last: without them nobody would know of the shards.
+        for name in (predictions_file, failures_file, lambda folder, label: Manifest(folder, part=label).path):
+            for shard in shards:
+                name(output, shard.label).unlink(missing_ok=True)
+    counts = {"shards": len(shards), "unfinished": len(unfinished), "done": len(rows), "failed": len(failures)}
+    return {"output": str(output), **counts}
+
+
+def check_shards(output: Path, shard: Shard | None, partition: str) -> None:
+    """Refuse what would not go together with the shards that a folder has already.
+
+    Parameters
+    ----------
+    shard : Shard or None
+        That is about to be folded; None for the whole.
+    partition : str
+        What it is a shard of.
+
+    Raises
+    ------
+    ProtquantError
+        If the whole is to be folded and there are shards, or shards of another number, of other records or batches.
+    """
+    found = _labels(output)
+    if not found:
+        return
+    if shard is None:
+        raise ProtquantError(f"{output}: there are shards; put them together first: `protquant merge {output}`")
+    for other in found:
+        if other.count != shard.count or Manifest.partition_of(output, other.label) != partition:
+            raise ProtquantError(
+                f"{output}: shard {other.index}/{other.count} is of other records, batches or number than"
+                f" {shard.index}/{shard.count}. Fold all shards of one file and --max-tokens-per-batch, or merge what"
+                " is there, or name another folder."
+            )
+
+
+def _labels(output: Path) -> list[Shard]:
+    names = [path.name.removeprefix("manifest.").removesuffix(".jsonl") for path in output.glob("manifest.*.jsonl")]
+    return sorted((each for name in names if (each := Shard.of_label(name))), key=lambda shard: shard.index)
+
+
+def _shards(output: Path) -> list[Shard]:
+    shards = _labels(output)
+    if not shards:
+        raise ProtquantError(f"{output}: there are no shards to merge; they are made by `protquant fold --shard 1/4`")
+    counts = sorted({shard.count for shard in shards})
+    if len(counts) > 1:
+        raise ProtquantError(
+            f"{output}: there are shards of {' and of '.join(map(str, counts))}; delete the manifests of those that are"
+            " not wanted"
+        )
+    there = {shard.index for shard in shards}
+    if missing := [str(index) for index in range(1, counts[0] + 1) if index not in there]:
+        raise ProtquantError(
+            f"{output}: of {counts[0]} shards these have not begun: {', '.join(missing[:10])}"
+            f"{', ...' if len(missing) > 10 else ''}; run them by `protquant fold --shard {missing[0]}/{counts[0]}`"
+        )
+    if len({Manifest.partition_of(output, shard.label) for shard in shards}) > 1:
+        raise ProtquantError(f"{output}: the shards are of different files, or batches: what is in none is not known")
+    return shards
+
+
+def _failures(output: Path, shards: list[Shard]) -> list[dict[str, Any]]:
+    """Rows of all tables of failures, each once: records that cannot be read are failures of every shard."""
+    rows: dict[tuple[str, ...], dict[str, Any]] = {}
+    for shard in shards:
+        path = failures_file(output, shard.label)
+        if path.is_file():
+            with path.open(newline="", encoding="utf-8") as stream:
+                for row in csv.DictReader(stream):
+                    rows.setdefault(tuple(row.values()), dict(row))
+    return sorted(rows.values(), key=lambda row: int(row["line"]))

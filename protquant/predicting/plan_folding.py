@@ -1,0 +1,202 @@
+"""What folding a FASTA file will take, told before anything is loaded: memory, chunks, time, order."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from protquant.errors import ProtquantError
+from protquant.predicting.folding import check_folding_options
+from protquant.preparing.quantize_checkpoint import choose_recipe
+from protquant.preparing.time_estimate import TimeEstimate, measure_times
+from protquant.proteins import Record, read_fasta
+from protquant.quant import Recipe, load_recipe
+from protquant.running.batches import length_batches, model_length
+from protquant.running.devices import parse_dtype, pick_device
+from protquant.running.execution import Execution, wants_integers
+from protquant.running.memory import MemoryBudget, MemoryPlan, folding_skeleton, memory_budget, parse_bytes
+
+__all__ = ["FoldingPlan", "plan_folding"]
+
+_FOLD_HAS_MORE = 32 * 2**20
+"""What the process that folds has imported and read when it plans, and this one has not: 15 MiB where it was looked."""
+
+
+@dataclass(frozen=True)
+class FoldingPlan:
+    """What folding will take.
+
+    Attributes
+    ----------
+    settings : dict
+        What was asked for.
+    targets : list of dict
+        One per record, in the order of folding: `order name length batch chunk_size peak_bytes pair_tensors step
+        seconds problem`. `batch` is how many are folded together, padded to the longest; `problem` says why a record
+        cannot be folded, and is empty where it can.
+    machine : list of dict
+        One per recipe: `recipe execution resident_bytes available_bytes longest_length`: the process with the model
+        loaded, what activations may take, and the longest sequence that fits by itself; 0 where the model does not fit.
+    notes : list of str
+    """
+
+    settings: dict[str, Any]
+    targets: list[dict[str, Any]]
+    machine: list[dict[str, Any]]
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def seconds(self) -> float | None:
+        """Of all targets that can be folded; None where nothing was measured."""
+        known = [row["seconds"] for row in self.targets if row["seconds"] is not None]
+        return sum(known) if known else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as plain data."""
+        return {**asdict(self), "seconds": self.seconds}
+
+
+def plan_folding(
+    fasta: Path | None = None,
+    model: str = "esmfold_v1",
+    quant: str = "fp32",
+    *,
+    compare: Sequence[str] = (),
+    execution: str | None = None,
+    backend: str = "auto",
+    num_recycles: int | None = None,
+    max_tokens_per_batch: int = 1024,
+    chunk_size: int | None = None,
+    max_memory: int | str | None = None,
+    cpu_only: bool = False,
+    dtype: str = "float32",
+    measure: bool = True,
+) -> FoldingPlan:
+    """Plan `fold_fasta` with the same arguments. No weights are loaded, and a released model need not be downloaded.
+
+    Parameters
+    ----------
+    fasta : Path, optional
+        Without it only the machine is told of.
+    compare : sequence of str
+        Further recipes, of which only the longest length is told; of a quantized checkpoint there is only its own.
+    measure : bool
+        Whether to estimate times, which takes some seconds.
+
+    Raises
+    ------
+    ProtquantError
+        If the input, the model or the recipe cannot be used, or the model does not fold.
+    """
+    check_folding_options(num_recycles, chunk_size)
+    limit = None if max_memory is None else parse_bytes(max_memory)
+    device, float_type = pick_device(cpu_only), parse_dtype(dtype)
+    recipe, saved = choose_recipe(model, quant)
+    if saved is not None and compare:
+        raise ProtquantError(f"{model} is quantized already, so other recipes cannot be planned; name the float model")
+    network = folding_skeleton(model)
+    records = None if fasta is None else read_fasta(fasta)
+    running = Execution(recipe, execution, backend, device)
+
+    def room(each: Recipe, runs: Execution) -> MemoryBudget:
+        budget = memory_budget(network, each, runs, device=device, dtype=float_type, max_memory=limit)
+        more = 0 if device.type == "cuda" else _FOLD_HAS_MORE
+        return replace(budget, resident=budget.resident + more, loading=budget.loading + more)
+
+    budget = room(recipe, running)
+    machine, notes = [_longest(recipe, running, budget, chunk_size)], []
+    for each in map(load_recipe, compare):
+        try:
+            other = _alike(each, execution, backend, device)
+            machine.append(_longest(each, other, room(each, other), chunk_size))
+        except ProtquantError as error:
+            notes.append(f"{each.name}: not planned: {error}")
+    passes = 1 + (network.config.trunk.max_recycles - 1 if num_recycles is None else num_recycles)
+    times = None
+    if measure and records and budget.available > 0:  # Last, as it leaves memory behind that nobody else has.
+        times = measure_times(network.config, recipe, running, device, float_type)
+    targets = []
+    if records is not None:
+        notes += [f"{records.path}, line {bad.line}: {bad.header!r}: {bad.reason}" for bad in records.rejected]
+        targets = _targets(records.records, budget, times, passes, max_tokens_per_batch, chunk_size)
+    return FoldingPlan(
+        {
+            "fasta": None if fasta is None else str(fasta),
+            "model": model,
+            "recipe": recipe.name,
+            **running.settings(),
+            "num_recycles": passes - 1,
+            "dtype": dtype,
+            "max_memory": limit,
+            "device": str(device),
+            "threads": torch.get_num_threads(),
+        },
+        targets,
+        machine,
+        notes,
+    )
+
+
+def _alike(recipe: Recipe, execution: str | None, backend: str, device: torch.device) -> Execution:
+    """What another recipe is to run as, asked for the same."""
+    execution = None if recipe.is_float else execution
+    return Execution(recipe, execution, backend if wants_integers(recipe, execution) else "auto", device)
+
+
+def _longest(recipe: Recipe, running: Execution, budget: MemoryBudget, chunk_size: int | None) -> dict[str, Any]:
+    return {
+        "recipe": recipe.name,
+        "execution": budget.setup.execution,
+        "kernels": running.settings()["kernels"],
+        "resident_bytes": budget.resident,
+        "available_bytes": budget.available,
+        "longest_length": budget.longest(chunk_size),
+    }
+
+
+def _targets(
+    records: Sequence[Record],
+    budget: MemoryBudget,
+    times: TimeEstimate | None,
+    passes: int,
+    max_tokens: int,
+    chunk_size: int | None,
+) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for indices in length_batches([record.sequence for record in records], max_tokens):
+        batch = [records[index] for index in indices]
+        plan = _plan(budget, batch, chunk_size)
+        # What does not fit together is folded one by one.
+        groups = [batch] if isinstance(plan, MemoryPlan) or len(batch) == 1 else [[record] for record in batch]
+        for group in groups:
+            planned = plan if group is batch else _plan(budget, group, chunk_size)
+            rows += [
+                _row(len(rows) + k, record, len(group), planned, times, passes) for k, record in enumerate(group, 1)
+            ]
+    return rows
+
+
+def _plan(budget: MemoryBudget, batch: Sequence[Record], chunk_size: int | None) -> MemoryPlan | str:
+    """The plan, or why there is none."""
+    try:
+        return budget.plan(max(model_length(record.sequence) for record in batch), len(batch), chunk_size)
+    except ProtquantError as error:
+        return str(error)
+
+
+def _row(
+    order: int, record: Record, batch: int, plan: MemoryPlan | str, times: TimeEstimate | None, passes: int
+) -> dict[str, Any]:
+    row = {"order": order, "name": record.name, "length": model_length(record.sequence), "batch": batch}
+    if isinstance(plan, str):
+        return row | dict.fromkeys(["chunk_size", "peak_bytes", "pair_tensors", "step", "seconds"]) | {"problem": plan}
+    return row | {
+        "chunk_size": plan.chunk_size,
+        "peak_bytes": plan.total,
+        "pair_tensors": plan.pairs,
+        "step": plan.step,
+        "seconds": None if times is None else times.seconds(plan.length, passes),
+        "problem": "",
+    }

@@ -1,0 +1,127 @@
+"""What it takes to quantize a checkpoint one block at a time, estimated before it begins."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from protquant.errors import ProtquantError
+from protquant.models import ESM2, ESMFold, ESMFoldConfig
+from protquant.preparing.time_estimate import measure_times
+from protquant.quant import Recipe, needs_sequences, plan
+from protquant.quant import quantize as quantize_weights
+from protquant.running.batches import model_length
+from protquant.running.memory import MemoryBudget, available_bytes, format_bytes, resident_bytes
+from protquant.running.memory.weights import weight_bytes
+from protquant.topology import find_chains
+
+__all__ = ["PreparationCost", "preparation_cost"]
+
+_CPU, _FLOAT = torch.device("cpu"), Recipe(name="fp32")
+_SECOND_MOMENTS = 4  # what steps that fit weights have of them: gathered, damped, factored, inverted
+_PASSES = 2  # of calibration through the trunk: one recycle
+_SAMPLE = 1024  # rows and columns of the matrix that is rounded
+
+
+@dataclass(frozen=True)
+class PreparationCost:
+    """An estimate.
+
+    Attributes
+    ----------
+    bytes : int
+        Of the quantized checkpoint.
+    seconds : float
+        Without what `beside` names.
+    peak : int
+        Bytes of memory of the whole process.
+    beside : tuple of str
+        What takes time on top: steps, and of a language model calibration.
+    """
+
+    bytes: int
+    seconds: float
+    peak: int
+    beside: tuple[str, ...]
+
+    def check(self, what: str, max_memory: int | None) -> None:
+        """Refuse to begin where there is too little memory.
+
+        Raises
+        ------
+        ProtquantError
+            If the peak is above `max_memory`, or above what this process takes and what is free.
+        """
+        there = resident_bytes(_CPU) + available_bytes(_CPU)
+        allowed = there if max_memory is None else min(there, max_memory)
+        if self.peak > allowed:
+            raise ProtquantError(
+                f"to prepare {what} takes about {format_bytes(self.peak)} of memory, and there are"
+                f" {format_bytes(allowed)}; make it by `protquant quantize` on a machine with more, and copy the folder"
+            )
+
+    def __str__(self) -> str:
+        more = f" and the time of {', '.join(self.beside)}" if self.beside else ""
+        minutes = max(1, round(self.seconds / 60))
+        return (
+            f"{self.bytes / 1e9:.2f} GB, about {minutes} min{more}, and {format_bytes(self.peak)} of memory at the peak"
+        )
+
+
+def preparation_cost(skeleton: ESM2 | ESMFold, recipe: Recipe, sequences: Sequence[str]) -> PreparationCost:
+    """Estimate what `stream_checkpoint` takes, from sizes and short measurements.
+
+    Parameters
+    ----------
+    skeleton : ESM2 or ESMFold
+        The float model, on the meta device.
+    sequences : sequence of str
+        That it is calibrated on, where the recipe needs that.
+    """
+    resident = resident_bytes(_CPU)  # Before anything is measured, which leaves memory behind.
+    kept = weight_bytes(skeleton, recipe, "integer")
+    weights = [
+        skeleton.get_parameter(f"{assignment.site.module}.weight")
+        for assignment in plan(skeleton, recipe)
+        if assignment.site.kind == "linear_weight" and assignment.format is not None
+    ]
+    coded, widest = sum(weight.numel() for weight in weights), max((w.shape[1] for w in weights), default=0)
+    blocks = [skeleton.get_submodule(block) for chain in find_chains(skeleton) for block in chain]
+    largest = max((_bytes(block) for block in blocks), default=0)
+    steps = tuple(step.name for step in recipe.load_steps())
+    seconds, activations = coded * _seconds_per_weight(recipe), 0
+    calibrates = needs_sequences(skeleton, recipe)
+    if calibrates and isinstance(skeleton, ESMFold):
+        lengths = [model_length(sequence) for sequence in sequences]
+        seconds += _seconds_of_passes(skeleton.config, lengths)
+        budget = MemoryBudget.before_loading(skeleton, _FLOAT, "float", None, device=_CPU)
+        activations = budget.at(max(lengths)).activations
+    moments = _SECOND_MOMENTS * 4 * widest**2 if steps else 0
+    outside = _bytes(skeleton) - sum(map(_bytes, blocks))
+    # A block as it is read, in float32, and what is being made of it.
+    peak = resident + outside + 3 * largest + max(activations, moments)
+    unknown = ("calibration",) if calibrates and isinstance(skeleton, ESM2) else ()
+    return PreparationCost(kept, seconds, peak, (*unknown, *steps))
+
+
+def _bytes(module: nn.Module) -> int:
+    return sum(parameter.numel() * parameter.element_size() for parameter in module.parameters())
+
+
+def _seconds_per_weight(recipe: Recipe) -> float:
+    """Of rounding to nearest, tried on one matrix; a recipe without weights takes none."""
+    sample = nn.ModuleDict({"sample": nn.Linear(_SAMPLE, _SAMPLE, bias=False)})
+    nearest = replace(recipe, kinds={"linear_weight": recipe.kinds.get("linear_weight")}, sites={}, steps=[])
+    if nearest.is_float:
+        return 0.0
+    started = time.perf_counter()
+    quantize_weights(sample, nearest)
+    return (time.perf_counter() - started) / _SAMPLE**2
+
+
+def _seconds_of_passes(config: ESMFoldConfig, lengths: Sequence[int]) -> float:
+    """The float model runs once as a whole, and then block by block."""
+    times = measure_times(config, _FLOAT, None, _CPU, torch.float32)
+    return 2 * sum(times.seconds(length, _PASSES) for length in lengths)

@@ -1,0 +1,3 @@
+from protquant.reporting.machine import Machine, describe_machine
+
+__all__ = ["Machine", "describe_machine"]

@@ -1,0 +1,60 @@
+"""Memory of the language model of an ESMFold, whose hidden states of all layers are kept for the layer mix."""
+
+from collections.abc import Iterator
+
+from protquant.integer.sequence_attention import PROJECTED_BYTES
+from protquant.kernels.cpu.sequence_attention import LOGITS, LONGEST
+from protquant.running.memory.setup import Setup
+from protquant.running.memory.terms import Term
+
+__all__ = ["language_model_terms"]
+
+_ENDS = 2  # <cls> and <eos>
+
+
+def language_model_terms(setup: Setup, length: int, batch: int) -> Iterator[Term]:
+    """Terms of a batch of `batch` proteins of `length` residues."""
+    lm = setup.config.lm
+    tokens = batch * (length + _ENDS)
+    row = lm.dim * setup.element  # one token of the residual stream
+    hidden = tokens * (lm.num_layers + 1) * row
+    # Twice the hidden states: one by one and stacked in float; then stacked, and turned for the product with the mix.
+    yield Term("hidden states of the language model", 2 * hidden + tokens * row)
+    if setup.execution == "integer":
+        yield Term("layer of the language model", hidden + tokens * row + _integer_layer(setup, length, batch))
+    else:
+        yield Term("layer of the language model", hidden + tokens * row + _float_layer(setup, length, batch))
+
+
+def _float_layer(setup: Setup, length: int, batch: int) -> int:
+    lm = setup.config.lm
+    tokens = batch * (length + _ENDS)
+    row = lm.dim * setup.element
+    # The normalized residual, queries, keys, values, and rotated queries and keys.
+    operands = 6 * tokens * row
+    # Logits and their masked copy, or the masked copy and probabilities, and what a quantizer of either makes; in
+    # float32 whatever the model computes in.
+    maps = tokens * (length + _ENDS) * lm.num_heads * 4
+    attention = operands + maps * (2 + max(setup.copies["softmax_input"] - 1, setup.copies["softmax_output"], 0))
+    # Beside the probabilities, which the layer returns: hidden channels before and after GELU, or quantized.
+    wide = tokens * lm.ffn_dim * setup.element
+    perceptron = maps + tokens * row + wide * (1 + max(1, setup.copies["linear_input"]))
+    return int(max(attention, perceptron)) + setup.opened_layer
+
+
+def _integer_layer(setup: Setup, length: int, batch: int) -> int:
+    lm, backend = setup.config.lm, setup.backend
+    assert backend is not None
+    sequence = length + _ENDS
+    most = backend.sequence_tokens
+    tokens = sequence * (batch if most is None else min(batch, max(1, most // sequence)))
+    projected = min(tokens, max(1, PROJECTED_BYTES // (12 * lm.dim)))
+    # Queries and keys in bytes, values and what attention gives in float32.
+    operands = tokens * lm.dim * (1 + 1 + 4 + 4)
+    # What the projections read (in float, and in codes) and give (in float32, and in codes).
+    projection = projected * lm.dim * (4 + 1 + 3 * (4 + 1))
+    # Products of queries and keys, logits and probabilities of some heads.
+    logits = 12 * min(lm.num_heads, max(1, LOGITS // sequence**2)) * sequence**2 if sequence <= LONGEST else 0
+    # The normalized residual, its codes, and codes of the hidden channels.
+    perceptron = min(tokens, backend.tile_tokens or tokens) * (5 * lm.dim + lm.ffn_dim)
+    return max(operands + max(projection, logits), perceptron) + setup.opened_layer

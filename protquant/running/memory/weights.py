@@ -1,0 +1,129 @@
+"""Memory of weights, and the setup of a model that is not loaded: from its sizes and a recipe."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from protquant.integer import integer_claim
+from protquant.kernels.backend import Backend
+from protquant.models import ESM2, ESMFold
+from protquant.quant import Recipe, plan
+from protquant.quant.assignments import Assignment, Assignments
+from protquant.quant.decoded_weights import decoded_weights
+from protquant.quant.modules import CodedWeight
+from protquant.running.memory.process import resident_bytes_of_files
+from protquant.running.memory.setup import DECODING, Runs, Setup, copies_of
+
+if TYPE_CHECKING:
+    from protquant.sites import Kind
+
+__all__ = ["bytes_to_come", "setup_of_recipe", "weight_bytes"]
+
+_FLOAT = 4
+# Of an output row on integers: its scale and half of it, scale and shift of codes, bias and half of it, and zeros.
+_ROW_BYTES = 7 * 4
+_GROUP_BYTES = 4 + 1  # a scale, and a zero point
+_PAIR_BYTES = {"bfloat16": 2, "piecewise_linear": 1, "uniform": 1}
+
+
+def weight_bytes(model: ESM2 | ESMFold, recipe: Recipe, runs: Runs, dtype: torch.dtype = torch.float32) -> int:
+    """Return the bytes that the weights take while a model waits.
+
+    Parameters
+    ----------
+    model : ESM2 or ESMFold
+        In float; may be on the meta device.
+    recipe : Recipe
+        What it is quantized by.
+    runs : str
+        `float`: weights in floats. `integer`: codes, and floats of the rest. `simulated`: as `integer`, and decoded
+        weights up to the bound of `decoded_weights`.
+    dtype : torch.dtype
+        Of the floats; structure module and pLDDT head stay in float32.
+    """
+    parts = (model.trunk.structure_module, model.plddt_head) if isinstance(model, ESMFold) else ()
+    exact = {id(parameter) for part in parts for parameter in part.parameters()}
+    total = sum(p.numel() * (_FLOAT if id(p) in exact else dtype.itemsize) for p in model.parameters())
+    if runs == "float":
+        return total
+    decoded = 0
+    for assignment, bits, rows, columns in _coded_weights(model, plan(model, recipe)):
+        groups = -(-columns // (getattr(assignment.format, "group_size", None) or columns))
+        total += int(rows * columns * (bits / 8 - dtype.itemsize)) + rows * (_ROW_BYTES + (groups - 1) * _GROUP_BYTES)
+        decoded += rows * columns * dtype.itemsize
+    return total + (min(decoded, decoded_weights.limit) if runs == "simulated" else 0)
+
+
+def bytes_to_come(model: ESMFold) -> int:
+    """Return what a model that simulates takes more once it has run: codes that are mapped, and decoded weights."""
+    packed = [module.packed_codes for module in model.modules() if isinstance(module, CodedWeight)]
+    codes = [each for each in packed if each is not None]
+    decoded = sum(4 * math.prod(each.shape) for each in codes)
+    if decoded_weights.nbytes:
+        return 0
+    if model.device.type == "cuda":  # There codes are counted already.
+        return min(decoded, decoded_weights.limit)
+    # Codes are read when they are first decoded; but pages of theirs are there that their scales lie on, or beside.
+    mapped = sum(each.packed.nbytes for each in codes)
+    there = resident_bytes_of_files(Path(model.source).resolve(), ".safetensors") if model.source else 0
+    return min(decoded, decoded_weights.limit) + max(0, mapped - there)
+
+
+def _coded_weights(model: ESM2 | ESMFold, assignments: Assignments) -> Iterator[tuple[Assignment, int, int, int]]:
+    """Matrices that have codes: the assignment, bits of a code as it is packed, rows and columns."""
+    for assignment in assignments:
+        if assignment.site.kind == "linear_weight" and assignment.format is not None:
+            rows, columns = model.get_parameter(f"{assignment.site.module}.weight").shape
+            yield assignment, assignment.format.code_bits, rows, columns
+
+
+def setup_of_recipe(
+    model: ESMFold, recipe: Recipe, runs: Runs, backend: Backend | None, dtype: torch.dtype = torch.float32
+) -> Setup:
+    """Return the setup of a float model, which may be on the meta device, once it is quantized by a recipe.
+
+    What runs on integers is told by formats, as `to_integer` decides it of a model.
+    """
+    if runs == "float":
+        return Setup(model.config, runs, dtype.itemsize)
+    copies: dict[Kind, float] = defaultdict(float)
+    pair_bytes = dtype.itemsize
+    assignments = plan(model, recipe)
+    for assignment in assignments:
+        site, form = assignment.site, assignment.format
+        if form is None or site.is_weight:
+            continue
+        copies[site.kind] = max(copies[site.kind], copies_of(form.name))
+        if site.kind == "residual" and form.code_bits <= (16 if form.name == "bfloat16" else 8):
+            pair_bytes = min(pair_bytes, _PAIR_BYTES.get(form.name, dtype.itemsize))
+    coded = list(_coded_weights(model, assignments))
+    if runs == "simulated" or backend is None:
+        decoded = sum(rows * columns for _, _, rows, columns in coded) * dtype.itemsize > decoded_weights.limit
+        widest = max((rows * columns for _, _, rows, columns in coded), default=0) if decoded else 0
+        return Setup(model.config, runs, dtype.itemsize, copies, opened_layer=DECODING * widest)
+    layer = [each for each in coded if each[0].site.module.startswith("lm.layers.0.")]
+    simulates = not integer_claim(recipe).claimed or any(map(_simulates_part, assignments))
+    return Setup(
+        model.config,
+        runs,
+        dtype.itemsize,
+        copies if simulates else defaultdict(float),
+        pair_bytes=pair_bytes,
+        opened_layer=backend.opened_bytes([(bits, rows * columns) for _, bits, rows, columns in layer]),
+        simulates_blocks=simulates,
+        backend=backend,
+    )
+
+
+def _simulates_part(assignment: Assignment) -> bool:
+    """Whether a site keeps its triangle update from running on integers as a whole."""
+    name, form = assignment.site.name, assignment.format
+    if ".tri_attn_" in name:
+        return form is not None and assignment.site.kind in ("softmax_input", "softmax_output")
+    if ".tri_mul_" in name and assignment.site.kind == "matmul_operand":
+        return form is None or not form.needs_statistics or form.code_bits > 8
+    return False
