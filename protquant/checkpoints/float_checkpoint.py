@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from protquant.checkpoints.assemble import check_places, fingerprint, listed
-from protquant.checkpoints.mapped_memory import forget_pages
 from protquant.checkpoints.names import RenameTable
 from protquant.checkpoints.stored_units import lies_in, unit_names
 from protquant.errors import ProtquantError
+from protquant.files.mapped_memory import forget_pages
 from protquant.models import ESM2, ESMFold
 from protquant.quant.memory import release_freed
 

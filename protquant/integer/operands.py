@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from protquant.checkpoints.mapped_memory import forget_pages
+from protquant.files.mapped_memory import forget_pages
 from protquant.kernels.operands import Grid, IntegerWeight, TokenGrid, unpack4
 from protquant.quant.formats import Quantizer
 from protquant.quant.formats.dint import DIntQuantizer

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from protquant.checkpoints.mapped_memory import forget_pages
+from protquant.files.mapped_memory import forget_pages
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -29,7 +29,7 @@ def test_pages_are_given_back(tmp_path: Path):
     program = f"""
 import psutil
 from safetensors.torch import load_file
-from protquant.checkpoints.mapped_memory import forget_pages
+from protquant.files.mapped_memory import forget_pages
 x = load_file({str(tmp_path / "x.safetensors")!r})["x"]
 read = x.sum()
 before = psutil.Process().memory_info().rss
