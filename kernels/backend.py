@@ -3,19 +3,16 @@
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from torch import Tensor
 
-from protquant.kernels.operands import Activation, Codes8, Grid, IntegerWeight, TokenGrid
-from protquant.kernels.reference.piecewise_bytes import ByteGrid, decode_tailed_bytes, encode_tailed_bytes
+from protquant.kernels.operands import Activation, ByteGrid, Codes8, Direction, Grid, IntegerWeight, TokenGrid
 
-__all__ = ["Backend", "Direction", "Linear"]
-
-Direction = Literal["outgoing", "incoming"]
+__all__ = ["Backend", "Linear"]
 
 
 class Linear(ABC):
@@ -201,15 +198,13 @@ class Backend(ABC):
     ) -> Float[Tensor, "ij c"]:
         """Values of some `rows` of a triangle product, token by token."""
 
+    @abstractmethod
     def encode_bytes(self, x: Float[Tensor, "..."], grid: ByteGrid) -> UInt8[Tensor, "..."]:
         """Bytes of a piecewise linear grid: how a residual is kept in a byte per element."""
-        self.calls["encode_bytes", "reference"] += 1
-        return encode_tailed_bytes(x.float(), grid)
 
+    @abstractmethod
     def decode_bytes(self, codes: UInt8[Tensor, "..."], grid: ByteGrid) -> Float[Tensor, "..."]:
         """Values of such bytes, float32."""
-        self.calls["decode_bytes", "reference"] += 1
-        return decode_tailed_bytes(codes, grid)
 
     def attention_bias(
         self,

@@ -8,10 +8,27 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-__all__ = ["Activation", "Codes8", "Grid", "IntegerWeight", "TokenGrid", "WeightCodes", "spread", "unpack4"]
+from protquant.kernels.packing import unpack4
+
+__all__ = [
+    "Activation",
+    "ByteGrid",
+    "Codes8",
+    "Direction",
+    "Grid",
+    "IntegerWeight",
+    "TokenGrid",
+    "WeightCodes",
+    "spread",
+]
 
 Activation = Literal["none", "relu", "gelu"]
 WeightCodes = Literal["int8", "int4", "dint4"]
+Direction = Literal["outgoing", "incoming"]
+"""Along which edges of the pair a triangle multiplication sums."""
+
+# Kernels round by adding and taking away 1.5 * 2^23, which leaves so many steps on either side of 0.
+_MOST_STEPS = 2**22
 
 
 @dataclass(frozen=True)
@@ -65,6 +82,65 @@ class TokenGrid:
 
 
 @dataclass(frozen=True)
+class ByteGrid:
+    """Steps and codes of the pieces, plain numbers in the order of `protquant.quant.formats.TailedGrid`.
+
+    Attributes
+    ----------
+    scale, zero_point, low, high
+        Of the middle: its step, the code of 0, and the smallest and the largest code.
+    left_scale, right_scale
+        Steps of the tails, 0 for no tail.
+    tail_high
+        The largest code of a tail; the smallest is 0, at the middle's end.
+
+    Raises
+    ------
+    ValueError
+        For steps that are no steps, a middle without codes or too far from 0, or more levels than a byte holds.
+    """
+
+    scale: float
+    zero_point: int
+    low: int
+    high: int
+    left_scale: float
+    right_scale: float
+    tail_high: int
+
+    def __post_init__(self) -> None:
+        if not self.scale > 0 or self.left_scale < 0 or self.right_scale < 0:
+            raise ValueError(
+                f"steps of {self.scale} in the middle, {self.left_scale} and {self.right_scale} in the tails: "
+                "the first must be positive, the others positive or, for no tail, 0"
+            )
+        if self.low > self.high or self.tail_high < 0:
+            raise ValueError(f"codes {self.low} to {self.high}, and 0 to {self.tail_high} in tails, are none")
+        if max(abs(self.low - self.zero_point), abs(self.high - self.zero_point)) >= _MOST_STEPS:
+            raise ValueError(f"the middle is {_MOST_STEPS} steps or more away from 0: float32 does not count so far")
+        if self.levels > 256:
+            raise ValueError(
+                f"{self.left_codes} codes of a left tail, {self.high - self.low + 1} of the middle and "
+                f"{self.right_codes} of a right tail are {self.levels} levels, more than the 256 of a byte"
+            )
+
+    @property
+    def left_codes(self) -> int:
+        """Bytes of the left tail, and so the byte of the middle's lower end."""
+        return self.tail_high if self.left_scale else 0
+
+    @property
+    def right_codes(self) -> int:
+        """Bytes of the right tail."""
+        return self.tail_high if self.right_scale else 0
+
+    @property
+    def levels(self) -> int:
+        """Bytes that are used: 0 to this less one."""
+        return self.left_codes + self.high - self.low + 1 + self.right_codes
+
+
+@dataclass(frozen=True)
 class Codes8:
     """A matrix in codes of one byte.
 
@@ -94,8 +170,7 @@ class IntegerWeight:
     Attributes
     ----------
     codes : Tensor, shape=(n, k) of int8, or (ceil(n / 2), k) of uint8
-        Four-bit codes share a byte by rows: row i in the low half, row i + ceil(n / 2) in the high one, so that
-        unpacking is two passes over contiguous memory.
+        Four-bit codes lie in the layout of `protquant.kernels.packing.pack4`.
     scale : Tensor, shape=(n, g), float32
         Of g groups of neighbors in a row.
     zero : Tensor, shape=(n, g), or None
@@ -152,24 +227,6 @@ class IntegerWeight:
         if self.kind == "int8" and self.zero is not None:
             steps = steps - spread(self.zero.float(), self.group_size, self.in_features)
         return steps * spread(self.step_scale, self.group_size, self.in_features)
-
-    @classmethod
-    def pack4(cls, codes: Int[Tensor, "n k"]) -> Int[Tensor, "h k"]:
-        """Two rows to a byte of codes from 0 to 15, as `codes` of `int4` and `dint4`."""
-        half = -(-len(codes) // 2)
-        low, high = codes[:half].to(torch.uint8), codes[half:].to(torch.uint8)
-        packed = low.clone()
-        packed[: len(high)] |= high << 4
-        return packed
-
-
-def unpack4(packed: Int[Tensor, "h k"], rows: int) -> Int[Tensor, "n k"]:
-    """Return the codes from 0 to 15, dtype uint8, that `IntegerWeight.pack4` packed; `rows` is their number of rows."""
-    half = len(packed)
-    codes = torch.empty(2 * half, packed.shape[1], dtype=torch.uint8, device=packed.device)
-    torch.bitwise_and(packed, 15, out=codes[:half])
-    torch.bitwise_right_shift(packed, 4, out=codes[half:])
-    return codes[:rows]
 
 
 def spread(values: Tensor, group_size: int | None, channels: int) -> Tensor:

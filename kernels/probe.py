@@ -9,11 +9,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from protquant.kernels.backend import Backend, Direction
+from protquant.kernels.backend import Backend
 from protquant.kernels.cpu.features import one_thread
-from protquant.kernels.operands import Grid, IntegerWeight, TokenGrid
+from protquant.kernels.operands import ByteGrid, Direction, Grid, IntegerWeight, TokenGrid
+from protquant.kernels.packing import pack4
 from protquant.kernels.reference.backend import ReferenceBackend
-from protquant.kernels.reference.piecewise_bytes import ByteGrid
 
 __all__ = ["check_backend"]
 
@@ -124,6 +124,6 @@ def _weight(
     if kind.startswith("int8"):
         zero = codes(-40, 40, outputs, 1).to(torch.int8) if "affine" in kind else None
         return IntegerWeight(codes(-127, 127, outputs, inputs).to(torch.int8), scale, zero, bias, outputs)
-    packed, zero = IntegerWeight.pack4(codes(0, 15, outputs, inputs)), codes(0, 13, outputs, groups).to(torch.uint8)
+    packed, zero = pack4(codes(0, 15, outputs, inputs)), codes(0, 13, outputs, groups).to(torch.uint8)
     size = inputs // groups if groups > 1 else None
     return IntegerWeight(packed, 10 * scale, zero, bias, outputs, "dint4" if kind == "dint4" else "int4", size)

@@ -7,15 +7,14 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from torch import Tensor
 
-from protquant.kernels.backend import Backend, Direction, Linear
+from protquant.kernels.backend import Backend, Linear
 from protquant.kernels.cpu.attention import attend_bfloat16, attend_float32, in_bits, space_elements
 from protquant.kernels.cpu.features import Features, features
 from protquant.kernels.cpu.linear import CPULinear
 from protquant.kernels.cpu.piecewise import decode_bytes, encode_bytes
 from protquant.kernels.cpu.quantize import on_grid, quantize, quantize_static
 from protquant.kernels.cpu.triangle_product import float_operand_bytes, float_triangle_product
-from protquant.kernels.operands import Activation, Codes8, Grid, IntegerWeight, TokenGrid
-from protquant.kernels.reference.piecewise_bytes import ByteGrid
+from protquant.kernels.operands import Activation, ByteGrid, Codes8, Direction, Grid, IntegerWeight, TokenGrid
 
 __all__ = ["CPUBackend"]
 

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from protquant.kernels.reference.piecewise_bytes import ByteGrid
+from protquant.kernels.operands import ByteGrid
 
 __all__ = ["decode_bytes", "encode_bytes"]
 

@@ -1,13 +1,10 @@
 """Plain torch twins of every kernel: slow, obviously right, the ones that the fast ones are tested against."""
 
-from protquant.kernels.reference.awq_packing import pack_awq, unpack_awq
 from protquant.kernels.reference.dint import decode_dint, dint_levels, encode_dint
 from protquant.kernels.reference.float8 import decode_float8, encode_float8
 from protquant.kernels.reference.linear import linear_int8
 from protquant.kernels.reference.linear_flattened import linear_flattened
 from protquant.kernels.reference.linear_int4 import linear_int4
-from protquant.kernels.reference.nibbles import pack_nibbles, unpack_nibbles
-from protquant.kernels.reference.packing import pack_bits, packed_length, unpack_bits
 from protquant.kernels.reference.piecewise import (
     PiecewiseCodes,
     Tails,
@@ -47,12 +44,5 @@ __all__ = [
     "linear_int4",
     "linear_int8",
     "outlier_index_dtype",
-    "pack_awq",
-    "pack_bits",
-    "pack_nibbles",
-    "packed_length",
     "token_scale",
-    "unpack_awq",
-    "unpack_bits",
-    "unpack_nibbles",
 ]

@@ -1,19 +1,14 @@
 """Attention on int8 codes: along rows of a triangle, along a sequence with a bias of the pair, in a language model."""
 
-from typing import Literal
-
 import torch
 from jaxtyping import Bool, Float, Int, Int8
 from torch import Tensor
 
-__all__ = ["MASKED_LOGIT", "ValueProduct", "attention_int8", "check_attention_int8"]
+__all__ = ["MASKED_LOGIT", "attention_int8", "check_attention_int8"]
 
 # The logit of a masked key, and the least that any key has. It is finite, so that where all keys are masked all count
 # alike, as in the float modules.
 MASKED_LOGIT = -1e9
-
-# What multiplies values: probabilities in 8 bits, summed as integers, or in 16 bits, summed as floats.
-ValueProduct = Literal["int8", "float"]
 
 
 def attention_int8(
@@ -30,7 +25,6 @@ def attention_int8(
     bias: Float[Tensor, "#b #h #i #j"] | None = None,
     mask: Bool[Tensor, "#b j"] | None = None,
     scale: float = 1.0,
-    pv: ValueProduct = "float",
     dtype: torch.dtype = torch.float32,
 ) -> Float[Tensor, "b i h d"]:
     """`softmax(scale * q k^T + bias) v`, of decoded q, k and v.
@@ -53,9 +47,6 @@ def attention_int8(
         False for keys that are left out.
     scale : float
         Factor of the logits, where it is not already in `q`.
-    pv : {"int8", "float"}
-        "int8": probabilities, times their tokens' scales of v, count in steps of 1/255 of the largest of their row;
-        they are normalised by the sum of what is multiplied, so that the mean of equal values is that value.
     dtype : torch.dtype
         Of the output.
 
@@ -64,7 +55,7 @@ def attention_int8(
     ValueError
         For shapes or dtypes that do not fit.
     """
-    check_attention_int8(q, k, v, q_scale, k_scale, v_scale, bias, mask, pv)
+    check_attention_int8(q, k, v, q_scale, k_scale, v_scale, bias, mask)
     (b, h, i), j = q.shape[:3], k.shape[2]
     q_steps, k_steps, v_steps = (
         codes.double() if zero is None else codes.double() - zero
@@ -80,12 +71,7 @@ def attention_int8(
     if mask is not None:
         logits = logits.masked_fill(~mask[:, None, None, :], MASKED_LOGIT)
     probs = logits.softmax(-1) if j else logits
-    if pv == "float" or not j:
-        y = probs.double() @ (v_steps * values[..., None])
-    else:
-        weighted = probs * values[..., None, :]
-        codes = torch.round(255 * (weighted / weighted.amax(-1, keepdim=True))).double()
-        y = codes @ v_steps / (codes / values[..., None, :]).sum(-1, keepdim=True)
+    y = probs.double() @ (v_steps * values[..., None])
     return y.transpose(1, 2).to(dtype).contiguous()
 
 
@@ -98,7 +84,6 @@ def check_attention_int8(
     v_scale: Tensor,
     bias: Tensor | None,
     mask: Tensor | None,
-    pv: str,
 ) -> None:
     """Raise ValueError where the operands of `attention_int8` do not fit together."""
     for name, tensor in (("q", q), ("k", k), ("v", v)):
@@ -119,5 +104,3 @@ def check_attention_int8(
             raise ValueError(f"{name} has the shape {given}, which does not broadcast to {shape}")
     if mask is not None and mask.dtype != torch.bool:
         raise ValueError(f"the mask is of {mask.dtype}, not bool")
-    if pv not in ("int8", "float"):
-        raise ValueError(f"pv {pv!r} is neither 'int8' nor 'float'")

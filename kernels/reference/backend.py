@@ -4,12 +4,13 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Float64, Int, Shaped
+from jaxtyping import Bool, Float, Float64, Int, Shaped, UInt8
 from torch import Tensor
 
-from protquant.kernels.backend import Backend, Direction, Linear
-from protquant.kernels.operands import Activation, Codes8, Grid, IntegerWeight, TokenGrid, spread
+from protquant.kernels.backend import Backend, Linear
+from protquant.kernels.operands import Activation, ByteGrid, Codes8, Direction, Grid, IntegerWeight, TokenGrid, spread
 from protquant.kernels.reference.attention import MASKED_LOGIT
+from protquant.kernels.reference.piecewise_bytes import decode_tailed_bytes, encode_tailed_bytes
 
 __all__ = ["ReferenceBackend", "quantize_rows"]
 
@@ -146,6 +147,14 @@ class ReferenceBackend(Backend):
         self, product: Shaped[Tensor, "c i j"], grids: tuple[Grid, Grid], rows: slice
     ) -> Float[Tensor, "ij c"]:
         return (product[:, rows].float() * (grids[0].scale * grids[1].scale)).permute(1, 2, 0).flatten(0, 1)
+
+    def encode_bytes(self, x: Float[Tensor, "..."], grid: ByteGrid) -> UInt8[Tensor, "..."]:
+        self.calls["encode_bytes", self.name] += 1
+        return encode_tailed_bytes(x.float(), grid)
+
+    def decode_bytes(self, codes: UInt8[Tensor, "..."], grid: ByteGrid) -> Float[Tensor, "..."]:
+        self.calls["decode_bytes", self.name] += 1
+        return decode_tailed_bytes(codes, grid)
 
     def attention(
         self,

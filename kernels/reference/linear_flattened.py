@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float, Int, Int8, UInt8
 from torch import Tensor
 
+from protquant.kernels.packing import unpack_nibbles
 from protquant.kernels.reference.epilogue import Epilogue, finish
-from protquant.kernels.reference.nibbles import unpack_nibbles
 from protquant.kernels.reference.uniform import encode_uniform
 
 __all__ = ["check_linear_flattened", "flattened_codes", "linear_flattened"]

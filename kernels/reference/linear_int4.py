@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Float, Int, Int8, UInt8
 from torch import Tensor
 
+from protquant.kernels.packing import unpack_nibbles
 from protquant.kernels.reference.dint import decode_dint
 from protquant.kernels.reference.epilogue import Epilogue, finish
 from protquant.kernels.reference.linear import check_rows
-from protquant.kernels.reference.nibbles import unpack_nibbles
 
 __all__ = ["WeightCodes", "check_linear_int4", "linear_int4", "weight_steps"]
 

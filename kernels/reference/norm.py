@@ -5,7 +5,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, Int8, UInt8
 from torch import Tensor
 
-from protquant.kernels.reference.piecewise_bytes import ByteGrid, decode_tailed_bytes
+from protquant.kernels.operands import ByteGrid
+from protquant.kernels.reference.piecewise_bytes import decode_tailed_bytes
 from protquant.kernels.reference.quantize import (
     TokenCodes,
     check_matrix,

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import BFloat16, Float, Int, Int8, Int16, UInt8
 from torch import Tensor
 
-from protquant.kernels.reference.packing import pack_bits, unpack_bits
+from protquant.kernels.packing import pack_nibbles, unpack_nibbles
 from protquant.kernels.reference.quantize import check_matrix
 from protquant.kernels.reference.token_outlier import (
     OutlierCodes,
@@ -56,21 +56,15 @@ def quantize_token_outlier(x: Float[Tensor, "m c"], bits: int, outliers: int) ->
     encoded = encode_token_outlier(x, token_scale(x, bits, outliers), bits, outliers)
     codes = encoded.codes
     if bits == 4:
-        rows, inliers = codes.shape
-        width = (inliers + 1) // 2
-        shifted = codes.new_zeros(rows, 2 * width)  # an even number of codes, so that rows begin with bytes
-        shifted[:, :inliers] = codes + _SHIFT
-        codes = pack_bits(shifted, 4).view(rows, width)
+        codes = pack_nibbles(codes + _SHIFT)
     return OutlierRows(codes, encoded.scales, encoded.outliers, encoded.indices)
 
 
 def dequantize_token_outlier(encoded: OutlierRows, channels: int) -> Float[Tensor, "m c"]:
     """Values of `encoded`, float32, of rows of so many channels."""
     codes, scales, outliers, indices = encoded
-    rows, inliers = len(codes), channels - indices.shape[1]
     if codes.dtype == torch.uint8:
-        width = codes.shape[1]
-        codes = unpack_bits(codes.flatten(), 4, rows * 2 * width).view(rows, 2 * width)[:, :inliers].char() - _SHIFT
+        codes = unpack_nibbles(codes, channels - indices.shape[1]).char() - _SHIFT
     return decode_token_outlier(OutlierCodes(codes, scales, outliers, indices))
 
 

@@ -1,14 +1,12 @@
 """The sums over the third residue of a triangle, channel by channel, on int8 codes."""
 
-from typing import Literal
-
 import torch
 from jaxtyping import Float, Int, Int8
 from torch import Tensor
 
-__all__ = ["Direction", "check_triangle_product", "triangle_product"]
+from protquant.kernels.operands import Direction
 
-Direction = Literal["outgoing", "incoming"]
+__all__ = ["check_triangle_product", "triangle_product"]
 
 
 def triangle_product(

@@ -6,8 +6,7 @@ import triton.language as tl
 from jaxtyping import Bool, Float, Int, Int8
 from torch import Tensor
 
-from protquant.kernels.reference.attention import MASKED_LOGIT, ValueProduct, check_attention_int8
-from protquant.kernels.triton.nearest_code import nearest
+from protquant.kernels.reference.attention import MASKED_LOGIT, check_attention_int8
 from protquant.kernels.triton.tiles import blocks_of, target_of
 from protquant.kernels.triton.tiles_triangle import AttentionTile
 from protquant.kernels.triton.tuned import tuned
@@ -30,20 +29,8 @@ def multiply_keys(q, k, zeros_of_q, q_zero_ptr, k_zero_ptr):
 
 
 @triton.jit
-def multiply_values(weights, v, v_zero_ptr, INTEGER_VALUES: tl.constexpr):
-    """Sums over keys of weights, 0 to 1, times (v - v_zero), float32, and the weights as they were rounded for that.
-
-    With INTEGER_VALUES both are 255 times as large.
-    """
-    if INTEGER_VALUES:
-        weights = nearest(weights * 255.0, 0.0, 255.0)
-        codes = weights.to(tl.int32)
-        # 255 steps are the 8 bits of a signed code once 128 is taken away, and added to all of them again.
-        update = tl.dot((codes - 128).to(tl.int8), v, out_dtype=tl.int32)
-        update += (128 * tl.sum(v.to(tl.int32), 0))[None, :]
-        if v_zero_ptr is not None:
-            update -= (tl.sum(codes, 1) * tl.load(v_zero_ptr))[:, None]
-        return update.to(tl.float32), weights
+def multiply_values(weights, v, v_zero_ptr):
+    """Sums over keys of weights, 0 to 1, times (v - v_zero), float32, and the weights as they were rounded for that."""
     values = v.to(tl.float16)  # exact, less the zero point too
     if v_zero_ptr is not None:
         values -= tl.load(v_zero_ptr).to(tl.float16)
@@ -74,7 +61,7 @@ def bias_and_mask(logits, bias_places, valid_places, column_mask, IS_LAST: tl.co
 
 
 @triton.jit
-def meet_values(largest, total, y, logits, v, v_scale, v_zero_ptr, INTEGER_VALUES: tl.constexpr):
+def meet_values(largest, total, y, logits, v, v_scale, v_zero_ptr):
     """The largest logits, sums of weights and sums of weighted values so far, once a block of keys is met.
 
     Weights of keys are relative to the largest of the block; the blocks before and this one are then brought to the
@@ -91,7 +78,7 @@ def meet_values(largest, total, y, logits, v, v_scale, v_zero_ptr, INTEGER_VALUE
         peak = tl.max(weights, 1)
         weights *= (1.0 / peak)[:, None]
         here *= peak
-    change, weights = multiply_values(weights, v, v_zero_ptr, INTEGER_VALUES)
+    change, weights = multiply_values(weights, v, v_zero_ptr)
     # What is summed is what was multiplied, so that the mean of equal values is that value.
     if v_scale is not None:
         weights *= (1.0 / v_scale)[None, :]
@@ -144,7 +131,6 @@ def attention_int8_kernel(
     BLOCK_D: tl.constexpr,
     BLOCK_Q: tl.constexpr,
     BLOCK_K: tl.constexpr,
-    INTEGER_VALUES: tl.constexpr,
     KEY_SCALES: tl.constexpr,
     VALUE_SCALES: tl.constexpr,
 ):
@@ -209,7 +195,7 @@ def attention_int8_kernel(
             logits = bias_and_mask(logits, bias_places, valid_places, column_mask, is_last)
             if VALUE_SCALES:
                 v_scale = tl.load(v_scale_ptr + columns * v_scale_stride, mask=column_mask, other=1.0)
-            largest, total, y = meet_values(largest, total, y, logits, v, v_scale, v_zero_ptr, INTEGER_VALUES)
+            largest, total, y = meet_values(largest, total, y, logits, v, v_scale, v_zero_ptr)
     y /= total[:, None]
     if not VALUE_SCALES:
         y *= tl.load(v_scale_ptr)
@@ -239,24 +225,19 @@ def attention_int8(
     bias: Float[Tensor, "#b #h #i #j"] | None = None,
     mask: Bool[Tensor, "#b j"] | None = None,
     scale: float = 1.0,
-    pv: ValueProduct = "float",
     dtype: torch.dtype = torch.float32,
     tile: AttentionTile | None = None,
 ) -> Float[Tensor, "b i h d"]:
     """As `protquant.kernels.reference.attention_int8`, in one kernel without logits in memory.
 
+    Probabilities are float16, so the sum of their products with v errs by at most 2^-11 of the largest |v|.
+
     Parameters
     ----------
-    pv : {"int8", "float"}
-        "float": probabilities are float16, whose sum of products with v errs by 2^-11 of the largest |v| at most.
-        "int8": they count in steps of 1/255 of the largest *of their block of keys*, not of the whole row, which is
-        never there at once: finer than those of the reference. Each is half a step wrong at most, so an output errs
-        by at most the sum over keys of half their step times their value's distance from the output: in practice by
-        less than 1/100 of the range of v.
     tile : AttentionTile, optional
         By default that of the device.
     """
-    check_attention_int8(q, k, v, q_scale, k_scale, v_scale, bias, mask, pv)
+    check_attention_int8(q, k, v, q_scale, k_scale, v_scale, bias, mask)
     (b, h, i, d), j = q.shape, k.shape[2]
     y = torch.empty((b, i, h, d), dtype=dtype, device=q.device)
     if y.numel() == 0 or j == 0:
@@ -300,7 +281,6 @@ def attention_int8(
         BLOCK_D=channel_block(d),
         BLOCK_Q=tile.queries,
         BLOCK_K=tile.keys,
-        INTEGER_VALUES=pv == "int8",
         KEY_SCALES=k_scale.stride(2) != 0,
         VALUE_SCALES=v_scale.stride(2) != 0,
         num_warps=tile.num_warps,

@@ -8,10 +8,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from protquant.kernels.backend import Backend, Direction, Linear
-from protquant.kernels.operands import Activation, Codes8, Grid, IntegerWeight, TokenGrid
-from protquant.kernels.reference.attention import MASKED_LOGIT, ValueProduct
-from protquant.kernels.reference.piecewise_bytes import ByteGrid
+from protquant.kernels.backend import Backend, Linear
+from protquant.kernels.operands import Activation, ByteGrid, Codes8, Direction, Grid, IntegerWeight, TokenGrid
+from protquant.kernels.reference.attention import MASKED_LOGIT
 from protquant.kernels.triton.attention import attention_int8
 from protquant.kernels.triton.gated_projection import gated_projection
 from protquant.kernels.triton.layers import Int8Layer, TritonLayer, layer_of, on_grid
@@ -42,8 +41,6 @@ class TritonBackend(Backend):
 
     Parameters
     ----------
-    pv : {"float", "int8"}
-        What multiplies values in attention: probabilities of 16 bits, or of 8.
     dtype : torch.dtype, optional
         Of what attention gives, of updates and of gates, which are rounded again or added, and kept nowhere else. By
         default bfloat16, and float32 in the interpreter, which cuts bfloat16 off where it should round.
@@ -52,9 +49,8 @@ class TritonBackend(Backend):
     name = "triton"
     tile_rows = 16  # or operands of a triangle multiplication would begin where few bytes are loaded at a time
 
-    def __init__(self, pv: ValueProduct = "float", dtype: torch.dtype | None = None) -> None:
+    def __init__(self, dtype: torch.dtype | None = None) -> None:
         super().__init__()
-        self.pv: ValueProduct = pv
         self.dtype = dtype or (torch.bfloat16 if torch.cuda.is_available() else torch.float32)
 
     @property
@@ -318,7 +314,6 @@ class TritonBackend(Backend):
             bias=bias,
             mask=mask,
             scale=scale,
-            pv=self.pv,
             dtype=self.dtype,
         )
         return y.view(len(data), -1)

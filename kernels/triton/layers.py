@@ -10,10 +10,10 @@ from jaxtyping import Float, Int, Int8
 from torch import Tensor
 
 from protquant.kernels.backend import Linear
-from protquant.kernels.operands import Activation, Codes8, Grid, IntegerWeight, TokenGrid, unpack4
+from protquant.kernels.operands import Activation, Codes8, Grid, IntegerWeight, TokenGrid
+from protquant.kernels.packing import pack_nibbles, unpack4
 from protquant.kernels.reference.backend import ReferenceBackend
 from protquant.kernels.reference.epilogue import Epilogue, finish
-from protquant.kernels.reference.nibbles import pack_nibbles
 from protquant.kernels.reference.projection import Int8Projection
 from protquant.kernels.triton.int4_linear import linear_int4, weight_sums
 from protquant.kernels.triton.int8_linear import linear_int8

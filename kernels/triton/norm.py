@@ -8,8 +8,8 @@ import triton.language as tl
 from jaxtyping import Float, Int, Int8, UInt8
 from torch import Tensor
 
+from protquant.kernels.operands import ByteGrid
 from protquant.kernels.reference.norm import check_bytes, check_norm
-from protquant.kernels.reference.piecewise_bytes import ByteGrid
 from protquant.kernels.reference.quantize import TokenCodes, check_matrix, check_scale
 from protquant.kernels.triton.piecewise import decode_bytes, decoding_numbers
 from protquant.kernels.triton.quantize import encode_tokens, store_rows

@@ -6,7 +6,8 @@ import triton.language as tl
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from protquant.kernels.reference.piecewise_bytes import ByteGrid, check_residual_add
+from protquant.kernels.operands import ByteGrid
+from protquant.kernels.reference.piecewise_bytes import check_residual_add
 from protquant.kernels.triton.nearest_code import nearest
 from protquant.kernels.triton.row_tile import UNFUSED
 from protquant.kernels.triton.tiles import blocks_of

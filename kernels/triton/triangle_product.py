@@ -6,7 +6,8 @@ import triton.language as tl
 from jaxtyping import Float, Int, Int8
 from torch import Tensor
 
-from protquant.kernels.reference.triangle_product import Direction, check_triangle_product
+from protquant.kernels.operands import Direction
+from protquant.kernels.reference.triangle_product import check_triangle_product
 from protquant.kernels.triton.tiles import MatmulTile, blocks_of, target_of
 from protquant.kernels.triton.tiles_triangle import triangle_tile
 from protquant.kernels.triton.tuned import tuned

@@ -135,12 +135,11 @@ _ATTENTIONS = [
 
 def _attentions(target: str) -> Iterator[Variant]:
     for call in _ATTENTIONS:
-        for integer_values in (False, True):
-            for dtype in call.dtypes:
-                yield _attention(call, integer_values, dtype, target)
+        for dtype in call.dtypes:
+            yield _attention(call, dtype, target)
 
 
-def _attention(call: _Attention, integer_values: bool, dtype: str, target: str) -> Variant:
+def _attention(call: _Attention, dtype: str, target: str) -> Variant:
     types = {f"{name}_ptr": "*i8" for name in "qkv"} | {f"{name}_scale_ptr": "*fp32" for name in "qkv"}
     types |= {"y_ptr": f"*{dtype}", "logit_scale": "fp32"}
     numbers = ["heads", "queries", "keys", "mask_batch_stride"]
@@ -164,7 +163,7 @@ def _attention(call: _Attention, integer_values: bool, dtype: str, target: str) 
         numbers += ["bias_key_stride"]
     tile = AttentionTile.of(target, call.head_dim, is_wide=call.bias == "fp32")
     settings |= {"HEAD_DIM": call.head_dim, "BLOCK_D": channel_block(call.head_dim), "BLOCK_Q": tile.queries}
-    settings |= {"BLOCK_K": tile.keys, "INTEGER_VALUES": integer_values}
+    settings |= {"BLOCK_K": tile.keys}
     settings |= {"KEY_SCALES": call.per_token, "VALUE_SCALES": call.per_token}
     types |= dict.fromkeys([*numbers, *strides, *scales, *bias], "i32")
     # Strides over channels are multiples of 16 where those of a head are.
@@ -172,7 +171,7 @@ def _attention(call: _Attention, integer_values: bool, dtype: str, target: str) 
     # Rows of a narrow bias are padded, whatever the number of residues.
     aligned += tuple(bias) if call.is_aligned or call.bias == "fp16" else ()
     aligned += ("queries", "keys", *scales) if call.is_aligned else ()
-    words = [call.name, f"{call.head_dim} channels", "int8 values" if integer_values else "float values", dtype]
+    words = [call.name, f"{call.head_dim} channels", dtype]
     words += ["16 n residues"] if call.is_aligned else []
     return Variant(
         f"attention_int8 ({'; '.join(words)})", attention_int8_kernel, types, settings, _options(tile), aligned

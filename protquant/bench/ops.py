@@ -16,6 +16,7 @@ from protquant.bench.setting import check_names, computing_with, finish_on
 from protquant.kernels.backend import Backend
 from protquant.kernels.dispatch import choose_backend
 from protquant.kernels.operands import Codes8, Grid, IntegerWeight, TokenGrid
+from protquant.kernels.packing import pack4
 from protquant.reporting.machine import describe_machine
 
 __all__ = ["bench_ops"]
@@ -137,7 +138,7 @@ class _Layer:
         scale = groups.abs().amax(2) / 7
         codes = (groups / scale[..., None]).round().add(8).flatten(1).to(torch.uint8)
         zero = torch.full(scale.shape, 8, dtype=torch.uint8, device=scale.device)
-        packed = IntegerWeight.pack4(codes)
+        packed = pack4(codes)
         return IntegerWeight(packed, scale, zero, self.bias, len(codes), "int4", _GROUP)
 
     def _backend(self) -> Backend:

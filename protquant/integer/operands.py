@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from protquant.files.mapped_memory import forget_pages
-from protquant.kernels.operands import Grid, IntegerWeight, TokenGrid, unpack4
+from protquant.kernels.operands import Grid, IntegerWeight, TokenGrid
+from protquant.kernels.packing import pack4, unpack4
 from protquant.quant.formats import Quantizer
 from protquant.quant.formats.dint import DIntQuantizer
 from protquant.quant.formats.uniform import DynamicUniformQuantizer, UniformQuantizer
@@ -99,7 +100,7 @@ def integer_weight(layer: nn.Module, name: str) -> IntegerWeight:
         codes = packed.unpack().codes.int()
         special = codes - (2**quantizer.code_bits - 2)
         codes = torch.where(special >= 0, 14 + special, codes)
-        return IntegerWeight(IntegerWeight.pack4(codes), scale, zero.to(torch.uint8), bias, rows, "dint4", group)
+        return IntegerWeight(pack4(codes), scale, zero.to(torch.uint8), bias, rows, "dint4", group)
     low, high = quantizer.codes.tolist()
     if high - low < 16:
         first = packed.pieces[0][1] if packed.pieces else 0
@@ -118,7 +119,7 @@ def _nibbles(packed: PackedCodes) -> Tensor:
     """Return the numbers of codes, two rows to a byte: as they are packed, where they have four bits."""
     if packed.bits == 4:
         return packed.packed.view(-1, packed.shape[1])
-    return IntegerWeight.pack4(packed.numbers())
+    return pack4(packed.numbers())
 
 
 def _per_group(values: Tensor, rows: int) -> Tensor:
@@ -171,7 +172,7 @@ def _codes(weight: IntegerWeight) -> Tensor:
 def _of_codes(weight: IntegerWeight, codes: Tensor, choose: Callable[[Tensor], Tensor]) -> IntegerWeight:
     return replace(
         weight,
-        codes=codes if weight.kind == "int8" else IntegerWeight.pack4(codes),
+        codes=codes if weight.kind == "int8" else pack4(codes),
         scale=choose(weight.scale),
         zero=None if weight.zero is None else choose(weight.zero),
         bias=None if weight.bias is None else choose(weight.bias),

@@ -12,7 +12,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from protquant.kernels.backend import Backend
-from protquant.kernels.reference.piecewise_bytes import ByteGrid
+from protquant.kernels.operands import ByteGrid
 from protquant.quant.formats.bfloat16 import BFloat16Quantizer
 from protquant.quant.formats.tailed import TailedQuantizer
 from protquant.quant.formats.uniform import UniformQuantizer

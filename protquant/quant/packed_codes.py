@@ -7,8 +7,7 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
-from protquant.kernels.operands import IntegerWeight, unpack4
-from protquant.kernels.reference import pack_bits, packed_length, unpack_bits
+from protquant.kernels.packing import pack4, pack_bits, packed_length, unpack4, unpack_bits
 from protquant.quant.formats import Codes
 
 __all__ = ["MAX_BITS", "PackedCodes", "Piece", "pack_integers", "unpack_integers"]
@@ -62,7 +61,7 @@ class PackedCodes:
         if sum(count for _, _, count in pieces) > 2**bits:
             raise ValueError(f"codes do not fit into {bits} bits: {pieces}")
         shape = tuple(encoded.codes.shape)
-        packed = IntegerWeight.pack4(numbers).flatten() if _by_rows(bits, shape) else pack_integers(numbers, bits)
+        packed = pack4(numbers).flatten() if _by_rows(bits, shape) else pack_integers(numbers, bits)
         return cls(packed, shape, bits, pieces, encoded.codes.dtype, values)
 
     def numbers(self) -> Int[Tensor, "..."]:

@@ -14,6 +14,7 @@ from protquant.kernels.cpu.attention import attend_bfloat16, in_bits
 from protquant.kernels.cpu.features import exact_products, has_exact_int_mm
 from protquant.kernels.cpu.quantize import quantize_static
 from protquant.kernels.operands import Codes8, Grid, IntegerWeight, TokenGrid
+from protquant.kernels.packing import pack4
 from protquant.kernels.reference.backend import ReferenceBackend
 from protquant.quant.memory import release_freed
 
@@ -48,7 +49,7 @@ def weight_of(kind: str, n: int, k: int) -> IntegerWeight:
         return IntegerWeight(codes, 0.01 * torch.rand(n, 1), torch.randint(-128, 127, (n, 1)).to(torch.int8), None, n)
     group = 16 if "groups" in kind else None
     groups = -(-k // group) if group else 1
-    codes = IntegerWeight.pack4(torch.randint(0, 16, (n, k)))
+    codes = pack4(torch.randint(0, 16, (n, k)))
     zero = torch.randint(0, 14, (n, groups), dtype=torch.uint8)
     return IntegerWeight(codes, 0.1 * torch.rand(n, groups), zero, bias, n, kind.split(maxsplit=1)[0], group)  # type: ignore[arg-type]
 

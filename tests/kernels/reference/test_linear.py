@@ -4,11 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from protquant.kernels.packing import pack_nibbles, unpack_nibbles
 from protquant.kernels.reference import decode_dint, decode_uniform, encode_uniform
 from protquant.kernels.reference.linear import linear_int8
 from protquant.kernels.reference.linear_flattened import linear_flattened
 from protquant.kernels.reference.linear_int4 import linear_int4
-from protquant.kernels.reference.nibbles import pack_nibbles, unpack_nibbles
 from protquant.quant.channel_splitting import SaturatingSplit, pieces_at
 
 M, N, K = 7, 5, 45

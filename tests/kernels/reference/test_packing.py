@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protquant.kernels.reference import pack_awq, pack_bits, packed_length, unpack_awq, unpack_bits
+from protquant.kernels.packing import pack_bits, packed_length, unpack_bits
 
 
 @given(bits=st.integers(1, 8), data=st.data())
@@ -46,38 +46,3 @@ def test_a_truncated_pack_is_refused():
 def test_widths_that_no_byte_holds_are_refused(bits: int):
     with pytest.raises(ValueError, match="1 to 8"):
         pack_bits(torch.arange(2), bits)
-
-
-@given(rows=st.integers(1, 3), strides=st.integers(1, 3), seed=st.integers(0, 99))
-def test_codes_in_awqs_order_come_back(rows: int, strides: int, seed: int):
-    generator = torch.Generator().manual_seed(seed)
-    codes = torch.randint(0, 16, (4 * rows, 64 * strides), generator=generator, dtype=torch.uint8)
-    packed = pack_awq(codes)
-    assert (packed.shape, packed.dtype) == ((rows, 64 * strides), torch.int16)
-    assert torch.equal(unpack_awq(packed), codes)
-
-
-def _nibbles_of(word: int) -> list[int]:
-    return [word >> shift & 15 for shift in (0, 4, 8, 12)]
-
-
-def test_awqs_order_is_that_of_its_description():
-    # One row at a time is not zero, and of it the channel that is searched for holds a 15.
-    first_words = []
-    for channel in (0, 8, 16, 24, 1, 9, 17, 25, 2, 10, 18, 26):
-        codes = torch.zeros(4, 64, dtype=torch.uint8)
-        codes[0, channel] = 15
-        position = pack_awq(codes).flatten().nonzero().item()
-        nibble = _nibbles_of(int(pack_awq(codes)[0, position])).index(15)
-        first_words.append(4 * position + nibble)
-    assert first_words == list(range(12))
-    # The second row of four begins where the first's 64 channels end, 16 words on.
-    codes = torch.zeros(4, 64, dtype=torch.uint8)
-    codes[1, 0] = 9
-    assert _nibbles_of(int(pack_awq(codes)[0, 16])) == [9, 0, 0, 0]
-
-
-@pytest.mark.parametrize("shape", [(3, 64), (4, 32)])
-def test_shapes_that_awqs_kernels_cannot_read_are_refused(shape: tuple[int, int]):
-    with pytest.raises(ValueError, match="no multiple"):
-        pack_awq(torch.zeros(shape, dtype=torch.uint8))

@@ -126,9 +126,6 @@ def test_attention_is_that_of_the_single_representation():
     heads = attention_int8(**codes, **given, bias=bias, mask=mask)
     found = module.out_proj(module.gate_proj(x).sigmoid() * heads.flatten(-2))
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
-    # Probabilities in 255 steps of the largest of their row.
-    rounded = attention_int8(**codes, **given, bias=bias, mask=mask, pv="int8")
-    assert 0 < (rounded - heads).abs().max() < 0.01 * (decode(codes["v"]).max() - decode(codes["v"]).min())
 
 
 @pytest.mark.parametrize(("zero", "low"), [(-128, -128), (None, 0)])

@@ -5,11 +5,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from protquant.kernels.operands import ByteGrid
 from protquant.kernels.reference import decode_tailed, encode_tailed
 from protquant.kernels.reference.piecewise_bytes import (
-    ByteGrid,
     decode_tailed_bytes,
     encode_tailed_bytes,
+    pieces_of,
     residual_add_encode,
 )
 from protquant.quant.formats import TailedGrid, TailedQuantizer
@@ -41,7 +42,7 @@ def test_decoded_bytes_are_decoded_codes_to_the_bit(grid: TailedGrid, values: li
     ends = torch.tensor([*grid.ends, *grid.breakpoints])
     x = torch.cat((torch.tensor(values), middle, ends, ends.nextafter(ends + 1), ends.nextafter(ends - 1)))
     codes = encode_tailed_bytes(x, byte_grid)
-    pieces = byte_grid.pieces(x.device)
+    pieces = pieces_of(byte_grid, x.device)
     expected = decode_tailed(encode_tailed(x, *pieces), *pieces)
     assert torch.equal(decode_tailed_bytes(codes, byte_grid).view(torch.int32), expected.view(torch.int32))
     assert int(codes.max()) < byte_grid.levels <= 254

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from protquant.kernels.operands import ByteGrid
 from protquant.kernels.reference import decode_uniform, encode_token_outlier, encode_uniform, token_scale
 from protquant.kernels.reference.norm import (
     decode_norm_quantize,
@@ -12,7 +13,7 @@ from protquant.kernels.reference.norm import (
     layer_norm_quantize_per_token,
 )
 from protquant.kernels.reference.outer import outer_quantize
-from protquant.kernels.reference.piecewise_bytes import ByteGrid, decode_tailed_bytes, encode_tailed_bytes
+from protquant.kernels.reference.piecewise_bytes import decode_tailed_bytes, encode_tailed_bytes
 from protquant.kernels.reference.quantize import quantize_int8, quantize_int8_per_token
 from protquant.kernels.reference.token_outlier_rows import dequantize_token_outlier, quantize_token_outlier
 from protquant.quant.formats import TailedGrid, Uniform

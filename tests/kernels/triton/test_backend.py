@@ -9,9 +9,9 @@ from torch import Tensor
 
 pytest.importorskip("triton")
 
-from protquant.kernels.backend import Backend, Direction
 from protquant.kernels.dispatch import choose_backend
-from protquant.kernels.operands import Activation, Codes8, Grid, IntegerWeight, TokenGrid
+from protquant.kernels.operands import Activation, Codes8, Direction, Grid, IntegerWeight, TokenGrid
+from protquant.kernels.packing import pack4
 from protquant.kernels.reference.backend import ReferenceBackend
 from protquant.kernels.triton.backend import TritonBackend
 
@@ -48,7 +48,7 @@ def weight_of(kind: str, n: int, k: int) -> IntegerWeight:
         codes = torch.randint(-127, 128, (n, k), dtype=torch.int8)
         zero = torch.randint(-128, 127, (n, groups)).to(torch.int8) if kind == "int8 affine" else None
         return IntegerWeight(codes, scale, zero, bias, n, "int8", group)
-    codes = IntegerWeight.pack4(torch.randint(0, 16, (n, k)))
+    codes = pack4(torch.randint(0, 16, (n, k)))
     zero = torch.randint(0, 14, (n, groups), dtype=torch.uint8)
     kind4: Literal["int4", "dint4"] = "int4" if kind.startswith("int4") else "dint4"
     return IntegerWeight(codes, 10 * scale, zero, bias, n, kind4, group)
@@ -250,10 +250,10 @@ def test_attention_agrees(kind: str, masked: bool, monkeypatch: pytest.MonkeyPat
 
 
 def test_four_bit_weights_take_half_a_byte():
-    backend: Backend = TritonBackend()
+    backend = TritonBackend()
     for group in (None, 128):
         groups = 512 // (group or 512)
-        codes, scale = IntegerWeight.pack4(torch.randint(0, 16, (64, 512))), torch.rand(64, groups)
+        codes, scale = pack4(torch.randint(0, 16, (64, 512))), torch.rand(64, groups)
         zero = torch.full((64, groups), 8, dtype=torch.uint8)
         layer = backend.prepare(IntegerWeight(codes, scale, zero, None, 64, "int4", group), AFFINE)
         assert layer.nbytes / (64 * 512) <= 0.56

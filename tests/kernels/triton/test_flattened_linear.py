@@ -6,8 +6,8 @@ from torch import Tensor
 
 pytest.importorskip("triton")
 
+from protquant.kernels.packing import pack_nibbles
 from protquant.kernels.reference.linear_flattened import linear_flattened as reference
-from protquant.kernels.reference.nibbles import pack_nibbles
 from protquant.kernels.triton.flattened_linear import linear_flattened
 from protquant.quant.channel_splitting import SaturatingSplit, pieces_at
 

@@ -6,8 +6,8 @@ from torch import Tensor
 
 pytest.importorskip("triton")
 
+from protquant.kernels.packing import pack_nibbles
 from protquant.kernels.reference.linear_int4 import linear_int4 as reference
-from protquant.kernels.reference.nibbles import pack_nibbles
 from protquant.kernels.triton.int4_linear import block_of_group, linear_int4, weight_sums
 
 # Of rows, outputs and channels, and channels of a group: blocks of the interpreter have up to 64 of each.

@@ -7,8 +7,9 @@ from torch import Tensor
 
 pytest.importorskip("triton")
 
+from protquant.kernels.operands import ByteGrid
 from protquant.kernels.reference import norm as reference
-from protquant.kernels.reference.piecewise_bytes import ByteGrid, decode_tailed_bytes, encode_tailed_bytes
+from protquant.kernels.reference.piecewise_bytes import decode_tailed_bytes, encode_tailed_bytes
 from protquant.kernels.reference.quantize import TokenCodes
 from protquant.kernels.triton.norm import (
     decode_norm_quantize,

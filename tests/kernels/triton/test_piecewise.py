@@ -6,6 +6,7 @@ from torch import Tensor
 
 pytest.importorskip("triton")
 
+from protquant.kernels.operands import ByteGrid
 from protquant.kernels.reference import piecewise_bytes as reference
 from protquant.kernels.triton import piecewise
 from protquant.quant.formats import TailedGrid
@@ -13,12 +14,12 @@ from protquant.quant.formats import TailedGrid
 SIZES = (1, 3, 17, 127, 129, 200)
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 GRIDS = {
-    "asymmetric": reference.ByteGrid(*TailedGrid.asymmetric(7, (-56.0, 906.0), (-3.0, 5.0))),
-    "symmetric": reference.ByteGrid(*TailedGrid.symmetric(7, 300.0, 4.0, unsigned=False)),
-    "no left tail": reference.ByteGrid(*TailedGrid.asymmetric(7, (-3.0, 906.0), (-3.0, 5.0))),
-    "no right tail": reference.ByteGrid(*TailedGrid.asymmetric(7, (-906.0, 5.0), (-3.0, 5.0))),
-    "no tails": reference.ByteGrid(*TailedGrid.asymmetric(7, (-3.0, 5.0), (-3.0, 5.0))),
-    "away from 0": reference.ByteGrid(0.1, -40, 0, 100, 1.0, 2.0, 63),
+    "asymmetric": ByteGrid(*TailedGrid.asymmetric(7, (-56.0, 906.0), (-3.0, 5.0))),
+    "symmetric": ByteGrid(*TailedGrid.symmetric(7, 300.0, 4.0, unsigned=False)),
+    "no left tail": ByteGrid(*TailedGrid.asymmetric(7, (-3.0, 906.0), (-3.0, 5.0))),
+    "no right tail": ByteGrid(*TailedGrid.asymmetric(7, (-906.0, 5.0), (-3.0, 5.0))),
+    "no tails": ByteGrid(*TailedGrid.asymmetric(7, (-3.0, 5.0), (-3.0, 5.0))),
+    "away from 0": ByteGrid(0.1, -40, 0, 100, 1.0, 2.0, 63),
 }
 GRID = GRIDS["asymmetric"]
 
@@ -36,7 +37,7 @@ def assert_same_bits(x: Tensor, y: Tensor) -> None:
 
 @pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS.keys())
 @pytest.mark.parametrize("dtype", FLOATS)
-def test_bytes_and_values_are_those_of_the_reference(grid: reference.ByteGrid, dtype: torch.dtype):
+def test_bytes_and_values_are_those_of_the_reference(grid: ByteGrid, dtype: torch.dtype):
     torch.manual_seed(0)
     every = torch.arange(grid.levels).to(torch.uint8)
     levels = reference.decode_tailed_bytes(every, grid)

@@ -1,14 +1,21 @@
-"""Codes of b bits without gaps between them: what goes into files, and what four-bit kernels read.
+"""The three layouts of small codes: without gaps in files, and two four-bit codes to a byte where they are multiplied.
 
-The codes are one stream of bits, the lowest bit of the first code in the lowest bit of the first byte: of four-bit
-codes the first of a pair is the low half of their byte.
+*Bits* (`pack_bits`): one stream of codes of any width, the lowest bit of the first code in the lowest bit of the first
+byte; of four-bit codes the first of a pair is the low half of their byte. Files hold this.
+
+*Nibbles* (`pack_nibbles`): the same for four-bit codes of a matrix, but each row begins with a byte of its own.
+Neighbors in a row share a byte. Triton kernels read this.
+
+*Halves* (`pack4`): rows i and i + ceil(n / 2) of a matrix share a byte, so that unpacking is two passes over contiguous
+memory. `IntegerWeight` holds this.
 """
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
-__all__ = ["pack_bits", "packed_length", "unpack_bits"]
+__all__ = ["pack4", "pack_bits", "pack_nibbles", "packed_length", "unpack4", "unpack_bits", "unpack_nibbles"]
 
 # So many codes are a whole number of bytes whatever their width, and at most the 64 bits of an integer.
 _CODES_PER_WORD = 8
@@ -68,6 +75,50 @@ def unpack_bits(packed: UInt8[Tensor, " bytes"], bits: int, count: int) -> UInt8
     place = torch.arange(_CODES_PER_WORD, device=packed.device)
     words = (bytes_of_words << 8 * place[:bits]).sum(1)
     return ((words[:, None] >> place * bits) & 2**bits - 1).to(torch.uint8).reshape(-1)[:count].clone()
+
+
+def pack_nibbles(codes: Int[Tensor, "n k"]) -> UInt8[Tensor, "n ceil(k/2)"]:
+    """Pack codes 0 to 15, the first of a pair in the low half; a row of odd length is filled up with a code 0.
+
+    Raises
+    ------
+    ValueError
+        For a code that does not fit.
+    """
+    n, k = codes.shape
+    return pack_bits(F.pad(codes.to(torch.int32), (0, k % 2)), 4).view(n, -(-k // 2))
+
+
+def unpack_nibbles(packed: UInt8[Tensor, "n ceil(k/2)"], channels: int) -> UInt8[Tensor, "n k"]:
+    """Codes that `pack_nibbles` packed, of `channels` channels.
+
+    Raises
+    ------
+    ValueError
+        Where rows have another length.
+    """
+    n, width = packed.shape
+    if width != -(-channels // 2):
+        raise ValueError(f"{channels} channels of 4 bits take {-(-channels // 2)} bytes, not {width}")
+    return unpack_bits(packed, 4, 2 * packed.numel()).view(n, 2 * width)[:, :channels]
+
+
+def pack4(codes: Int[Tensor, "n k"]) -> UInt8[Tensor, "ceil(n/2) k"]:
+    """Pack codes 0 to 15, row i in the low half of a byte and row i + ceil(n / 2) in the high half."""
+    half = -(-len(codes) // 2)
+    low, high = codes[:half].to(torch.uint8), codes[half:].to(torch.uint8)
+    packed = low.clone()
+    packed[: len(high)] |= high << 4
+    return packed
+
+
+def unpack4(packed: UInt8[Tensor, "ceil(n/2) k"], rows: int) -> UInt8[Tensor, "n k"]:
+    """Codes that `pack4` packed; `rows` is their number of rows."""
+    half = len(packed)
+    codes = torch.empty(2 * half, packed.shape[1], dtype=torch.uint8, device=packed.device)
+    torch.bitwise_and(packed, 15, out=codes[:half])
+    torch.bitwise_right_shift(packed, 4, out=codes[half:])
+    return codes[:rows]
 
 
 def _checked(bits: int) -> int:
