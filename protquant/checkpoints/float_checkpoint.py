@@ -39,6 +39,11 @@ class FloatCheckpoint:
     files : sequence of Path
         The files that the tensors and sizes come from.
 
+    Attributes
+    ----------
+    device : torch.device
+        Device that `read_into` puts weights on: the CPU, until another one is set.
+
     Raises
     ------
     ProtquantError
@@ -72,6 +77,7 @@ class FloatCheckpoint:
                 )
         self._their_name = their_name
         self._fingerprint = known_fingerprint
+        self.device = torch.device("cpu")
 
     def skeleton(self) -> ESM2 | ESMFold:
         """Return the model without weights: its parameters are on the meta device. In evaluation mode."""
@@ -131,11 +137,12 @@ class FloatCheckpoint:
     def read_into(self, model: nn.Module, unit: str | None) -> None:
         """Put float32 weights into `model`: those of the block `unit`, or those outside of blocks for None.
 
-        Weights that are float32 in a mapped file are used where they lie, and take no memory of their own.
+        On the CPU, weights that are float32 in a mapped file are used where they lie, and take no memory of their own.
         """
         place, prefix = (model, "") if unit is None else (model.get_submodule(unit), f"{unit}.")
         weights = {
-            name.removeprefix(prefix): self._state[name].to(torch.float32).contiguous() for name in self._names(unit)
+            name.removeprefix(prefix): self._state[name].to(self.device, torch.float32).contiguous()
+            for name in self._names(unit)
         }
         place.load_state_dict(weights, strict=False, assign=True)
 

@@ -49,6 +49,8 @@ class PartialCheckpoint:
         The float model on the meta device.
     sizes : dict
         Kind and config of the model, see `protquant.checkpoints.sizes`.
+    device : torch.device, optional
+        Device of the tensors that blocks are called with; by default the CPU.
 
     Attributes
     ----------
@@ -70,6 +72,7 @@ class PartialCheckpoint:
         plan: nn.Module,
         sizes: dict[str, Any],
         overwrite: bool = False,
+        device: torch.device | None = None,
     ) -> None:
         check_new_folder(output, overwrite)
         self.output, self.recipe, self.overwrite = output, recipe, overwrite
@@ -80,7 +83,7 @@ class PartialCheckpoint:
             shutil.rmtree(self.folder)
         prepare_folder(self.folder)
         atomic_write(self.folder / _JOB, text)
-        self.calls = CallFolder(self.folder / "calls")
+        self.calls = CallFolder(self.folder / "calls", device)
         self.units: list[str | None] = [None, *unit_names(plan)]
         self.resumed = sum(self._facts(unit).is_file() for unit in self.units)
 
@@ -163,10 +166,19 @@ class PartialCheckpoint:
 
 
 class CallFolder:
-    """Calls of blocks in files, one for each block and sequence (a `protquant.quant.stream.CallStore`)."""
+    """Calls of blocks in files, one for each block and sequence (a `protquant.quant.stream.CallStore`).
 
-    def __init__(self, folder: Path) -> None:
+    Parameters
+    ----------
+    folder : Path
+        Folder of the files; made where it is not there.
+    device : torch.device, optional
+        Device that tensors are read onto; by default the CPU.
+    """
+
+    def __init__(self, folder: Path, device: torch.device | None = None) -> None:
         self.folder = prepare_folder(folder)
+        self._device = device or torch.device("cpu")
 
     def put(self, block: str, index: int, calls: Sequence[tuple[Any, ...]]) -> None:
         """Write the calls of a block on one sequence: tensors and plain values."""
@@ -198,7 +210,7 @@ class CallFolder:
             with safe_open(path, framework="pt") as stream:
                 plain = typed(list[list[Any]], parse_json(stream.metadata()["calls"]))
                 # Copies lie in memory as torch aligns it: sums are taken in the order that they had before.
-                tensors = {name: stream.get_tensor(name).clone() for name in stream.keys()}  # noqa: SIM118 (no mapping)
+                tensors = {name: stream.get_tensor(name).clone().to(self._device) for name in stream.keys()}  # noqa: SIM118 (no mapping)
         except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
             raise ProtquantError(f"{path}: damaged ({error}); delete {self.folder.parent} and start again.") from error
         return [

@@ -129,7 +129,7 @@ def contacts_fasta(
         run = _Run(output, records, Manifest.load(output, _PART))
         prepared = None
         if cache and saved is None and not is_float(recipe):
-            prepared = prepare(model, recipe, sequences, kind=ESM2)
+            prepared = prepare(model, recipe, sequences, kind=ESM2, cpu_only=cpu_only)
             saved = None if prepared is None else scheme_of(prepared)
         network = load(prepared or model, dtype=parse_dtype(dtype), device=pick_device(cpu_only))
         language_model = network.lm if isinstance(network, ESMFold) else network

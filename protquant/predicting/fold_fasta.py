@@ -184,8 +184,10 @@ def fold_fasta(
         if cache and saved is None and not is_float(recipe):
             in_main = limit if device.type == "cpu" else None
             if workers > 1:
-                in_another_process(prepare, model, recipe, sequences, kind=ESMFold, max_memory=in_main)
-            prepared = prepare(model, recipe, sequences, kind=ESMFold, max_memory=in_main)
+                in_another_process(
+                    prepare, model, recipe, sequences, kind=ESMFold, max_memory=in_main, cpu_only=cpu_only
+                )
+            prepared = prepare(model, recipe, sequences, kind=ESMFold, max_memory=in_main, cpu_only=cpu_only)
             saved = None if prepared is None else scheme_of(prepared)
         if saved is None and not is_float(recipe):
             room(load_recipe("fp32"), None).check_weights(f"{model}, which is quantized in memory,")

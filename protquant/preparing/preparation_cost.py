@@ -70,7 +70,9 @@ class PreparationCost:
         )
 
 
-def preparation_cost(skeleton: ESM2 | ESMFold, recipe: Recipe, sequences: Sequence[str]) -> PreparationCost:
+def preparation_cost(
+    skeleton: ESM2 | ESMFold, recipe: Recipe, sequences: Sequence[str], device: torch.device = _CPU
+) -> PreparationCost:
     """Estimate what `stream_checkpoint` takes, from sizes and short measurements.
 
     Parameters
@@ -79,6 +81,8 @@ def preparation_cost(skeleton: ESM2 | ESMFold, recipe: Recipe, sequences: Sequen
         The float model, on the meta device.
     sequences : sequence of str
         That it is calibrated on, where the recipe needs that.
+    device : torch.device
+        Where blocks run and are quantized, for the time. The memory is that of the CPU's part where all of it is there.
     """
     resident = resident_bytes(_CPU)  # Before anything is measured, which leaves memory behind.
     kept = weight_bytes(skeleton, recipe, "integer")
@@ -91,11 +95,11 @@ def preparation_cost(skeleton: ESM2 | ESMFold, recipe: Recipe, sequences: Sequen
     blocks = [skeleton.get_submodule(block) for chain in find_chains(skeleton) for block in chain]
     largest = max((_bytes(block) for block in blocks), default=0)
     steps = tuple(step.name for step in recipe.load_steps())
-    seconds, activations = coded * _seconds_per_weight(recipe), 0
+    seconds, activations = coded * _seconds_per_weight(recipe, device), 0
     calibrates = needs_sequences(skeleton, recipe)
     if calibrates and isinstance(skeleton, ESMFold):
         lengths = [model_length(sequence) for sequence in sequences]
-        seconds += _seconds_of_passes(skeleton.config, lengths)
+        seconds += _seconds_of_passes(skeleton.config, lengths, device)
         budget = MemoryBudget.before_loading(skeleton, _FLOAT, "float", None, device=_CPU)
         activations = budget.at(max(lengths)).activations
     moments = _SECOND_MOMENTS * 4 * widest**2 if steps else 0
@@ -110,9 +114,9 @@ def _bytes(module: nn.Module) -> int:
     return sum(parameter.numel() * parameter.element_size() for parameter in module.parameters())
 
 
-def _seconds_per_weight(recipe: Recipe) -> float:
+def _seconds_per_weight(recipe: Recipe, device: torch.device) -> float:
     """Of rounding to nearest, tried on one matrix; a recipe without weights takes none."""
-    sample = nn.ModuleDict({"sample": nn.Linear(_SAMPLE, _SAMPLE, bias=False)})
+    sample = nn.ModuleDict({"sample": nn.Linear(_SAMPLE, _SAMPLE, bias=False, device=device)})
     nearest = replace(recipe, kinds={"linear_weight": recipe.kinds.get("linear_weight")}, sites={}, steps=[])
     if nearest.is_float:
         return 0.0
@@ -121,7 +125,7 @@ def _seconds_per_weight(recipe: Recipe) -> float:
     return (time.perf_counter() - started) / _SAMPLE**2
 
 
-def _seconds_of_passes(config: ESMFoldConfig, lengths: Sequence[int]) -> float:
+def _seconds_of_passes(config: ESMFoldConfig, lengths: Sequence[int], device: torch.device) -> float:
     """The float model runs once as a whole, and then block by block."""
-    times = measure_times(config, _FLOAT, None, _CPU, torch.float32)
+    times = measure_times(config, _FLOAT, None, device, torch.float32)
     return 2 * sum(times.seconds(length, _PASSES) for length in lengths)

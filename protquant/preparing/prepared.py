@@ -15,10 +15,11 @@ from protquant.files.cache_folder import cache_folder
 from protquant.models import ESM2, ESMFold
 from protquant.preparing.preparation_cost import preparation_cost
 from protquant.preparing.quantize import calibration_sequences
-from protquant.preparing.streaming import fingerprint_of, stream_checkpoint
+from protquant.preparing.streaming import fingerprint_of, made_on, stream_checkpoint
 from protquant.proteins import safe_name
 from protquant.quant import Recipe, load_recipe, needs_sequences, needs_whole_model
 from protquant.reporting.progress import note
+from protquant.running.devices import pick_device
 
 __all__ = ["PreparedCheckpoint", "delete_prepared", "list_prepared", "prepare"]
 
@@ -46,6 +47,7 @@ def prepare(
     *,
     kind: type[ESM2 | ESMFold] | None = None,
     max_memory: int | None = None,
+    cpu_only: bool = False,
 ) -> Path | None:
     """Return the folder of a model that is quantized by a recipe; make it where it is not there yet.
 
@@ -64,6 +66,8 @@ def prepare(
     max_memory : int, optional
         Bytes that this process may take, by default what is free. Where making the checkpoint takes more by the
         estimate, it is not begun.
+    cpu_only : bool
+        Whether to quantize on the CPU where there is a GPU.
 
     Returns
     -------
@@ -80,7 +84,7 @@ def prepare(
     --------
     >>> model = load(prepare("esmfold_v1", "w8a8-int8"))  # doctest: +SKIP
     """
-    recipe, folder = load_recipe(quant), cache_folder()
+    recipe, folder, device = load_recipe(quant), cache_folder(), pick_device(cpu_only)
     sequences = calibration_sequences() if sequences is None else list(sequences)
     if folder is None or needs_whole_model(recipe):
         return None
@@ -93,6 +97,7 @@ def prepare(
         "recipe": recipe.to_dict(),
         "sequences": sequences if needs_sequences(skeleton, recipe) else None,
         "protquant": version("protquant"),
+        **made_on(device),
     }
     stem = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in Path(model).name)
     target = folder / _FOLDER / f"{stem}-{safe_name(recipe.name)}-{fingerprint(facts)[:16]}"
@@ -100,10 +105,10 @@ def prepare(
         return target
     with _alone(target):
         if not is_quantized(target):  # another process may have made it meanwhile
-            cost = preparation_cost(skeleton, recipe, sequences)
+            cost = preparation_cost(skeleton, recipe, sequences, device)
             cost.check(f"{model} by {recipe.name}", max_memory)
             note(f"preparing {model} by {recipe.name}, once: {cost}, in {target}. --no-cache quantizes in memory.")
-            stream_checkpoint(checkpoint, recipe, sequences, target)
+            stream_checkpoint(checkpoint, recipe, sequences, target, device=device)
     return target
 
 

@@ -79,7 +79,10 @@ def quantize_checkpoint(
     if whole or state is not None:
         report = _quantize_whole(model, recipe, sequences, output, whole, state, seed, cpu_only, overwrite)
     else:
-        report = stream_checkpoint(open_checkpoint(model), recipe, sequences, output, seed=seed, overwrite=overwrite)
+        device = pick_device(cpu_only)
+        report = stream_checkpoint(
+            open_checkpoint(model), recipe, sequences, output, seed=seed, overwrite=overwrite, device=device
+        )
     seconds = time.perf_counter() - started
     return report, {
         "model": model,

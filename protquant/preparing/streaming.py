@@ -17,7 +17,7 @@ from protquant.preparing.quantize import examples_of, forward_of, median_sequenc
 from protquant.quant import Recipe, Report, count_activations, needs_sequences, quantize_stream
 from protquant.reporting.progress import Progress, note
 
-__all__ = ["fingerprint_of", "stream_checkpoint"]
+__all__ = ["fingerprint_of", "made_on", "stream_checkpoint"]
 
 
 def stream_checkpoint(
@@ -28,6 +28,7 @@ def stream_checkpoint(
     *,
     seed: int = 0,
     overwrite: bool = False,
+    device: torch.device | None = None,
 ) -> Report:
     """Quantize a float checkpoint one block at a time, and write the quantized checkpoint.
 
@@ -44,12 +45,17 @@ def stream_checkpoint(
         Seed of what steps draw at random.
     overwrite : bool
         Replace the checkpoint that is in the folder.
+    device : torch.device, optional
+        Device that the blocks run on and are quantized on, one at a time; by default the CPU. Sums of floats come out a
+        little otherwise on another kind of device, so that a few codes differ by a step: a run goes on only on the kind
+        that it began on.
 
     Raises
     ------
     ProtquantError
         If the recipe, the checkpoint or the folder cannot be used.
     """
+    device = device or torch.device("cpu")
     skeleton = checkpoint.skeleton()
     calibrates = needs_sequences(skeleton, recipe)
     job = {
@@ -58,8 +64,10 @@ def stream_checkpoint(
         "sequences": fingerprint({"sequences": sequences}) if calibrates else None,
         "seed": seed,
         "versions": {"protquant": version("protquant"), "torch": torch.__version__},
+        **made_on(device),
     }
-    partial = PartialCheckpoint(output, job, recipe, checkpoint.skeleton(), sizes_of(skeleton), overwrite)
+    checkpoint.device = device
+    partial = PartialCheckpoint(output, job, recipe, checkpoint.skeleton(), sizes_of(skeleton), overwrite, device)
     if partial.resumed:
         note(f"{partial.folder}: {partial.resumed} of {len(partial.units)} blocks are done; going on from there")
     counted = None
@@ -72,11 +80,16 @@ def stream_checkpoint(
         checkpoint,
         partial,
         partial.calls,
-        Progress(f"quantize {recipe.name}"),
+        Progress(f"quantize {recipe.name} on {device.type}"),
         counted,
     )
     partial.finish(report, checkpoint.source, checkpoint.fingerprint())
     return report
+
+
+def made_on(device: torch.device) -> dict[str, str]:
+    """Return what tells a checkpoint that was made on a device from the others: nothing for the CPU."""
+    return {} if device.type == "cpu" else {"device": device.type}
 
 
 def fingerprint_of(checkpoint: FloatCheckpoint) -> str:

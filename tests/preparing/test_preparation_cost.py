@@ -17,7 +17,7 @@ def _known_times(monkeypatch: pytest.MonkeyPatch) -> None:
     # A second for each encoder layer, half a second for each pass through a block.
     times = TimeEstimate(ESMFoldConfig(), (1.0, 0.0), (0.5 / 100**2, 0.0), (0.0, 0.0))
     monkeypatch.setattr(module, "measure_times", lambda *_: times)
-    monkeypatch.setattr(module, "_seconds_per_weight", lambda _recipe: 1e-8)
+    monkeypatch.setattr(module, "_seconds_per_weight", lambda _recipe, _device: 1e-8)
 
 
 def test_a_recipe_without_ranges_takes_the_time_of_rounding_and_the_memory_of_blocks():

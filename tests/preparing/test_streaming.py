@@ -5,13 +5,15 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from protquant.checkpoints import load, open_checkpoint, save_model, save_quantized
-from protquant.checkpoints.partial import PartialCheckpoint
+from protquant.checkpoints.partial import CallFolder, PartialCheckpoint
+from protquant.checkpoints.stored_units import unit_names
 from protquant.errors import ProtquantError
 from protquant.models import ESM2, ESM2Config, ESMFold
-from protquant.preparing import quantize
+from protquant.preparing import calibration_sequences, quantize
 from protquant.preparing.streaming import fingerprint_of, stream_checkpoint
 from protquant.quant import load_recipe
 
@@ -127,3 +129,32 @@ def test_a_fingerprint_is_computed_once_for_files_that_stay(
     assert fingerprint_of(open_checkpoint(tmp_path / "model")) == value
     (tmp_path / "model" / "config.json").touch()
     assert fingerprint_of(open_checkpoint(tmp_path / "model")) == "computed anew"
+
+
+def test_weights_and_calls_are_read_onto_the_device_that_is_asked_for(esmfold_checkpoint: Path, tmp_path: Path):
+    checkpoint, nowhere = open_checkpoint(str(esmfold_checkpoint)), torch.device("meta")
+    checkpoint.device = nowhere
+    model = checkpoint.skeleton()
+    block = unit_names(model)[0]
+    checkpoint.read_into(model, block)
+    assert {parameter.device.type for parameter in model.get_submodule(block).parameters()} == {"meta"}
+    calls = CallFolder(tmp_path, nowhere)
+    calls.put(block, 0, [(torch.ones(2, 3), None, 1.5)])
+    ((tensor, *plain),) = calls.get(block, 0)
+    assert (tensor.device.type, tensor.shape, plain) == ("meta", (2, 3), [None, 1.5])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_finds_nearly_the_codes_that_the_cpu_finds(tmp_path: Path):
+    sequences = calibration_sequences()[:3]
+    for place in ("cpu", "cuda"):
+        stream_checkpoint(
+            open_checkpoint("demo"), load_recipe("w8a8-int8"), sequences, tmp_path / place, device=torch.device(place)
+        )
+    different = number = 0
+    for path in (tmp_path / "cpu").glob("*.safetensors"):
+        here, there = load_file(path), load_file(tmp_path / "cuda" / path.name)
+        assert here.keys() == there.keys()
+        different += sum(int((here[name] != there[name]).sum()) for name in here)
+        number += sum(tensor.numel() for tensor in here.values())
+    assert different <= 0.01 * number
