@@ -145,6 +145,9 @@ class FloatCheckpoint:
             for name in self._names(unit)
         }
         place.load_state_dict(weights, strict=False, assign=True)
+        for module in place.modules():
+            for name, constant in module.named_buffers(recurse=False):
+                setattr(module, name, constant.to(self.device))
 
     def forget(self, model: nn.Module, unit: str) -> None:
         """Take the weights of a block out of `model`, and their pages out of memory."""
