@@ -11,11 +11,11 @@ from torch import Tensor
 from protquant.choosing.sensitivity import Sensitivity
 from protquant.errors import ProtquantError
 from protquant.models import ESM2, ESMFold
+from protquant.options import DRIFT_POWERS
 from protquant.quant import Assignments, Format, Recipe, format_from_config, plan
 from protquant.quant.allocation import Allocation, Option, allocate
 from protquant.quant.fit import coded_bytes, tensor_bytes
 from protquant.quant.sensitivity import Grouping, SiteGroup, fitting_format, group_sites
-from protquant.running.choices import DRIFT_POWERS
 from protquant.sites import Site
 
 __all__ = ["FormatChoice"]

@@ -23,12 +23,12 @@ from protquant.measuring.tasks import (
     heldout_records,
 )
 from protquant.models import ESM2, ESMFold
+from protquant.options import MASK_EVERY, TaskName, check_task
 from protquant.predicting.folding import check_folding_options
 from protquant.preparing.quantize import calibration_sequences, quantize
 from protquant.preparing.quantize_checkpoint import already_quantized
 from protquant.proteins import Record
 from protquant.quant import Recipe, Report, load_recipe
-from protquant.running.choices import MASK_EVERY, TaskName, check_task
 from protquant.running.devices import parse_dtype, pick_device
 from protquant.running.execution import Execution, is_float, wants_integers
 from protquant.structures import Reference

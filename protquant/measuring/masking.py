@@ -11,8 +11,8 @@ from torch import Tensor
 from protquant.errors import ProtquantError
 from protquant.models import ESM2, tokenize
 from protquant.models.alphabet import MASK
+from protquant.options import MASK_EVERY
 from protquant.proteins import clean_sequence
-from protquant.running.choices import MASK_EVERY
 from protquant.running.memory import is_out_of_memory
 
 __all__ = ["AMINO_ACIDS", "masked_logits"]

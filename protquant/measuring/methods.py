@@ -23,11 +23,11 @@ from protquant.measuring.method_grid import Cell, MethodGrid, Part, group_size, 
 from protquant.measuring.references import references_of
 from protquant.measuring.tasks import ContactTask, LanguageTask, Outcome, StructureTask, Task, heldout_records
 from protquant.models import ESM2, ESMFold
+from protquant.options import MASK_EVERY
 from protquant.preparing.quantize import calibration_sequences, quantize
 from protquant.quant import Recipe, Report
 from protquant.reporting.progress import note
 from protquant.reporting.steps import Steps
-from protquant.running.choices import MASK_EVERY
 from protquant.running.devices import pick_device
 
 __all__ = ["FLOAT_METHOD", "SCORES", "MethodTable", "compare_methods"]

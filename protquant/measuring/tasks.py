@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from protquant.errors import ProtquantError
 from protquant.measuring.masking import masked_logits
 from protquant.models import ESM2, ESMFold
+from protquant.options import MASK_EVERY, TaskName
 from protquant.predicting.contacts import predict_contacts
 from protquant.predicting.folding import check_folding_options, fold_within_memory
 from protquant.proteins import Prediction, Record, read_fasta
 from protquant.reporting.progress import note_rejected
 from protquant.reporting.steps import Steps
-from protquant.running.choices import MASK_EVERY, TaskName
 from protquant.scores import (
     cb_distances,
     contact_precision,

@@ -5,7 +5,25 @@ from typing import Literal, get_args
 
 from protquant.errors import ProtquantError
 
-__all__ = ["DEMO_CHAINS", "DRIFT_POWERS", "MASK_EVERY", "TASKS", "TaskName", "check_task"]
+__all__ = [
+    "DEMO_CHAINS",
+    "DRIFT_POWERS",
+    "MASK_EVERY",
+    "TASKS",
+    "BFactor",
+    "BackendName",
+    "DtypeName",
+    "ExecutionName",
+    "LayoutName",
+    "TaskName",
+    "check_task",
+]
+
+BackendName = Literal["auto", "reference", "cpu", "triton"]
+BFactor = Literal["plddt", "error"]
+DtypeName = Literal["float32", "bfloat16", "float16"]
+ExecutionName = Literal["simulate", "integer"]
+LayoutName = Literal["protquant", "colabfold", "nf-core"]
 
 TaskName = Literal["structure", "contacts", "language"]
 TASKS: tuple[TaskName, ...] = get_args(TaskName)
