@@ -46,7 +46,7 @@ def _print_evaluation(result: "measuring.Evaluation") -> None:
         typer.echo(note)
 
 
-_Table = Annotated[Path | None, Option("Table, .csv or .parquet; a second one, `_targets`, is beside it.", ("-o",))]
+_Table = Annotated[Path | None, Option("Table, .csv or .parquet; beside it `_targets`, and `.resume`.", ("-o",))]
 
 
 @command("evaluate", recipes=None)
@@ -62,6 +62,8 @@ def evaluate(options: EvaluateOptions, output: _Table = None, as_json: Json = Fa
     if options.recipes is None:
         known = ["fp32"] if all(map(checkpoints.scheme_of, options.models)) else available_recipes()
         options = replace(options, recipes=known)
+    if output is not None:
+        options = replace(options, cache=output.with_suffix(".resume"))
     result = measuring.evaluate(**vars(options) | {"mask_every": options.mask_every or None})
     # First to the screen, so that a disk that is full by now loses nothing.
     if as_json:

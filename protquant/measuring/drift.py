@@ -1,5 +1,6 @@
 """How far a model's answer drifts from the float model's, in one number or several per sequence: no truth is needed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -8,13 +9,15 @@ import torch
 from numpy.typing import NDArray
 
 from protquant.errors import ProtquantError, suggestion
+from protquant.measuring.tasks import Outcome, Task
 from protquant.models import ESM2, ESMFold, encode_complexes, tokenize
 from protquant.models.esm2 import AbsentHead
+from protquant.proteins import Record
 from protquant.running.batches import model_length
 from protquant.running.memory import plan_memory
 from protquant.scores import lddt_ca, logit_kl, probability_drift, tm_score
 
-__all__ = ["DriftMeasure", "FoldingDrift", "LanguageDrift", "check_drift", "drift_measure"]
+__all__ = ["DriftMeasure", "DriftTask", "FoldingDrift", "LanguageDrift", "check_drift", "drift_measure"]
 
 _CA = 1  # of the 37 atoms
 
@@ -127,6 +130,36 @@ class FoldingDrift:
             "distogram_kl": logit_kl(answer.distogram, float_answer.distogram),
             "tm_drift": 1 - tm_score(answer.ca, float_answer.ca).score,
         }
+
+
+class DriftTask(Task):
+    """Sequences on which a quantized model drifts from the float model; no truth is needed."""
+
+    name = "drift"
+
+    def __init__(self, measure: DriftMeasure, sequences: Sequence[str]) -> None:
+        super().__init__([Record(str(number), each, 0, str(number)) for number, each in enumerate(sequences, start=1)])
+        self.measure = measure
+
+    def network(self, model: ESM2 | ESMFold, name: str) -> ESM2 | ESMFold:  # noqa: ARG002
+        return model
+
+    def settings(self) -> dict[str, Any]:
+        return {"task": self.name, "measure": repr(self.measure), "targets": [each.sequence for each in self.targets]}
+
+    def predict(self, model: ESM2 | ESMFold, target: Record) -> Any:
+        return self.measure.run(model, target.sequence)
+
+    def score(self, target: Record, answer: Any, is_float: bool) -> dict[str, Any]:
+        before = self.float_says(target, answer, is_float)
+        return {"length": target.length, **self.measure.compare(answer, before)}
+
+    def means(self, outcome: Outcome) -> dict[str, float]:
+        """Mean of each drift over all sequences, none of which may have failed."""
+        for failure in outcome.failures:
+            raise ProtquantError(failure["error"])
+        rows = outcome.targets
+        return {name: sum(row[name] for row in rows) / len(rows) for name in self.measure.names}
 
 
 def drift_measure(model: ESM2 | ESMFold, num_recycles: int | None = None) -> DriftMeasure:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from protquant.errors import ProtquantError
 from protquant.measuring.masking import masked_logits
 from protquant.models import ESM2, ESMFold
-from protquant.options import MASK_EVERY, TaskName
+from protquant.options import MASK_EVERY
 from protquant.predicting.contacts import predict_contacts
 from protquant.predicting.folding import check_folding_options, fold_within_memory
 from protquant.proteins import Prediction, Record, read_fasta
@@ -115,7 +115,7 @@ class Task(ABC):
         What the float model says of each target, which drifts are measured against; `run` fills it.
     """
 
-    name: ClassVar[TaskName]
+    name: ClassVar[str]
 
     def __init__(self, targets: Sequence[_Target]) -> None:
         self.targets = list(targets)

@@ -108,9 +108,9 @@ class EvaluateOptions(Precision, Calibration, Targets, Running):
     chunk_size: Annotated[
         int | None, Option("Rows of the pair that float blocks work on at a time.", python_only=True)
     ] = None
-    cache: Annotated[Path | None, Option("Folder in which the float model's answers are kept.", python_only=True)] = (
-        None
-    )
+    cache: Annotated[
+        Path | None, Option("Folder of finished rows and the float model's answers, to go on from.", python_only=True)
+    ] = None
 
 
 @dataclass(frozen=True)
