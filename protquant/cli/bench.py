@@ -18,12 +18,20 @@ from protquant.bench.choices import (
     TRUNK_PRESETS,
     WORKLOADS,
 )
-from protquant.cli.app import PANELS, SOME_FAILED, Json, announce, app
-from protquant.cli.commands import command
+from protquant.cli.app import (
+    JSON,
+    SOME_FAILED,
+    CalibrationFile,
+    CpuOnly,
+    Model,
+    Structures,
+    announce,
+    app,
+    speaks_to_people,
+)
 from protquant.cli.tables import check_table, print_json, print_table
 from protquant.errors import ProtquantError
 from protquant.files import prepare_folder
-from protquant.options import CalibrationFile, CpuOnly, Model, Structures
 
 _DEFAULT_QUANTS = ("w8a8-int8",)
 
@@ -33,7 +41,7 @@ bench = typer.Typer(
     "And how far integers are from what they stand for.",
     no_args_is_help=True,
 )
-app.add_typer(bench, rich_help_panel=list(PANELS)[-1])
+app.add_typer(bench)
 
 Quants = Annotated[
     list[str] | None,
@@ -60,7 +68,8 @@ def _one_of(names: Iterable[str], default: str = "all") -> str:
     return f"{', '.join(names)}; may be repeated.  [default: {default}]"
 
 
-@command("ops", bench)
+@bench.command(name="ops")
+@speaks_to_people
 def ops_command(
     shape: Annotated[list[str] | None, typer.Option(help=_one_of(LINEAR_SHAPES))] = None,
     rounds: Rounds = 20,
@@ -70,7 +79,7 @@ def ops_command(
     cpu_only: CpuOnly = False,
     seed: Seed = 0,
     output: Output = None,
-    as_json: Json = False,
+    as_json: JSON = False,
 ) -> None:
     """Time one linear layer: float32, bfloat16, torch's bare int8 product, and ours.
 
@@ -90,7 +99,8 @@ def ops_command(
     _show(report, output, as_json)
 
 
-@command("trunk", bench)
+@bench.command(name="trunk")
+@speaks_to_people
 def trunk_command(
     preset: Annotated[str, typer.Option(help=f"Sizes: {', '.join(TRUNK_PRESETS)}.")] = "esmfold_v1",
     length: Annotated[int, typer.Option(min=1, help="Residues.")] = 256,
@@ -108,7 +118,7 @@ def trunk_command(
     cpu_only: CpuOnly = False,
     seed: Seed = 0,
     output: Output = None,
-    as_json: Json = False,
+    as_json: JSON = False,
 ) -> None:
     """Time one block of ESMFold's trunk, or more, with random weights against transformers' own with the same.
 
@@ -134,7 +144,8 @@ def trunk_command(
     _show(report, output, as_json)
 
 
-@command("lm", bench)
+@bench.command(name="lm")
+@speaks_to_people
 def lm_command(
     preset: Annotated[str, typer.Option(help=f"Sizes: {', '.join(LM_PRESETS)}.")] = "esm2_t33_650M",
     workload: Annotated[str, typer.Option(help=f"{', '.join(WORKLOADS)} or both.")] = "both",
@@ -154,7 +165,7 @@ def lm_command(
     cpu_only: CpuOnly = False,
     seed: Seed = 0,
     output: Output = None,
-    as_json: Json = False,
+    as_json: JSON = False,
 ) -> None:
     """Time the logits of ESM-2 with random weights against transformers and others with the same.
 
@@ -181,7 +192,8 @@ def lm_command(
     _show(report, output, as_json)
 
 
-@command("fold", bench)
+@bench.command(name="fold")
+@speaks_to_people
 def fold_command(
     model: Model = "demo",
     quant: Quants = None,
@@ -199,7 +211,7 @@ def fold_command(
     cpu_only: CpuOnly = False,
     calibration: CalibrationFile = None,
     output: Output = None,
-    as_json: Json = False,
+    as_json: JSON = False,
 ) -> None:
     """Time the folding of one protein: in float, by simulation, and on integers; and how far these are apart.
 
@@ -223,7 +235,8 @@ def fold_command(
     _show(report, output, as_json)
 
 
-@command("agreement", bench)
+@bench.command(name="agreement")
+@speaks_to_people
 def agreement_command(
     model: Model = "demo",
     quant: Quants = None,
@@ -238,7 +251,7 @@ def agreement_command(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Table of all chains, .csv or .parquet.")
     ] = None,
-    as_json: Json = False,
+    as_json: JSON = False,
 ) -> None:
     """Fold many chains in float, by simulation and on integers: how far these are from each other.
 
