@@ -12,7 +12,7 @@ from protquant.checkpoints.names import RenameTable
 from protquant.checkpoints.stored_units import lies_in, unit_names
 from protquant.errors import ProtquantError
 from protquant.files.mapped_memory import forget_pages
-from protquant.models import ProteinModel
+from protquant.models import ESM2, ESMFold
 from protquant.quant.memory import release_freed
 
 __all__ = ["FloatCheckpoint"]
@@ -52,7 +52,7 @@ class FloatCheckpoint:
 
     def __init__(
         self,
-        make: Callable[[], ProteinModel],
+        make: Callable[[], ESM2 | ESMFold],
         state: Mapping[str, Tensor],
         source: str,
         table: RenameTable | None = None,
@@ -79,14 +79,14 @@ class FloatCheckpoint:
         self._fingerprint = known_fingerprint
         self.device = torch.device("cpu")
 
-    def skeleton(self) -> ProteinModel:
+    def skeleton(self) -> ESM2 | ESMFold:
         """Return the model without weights: its parameters are on the meta device. In evaluation mode."""
         with torch.device("meta"):
             model = self._make()
         model.source, model.fingerprint = self.source, self._fingerprint
         return model.eval()
 
-    def load(self) -> ProteinModel:
+    def load(self) -> ESM2 | ESMFold:
         """Return the model in float32 on the CPU, in evaluation mode. The checkpoint cannot be used any more.
 
         Raises
@@ -145,6 +145,9 @@ class FloatCheckpoint:
             for name in self._names(unit)
         }
         place.load_state_dict(weights, strict=False, assign=True)
+        for module in place.modules():
+            for name, constant in module.named_buffers(recurse=False):
+                setattr(module, name, constant.to(self.device))
 
     def forget(self, model: nn.Module, unit: str) -> None:
         """Take the weights of a block out of `model`, and their pages out of memory."""

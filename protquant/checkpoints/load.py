@@ -15,7 +15,8 @@ from protquant.checkpoints.quantized import is_quantized, load_quantized
 from protquant.checkpoints.registry import KNOWN, KnownCheckpoint, find_known
 from protquant.checkpoints.scheme import Scheme, read_scheme
 from protquant.errors import ProtquantError, suggestion
-from protquant.models import ProteinModel, add_to_lineage
+from protquant.models import ESM2, ESMFold, add_to_lineage
+from protquant.options import ImportOptions, takes
 
 __all__ = ["DEMO", "import_checkpoint", "load", "open_checkpoint", "scheme_exists", "scheme_of"]
 
@@ -28,7 +29,7 @@ def load(
     *,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
-) -> ProteinModel:
+) -> ESM2 | ESMFold:
     """Load a float model, or one that was quantized and saved.
 
     A quantized model has the codes of its weights in memory, mapped from the file; where it simulates, weights are
@@ -48,7 +49,7 @@ def load(
 
     Returns
     -------
-    ProteinModel
+    ESM2 or ESMFold
         In evaluation mode. `source` says where it came from; `fingerprint` identifies its weights before `dtype`.
 
     Raises
@@ -62,28 +63,16 @@ def load(
     model.source = name
     if not model.lineage.float_fingerprint:
         add_to_lineage(model, float_fingerprint=model.fingerprint)
-    return model.set_compute_dtype(dtype).to(device)
+    if isinstance(model, ESMFold):
+        model.set_compute_dtype(dtype)
+    else:
+        model.to(dtype)
+    return model.to(device)
 
 
-def import_checkpoint(
-    source: str | os.PathLike[str],
-    output_folder: str | os.PathLike[str],
-    overwrite: bool = False,
-    *,
-    dtype: torch.dtype = torch.float32,
-) -> Path:
+@takes(ImportOptions)
+def import_checkpoint(options: ImportOptions) -> Path:
     """Convert anything that `load` reads to protquant's own layout; the folder appears whole or not at all.
-
-    Parameters
-    ----------
-    source : str or PathLike
-        As for `load`.
-    output_folder : str or PathLike
-        New, or empty, unless `overwrite`.
-    overwrite : bool
-        Replace the checkpoint that is in the folder; never one that holds anything else.
-    dtype : torch.dtype
-        What the weights are stored as.
 
     Returns
     -------
@@ -95,9 +84,11 @@ def import_checkpoint(
     ProtquantError
         If the source cannot be read, or the folder holds something or cannot be written.
     """
-    if scheme_of(source) is not None:
-        raise ProtquantError(f"{source}: is quantized already, and in protquant's own layout; copy the folder.")
-    return save_model(load(source), output_folder, dtype=dtype, overwrite=overwrite)
+    if scheme_of(options.source) is not None:
+        raise ProtquantError(f"{options.source}: is quantized already, and in protquant's own layout; copy the folder.")
+    return save_model(
+        load(options.source), options.output_folder, dtype=options.dtype or torch.float32, overwrite=options.overwrite
+    )
 
 
 def scheme_of(name_or_path: str | os.PathLike[str]) -> Scheme | None:

@@ -1,14 +1,14 @@
 """The recipe of `protquant auto`: a format for every weight, by what each costs in bits and in drift."""
 
-import json
 import math
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 import yaml
 
 from protquant.choosing.format_choice import FormatChoice
@@ -22,13 +22,15 @@ from protquant.choosing.sensitivity import (
 )
 from protquant.demo.memorized import notes_on_targets
 from protquant.errors import ProtquantError
-from protquant.files import atomic_write
-from protquant.measuring.drift import DriftMeasure, check_drift, drift_measure
-from protquant.models import ProteinModel
-from protquant.preparing.quantize import calibration_sequences, quantize
-from protquant.quant import Format, Recipe, load_recipe
+from protquant.files import atomic_write, fingerprint
+from protquant.files.run_store import RunStore
+from protquant.measuring.drift import DriftTask, check_drift, drift_measure
+from protquant.measuring.grid import Job, ScoredModel, run_grid
+from protquant.models import ESM2, ESMFold
+from protquant.preparing.quantize import calibration_sequences
+from protquant.quant import Format, Recipe, load_recipe, model_hash
 from protquant.quant.sensitivity import Grouping
-from protquant.reporting.steps import Steps
+from protquant.running.execution import Execution
 from protquant.structures import load_references
 
 __all__ = ["AutoRecipe", "auto", "save_recipe"]
@@ -82,7 +84,7 @@ class AutoRecipe:
 
 
 def auto(
-    model: str | Path | ProteinModel = "demo",
+    model: str | Path | ESM2 | ESMFold = "demo",
     target_bits: float | None = None,
     max_drift: float | None = None,
     *,
@@ -182,12 +184,12 @@ def auto(
         granularity=granularity,
         group_size=group_size,
         sequences=seen,
-        num_recycles=choose_recycles if "structure" in network.tasks else None,
+        num_recycles=choose_recycles if isinstance(network, ESMFold) else None,
         calibration=calibration,
         output=table,
     )
     choice.learn(found, target_activation_bits)
-    judge = _Judge(network, measure, checked, calibration_sequences(calibration))
+    judge = _Judge(network, DriftTask(measure, checked), calibration_sequences(calibration))
     name = "auto" if output is None else output.stem
     rows: list[dict[str, Any]] = []
     if target_bits is not None:
@@ -219,7 +221,7 @@ def auto(
         f"Predicted is {chosen_by[0]}, as if the drifts of parts added up.",
         found.notes[1],
     ]
-    if "structure" in network.tasks:
+    if isinstance(network, ESMFold):
         notes += notes_on_targets(network, [*seen, *checked], shipped=False)
     return AutoRecipe(chosen, rows, column, chosen_by, found, notes)
 
@@ -255,32 +257,23 @@ def _checked_sequences(check: Path | Sequence[str] | None, limit: int, seen: Seq
 
 
 class _Judge:
-    """Measures recipes against the float model."""
+    """Measures recipes against the float model; one that differs from another by its name alone is measured once."""
 
-    def __init__(
-        self, network: ProteinModel, measure: DriftMeasure, sequences: Sequence[str], calibrating: Sequence[str]
-    ) -> None:
-        self.network, self.measure, self.sequences, self.calibrating = network, measure, sequences, calibrating
-        self._answers = [measure.run(network, sequence) for sequence in sequences]
+    def __init__(self, network: ESM2 | ESMFold, task: DriftTask, calibrating: Sequence[str]) -> None:
+        self.store = RunStore(None)
+        self.model = ScoredModel("model", network, model_hash(network), [task], calibrating, self.store)
+        task.means(self.model.float_outcomes()[0])
 
     def __call__(self, recipe: Recipe, kind: str, predicted: float | None) -> dict[str, Any]:
-        quantized, report = quantize(self.network, recipe, self.calibrating, execution="simulate")
-        pairs = Steps(
-            zip(self.sequences, self._answers, strict=True),
-            desc=recipe.name,
-            total=len(self.sequences),
-            disable=not sys.stderr.isatty(),
-            leave=False,
-        )
-        measured = [self.measure.compare(self.measure.run(quantized, each), answer) for each, answer in pairs]
-        return {
-            "recipe": recipe.name,
-            "kind": kind,
-            "weight_bits": report.weight_bits,
-            "activation_bits": report.activation_bits,
-            "predicted": predicted,
-            **{name: sum(each[name] for each in measured) / len(measured) for name in self.measure.names},
-        }
+        labels = {"recipe": recipe.name, "kind": kind}
+        job = Job(labels, fingerprint(self.model.settings(recipe)), partial(self._measure, recipe))
+        (row,) = run_grid([job], self.store)
+        bits = {name: row[name] for name in ("weight_bits", "activation_bits")}
+        return {**labels, **bits, "predicted": predicted, **row["drift"]}
+
+    def _measure(self, recipe: Recipe) -> dict[str, Any]:
+        measured = self.model.measure(recipe, Execution(recipe, "simulate", "auto", torch.device("cpu")))
+        return {**measured.sizes, "drift": self.model.tasks[0].means(measured.outcomes[0])}
 
 
 def _within_drift(
@@ -298,15 +291,11 @@ def _within_drift(
     least, most = choice.losses
     high = math.log(max(most, _NOTHING))
     low = max(math.log(max(least, _NOTHING)), high - math.log(_NOTICEABLE))
-    measured: dict[str, dict[str, Any]] = {}
     for number in range(_ROUNDS):
         # First the best that there is: if that is not good enough, nothing is.
         bound = (low + high) / 2
         recipe, predicted = choice.within_loss(least if number == 0 else math.exp(bound))
-        key = json.dumps(recipe.sites, sort_keys=True)
-        if key not in measured:
-            measured[key] = judge(replace(recipe, name=f"choice {number + 1}"), "auto", predicted)
-        row = measured[key]
+        row = judge(replace(recipe, name=f"choice {number + 1}"), "auto", predicted)
         if row[drift] <= largest and row["weight_bits"] < fewest:
             best, fewest = (recipe, predicted), row["weight_bits"]
         if best is None:

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from protquant.choosing.sensitivity import Sensitivity
 from protquant.errors import ProtquantError
-from protquant.models import ProteinModel
+from protquant.models import ESM2, ESMFold
+from protquant.options import DRIFT_POWERS
 from protquant.quant import Assignments, Format, Recipe, format_from_config, plan
 from protquant.quant.allocation import Allocation, Option, allocate
 from protquant.quant.fit import coded_bytes, tensor_bytes
 from protquant.quant.sensitivity import Grouping, SiteGroup, fitting_format, group_sites
-from protquant.running.choices import DRIFT_POWERS
 from protquant.sites import Site
 
 __all__ = ["FormatChoice"]
@@ -39,7 +39,7 @@ class FormatChoice:
     """
 
     def __init__(
-        self, network: ProteinModel, base: Recipe, by: Grouping, drifts: tuple[str, ...], formats: Sequence[Format]
+        self, network: ESM2 | ESMFold, base: Recipe, by: Grouping, drifts: tuple[str, ...], formats: Sequence[Format]
     ) -> None:
         self.network, self.base, self.drifts = network, base, drifts
         assignments = plan(network, base)

@@ -1,9 +1,11 @@
 """The table of `protquant sensitivity`: what quantizing each part of a model alone costs."""
 
 import json
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,14 +14,16 @@ import pandas as pd
 from protquant.checkpoints import load
 from protquant.demo.memorized import notes_on_targets
 from protquant.errors import ProtquantError
-from protquant.files import fingerprint, write_table
+from protquant.files import fingerprint
 from protquant.files.plain_data import parse_json
+from protquant.files.run_store import RunStore
 from protquant.measuring.drift import drift_measure
-from protquant.models import ProteinModel
+from protquant.measuring.grid import Job, run_grid
+from protquant.models import ESM2, ESMFold
 from protquant.predicting.folding import check_folding_options
 from protquant.preparing.quantize import calibration_sequences, gather_statistics
 from protquant.quant import Format, Recipe, Uniform, format_from_config, load_recipe, model_hash, plan
-from protquant.quant.sensitivity import Grouping, SiteGroup, Trial, group_sites, try_formats
+from protquant.quant.sensitivity import FormatTrials, Grouping, SiteGroup, group_sites
 from protquant.running.devices import parse_dtype, pick_device
 from protquant.structures import load_references
 
@@ -89,15 +93,15 @@ def weight_formats(
     return tuple(families)
 
 
-def open_model(model: str | Path | ProteinModel, dtype: str, cpu_only: bool) -> ProteinModel:
+def open_model(model: str | Path | ESM2 | ESMFold, dtype: str, cpu_only: bool) -> ESM2 | ESMFold:
     """A model as it is, or one that is loaded."""
-    if isinstance(model, ProteinModel):
+    if isinstance(model, ESM2 | ESMFold):
         return model
     return load(model, dtype=parse_dtype(dtype), device=pick_device(cpu_only))
 
 
 def measured_sequences(
-    network: ProteinModel, fasta: Path | Sequence[str] | None, limit: int | None
+    network: ESM2 | ESMFold, fasta: Path | Sequence[str] | None, limit: int | None
 ) -> tuple[list[str], str]:
     """Sequences to measure drift on, and what they are in words.
 
@@ -105,7 +109,7 @@ def measured_sequences(
     """
     if fasta is not None and not isinstance(fasta, str | Path):
         return list(fasta)[:limit], "sequences that were given"
-    if fasta is None and "structure" in network.tasks:
+    if fasta is None and isinstance(network, ESMFold):
         references = load_references(None, limit or _NUM_REFERENCES)
         return [reference.sequence for reference in references], "the first of the shipped chains"
     where = "the shipped UniProt proteins" if fasta is None else str(fasta)
@@ -113,7 +117,7 @@ def measured_sequences(
 
 
 def sensitivity(
-    model: str | Path | ProteinModel = "demo",
+    model: str | Path | ESM2 | ESMFold = "demo",
     *,
     base: str | Path | Recipe = "w8a8-uniform",
     by: Grouping = "site",
@@ -156,7 +160,7 @@ def sensitivity(
     calibration : Path, optional
         FASTA of sequences to calibrate ranges of activations on.
     output : Path, optional
-        Table, `.csv` or `.parquet`, written group by group: groups and formats that it holds are not measured again.
+        Table, `.csv` or `.parquet`. Each row is written as soon as it is measured, and is not measured again.
 
     Raises
     ------
@@ -189,40 +193,45 @@ def sensitivity(
             "calibration": [calibrating, recipe.calibration] if has_activations else None,
         }
     )[:16]
-    rows = _read(output, settings, measure.names)
-    done = {(row["group"], row["config"]) for row in rows}
+    store = RunStore(output)
+    _check_table(store, settings)
 
     def formats(group: SiteGroup) -> list[Format]:
         form = own[group.sites[0].name]
-        tried = list(weights) if group.is_weight else [_with_bits(form, bits) for bits in activation_bits]
-        return [each for each in tried if (group.name, _config(each)) not in done]
+        return list(weights) if group.is_weight else [_with_bits(form, bits) for bits in activation_bits]
 
+    tried = [(group, form) for group in groups for form in formats(group)]
+    keys = [
+        fingerprint({"settings": settings, "group": group.name, "format": form.to_config()}) for group, form in tried
+    ]
+    left = [group for (group, _), key in zip(tried, keys, strict=True) if store.finished(key) is None]
     progress = sys.stderr.isatty()
-    left = [group for group in groups if formats(group)]
     statistics = None
     if any(not group.is_weight for group in left):
         statistics = gather_statistics(network, calibrating, progress=progress)
-    for trials in try_formats(
+    trial = FormatTrials(
         network,
-        left,
-        formats,
         measured,
         measure.run,
         measure.compare,
         statistics=statistics,
         calibration=recipe.calibration,
         progress=progress,
-    ):
-        rows += [_row(trial) for trial in trials]
-        if output is not None:
-            write_table([{**row, "settings": settings} for row in rows], output)
+    )
+    jobs = [
+        Job({"group": group.name}, key, partial(_measure, trial, group, form, settings))
+        for (group, form), key in zip(tried, keys, strict=True)
+    ]
+    for _ in run_grid(jobs, store, "sensitivity", len(jobs)):
+        pass
+    rows = [{name: row.get(name, math.nan) for name in (*_KEYS, *measure.names)} for row in store.rows()]
     order = {group.name: number for number, group in enumerate(groups)}
     rows = sorted((row for row in rows if row["group"] in order), key=lambda row: (order[row["group"]], -row["bits"]))
     notes = [
         f"Drift from the float model on {len(measured)} sequences: {where}.",
         "Each part alone, rounded to nearest, all else in float: drifts of several parts need not add up.",
     ]
-    if "structure" in network.tasks:
+    if isinstance(network, ESMFold):
         notes += notes_on_targets(network, measured, shipped=False)
     return Sensitivity(rows, measure.names, settings, notes)
 
@@ -234,47 +243,37 @@ def _with_bits(form: Format | None, bits: int) -> Format:
     return changed
 
 
-def _config(form: Format) -> str:
-    return json.dumps(form.to_config())
-
-
-def _row(trial: Trial) -> dict[str, Any]:
+def _measure(trial: FormatTrials, group: SiteGroup, form: Format, settings: str) -> dict[str, Any]:
+    measured = trial(group, form)
     return {
-        "group": trial.group.name,
-        "block": trial.group.block,
-        "part": trial.group.part,
-        "sites": len(trial.group.sites),
-        "elements": trial.elements,
-        "format": trial.format.label,
-        "config": _config(trial.format),
-        "bits": trial.bits,
-        **trial.drift,
+        "group": group.name,
+        "block": group.block,
+        "part": group.part,
+        "sites": len(group.sites),
+        "elements": measured.elements,
+        "format": form.label,
+        "config": json.dumps(form.to_config()),
+        "bits": measured.bits,
+        **measured.drift,
+        "settings": settings,
     }
 
 
-def _read(output: Path | None, settings: str, drifts: Sequence[str]) -> list[dict[str, Any]]:
-    """Rows of a table that was written before."""
-    if output is None or not output.exists():
-        return []
-    try:
-        frame = pd.read_parquet(output) if output.suffix.lower() == ".parquet" else pd.read_csv(output)
-    except (OSError, ValueError) as error:
-        raise ProtquantError(f"{output}: this is no table to go on with ({error}); name another file") from None
-    if missing := [name for name in (*_KEYS, *drifts, "settings") if name not in frame]:
-        raise ProtquantError(f"{output}: this is no table of sensitivities (no column {missing[0]}); name another file")
-    if (frame["settings"] != settings).any():
-        raise ProtquantError(
-            f"{output}: this table was made of another model, other sequences or other settings; "
-            "name another file, or delete it"
-        )
-    rows = [
-        {str(key): value for key, value in row.items()} for row in frame.drop(columns="settings").to_dict("records")
-    ]
-    for number, row in enumerate(rows, start=1):
+def _check_table(store: RunStore, settings: str) -> None:
+    """Refuse a table of something else: its rows would be shown as if they were of this model and these settings."""
+    for number, row in enumerate(store.rows(), start=1):
+        if missing := [name for name in (*_KEYS, "settings") if name not in row]:
+            raise ProtquantError(
+                f"{store.path}: this is no table of sensitivities (no {missing[0]} in row {number}); name another file"
+            )
+        if row["settings"] != settings:
+            raise ProtquantError(
+                f"{store.path}: this table was made of another model, other sequences or other settings; "
+                "name another file, or delete it"
+            )
         try:
             format_from_config(parse_json(row["config"]))
         except (ValueError, TypeError) as error:
             raise ProtquantError(
-                f"{output}: row {number}: {row['config']!r} is no format ({error}); name another file"
+                f"{store.path}: row {number}: {row['config']!r} is no format ({error}); name another file"
             ) from None
-    return rows

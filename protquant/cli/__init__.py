@@ -1,6 +1,6 @@
-"""The `protquant` command: each subcommand calls the public function of the same arguments.
+"""The `protquant` command: each subcommand is made of a public function and the options of that.
 
-Every module here adds its commands to `app`, in the order in which `--help` lists them.
+Every module here adds its commands to `app`; `protquant.cli.app.PANELS` is the order in which `--help` lists them.
 """
 
 from protquant.cli import (
@@ -16,7 +16,6 @@ from protquant.cli import (
     models,
     planning,
     plugins,
-    quantizing,
     ranges,
     sensitivity,
 )
@@ -37,7 +36,6 @@ __all__ = [
     "models",
     "planning",
     "plugins",
-    "quantizing",
     "ranges",
     "sensitivity",
 ]

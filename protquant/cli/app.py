@@ -13,98 +13,55 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from protquant.errors import ProtquantError
+from protquant.options import Option
 from protquant.reporting.event_log import event_log, log_event
 from protquant.reporting.progress import alive
 
-__all__ = [
-    "BAD_INPUT",
-    "JSON",
-    "SOME_FAILED",
-    "Backend",
-    "Cache",
-    "CalibrationFile",
-    "ChunkSize",
-    "CpuOnly",
-    "Dtype",
-    "Execution",
-    "MaxMemory",
-    "Model",
-    "NumRecycles",
-    "Plots",
-    "Quant",
-    "Structures",
-    "TokensPerBatch",
-    "announce",
-    "app",
-    "main",
-    "speaks_to_people",
-    "tells_errors",
-]
+__all__ = ["BAD_INPUT", "PANELS", "SOME_FAILED", "Json", "announce", "app", "main", "tells_errors"]
 
 BAD_INPUT = 2
 SOME_FAILED = 1
 
+PANELS = {
+    "Predict": ("demo", "fold", "contacts", "merge", "plan"),
+    "Measure": ("score", "evaluate", "methods", "sensitivity", "auto", "ranges"),
+    "Models and recipes": ("inspect", "quantize", "import", "recipes", "formats"),
+    "This machine": ("bench", "kernels", "cache"),
+}
+"""Commands in the order in which people meet them, under the titles that `--help` shows."""
+
+
+class _InOrder(TyperGroup):
+    """Lists commands in the order of `PANELS`."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
+        return [name for names in PANELS.values() for name in names]
+
+
 app = typer.Typer(
     name="protquant",
+    cls=_InOrder,
     help="Fold proteins with a quantized ESMFold, and measure what quantization costs.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-JSON = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
-Model = Annotated[
-    str,
-    typer.Option(
-        "-m", "--model", help="`demo`, a released name such as `esmfold_v1`, a folder, a `.pt` file, or a hub name."
-    ),
-]
-Quant = Annotated[str, typer.Option("-q", "--quant", help="Recipe: a name of `protquant recipes`, or a YAML file.")]
-Execution = Annotated[
-    str | None,
-    typer.Option(
-        help="What quantized models run as: `simulate` in float, or `integer` on codes.  [default: the recipe's]"
-    ),
-]
-Backend = Annotated[
-    str, typer.Option(help="Whose kernels multiply integers: `auto` (by device), `reference`, `cpu` or `triton`.")
-]
-NumRecycles = Annotated[int | None, typer.Option(help="Times the output is fed back.  [default: as trained]")]
-TokensPerBatch = Annotated[int, typer.Option(help="Residues folded together; 0 is one by one.")]
-ChunkSize = Annotated[int | None, typer.Option(help="Rows of the pair at a time, in float.  [default: what fits]")]
-MaxMemory = Annotated[
-    str | None,
-    typer.Option(
-        help="What the whole process may take, such as `12GiB`; on a GPU, its tensors there.  [default: what is free]",
-        metavar="AMOUNT",
-    ),
-]
-CpuOnly = Annotated[bool, typer.Option("--cpu-only", help="Do not use a GPU.")]
-Dtype = Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16.")]
-Cache = Annotated[
-    bool,
-    typer.Option(help="Keep the quantized model in the cache folder, and load it from there; else quantize in memory."),
-]
-CalibrationFile = Annotated[
-    Path | None, typer.Option("--calibration", help="FASTA to calibrate on.  [default: 12 shipped UniProt proteins]")
-]
-Structures = Annotated[Path | None, typer.Option(help="Folder of PDB/mmCIF files.  [default: the 50 shipped chains]")]
-Plots = Annotated[bool, typer.Option(help="Draw pictures.")]
-
-
-Log = Annotated[
+Json = Annotated[bool, Option("Print one JSON document on standard output.", ("--json",))]
+_Log = Annotated[
     Path | None,
     typer.Option(
-        help="File to append what happens to, as JSON lines.  [default: the environment's `PROTQUANT_LOG`, or none]",
+        help="File to which events are appended, as JSON lines.  [default: the environment's `PROTQUANT_LOG`, or none]",
         metavar="FILE.jsonl",
     ),
 ]
 
 
 def tells_errors(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Print errors that are the user's to mend, without a traceback, and exit with 2."""
+    """Print errors that the user can mend without a traceback, and exit with 2."""
 
     @wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -118,25 +75,24 @@ def tells_errors(command: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
-def speaks_to_people(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a command speak to people, and to a log if one is asked for by its further option `--log`.
+def speaks_to_people(command: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """Let a command show its progress to people, and log its events where its further option `--log` asks for that.
 
-    Errors are told as by `tells_errors`. Where a command tells nothing for ten seconds, a line says what it is at.
+    Errors are printed as by `tells_errors`. When a command prints nothing for ten seconds, a line says what it does.
     """
-    told = tells_errors(command)
 
     @tells_errors
     @wraps(command)
     def wrapped(*args: Any, log: Path | None = None, **kwargs: Any) -> Any:
-        name = command.__name__.removesuffix("_command").replace("_", "-")
+        # The error is printed within the log, so that it is the last event there.
         with _logging(log, name, kwargs), alive(name):
-            return told(*args, **kwargs)
+            return tells_errors(command)(*args, **kwargs)
 
     # Typer reads options from here.
     signature = inspect.signature(command)
-    option = inspect.Parameter("log", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Log)
+    option = inspect.Parameter("log", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_Log)
     wrapped.__signature__ = signature.replace(parameters=[*signature.parameters.values(), option])  # type: ignore[attr-defined]
-    wrapped.__annotations__ = {**command.__annotations__, "log": Log}
+    wrapped.__annotations__ = {**command.__annotations__, "log": _Log}
     return wrapped
 
 
@@ -156,7 +112,7 @@ def _logging(log: Path | None, command: str, arguments: dict[str, Any]) -> Abstr
 
 
 def announce(what: str) -> None:
-    """Say on standard error what a command begins with: importing torch alone takes seconds."""
+    """Print on standard error what a command begins with: importing torch alone takes seconds."""
     typer.echo(f"protquant: {what}", err=True)
 
 

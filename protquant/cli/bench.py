@@ -18,20 +18,12 @@ from protquant.bench.choices import (
     TRUNK_PRESETS,
     WORKLOADS,
 )
-from protquant.cli.app import (
-    JSON,
-    SOME_FAILED,
-    CalibrationFile,
-    CpuOnly,
-    Model,
-    Structures,
-    announce,
-    app,
-    speaks_to_people,
-)
+from protquant.cli.app import PANELS, SOME_FAILED, Json, announce, app
+from protquant.cli.commands import command
 from protquant.cli.tables import check_table, print_json, print_table
 from protquant.errors import ProtquantError
 from protquant.files import prepare_folder
+from protquant.options import CalibrationFile, CpuOnly, Model, Structures
 
 _DEFAULT_QUANTS = ("w8a8-int8",)
 
@@ -41,7 +33,7 @@ bench = typer.Typer(
     "And how far integers are from what they stand for.",
     no_args_is_help=True,
 )
-app.add_typer(bench)
+app.add_typer(bench, rich_help_panel=list(PANELS)[-1])
 
 Quants = Annotated[
     list[str] | None,
@@ -68,8 +60,7 @@ def _one_of(names: Iterable[str], default: str = "all") -> str:
     return f"{', '.join(names)}; may be repeated.  [default: {default}]"
 
 
-@bench.command(name="ops")
-@speaks_to_people
+@command("ops", bench)
 def ops_command(
     shape: Annotated[list[str] | None, typer.Option(help=_one_of(LINEAR_SHAPES))] = None,
     rounds: Rounds = 20,
@@ -79,7 +70,7 @@ def ops_command(
     cpu_only: CpuOnly = False,
     seed: Seed = 0,
     output: Output = None,
-    as_json: JSON = False,
+    as_json: Json = False,
 ) -> None:
     """Time one linear layer: float32, bfloat16, torch's bare int8 product, and ours.
 
@@ -99,8 +90,7 @@ def ops_command(
     _show(report, output, as_json)
 
 
-@bench.command(name="trunk")
-@speaks_to_people
+@command("trunk", bench)
 def trunk_command(
     preset: Annotated[str, typer.Option(help=f"Sizes: {', '.join(TRUNK_PRESETS)}.")] = "esmfold_v1",
     length: Annotated[int, typer.Option(min=1, help="Residues.")] = 256,
@@ -118,7 +108,7 @@ def trunk_command(
     cpu_only: CpuOnly = False,
     seed: Seed = 0,
     output: Output = None,
-    as_json: JSON = False,
+    as_json: Json = False,
 ) -> None:
     """Time one block of ESMFold's trunk, or more, with random weights against transformers' own with the same.
 
@@ -144,8 +134,7 @@ def trunk_command(
     _show(report, output, as_json)
 
 
-@bench.command(name="lm")
-@speaks_to_people
+@command("lm", bench)
 def lm_command(
     preset: Annotated[str, typer.Option(help=f"Sizes: {', '.join(LM_PRESETS)}.")] = "esm2_t33_650M",
     workload: Annotated[str, typer.Option(help=f"{', '.join(WORKLOADS)} or both.")] = "both",
@@ -165,7 +154,7 @@ def lm_command(
     cpu_only: CpuOnly = False,
     seed: Seed = 0,
     output: Output = None,
-    as_json: JSON = False,
+    as_json: Json = False,
 ) -> None:
     """Time the logits of ESM-2 with random weights against transformers and others with the same.
 
@@ -192,8 +181,7 @@ def lm_command(
     _show(report, output, as_json)
 
 
-@bench.command(name="fold")
-@speaks_to_people
+@command("fold", bench)
 def fold_command(
     model: Model = "demo",
     quant: Quants = None,
@@ -211,7 +199,7 @@ def fold_command(
     cpu_only: CpuOnly = False,
     calibration: CalibrationFile = None,
     output: Output = None,
-    as_json: JSON = False,
+    as_json: Json = False,
 ) -> None:
     """Time the folding of one protein: in float, by simulation, and on integers; and how far these are apart.
 
@@ -235,8 +223,7 @@ def fold_command(
     _show(report, output, as_json)
 
 
-@bench.command(name="agreement")
-@speaks_to_people
+@command("agreement", bench)
 def agreement_command(
     model: Model = "demo",
     quant: Quants = None,
@@ -251,7 +238,7 @@ def agreement_command(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Table of all chains, .csv or .parquet.")
     ] = None,
-    as_json: JSON = False,
+    as_json: Json = False,
 ) -> None:
     """Fold many chains in float, by simulation and on integers: how far these are from each other.
 

@@ -9,14 +9,15 @@ import typer
 from protquant import running
 from protquant.bench import full_size
 from protquant.bench.choices import FULL_SIZE_PARTS
-from protquant.cli.app import JSON, SOME_FAILED, CalibrationFile, CpuOnly, speaks_to_people
+from protquant.cli.app import SOME_FAILED, Json
 from protquant.cli.bench import KeepMemory, Output, Seed, Threads, bench, check_output
+from protquant.cli.commands import command
 from protquant.cli.tables import print_json, print_table
 from protquant.errors import ProtquantError
+from protquant.options import CalibrationFile, CpuOnly
 
 
-@bench.command(name="make-checkpoint")
-@speaks_to_people
+@command("make-checkpoint", bench)
 def make_checkpoint_command(
     folder: Annotated[Path, typer.Argument(help="Folder to make.")],
     like: Annotated[str, typer.Option(help="Released folding model whose layout and sizes are taken.")] = "esmfold_v1",
@@ -24,7 +25,7 @@ def make_checkpoint_command(
     width: Annotated[int | None, typer.Option(help="Channels of the language model.  [default: as released]")] = None,
     blocks: Annotated[int | None, typer.Option(help="Blocks of the trunk.  [default: as released]")] = None,
     seed: Seed = 0,
-    as_json: JSON = False,
+    as_json: Json = False,
 ) -> None:
     """Write a checkpoint of random weights, laid out as a released ESMFold: 8.4 GB, in files of 2 GB.
 
@@ -41,8 +42,7 @@ def make_checkpoint_command(
     )
 
 
-@bench.command(name="full-size")
-@speaks_to_people
+@command("full-size", bench)
 def full_size_command(
     checkpoint: Annotated[Path, typer.Argument(help="Folder of `protquant bench make-checkpoint`.")],
     folder: Annotated[
@@ -80,7 +80,7 @@ def full_size_command(
     cpu_only: CpuOnly = False,
     seed: Seed = 0,
     output: Output = None,
-    as_json: JSON = False,
+    as_json: Json = False,
 ) -> None:
     """Measure a checkpoint of full size: quantize and fold within limits of memory, and by turns with transformers.
 
@@ -118,8 +118,7 @@ def full_size_command(
         raise typer.Exit(SOME_FAILED)
 
 
-@bench.command(name="memory")
-@speaks_to_people
+@command("memory", bench)
 def memory_command(
     checkpoint: Annotated[Path, typer.Argument(help="Folder of `protquant bench make-checkpoint`.")],
     folder: Annotated[
@@ -135,7 +134,7 @@ def memory_command(
     cpu_only: CpuOnly = False,
     seed: Seed = 0,
     output: Output = None,
-    as_json: JSON = False,
+    as_json: Json = False,
 ) -> None:
     """Hold the memory that `plan` promises to the peak of `fold --max-memory`, each in a process of its own.
 

@@ -5,17 +5,15 @@ from typing import Annotated, Any
 import typer
 
 from protquant import preparing
-from protquant.cli.app import JSON, app, speaks_to_people
+from protquant.cli.app import Json
+from protquant.cli.commands import command
 from protquant.cli.tables import print_json
 from protquant.files.cache_folder import cache_folder
+from protquant.options import Option
 
 
-@app.command()
-@speaks_to_people
-def cache(
-    clear: Annotated[bool, typer.Option(help="Delete it.")] = False,
-    as_json: JSON = False,
-) -> None:
+@command("cache")
+def cache(clear: Annotated[bool, Option("Delete what is kept.")] = False, as_json: Json = False) -> None:
     """Show, or delete, what is kept between runs: statistics of calibration, and quantized models that were prepared.
 
     It lies in `$PROTQUANT_CACHE`, or `~/.cache/protquant`; `PROTQUANT_CACHE=off` keeps nothing on disk. Where

@@ -1,26 +1,26 @@
 """The command `formats`."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from protquant import measuring
-from protquant.cli.app import JSON, app, speaks_to_people
+from protquant.cli.app import Json
+from protquant.cli.commands import command
 from protquant.cli.tables import print_json, print_table
+from protquant.options import FormatsOptions, Option
 
 _COLUMNS = ["label", "bits", "levels", "weight_bits", "activation_bits", "SNR normal (dB)", "SNR heavy tail (dB)"]
 
 
-@app.command(name="formats")
-@speaks_to_people
-def formats_command(
+@command("formats")
+def formats(
     context: typer.Context,
-    plot: Annotated[Path | None, typer.Option(help="Draw the levels of each format into this .png file.")] = None,
-    measure: Annotated[
-        bool, typer.Option("--measure", help="Measure again instead of printing what was measured for the release.")
-    ] = False,
-    as_json: JSON = False,
+    options: FormatsOptions,
+    plot: Annotated[Path | None, Option("Picture, .png, of the levels of each format.")] = None,
+    as_json: Json = False,
 ) -> None:
     """List the number formats: bits, bits with scales and outliers, levels, and what they lose.
 
@@ -34,7 +34,9 @@ def formats_command(
     """
     if plot is not None:
         measuring.draw_levels(plot)
-    rows = measuring.list_formats(measure or bool(context.find_root().params["plugin"]))
+    if context.find_root().params["plugin"]:
+        options = replace(options, measure=True)
+    rows = measuring.list_formats(**vars(options))
     if as_json:
         print_json(rows)
     else:

@@ -2,15 +2,18 @@
 
 import importlib.util
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, astuple
 from typing import Annotated
 
 import typer
 
 from protquant import bench
-from protquant.cli.app import JSON, SOME_FAILED, app, speaks_to_people
+from protquant.cli.app import SOME_FAILED, Json
+from protquant.cli.commands import command
 from protquant.cli.tables import print_json, print_table
 from protquant.errors import ProtquantError
+from protquant.options import Option
 
 _ROOFLINE_COLUMNS = ["kernel", "shape", "gpu", "megabytes", "gigaoperations", "bound", "predicted microseconds"]
 _TUNED_COLUMNS = ["kernel", "work", "table us", "best us", "x", "tile", "tried"]
@@ -18,30 +21,25 @@ _TUNED_LENGTH = 384
 _COLUMNS = ["kernel", "target", "registers", "spill bytes", "shared bytes", "matrix instructions", "problem"]
 
 
-@app.command(name="kernels")
-@speaks_to_people
-def kernels_command(
+@command("kernels")
+def kernels(
     check: Annotated[
-        list[str] | None,
-        typer.Option(help="Architecture to compile for: sm_80, sm_90, sm_100, gfx942, or all; may be repeated."),
+        Sequence[str] | None, Option("Architecture to compile for: sm_80, sm_90, sm_100, gfx942, or all.")
     ] = None,
     only: Annotated[
         str | None,
-        typer.Option(
-            help="Only variants, or kernels to tune, whose name begins so: `linear_int8 (plain`.  [default: all]"
-        ),
+        Option("Only variants, or kernels to tune, whose names begin so: `linear_int8 (plain`.", none="all"),
     ] = None,
     show_roofline: Annotated[
-        bool, typer.Option("--roofline", help="Show what kernels take at best on GPUs: predicted, not measured.")
+        bool, Option("Show the least time that kernels take on GPUs: predicted, not measured.", ("--roofline",))
     ] = False,
     tune: Annotated[
-        bool,
-        typer.Option("--tune", help="Look for the fastest tiles on the GPU at hand, and keep them for later runs."),
+        bool, Option("Look for the fastest tiles on this machine's GPU, and keep them for later runs.", ("--tune",))
     ] = False,
     length: Annotated[
-        int | None, typer.Option(min=16, help="Residues of the protein that --tune works on.  [default: 384]")
+        int | None, Option("Residues of the protein that --tune works on.", none="384", at_least=16)
     ] = None,
-    as_json: JSON = False,
+    as_json: Json = False,
 ) -> None:
     """Compile the Triton kernels for GPUs that need not be there, and show what the machine code is like.
 

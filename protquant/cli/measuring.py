@@ -1,28 +1,17 @@
 """Commands that measure: `evaluate`, `score` and `demo`."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from protquant import checkpoints, files, measuring
-from protquant.cli.app import (
-    JSON,
-    SOME_FAILED,
-    Backend,
-    CalibrationFile,
-    CpuOnly,
-    Dtype,
-    Execution,
-    NumRecycles,
-    Structures,
-    announce,
-    app,
-    speaks_to_people,
-)
+from protquant.cli.app import SOME_FAILED, Json, announce
+from protquant.cli.commands import command
 from protquant.cli.tables import check_table, print_json, print_table
+from protquant.options import DemoOptions, EvaluateOptions, Option, ScoreOptions, TaskName, check_task
 from protquant.quant import available_recipes
-from protquant.running.choices import DEMO_CHAINS, MASK_EVERY, TaskName, check_task
 
 _SCORES = ("tm_score", "gdt_ts", "tm_score_full", "gdt_ts_full", "lddt_ca", "rmsd_ca", "n_aligned")
 _STRUCTURE_COLUMNS = [
@@ -57,60 +46,25 @@ def _print_evaluation(result: "measuring.Evaluation") -> None:
         typer.echo(note)
 
 
-@app.command(name="evaluate")
-@speaks_to_people
-def evaluate_command(
-    model: Annotated[
-        list[str] | None, typer.Option("-m", "--model", help="Repeat for several.  [default: demo]")
-    ] = None,
-    quant: Annotated[
-        list[str] | None, typer.Option("-q", "--quant", help="Repeat for several.  [default: all shipped recipes]")
-    ] = None,
-    task: Annotated[str, typer.Option(help="structure, contacts or language.")] = "structure",
-    execution: Execution = None,
-    backend: Backend = "auto",
-    structures: Structures = None,
-    heldout: Annotated[
-        Path | None,
-        typer.Option(help="FASTA whose residues are hidden, for language.  [default: 20 shipped UniProt proteins]"),
-    ] = None,
-    limit: Annotated[int | None, typer.Option(help="Only the first so many structures or sequences.")] = None,
-    mask_every: Annotated[
-        int, typer.Option(help="How far apart residues are that are hidden together; 0: one at a time.")
-    ] = MASK_EVERY,
-    num_recycles: NumRecycles = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", help="Table, .csv or .parquet; a second one, `_targets`, beside it."),
-    ] = None,
-    calibration: CalibrationFile = None,
-    cpu_only: CpuOnly = False,
-    dtype: Dtype = "float32",
-    as_json: JSON = False,
-) -> None:
+_Table = Annotated[Path | None, Option("Table, .csv or .parquet; beside it `_targets`, and `.resume`.", ("-o",))]
+
+
+@command("evaluate", recipes=None)
+def evaluate(options: EvaluateOptions, output: _Table = None, as_json: Json = False) -> None:
     """Score models x recipes on structures, contacts or hidden residues; the float model is the first row.
 
     Example: `protquant evaluate -m demo -q w8a8-uniform -q w8a8-pwlq --limit 10`
     """
     if output is not None:
         check_table(output)
-    models, checked = model or ["demo"], check_task(task)
-    announce(f"loading {', '.join(models)}")
-    result = measuring.evaluate(
-        models,
-        quant or (["fp32"] if all(map(checkpoints.scheme_of, models)) else available_recipes()),
-        checked,
-        execution=execution,
-        backend=backend,
-        structures=structures,
-        heldout=heldout,
-        limit=limit,
-        mask_every=mask_every or None,
-        num_recycles=num_recycles,
-        calibration=calibration,
-        cpu_only=cpu_only,
-        dtype=dtype,
-    )
+    check_task(options.task)
+    announce(f"loading {', '.join(options.models)}")
+    if options.recipes is None:
+        known = ["fp32"] if all(map(checkpoints.scheme_of, options.models)) else available_recipes()
+        options = replace(options, recipes=known)
+    if output is not None:
+        options = replace(options, cache=output.with_suffix(".resume"))
+    result = measuring.evaluate(**vars(options) | {"mask_every": options.mask_every or None})
     # First to the screen, so that a disk that is full by now loses nothing.
     if as_json:
         print_json(result.to_dict())
@@ -126,22 +80,8 @@ def evaluate_command(
         raise typer.Exit(SOME_FAILED)
 
 
-@app.command(name="score")
-@speaks_to_people
-def score_command(
-    prediction: Annotated[Path, typer.Argument(help="Predicted structure: PDB, mmCIF or BinaryCIF.")],
-    reference: Annotated[Path, typer.Argument(help="Reference structure, likewise.")],
-    chain: Annotated[
-        list[str] | None, typer.Option(help="Only this chain of the prediction; may be repeated.  [default: all]")
-    ] = None,
-    reference_chain: Annotated[
-        list[str] | None, typer.Option(help="Only this chain of the reference; may be repeated.  [default: all]")
-    ] = None,
-    superposed: Annotated[
-        Path | None, typer.Option(help="Write the prediction as it is laid on the reference: .pdb or .cif.")
-    ] = None,
-    as_json: JSON = False,
-) -> None:
+@command("score")
+def score(options: ScoreOptions, as_json: Json = False) -> None:
     """Score a predicted structure against a reference: TM-score, GDT-TS, lDDT-CA, CA-RMSD.
 
     Residues are matched by sequence, chains by their sequences. TM-score and GDT-TS are normalized by the residues of
@@ -149,9 +89,7 @@ def score_command(
 
     Example: `protquant score out/1ahsA.pdb 1ahs.cif --reference-chain A --superposed moved.pdb`
     """
-    scores = measuring.score(
-        prediction, reference, chains=chain or (), reference_chains=reference_chain or (), superposed=superposed
-    )
+    scores = measuring.score(**vars(options))
     if as_json:
         print_json(scores)
         return
@@ -161,8 +99,8 @@ def score_command(
     typer.echo(f"chains matched: {pairs}")
     if scores["full_length"] is None:
         typer.echo("the reference's file does not have the whole sequence of its chains")
-    if superposed is not None:
-        typer.echo(f"superposed: {superposed}")
+    if options.superposed is not None:
+        typer.echo(f"superposed: {options.superposed}")
 
 
 def _normalization(name: str, scores: dict[str, Any]) -> str:
@@ -177,13 +115,8 @@ def _normalization(name: str, scores: dict[str, Any]) -> str:
     return f"{seen} residues of the reference that were seen"
 
 
-@app.command()
-@speaks_to_people
-def demo(
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.")] = Path("protquant-demo"),
-    limit: Annotated[int, typer.Option(min=1, help="How many of the 50 reference chains to compare on.")] = DEMO_CHAINS,
-    as_json: JSON = False,
-) -> None:
+@command("demo")
+def demo(options: DemoOptions, as_json: Json = False) -> None:
     """Fold the example FASTA with the demo model on integers, and compare float, simulations and integers.
 
     The comparison is in accuracy, time and memory; it says what it measured.
@@ -191,13 +124,13 @@ def demo(
     Example: `protquant demo`
     """
     announce("loading demo: it folds an example on integers, then compares float, simulations and integers")
-    shown = measuring.demonstrate(output, limit)
-    files.write_table(shown.rows, output / "comparison.csv")
+    shown = measuring.demonstrate(**vars(options))
+    files.write_table(shown.rows, options.output / "comparison.csv")
     if as_json:
         print_json(shown.to_dict())
     else:
         columns = ["name", "length", "chains", "mean_plddt", "ptm", "ca_outliers", "clashes", "recipe", "execution"]
-        print_table(shown.run.rows, columns, f"folded into {output}")
+        print_table(shown.run.rows, columns, f"folded into {options.output}")
         megabytes = [
             {"weight_bytes": row["weight_bytes"] / 1e6, "peak_bytes": row["peak_bytes"] and row["peak_bytes"] / 1e6}
             for row in shown.rows

@@ -1,95 +1,34 @@
 """The command that tells what folding will take: `plan`."""
 
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
-from protquant import checkpoints, predicting
-from protquant.cli.app import (
-    JSON,
-    SOME_FAILED,
-    Backend,
-    ChunkSize,
-    CpuOnly,
-    Dtype,
-    Execution,
-    MaxMemory,
-    Model,
-    NumRecycles,
-    Quant,
-    TokensPerBatch,
-    announce,
-    app,
-    speaks_to_people,
-)
+from protquant import predicting
+from protquant.cli.app import SOME_FAILED, Json, announce
+from protquant.cli.commands import command
 from protquant.cli.tables import print_json, print_table
+from protquant.options import PlanOptions
 from protquant.reporting.progress import duration
 
-_COMPARED = ("fp32", "w8a8-int8", "w4a8-int4")
 
-
-@app.command(name="plan")
-@speaks_to_people
-def plan_command(
-    fasta: Annotated[
-        Path | None, typer.Option("-i", "--fasta", help="FASTA (plain or .gz) or CSV.  [default: only the machine]")
-    ] = None,
-    model: Model = "esmfold_v1",
-    quant: Quant = "fp32",
-    compare: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Further recipe whose longest length is told; may be repeated; `none` for none."
-            f"  [default: {', '.join(_COMPARED)}; for a quantized model none]"
-        ),
-    ] = None,
-    execution: Execution = None,
-    backend: Backend = "auto",
-    num_recycles: NumRecycles = None,
-    max_tokens_per_batch: TokensPerBatch = 1024,
-    chunk_size: ChunkSize = None,
-    max_memory: MaxMemory = None,
-    cpu_only: CpuOnly = False,
-    dtype: Dtype = "float32",
-    measure: Annotated[bool, typer.Option(help="Estimate times by a short measurement.")] = True,
-    as_json: JSON = False,
-) -> None:
-    """Tell what `fold` will take: memory, chunks, time and order; and what fits at all.
+@command("plan")
+def plan(options: PlanOptions, as_json: Json = False) -> None:
+    """Show what `fold` will take: memory, chunks, time and order, and the longest sequence that fits.
 
     Example: `protquant plan -i proteins.fasta -m esmfold_v1 --quant w8a8-int8 --max-memory 12GiB`
 
     No model is loaded, and a released one need not be downloaded; other names of the hub are. Exit code 1: some records
     do not fit.
     """
-    announce(f"planning {model} by the recipe {quant}")
-    plan = predicting.plan_folding(
-        fasta,
-        model,
-        quant,
-        compare=_compared(model, quant, compare),
-        execution=execution,
-        backend=backend,
-        num_recycles=num_recycles,
-        max_tokens_per_batch=max_tokens_per_batch,
-        chunk_size=chunk_size,
-        max_memory=max_memory,
-        cpu_only=cpu_only,
-        dtype=dtype,
-        measure=measure,
-    )
+    announce(f"planning {options.model} by the recipe {options.quant}")
+    plan = predicting.plan_folding(**vars(options))
     if as_json:
         print_json(plan.to_dict())
     else:
         _print(plan)
     if any(row["problem"] for row in plan.targets):
         raise typer.Exit(SOME_FAILED)
-
-
-def _compared(model: str, quant: str, compare: list[str] | None) -> list[str]:
-    if compare is None:
-        compare = [] if checkpoints.scheme_of(model) else list(_COMPARED)
-    return [name for name in compare if name not in (quant, "none")]
 
 
 def _print(plan: "predicting.FoldingPlan") -> None:

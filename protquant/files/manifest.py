@@ -7,6 +7,10 @@ is added in one write after the target's files are complete, so an interruption 
 is dropped and its target folded again. Lines of targets that were folded together are added together (`together`), so
 that after an interruption the same targets are folded together as without one, and come out the same. The last line of
 a shard says that it came to its end.
+
+The manifest is more than a `RunStore`: it lists and checks the output files of each target, users and `merge` read it,
+and each target has one valid entry by its name, whatever its settings were. Both are files of JSON lines
+(`protquant.files.json_lines`).
 """
 
 import contextlib
@@ -18,8 +22,9 @@ from typing import Any
 
 from protquant.errors import ProtquantError
 from protquant.files.fingerprints import json_value
+from protquant.files.json_lines import append_lines, split_lines
 from protquant.files.manifest_entry import ManifestEntry, OutputFile
-from protquant.files.outputs import atomic_write, prepare_folder, unwritable
+from protquant.files.outputs import atomic_write, prepare_folder
 from protquant.files.plain_data import parse_json
 
 __all__ = ["MANIFEST_NAME", "Manifest"]
@@ -102,7 +107,7 @@ class Manifest:
                 f"{manifest.path}: the manifest cannot be read ({error.strerror}). "
                 "Check the permissions, or name another output folder."
             ) from error
-        *lines, tail = data.split(b"\n")
+        lines, tail = split_lines(data)
         for number, line in enumerate(lines or [tail], start=1):
             manifest._read_line(line, number)
         if lines and tail:  # an entry whose writing was interrupted, if it is not just the line end that is missing
@@ -292,19 +297,8 @@ class Manifest:
                 (self.folder / file).unlink()
 
     def _append(self, lines: list[str]) -> None:
-        # Adding a line costs the same for the first target and for the ten thousandth; rewriting does not.
         self._rewrite = True  # until the line is known to be complete
-        try:
-            with self.path.open("ab") as stream:
-                stream.write("".join(f"{line}\n" for line in lines).encode())
-                stream.flush()
-                os.fsync(stream.fileno())
-        except OSError as error:
-            raise unwritable(
-                f"{self.path}: the manifest cannot be written ({error.strerror}). "
-                "Check that the folder can be written and the disk has room; run again to go on from here.",
-                error,
-            ) from error
+        append_lines(self.path, lines, "the manifest")
         self._rewrite = False
 
     def _read_line(self, line: bytes, number: int) -> None:

@@ -9,6 +9,7 @@ from importlib import resources
 from typing import Any
 
 from protquant import integer, measuring, quant
+from protquant.options import FormatsOptions, takes
 from protquant.quant.shipped_recipes import available_recipes, recipe_text
 
 __all__ = ["DATA", "FORMATS", "RECIPES", "describe_recipe", "list_formats", "list_recipes", "text_fingerprint"]
@@ -55,21 +56,16 @@ def describe_recipe(name: str) -> dict[str, Any]:
     }
 
 
-def list_formats(measure: bool = False) -> list[dict[str, Any]]:
+@takes(FormatsOptions)
+def list_formats(options: FormatsOptions) -> list[dict[str, Any]]:
     """Describe every number format.
-
-    Parameters
-    ----------
-    measure : bool
-        Measure every format that is registered, those of plug-ins included, instead of reading what was measured of
-        those that ship. This takes a minute.
 
     Returns
     -------
     list of dict
         As `protquant.measuring.format_table` has it.
     """
-    return measuring.format_table() if measure else json.loads((DATA / FORMATS).read_text(encoding="utf-8"))
+    return measuring.format_table() if options.measure else json.loads((DATA / FORMATS).read_text(encoding="utf-8"))
 
 
 def text_fingerprint(text: str) -> str:

@@ -14,6 +14,7 @@ from protquant.checkpoints import load
 from protquant.errors import ProtquantError
 from protquant.measuring.tasks import Outcome, StructureTask
 from protquant.models import ESMFold
+from protquant.options import DemoOptions, takes
 from protquant.predicting.example import example_fasta
 from protquant.predicting.fold_fasta import fold_fasta
 from protquant.predicting.fold_run import FoldRun
@@ -23,7 +24,6 @@ from protquant.quant import Recipe, Report, load_recipe
 from protquant.reporting.machine import describe_machine
 from protquant.reporting.progress import note
 from protquant.reporting.steps import Steps
-from protquant.running.choices import DEMO_CHAINS
 from protquant.running.execution import Execution
 from protquant.running.peak_memory import PeakMemory, peak_memory
 from protquant.structures import Reference, load_references
@@ -90,24 +90,18 @@ class _Contender:
         return {"recipe": self.recipe.name, "execution": self.running.ran}
 
 
-def demonstrate(output: Path, limit: int = DEMO_CHAINS) -> Demonstration:
+@takes(DemoOptions)
+def demonstrate(options: DemoOptions) -> Demonstration:
     """Fold the example with the demo model on integers, and compare float, simulations and integers.
-
-    Parameters
-    ----------
-    output : Path
-        Folder for the predictions of the example.
-    limit : int
-        Number of the 50 shipped chains, which the demo model knows by heart, to compare on.
 
     Raises
     ------
     ProtquantError
         If the folder cannot be used, there are no chains, or the float model folds none of them.
     """
-    references = load_references(None, limit)
+    references = load_references(None, options.limit)
     sequences = calibration_sequences(limit=_CALIBRATION)
-    run = _fold_example(output, sequences)
+    run = _fold_example(options.output, sequences)
     task = StructureTask(references)
     contenders = list(_contenders(sequences))
     longest = max(references, key=len)

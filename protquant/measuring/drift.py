@@ -1,5 +1,6 @@
 """How far a model's answer drifts from the float model's, in one number or several per sequence: no truth is needed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -8,12 +9,15 @@ import torch
 from numpy.typing import NDArray
 
 from protquant.errors import ProtquantError, suggestion
-from protquant.models import ESMFold, LanguageModel, ProteinModel, encode_complexes
+from protquant.measuring.tasks import Outcome, Task
+from protquant.models import ESM2, ESMFold, encode_complexes, tokenize
+from protquant.models.esm2 import AbsentHead
+from protquant.proteins import Record
 from protquant.running.batches import model_length
 from protquant.running.memory import plan_memory
 from protquant.scores import lddt_ca, logit_kl, probability_drift, tm_score
 
-__all__ = ["DriftMeasure", "FoldingDrift", "LanguageDrift", "check_drift", "drift_measure"]
+__all__ = ["DriftMeasure", "DriftTask", "FoldingDrift", "LanguageDrift", "check_drift", "drift_measure"]
 
 _CA = 1  # of the 37 atoms
 
@@ -58,17 +62,20 @@ class LanguageDrift:
         return self.names
 
     @torch.no_grad()
-    def run(self, model: LanguageModel, sequence: str) -> _LanguageAnswer:
+    def run(self, model: ESM2, sequence: str) -> _LanguageAnswer:
         """One chain."""
         if ":" in sequence:
             raise ProtquantError(
                 "a language model is measured on single chains; give each chain as a record of its own"
             )
-        logits, contacts = model.logits_and_contacts(model.tokenize([sequence]))
-        return _LanguageAnswer(
-            None if logits is None else logits[0, 1:-1].float().cpu().numpy(),
-            None if contacts is None else contacts[0].float().cpu().numpy(),
-        )
+        tokens = tokenize([sequence], model.embedding.weight.device)
+        output = model(tokens, return_attentions="contact_drift" in self.names)
+        logits = contacts = None
+        if "logit_kl" in self.names:
+            logits = model.lm_head(output.last_hidden, model.embedding.weight)[0, 1:-1].float().cpu().numpy()
+        if "contact_drift" in self.names:
+            contacts = model.contact_head(tokens, output.attentions)[0].float().cpu().numpy()
+        return _LanguageAnswer(logits, contacts)
 
     def compare(self, answer: _LanguageAnswer, float_answer: _LanguageAnswer) -> dict[str, float]:
         """Both numbers, or the one that the model has a head for."""
@@ -125,7 +132,37 @@ class FoldingDrift:
         }
 
 
-def drift_measure(model: ProteinModel, num_recycles: int | None = None) -> DriftMeasure:
+class DriftTask(Task):
+    """Sequences on which a quantized model drifts from the float model; no truth is needed."""
+
+    name = "drift"
+
+    def __init__(self, measure: DriftMeasure, sequences: Sequence[str]) -> None:
+        super().__init__([Record(str(number), each, 0, str(number)) for number, each in enumerate(sequences, start=1)])
+        self.measure = measure
+
+    def network(self, model: ESM2 | ESMFold, name: str) -> ESM2 | ESMFold:  # noqa: ARG002
+        return model
+
+    def settings(self) -> dict[str, Any]:
+        return {"task": self.name, "measure": repr(self.measure), "targets": [each.sequence for each in self.targets]}
+
+    def predict(self, model: ESM2 | ESMFold, target: Record) -> Any:
+        return self.measure.run(model, target.sequence)
+
+    def score(self, target: Record, answer: Any, is_float: bool) -> dict[str, Any]:
+        before = self.float_says(target, answer, is_float)
+        return {"length": target.length, **self.measure.compare(answer, before)}
+
+    def means(self, outcome: Outcome) -> dict[str, float]:
+        """Mean of each drift over all sequences, none of which may have failed."""
+        for failure in outcome.failures:
+            raise ProtquantError(failure["error"])
+        rows = outcome.targets
+        return {name: sum(row[name] for row in rows) / len(rows) for name in self.measure.names}
+
+
+def drift_measure(model: ESM2 | ESMFold, num_recycles: int | None = None) -> DriftMeasure:
     """The measure that goes with a model.
 
     Raises
@@ -133,10 +170,10 @@ def drift_measure(model: ProteinModel, num_recycles: int | None = None) -> Drift
     ProtquantError
         If it is a language model without any head.
     """
-    if "structure" in model.tasks:
+    if isinstance(model, ESMFold):
         return FoldingDrift(num_recycles)
-    measured = (("contact_drift", "contacts"), ("logit_kl", "language"))
-    names = tuple(name for name, task in measured if task in model.tasks)
+    heads = {"contact_drift": model.contact_head, "logit_kl": model.lm_head}
+    names = tuple(name for name, head in heads.items() if not isinstance(head, AbsentHead))
     if not names:
         raise ProtquantError("the checkpoint has neither a contact head nor a language-model head to measure drift by")
     return LanguageDrift(names)

@@ -1,8 +1,8 @@
 """Models x recipes x reference structures to one table: what quantization costs."""
 
-import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,9 @@ import torch
 from protquant.checkpoints import load, scheme_of
 from protquant.demo.memorized import notes_on_targets
 from protquant.errors import ProtquantError
-from protquant.measuring.float_runs import run_float
+from protquant.files import fingerprint
+from protquant.files.run_store import RunStore
+from protquant.measuring.grid import DONE, Job, ScoredModel, model_identity, run_grid
 from protquant.measuring.references import references_of
 from protquant.measuring.tasks import (
     ContactTask,
@@ -22,18 +24,18 @@ from protquant.measuring.tasks import (
     Task,
     heldout_records,
 )
-from protquant.models import ProteinModel
+from protquant.options import MASK_EVERY, TaskName, check_task
 from protquant.predicting.folding import check_folding_options
-from protquant.preparing.quantize import calibration_sequences, quantize
+from protquant.preparing.quantize import calibration_sequences
 from protquant.preparing.quantize_checkpoint import already_quantized
 from protquant.proteins import Record
 from protquant.quant import Recipe, Report, load_recipe
-from protquant.running.choices import MASK_EVERY, TaskName, check_task
+from protquant.reporting.progress import note
 from protquant.running.devices import parse_dtype, pick_device
 from protquant.running.execution import Execution, is_float, wants_integers
 from protquant.structures import Reference
 
-__all__ = ["Evaluation", "describe_heldout", "evaluate", "is_float", "model_identity", "undefined_notes"]
+__all__ = ["Evaluation", "describe_heldout", "evaluate", "undefined_notes"]
 
 FLOAT = "fp32"
 
@@ -136,7 +138,8 @@ def evaluate(
     calibration : Path, optional
         FASTA of sequences to calibrate on.
     cache : Path, optional
-        Folder in which the float model's answers are kept for the next call.
+        Folder in which each row, and the float model's answers, are kept: the next call with the same inputs goes on
+        from there. Rows with targets that failed are measured again.
 
     Raises
     ------
@@ -164,46 +167,66 @@ def evaluate(
     notes.append(f"Where a recipe freezes ranges, they were calibrated on {len(sequences)} sequences.")
     notes.append("Simulated execution quantizes and dequantizes in float: seconds say nothing about integer kernels.")
     evaluation = Evaluation(task, [], [], [], notes)
-    undefined: dict[tuple[str, ...], Outcome] = {}
+    store = RunStore(None if cache is None else cache / "rows.jsonl", done=(DONE,))
+    make_task = partial(_make_task, task, references, records, mask_every, num_recycles, chunk_size)
     baselines: dict[str, Any] = {}
-    for name in sorted(models, key=lambda name: name in saved):
-        scored = _make_task(task, references, records, mask_every, num_recycles, chunk_size)
-        network = load(name, dtype=parse_dtype(dtype), device=device)
-        evaluation.weights[name] = network.fingerprint
-        model = scored.network(network, name)
-        remarks = notes_on_targets(model, [reference.sequence for reference in references], structures is None)
-        evaluation.notes += [remark for remark in remarks if references and remark not in evaluation.notes]
-        if name in saved:
-            scored.baseline = baselines.get(saved[name].float_fingerprint, {})
-        for recipe in [saved[name].report.recipe] if name in saved else loaded:
-            if name in saved:
-                quantized, report = model, saved[name].report
-            else:
-                quantized, report = quantize(
-                    model, recipe, sequences, execution="simulate", progress=sys.stderr.isatty()
-                )
-            label = f"{name}, {recipe.name}"
-            running = _execution(recipe, execution, backend, device)
-            quantized = running.convert(quantized)
-            if running.integer:
-                evaluation.notes.append(f"{label}: {running.summary()}.")
-            if is_float(recipe):
-                outcome = run_float(scored, quantized, label, cache, model_identity(network))
-            else:
-                outcome = scored.run(quantized, label)
-            labels = {"model": name, "recipe": recipe.name, "dtype": dtype}
-            if not outcome.targets:
-                first = outcome.failures[0]
-                raise ProtquantError(f"{label}: {first['target']}: {first['error']}")
-            evaluation.failures += [{**labels, **failure} for failure in outcome.failures]
-            evaluation.targets += [{**labels, **target} for target in outcome.targets]
-            evaluation.records.append({**labels, **_summary(scored, outcome, report), **running.columns()})
-            if running.integer:
-                evaluation.executions.append({**labels, **running.to_dict()})
-            undefined[name, recipe.name] = outcome
-        baselines.setdefault(network.fingerprint, scored.baseline)
+    known: list[str] = []
+
+    def jobs() -> Iterator[Job]:
+        for name in sorted(models, key=lambda name: name in saved):
+            scored = make_task()
+            network = load(name, dtype=parse_dtype(dtype), device=device)
+            evaluation.weights[name] = network.fingerprint
+            model = ScoredModel(
+                name, scored.network(network, name), model_identity(network), [scored], sequences, store
+            )
+            targets = [reference.sequence for reference in references]
+            remarks = notes_on_targets(model.model, targets, structures is None) if targets else []
+            evaluation.notes += [remark for remark in remarks if remark not in evaluation.notes]
+            report = saved[name].report if name in saved else None
+            compared = saved[name].float_fingerprint if name in saved else ""
+            scored.baseline = baselines.get(compared, {})
+            for recipe in loaded if report is None else [report.recipe]:
+                running = _execution(recipe, execution, backend, device)
+                settings = {**model.settings(recipe), **running.settings()}
+                key = fingerprint({**settings, "compared": compared if scored.baseline else ""})
+                known.extend([key] * (store.finished(key) is not None))
+                labels = {"model": name, "recipe": recipe.name, "dtype": dtype}
+                yield Job(labels, key, partial(_measure, model, recipe, running, report))
+            if any(scheme.float_fingerprint == network.fingerprint for scheme in saved.values()):
+                model.float_outcomes()
+                baselines.setdefault(network.fingerprint, scored.baseline)
+
+    means = make_task().means
+    undefined: dict[tuple[str, ...], Outcome] = {}
+    for row in run_grid(jobs(), store):
+        outcome = Outcome(row["targets"], row["failures"], row["seconds"])
+        labels = {name: row[name] for name in ("model", "recipe", "dtype")}
+        evaluation.failures += [{**labels, **failure} for failure in outcome.failures]
+        evaluation.targets += [{**labels, **target} for target in outcome.targets]
+        sizes = {name: row[name] for name in ("weight_bits", "activation_bits", "weight_bytes")}
+        scores = {"targets": len(outcome.targets), **means(outcome), **sizes, "seconds": outcome.seconds}
+        evaluation.records.append({**labels, **scores, **row["columns"]})
+        if row["execution"] is not None:
+            evaluation.notes.append("{model}, {recipe}: {execution[summary]}.".format(**row))
+            evaluation.executions.append({**labels, **row["execution"]})
+        undefined[row["model"], row["recipe"]] = outcome
+    if known:
+        note(f"{len(known)} of {len(evaluation.records)} rows were measured before; they are in {store.path}")
     evaluation.notes += undefined_notes(undefined)
     return evaluation
+
+
+def _measure(model: ScoredModel, recipe: Recipe, running: Execution, saved: Report | None) -> dict[str, Any]:
+    measured = model.measure(recipe, running, saved=saved)
+    measured.require_targets(f"{model.name}, {recipe.name}: ")
+    return {
+        "status": measured.status,
+        **asdict(measured.outcomes[0]),
+        **measured.sizes,
+        "columns": running.columns(),
+        "execution": running.to_dict() if running.integer else None,
+    }
 
 
 def _check_executions(recipes: Sequence[Recipe], execution: str | None, backend: str, device: torch.device) -> None:
@@ -219,12 +242,6 @@ def _execution(recipe: Recipe, execution: str | None, backend: str, device: torc
     if is_float(recipe):
         execution = "simulate"
     return Execution(recipe, execution, backend if wants_integers(recipe, execution) else "auto", device)
-
-
-def model_identity(network: ProteinModel) -> str:
-    """The weights, the number type and the kind of device of a float model, in words."""
-    parameter = next(network.parameters())
-    return f"{network.fingerprint} {parameter.dtype} {parameter.device.type}"
 
 
 def _make_task(
@@ -282,14 +299,3 @@ def undefined_notes(outcomes: dict[tuple[str, ...], Outcome]) -> list[str]:
             "means are over the targets that have one."
         )
     return notes
-
-
-def _summary(task: Task, outcome: Outcome, report: Report) -> dict[str, Any]:
-    return {
-        "targets": len(outcome.targets),
-        **task.means(outcome),
-        "weight_bits": report.weight_bits,
-        "activation_bits": report.activation_bits,
-        "weight_bytes": report.weight_bytes,
-        "seconds": outcome.seconds,
-    }

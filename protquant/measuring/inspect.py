@@ -1,12 +1,12 @@
 """What a recipe does to a model: sites, formats, effective bits, memory."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from protquant.checkpoints import load, skeleton
 from protquant.models import ESMFold
+from protquant.options import InspectOptions, takes
 from protquant.preparing.quantize import calibration_sequences, quantize
 from protquant.preparing.quantize_checkpoint import choose_recipe
 from protquant.quant import Report, needs_sequences
@@ -19,23 +19,9 @@ __all__ = ["inspect_model"]
 _CPU = torch.device("cpu")
 
 
-def inspect_model(
-    model: str = "demo",
-    quant: str = "fp32",
-    *,
-    execution: str | None = None,
-    backend: str = "auto",
-    calibration: Path | None = None,
-    lengths: tuple[int, ...] = (128, 256, 512, 1024),
-) -> tuple[Report, dict[str, Any]]:
+@takes(InspectOptions)
+def inspect_model(options: InspectOptions) -> tuple[Report, dict[str, Any]]:
     """Quantize a model and report on every site; of a quantized checkpoint, the report that was saved with it.
-
-    Parameters
-    ----------
-    model, quant, execution, backend, calibration
-        As for `fold_fasta`.
-    lengths : tuple of int
-        For which the peak memory of folding is predicted.
 
     Returns
     -------
@@ -46,22 +32,22 @@ def inspect_model(
         without chunks, empty for a language model; execution says of every part whether it runs on
         integers, by what, or why not: none where the model is simulated.
     """
-    recipe, saved = choose_recipe(model, quant)
-    running = Execution(recipe, execution, backend, pick_device(cpu_only=True))
-    sizes, memory = skeleton(model), {}
+    recipe, saved = choose_recipe(options.model, options.quant)
+    running = Execution(recipe, options.execution, options.backend, pick_device(cpu_only=True))
+    sizes, memory = skeleton(options.model), {}
     if isinstance(sizes, ESMFold):
         room = memory_budget(sizes, recipe, running, device=_CPU, dtype=torch.float32, max_memory=None)
-        memory = {str(length): room.at(length).total for length in lengths}
-    network = load(model)
+        memory = {str(length): room.at(length).total for length in options.lengths}
+    network = load(options.model)
     if saved is not None:
         quantized, report = network, saved.report
     else:
-        sequences = calibration_sequences(calibration) if needs_sequences(network, recipe) else []
+        sequences = calibration_sequences(options.calibration) if needs_sequences(network, recipe) else []
         quantized, report = quantize(network, recipe, sequences, execution="simulate")
     parameters = sum(parameter.numel() for parameter in network.parameters())
     running.convert(quantized)
     document = {
-        "model": model,
+        "model": options.model,
         "recipe": recipe.to_dict(),
         "parameters": parameters,
         "weight_bits": report.weight_bits,

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from protquant.errors import ProtquantError
-from protquant.models import LanguageModel
+from protquant.models import ESM2, tokenize
+from protquant.models.alphabet import MASK
+from protquant.options import MASK_EVERY
 from protquant.proteins import clean_sequence
-from protquant.running.choices import MASK_EVERY
 from protquant.running.memory import is_out_of_memory
 
 __all__ = ["AMINO_ACIDS", "masked_logits"]
@@ -23,7 +24,7 @@ _TOKENS_AT_ONCE = 2048
 
 
 def masked_logits(
-    model: LanguageModel, sequence: str, every: int | None = MASK_EVERY
+    model: ESM2, sequence: str, every: int | None = MASK_EVERY
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Hide every residue once, and ask the model for it.
 
@@ -55,14 +56,14 @@ def masked_logits(
     cleaned, _ = clean_sequence(sequence)
     if ":" in cleaned:
         raise ProtquantError("a language model is scored on single chains; give each chain as a record of its own")
-    tokens = model.tokenize([cleaned])
+    tokens = tokenize([cleaned], model.embedding.weight.device)
     asked = torch.tensor(
         [i for i, letter in enumerate(cleaned, start=1) if letter in AMINO_ACIDS], device=tokens.device
     )
     logits: Tensor | None = None
     try:
         with torch.no_grad():
-            for rows, positions, batch in _passes(tokens, model.mask_token, asked, every):
+            for rows, positions, batch in _passes(tokens, asked, every):
                 answer = model.logits(batch)[rows, positions].float()
                 if logits is None:
                     logits = answer.new_zeros(tokens.shape[1], answer.shape[-1])
@@ -79,7 +80,7 @@ def masked_logits(
 
 
 def _passes(
-    tokens: Int[Tensor, "1 l"], mask_token: int, asked: Int[Tensor, " n"], every: int | None
+    tokens: Int[Tensor, "1 l"], asked: Int[Tensor, " n"], every: int | None
 ) -> Iterator[tuple[Int[Tensor, " k"], Int[Tensor, " k"], Int[Tensor, "b l"]]]:
     """Rows and positions that are hidden in a batch, and the batch."""
     length = tokens.shape[1]
@@ -93,5 +94,5 @@ def _passes(
         rows, which = (turn[None, :] == here[:, None]).nonzero(as_tuple=True)
         positions = asked[which]
         batch = tokens.repeat(len(here), 1)
-        batch[rows, positions] = mask_token
+        batch[rows, positions] = MASK
         yield rows, positions, batch

@@ -1,10 +1,10 @@
 """Every method at every setting, on a language model and on a folding model, to one table that can be resumed."""
 
 import platform
-import sys
-import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,19 +16,18 @@ from protquant.checkpoints import load
 from protquant.demo.memorized import notes_on_targets
 from protquant.errors import ProtquantError
 from protquant.files import fingerprint
-from protquant.files.resumable_table import ResumableTable
-from protquant.measuring.evaluate import describe_heldout, model_identity
-from protquant.measuring.float_runs import run_float
+from protquant.files.run_store import RunStore
+from protquant.measuring.evaluate import describe_heldout
+from protquant.measuring.grid import DONE, PARTIAL, Job, Measured, ScoredModel, model_identity, run_grid
 from protquant.measuring.method_grid import Cell, MethodGrid, Part, group_size, load_method_grid, write_recipes
 from protquant.measuring.references import references_of
-from protquant.measuring.tasks import ContactTask, LanguageTask, Outcome, StructureTask, Task, heldout_records
-from protquant.models import ProteinModel
-from protquant.preparing.quantize import calibration_sequences, quantize
-from protquant.quant import Recipe, Report
+from protquant.measuring.tasks import ContactTask, LanguageTask, StructureTask, Task, heldout_records
+from protquant.options import MASK_EVERY
+from protquant.preparing.quantize import calibration_sequences
+from protquant.quant import Recipe
 from protquant.reporting.progress import note
-from protquant.reporting.steps import Steps
-from protquant.running.choices import MASK_EVERY
 from protquant.running.devices import pick_device
+from protquant.running.execution import Execution
 
 __all__ = ["FLOAT_METHOD", "SCORES", "MethodTable", "compare_methods"]
 
@@ -39,7 +38,8 @@ SCORES: dict[Part, tuple[str, ...]] = {
 }
 """What the table shows of each part; the other scores of the tasks are in the file."""
 
-DONE, PARTIAL, FAILED, MISSING, UNMEASURED = "done", "partial", "failed", "not available", "not measured"
+MISSING, UNMEASURED = "not available", "not measured"
+_CPU = torch.device("cpu")  # of a simulation: where its model is
 
 
 @dataclass
@@ -84,114 +84,80 @@ class MethodTable:
 
 
 @dataclass
-class _Bench:
-    """A float model, the tasks it is scored on, and what all its cells share."""
+class _Part:
+    """A part of the table: a float model, its cells, and the seed of what methods draw."""
 
     part: Part
-    name: str
-    model: ProteinModel
-    identity: str
-    tasks: list[Task]
-    sequences: Sequence[str]
+    model: ScoredModel
+    cells: list[Cell]
     seed: int
-    resume: Path | None
 
-    def key(self, cell: Cell) -> str:
-        """Of all that the row depends on."""
-        recipe = None
-        if cell.recipe is not None:
-            # Nor the execution: what is measured here is simulated.
-            told = ("name", "description", "execution")
-            recipe = {k: v for k, v in cell.recipe.to_dict().items() if k not in told}
-        return fingerprint(
-            {
-                "cell": [cell.part, cell.method, cell.setting],
-                "recipe": recipe,
-                "model": self.identity,
-                "tasks": [task.settings() for task in self.tasks],
-                "sequences": self.sequences,
-                "version": version("protquant"),
-                "seed": self.seed,
-            }
+    def jobs(self) -> Iterator[Job]:
+        """Yield a job for the float model, and one for each cell."""
+        float_recipe = Recipe(name=FLOAT_METHOD)
+        yield Job(
+            self._labels(FLOAT_METHOD, FLOAT_METHOD),
+            self._key(FLOAT_METHOD, FLOAT_METHOD, None),
+            lambda: self._row(self.model.measure(float_recipe, Execution(float_recipe, None, "auto", _CPU))),
         )
+        for cell in self.cells:
+            key = self._key(cell.method, cell.setting, cell.recipe)
+            labels = self._labels(cell.method, cell.setting)
+            yield Job(labels, key, partial(self._measure, cell, key), failed=self._made_by())
 
-    def measure_float(self) -> dict[str, Any]:
-        """The row of the float model; its answers are what the cells to come are compared with."""
-        _, report = quantize(self.model, Recipe(name=FLOAT_METHOD), self.sequences)
-        outcomes = [
-            run_float(task, self.model, f"{self.name}, float", self.resume, self.identity) for task in self.tasks
-        ]
-        return {**self.labels(FLOAT_METHOD, FLOAT_METHOD), **self._scores(outcomes), **_sizes(report)}
+    def _key(self, method: str, setting: str, recipe: Recipe | None) -> str:
+        cell = [self.part, method, setting]
+        return fingerprint({"cell": cell, "seed": self.seed, **self.model.settings(recipe)})
 
-    def measure(self, cell: Cell, key: str) -> dict[str, Any]:
-        """The row of a cell, whatever happens in it."""
-        row = self.labels(cell.method, cell.setting)
+    def _labels(self, method: str, setting: str) -> dict[str, Any]:
+        return {"part": self.part, "model": self.model.name, "method": method, "setting": setting}
+
+    def _measure(self, cell: Cell, key: str) -> dict[str, Any]:
         if cell.recipe is None:
-            return {**row, "status": MISSING, "error": f"not in this version: {cell.missing}"}
+            return {"status": MISSING, "error": f"not in this version: {cell.missing}", **self._made_by()}
+        running = Execution(cell.recipe, "simulate", "auto", _CPU)
+        self.model.float_outcomes()
         torch.manual_seed(self.seed)
-        checkpoint = None if self.resume is None else self.resume / f"training-{key[:16]}.safetensors"
-        started = time.perf_counter()
-        try:
-            model, report = quantize(
-                self.model,
-                cell.recipe,
-                self.sequences,
-                checkpoint=checkpoint,
-                seed=self.seed,
-            )
-            seconds = time.perf_counter() - started
-            outcomes = [task.run(model, f"{self.name}, {cell.recipe.name}") for task in self.tasks]
-            row |= {**self._scores(outcomes), **_sizes(report), "quantize_seconds": round(seconds, 1)}
-        except Exception as error:  # noqa: BLE001 (a cell that fails, however it does, is a row; the others go on)
-            said = str(error) if isinstance(error, ProtquantError) else f"{type(error).__name__}: {error}"
-            row |= {"status": FAILED, "error": " ".join(said.split())}
-        if checkpoint is not None:
-            checkpoint.unlink(missing_ok=True)
-        return row
+        with _training_file(self.model.store.folder, key) as checkpoint:
+            measured = self.model.measure(cell.recipe, running, checkpoint=checkpoint, seed=self.seed)
+        return {**self._row(measured), "quantize_seconds": round(measured.quantize_seconds, 1)}
 
-    def labels(self, method: str, setting: str) -> dict[str, Any]:
-        """The row of a cell before anything is known of it."""
-        return {
-            "part": self.part,
-            "model": self.name,
-            "method": method,
-            "setting": setting,
-            "status": "",
-            "error": None,
-            "undefined": None,
-            "protquant": version("protquant"),
-            "torch": version("torch"),
-            "seed": self.seed,
-        }
-
-    def _scores(self, outcomes: Sequence[Outcome]) -> dict[str, Any]:
-        failures = [failure for outcome in outcomes for failure in outcome.failures]
-        means: dict[str, float] = {}
-        undefined = []
-        for task, outcome in zip(self.tasks, outcomes, strict=True):
-            if not outcome.targets:
-                raise ProtquantError(f"{outcome.failures[0]['target']}: {outcome.failures[0]['error']}")
-            means |= task.means(outcome)
-            undefined += [f"{score}: {len(targets)}" for score, targets in outcome.undefined().items()]
+    def _row(self, measured: Measured) -> dict[str, Any]:
+        measured.require_targets()
+        outcomes = list(zip(self.model.tasks, measured.outcomes, strict=True))
+        failures = [failure for _, outcome in outcomes for failure in outcome.failures]
+        undefined = [f"{score}: {len(names)}" for _, each in outcomes for score, names in each.undefined().items()]
         error = None
         if failures:
             error = f"{len(failures)} targets failed, {failures[0]['target']} first: {failures[0]['error']}"
         return {
-            "status": PARTIAL if failures else DONE,
+            "status": measured.status,
             "error": error,
             "undefined": "; ".join(undefined) or None,
-            "targets": len(outcomes[0].targets),
-            **means,
-            "score_seconds": round(sum(outcome.seconds for outcome in outcomes), 1),
+            **self._made_by(),
+            "targets": len(outcomes[0][1].targets),
+            **{score: mean for task, outcome in outcomes for score, mean in task.means(outcome).items()},
+            "score_seconds": round(sum(outcome.seconds for _, outcome in outcomes), 1),
+            **measured.sizes,
         }
 
+    def _made_by(self) -> dict[str, Any]:
+        return {**{name: version(name) for name in ("protquant", "torch")}, "seed": self.seed}
 
-def _sizes(report: Report) -> dict[str, Any]:
-    return {
-        "weight_bits": report.weight_bits,
-        "activation_bits": report.activation_bits,
-        "weight_bytes": report.weight_bytes,
-    }
+
+@contextmanager
+def _training_file(folder: Path | None, key: str) -> Iterator[Path | None]:
+    """File that a training goes on from: it stays if the run is interrupted, else it is deleted."""
+    if folder is None:
+        yield None
+        return
+    path = folder / f"training-{key[:16]}.safetensors"
+    try:
+        yield path
+    except Exception:
+        path.unlink(missing_ok=True)
+        raise
+    path.unlink(missing_ok=True)
 
 
 def compare_methods(
@@ -249,8 +215,7 @@ def compare_methods(
     if lm is None and model is None:
         raise ProtquantError("neither a language model nor a folding model: there is nothing to compare methods on")
     chosen = load_method_grid(grid)
-    table = ResumableTable(output, done=(DONE, PARTIAL))
-    resume = None if output is None else output.with_suffix(".resume")
+    store = RunStore(output, done=(DONE, PARTIAL))
     sequences = calibration_sequences(calibration)
     references, records = references_of(structures, limit), heldout_records(heldout)
     where = "the 50 chains that ship with protquant" if structures is None else str(structures)
@@ -267,57 +232,28 @@ def compare_methods(
     notes.append(f"Ranges, and all that steps look at, are of {len(sequences)} calibration sequences.")
     facts = {name: version(name) for name in ("protquant", "torch")}
     facts |= {"Python": platform.python_version(), "machine": platform.machine(), "seed": str(seed)}
-    work: list[tuple[_Bench, list[Cell]]] = []
+    shown_parts: list[_Part] = []
     for part, name, tasks in asked:
         network = load(name, device=pick_device(cpu_only))
         scored = tasks[0].network(network, name)
         if part == "folding":
             notes += notes_on_targets(scored, [each.sequence for each in references], structures is None)
-        identity = model_identity(network)
-        work.append(
-            (
-                _Bench(part, name, scored, identity, tasks, sequences, seed, resume),
-                chosen.cells(part, group_size(scored), methods, settings),
-            )
-        )
+        measured = ScoredModel(name, scored, model_identity(network), tasks, sequences, store)
+        shown_parts.append(_Part(part, measured, chosen.cells(part, group_size(scored), methods, settings), seed))
         facts[f"{part} model"] = f"{Path(name).name} (weights {network.fingerprint[:16]})"
     if recipes is not None:
-        write_recipes([cell for _, cells in work for cell in cells], recipes)
-    rows = _measure_all(work, table) if measure else _look_up(work, table)
-    notes += _undefined(rows)
-    return MethodTable(rows, chosen, notes, facts)
-
-
-def _measure_all(work: Sequence[tuple[_Bench, list[Cell]]], table: ResumableTable) -> list[dict[str, Any]]:
+        write_recipes([cell for each in shown_parts for cell in each.cells], recipes)
+    jobs = [job for each in shown_parts for job in each.jobs()]
     rows = []
-    count = sum(1 + len(cells) for _, cells in work)
-    with Steps(total=count, desc="methods", unit="cell", disable=not sys.stderr.isatty()) as bar:
-        for bench, cells in work:
-            keys = [bench.key(cell) for cell in cells]
-            float_key = bench.key(Cell(FLOAT_METHOD, FLOAT_METHOD, bench.part, None))
-            row = table.finished(float_key)
-            # The cells to come need the answers of the float model, be its row there or not.
-            if row is None or any(table.finished(key) is None for key in keys):
-                row = table.add(float_key, bench.measure_float())
+    if measure:
+        for row in run_grid(jobs, store, "methods", len(jobs)):
+            if row["status"] != DONE:
+                note("{model}, {method} {setting}: {error}".format(**row), "error")
             rows.append(row)
-            bar.update()
-            for cell, key in zip(cells, keys, strict=True):
-                bar.set_postfix_str(f"{bench.name}, {cell.method} {cell.setting}")
-                row = table.finished(key) or table.add(key, bench.measure(cell, key))
-                if row["status"] != DONE:
-                    note(f"{bench.name}, {cell.method} {cell.setting}: {row['error']}", "error")
-                rows.append(row)
-                bar.update()
-    return rows
-
-
-def _look_up(work: Sequence[tuple[_Bench, list[Cell]]], table: ResumableTable) -> list[dict[str, Any]]:
-    rows = []
-    for bench, cells in work:
-        for cell in [Cell(FLOAT_METHOD, FLOAT_METHOD, bench.part, None), *cells]:
-            unknown = {**bench.labels(cell.method, cell.setting), "status": UNMEASURED, "error": "not in the table yet"}
-            rows.append(table.finished(bench.key(cell)) or unknown)
-    return rows
+    else:
+        unknown = {"status": UNMEASURED, "error": "not in the table yet"}
+        rows = [{**(store.finished(job.key) or unknown), **job.labels} for job in jobs]
+    return MethodTable(rows, chosen, notes + _undefined(rows), facts)
 
 
 def _undefined(rows: Sequence[dict[str, Any]]) -> list[str]:

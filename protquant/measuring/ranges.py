@@ -7,7 +7,6 @@ the same proteins do not.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,9 +17,9 @@ from scipy.stats import spearmanr
 
 from protquant.checkpoints import load
 from protquant.errors import ProtquantError
-from protquant.models import ProteinModel
+from protquant.options import RangesOptions, takes
 from protquant.preparing.quantize import calibration_sequences, gather_statistics
-from protquant.quant.lengths import DEFAULT_BINS, LengthBin
+from protquant.quant.lengths import LengthBin
 from protquant.running.devices import pick_device
 from protquant.sites import ACTIVATION_KINDS, find_sites
 
@@ -148,43 +147,29 @@ def crop_to_lengths(sequences: Sequence[str], lengths: Sequence[int]) -> list[st
     return [sequence[:length] for length in sorted(set(lengths)) for sequence in chosen]
 
 
-def range_by_length(
-    model: str | ProteinModel = "demo",
-    calibration: Path | None = None,
-    *,
-    lengths: Sequence[int] = (),
-    bins: Sequence[LengthBin] = DEFAULT_BINS,
-    cpu_only: bool = False,
-    progress: bool = False,
-) -> RangeReport:
+@takes(RangesOptions)
+def range_by_length(options: RangesOptions) -> RangeReport:
     """Ranges of a float model's activations by the length of sequences.
-
-    Parameters
-    ----------
-    model : str, ESM2 or ESMFold
-        A model, or what `load` takes.
-    calibration : Path, optional
-        FASTA file; by default the 12 UniProt proteins that ship with protquant, of 73 to 153 residues.
-    lengths : sequence of int, optional
-        Crop the sequences to each of these numbers of residues, and look at the crops.
 
     Raises
     ------
     ProtquantError
         Where no sequence is in any bin, or none is long enough to be cropped.
     """
-    network = load(model, device=pick_device(cpu_only)) if isinstance(model, str) else model
-    sequences = calibration_sequences(calibration)
-    if lengths:
-        sequences = crop_to_lengths(sequences, lengths)
+    network = (
+        load(options.model, device=pick_device(options.cpu_only)) if isinstance(options.model, str) else options.model
+    )
+    sequences = calibration_sequences(options.calibration)
+    if options.lengths:
+        sequences = crop_to_lengths(sequences, options.lengths)
     sizes = np.array([len(sequence.replace(":", "")) for sequence in sequences])
-    full = [each for each in bins if any(size in each for size in sizes)]
+    full = [each for each in options.bins if any(size in each for size in sizes)]
     if not full:
         raise ProtquantError(
-            f"no sequence has {', '.join(map(str, bins))} residues; they have {sizes.min()} to {sizes.max()}"
+            f"no sequence has {', '.join(map(str, options.bins))} residues; they have {sizes.min()} to {sizes.max()}"
         )
     inside = [i for i, size in enumerate(sizes) if any(size in each for each in full)]
-    statistics = gather_statistics(network, [sequences[i] for i in inside], progress=progress)
+    statistics = gather_statistics(network, [sequences[i] for i in inside], progress=options.progress)
     extremes = {
         site: np.array([[low[0].item(), high[0].item()] for low, high in zip(seen.lowest, seen.highest, strict=True)])
         for site, seen in statistics.items()
@@ -195,8 +180,8 @@ def range_by_length(
         extremes,
         kinds,
         tuple(full),
-        tuple(each for each in bins if each not in full),
-        bool(lengths),
+        tuple(each for each in options.bins if each not in full),
+        bool(options.lengths),
     )
 
 

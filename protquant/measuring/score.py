@@ -7,6 +7,7 @@ from typing import Any
 from biotite.structure import AtomArray
 
 from protquant.errors import ProtquantError
+from protquant.options import ScoreOptions, takes
 from protquant.proteins import check_atom_file, write_atoms
 from protquant.reporting.progress import note
 from protquant.scores import Comparison, compare_structures, gdt_ts, tm_score
@@ -15,28 +16,11 @@ from protquant.structures import Reference, load_structure
 __all__ = ["score"]
 
 
-def score(
-    prediction: Path,
-    reference: Path,
-    *,
-    chains: Sequence[str] = (),
-    reference_chains: Sequence[str] = (),
-    superposed: Path | None = None,
-) -> dict[str, Any]:
+@takes(ScoreOptions)
+def score(options: ScoreOptions) -> dict[str, Any]:
     """TM-score, GDT-TS, lDDT-CA and CA-RMSD of a predicted structure; residues are matched by sequence.
 
     What should be known of the files, and chains that were not matched, are told on standard error.
-
-    Parameters
-    ----------
-    prediction, reference : Path
-        PDB, mmCIF or BinaryCIF, plain or gzipped. TM-score and GDT-TS are normalized by the reference's residues that
-        were seen, and where the file has the whole sequence (SEQRES), by its length too, as CASP does.
-    chains, reference_chains : sequence of str
-        Only these chains; by default all.
-    superposed : Path, optional
-        Where to write the prediction as it is laid on the reference for the TM-score, as PDB or mmCIF by its name: the
-        heavy atoms of its protein, of the chains that were chosen.
 
     Returns
     -------
@@ -50,18 +34,23 @@ def score(
         If a file cannot be read, a chain is not there, the sequences cannot be aligned, or `superposed` cannot be
         written.
     """
-    if superposed is not None:
-        _check_superposed(superposed, prediction, reference)
-    predicted, referred = _read(prediction, chains), _read(reference, reference_chains)
+    if options.superposed is not None:
+        _check_superposed(options.superposed, options.prediction, options.reference)
+    predicted, referred = _read(options.prediction, options.chains), _read(options.reference, options.reference_chains)
     found = compare_structures(predicted, referred)
     for path, which, counted, option in (
-        (prediction, found.unmatched, "", "--chain"),
-        (reference, found.unmatched_in_reference, ", and its residues count as not predicted", "--reference-chain"),
+        (options.prediction, found.unmatched, "", "--chain"),
+        (
+            options.reference,
+            found.unmatched_in_reference,
+            ", and its residues count as not predicted",
+            "--reference-chain",
+        ),
     ):
         if which:
             note(f"{path}: not matched: chain {', '.join(map(_shown, which))}{counted}; {option} chooses chains")
-    if superposed is not None:
-        _write_moved(superposed, predicted.atoms, found, referred)
+    if options.superposed is not None:
+        _write_moved(options.superposed, predicted.atoms, found, referred)
     return {
         **found.scores.to_dict(),
         **_by_full_length(found, referred),

@@ -4,9 +4,9 @@
     protquant-sweep -m 'quant=glob(*)' data.limit=10
 
 Every job writes `result.json` to its own folder; jobs of a sweep also share one table, `table.csv`, in the sweep's
-folder, to which each job adds its row, and what the float model answers, in the folder `float`. A sweep that is started
-again in the same folder (`hydra.sweep.dir=FOLDER`) takes the results of jobs that are done with the same settings,
-weights and version.
+folder, to which each job adds its row, and the folder `resume`, which holds finished rows and what the float model
+answers. A sweep that is started again in the same folder (`hydra.sweep.dir=FOLDER`) goes on from there: jobs that are
+done with the same settings, weights and version are not run again.
 """
 
 import json
@@ -21,7 +21,6 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from protquant.checkpoints import load
 from protquant.configs.schema import register_schemas
 from protquant.errors import ProtquantError
 from protquant.files import atomic_write, json_value, write_table
@@ -33,7 +32,7 @@ from protquant.reporting.progress import alive
 __all__ = ["main", "run_job"]
 
 log = logging.getLogger(__name__)
-RESULT, TABLE, FLOAT = "result.json", "table.csv", "float"
+RESULT, TABLE, RESUME = "result.json", "table.csv", "resume"
 
 
 def run_job(config: DictConfig, folder: Path, cache: Path | None = None) -> dict[str, Any]:
@@ -42,17 +41,10 @@ def run_job(config: DictConfig, folder: Path, cache: Path | None = None) -> dict
     Parameters
     ----------
     cache : Path, optional
-        Folder for what the float model answers, which jobs share.
+        Folder for finished rows and for what the float model answers, which jobs share; by default `resume` in
+        `folder`.
     """
     recipe = load_recipe(config.quant)
-    settings = {
-        "config": OmegaConf.to_container(config, resolve=True, enum_to_str=True),
-        "version": version("protquant"),
-    }
-    known = _known_result(folder / RESULT, settings, config.model.name_or_path)
-    if known is not None:
-        log.info("%s: done already", folder / RESULT)
-        return known
     with alive(f"{config.model.name_or_path}, {recipe.name}"):
         result = evaluate(
             [config.model.name_or_path],
@@ -66,29 +58,18 @@ def run_job(config: DictConfig, folder: Path, cache: Path | None = None) -> dict
             num_recycles=config.task.get("num_recycles"),
             chunk_size=config.task.get("chunk_size"),
             dtype=config.model.dtype.value,
-            cache=cache,
+            cache=cache or folder / RESUME,
         )
     # evaluate() always has the float model as well, which the drift is measured against.
     record = next(record for record in result.records if record["recipe"] == recipe.name)
-    document = {"record": record, "settings": settings, **result.to_dict()}
+    settings = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
+    document = {"record": record, "settings": {"config": settings, "version": version("protquant")}, **result.to_dict()}
     atomic_write(folder / RESULT, json.dumps(json_value(document), indent=1))
     return record
 
 
 def _path(given: str | None) -> Path | None:
     return None if given is None else Path(given)
-
-
-def _known_result(path: Path, settings: dict[str, Any], model: str) -> dict[str, Any] | None:
-    """The record of a job that was done with these settings on these weights, every target of it."""
-    try:
-        document = parse_json(path.read_bytes())
-        same = document["settings"] == json_value(settings) and not document["failures"]
-        record: dict[str, Any] = document["record"]
-        # The weights last: they are loaded only where all else says that the job is done.
-        return record if same and document["weights"] == {model: load(model).fingerprint} else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def _job_number(path: Path) -> tuple[int, str]:
@@ -107,7 +88,7 @@ def _add_to_table(folder: Path) -> Path:
 def _hydra_main(config: DictConfig) -> float | None:
     settings = HydraConfig.get()
     folder = Path(settings.runtime.output_dir)
-    cache = Path(settings.sweep.dir) / FLOAT if settings.mode == RunMode.MULTIRUN else None
+    cache = Path(settings.sweep.dir) / RESUME if settings.mode == RunMode.MULTIRUN else None
     try:
         record = run_job(config, folder, cache)
     except ProtquantError as error:

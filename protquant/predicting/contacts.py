@@ -15,7 +15,8 @@ from protquant.checkpoints import load, scheme_of
 from protquant.demo.memorized import contact_warnings, refuse_unknown
 from protquant.errors import ProtquantError
 from protquant.files import Manifest, OutputError, atomic_write, fingerprint, only_writer, prepare_folder, write_table
-from protquant.models import ProteinModel
+from protquant.models import ESM2, ESMFold, tokenize
+from protquant.options import ContactsOptions, takes
 from protquant.predicting.plots import plot_contacts
 from protquant.preparing.prepared import prepare
 from protquant.preparing.quantize import calibration_sequences, quantize
@@ -35,12 +36,12 @@ _PART = "contacts"  # the manifest of an output folder is that of structures
 TABLE, TARGETS, FAILURES = "contacts.csv", "targets.csv", "failures.csv"
 
 
-def predict_contacts(model: ProteinModel, sequence: str, *, even_so: bool = False) -> NDArray[np.float64]:
+def predict_contacts(model: ESM2 | ESMFold, sequence: str, *, even_so: bool = False) -> NDArray[np.float64]:
     """Contact probabilities (C-beta closer than 8 angstrom) of one chain, shape (l, l).
 
     Parameters
     ----------
-    model : ProteinModel
+    model : ESM2 or ESMFold
         Of a folding model its language model is asked.
     sequence : str
         Of one chain.
@@ -60,10 +61,10 @@ def predict_contacts(model: ProteinModel, sequence: str, *, even_so: bool = Fals
     if not even_so:
         refuse_nucleotides(sequence)
         refuse_unknown(model, cleaned)
-    language_model = model.language_model
+    language_model = model.lm if isinstance(model, ESMFold) else model
     try:
         with torch.no_grad():
-            predicted = language_model.contacts(language_model.tokenize([cleaned]))
+            predicted = language_model.contacts(tokenize([cleaned], language_model.embedding.weight.device))
             probabilities = np.asarray(predicted[0].double().cpu().numpy())
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
@@ -74,38 +75,14 @@ def predict_contacts(model: ProteinModel, sequence: str, *, even_so: bool = Fals
     return probabilities
 
 
-def contacts_fasta(
-    fasta: Path,
-    output: Path,
-    model: str = "esm2_t33_650M",
-    quant: str = "fp32",
-    *,
-    execution: str | None = None,
-    backend: str = "auto",
-    top: float = 1.0,
-    cpu_only: bool = False,
-    dtype: str = "float32",
-    calibration: Path | None = None,
-    cache: bool = True,
-    plots: bool = True,
-    overwrite: bool = False,
-    even_so: bool = False,
-) -> dict[str, Any]:
+@takes(ContactsOptions)
+def contacts_fasta(options: ContactsOptions) -> dict[str, Any]:
     """Predict the contacts of every record with ESM-2; of a folding model its language model is taken.
 
     Writes `contacts.csv` (the L most probable pairs at least 6 apart of each target, L its length), `targets.csv` (a
     row each, with the raw header), `failures.csv` where records failed, and for each target `<name>_contacts.npy` (all
     probabilities, float32) and `<name>_contacts.png`. A run that is repeated skips the targets that are done with the
     same settings (`manifest.contacts.jsonl`).
-
-    Parameters
-    ----------
-    fasta, output, quant, execution, backend, cpu_only, dtype, calibration, cache, plots, overwrite, even_so
-        As for `fold_fasta`.
-    model : str
-        As for `fold_fasta`, or a language model.
-    top : float
-        How many pairs go to the table, in lengths of the sequence.
 
     Returns
     -------
@@ -118,36 +95,40 @@ def contacts_fasta(
         If the input, the model, the recipe or the folder cannot be used at all, another process writes to the folder,
         or nothing more can be written.
     """
-    if not (math.isfinite(top) and top >= 0):
-        raise ProtquantError(f"the number of pairs is {top} lengths; give 0 or more")
-    recipe, saved = choose_recipe(model, quant)
-    running = Execution(recipe, execution, backend, pick_device(cpu_only))
-    sequences = calibration_sequences(calibration)
-    records = read_fasta(fasta, nucleotides=even_so)
-    prepare_folder(output)
-    with only_writer(output):
-        run = _Run(output, records, Manifest.load(output, _PART))
+    if not (math.isfinite(options.top) and options.top >= 0):
+        raise ProtquantError(f"the number of pairs is {options.top} lengths; give 0 or more")
+    recipe, saved = choose_recipe(options.model, options.quant)
+    running = Execution(recipe, options.execution, options.backend, pick_device(options.cpu_only))
+    sequences = calibration_sequences(options.calibration)
+    records = read_fasta(options.fasta, nucleotides=options.even_so)
+    prepare_folder(options.output)
+    with only_writer(options.output):
+        run = _Run(options.output, records, Manifest.load(options.output, _PART))
         prepared = None
-        if cache and saved is None and not is_float(recipe):
-            prepared = prepare(model, recipe, sequences, folding=False, cpu_only=cpu_only)
+        if options.cache and saved is None and not is_float(recipe):
+            prepared = prepare(options.model, recipe, sequences, kind=ESM2, cpu_only=options.cpu_only)
             saved = None if prepared is None else scheme_of(prepared)
-        network = load(prepared or model, dtype=parse_dtype(dtype), device=pick_device(cpu_only))
-        language_model = network.language_model
+        network = load(
+            prepared or options.model, dtype=parse_dtype(options.dtype), device=pick_device(options.cpu_only)
+        )
+        language_model = network.lm if isinstance(network, ESMFold) else network
         settings = {
             "model_fingerprint": network.fingerprint,
             "recipe": recipe.to_dict(),
             **running.settings(),
-            "dtype": dtype,
-            "top": top,
+            "dtype": options.dtype,
+            "top": options.top,
             "calibration": fingerprint({"sequences": sequences}) if saved is None and not is_float(recipe) else None,
-            "even_so": even_so and bool(contact_warnings(language_model)),
+            "even_so": options.even_so and bool(contact_warnings(language_model)),
         }
         prints = {
             record.name: fingerprint({**settings, "header": record.header, "sequence": record.sequence})
             for record in records.records
         }
         pending = [
-            record for record in records.records if overwrite or not run.is_done(record, prints[record.name], plots)
+            record
+            for record in records.records
+            if options.overwrite or not run.is_done(record, prints[record.name], options.plots)
         ]
         done, count = len(records.records) - len(pending), len(records.records)
         note(f"{done} of {count} targets are done already with these settings, {len(pending)} are to be done")
@@ -164,18 +145,22 @@ def contacts_fasta(
             quantized = running.convert(quantized)
             if running.integer:
                 note(running.summary())
-            made_by = {"version": version("protquant"), "model": model, "model_fingerprint": network.fingerprint}
+            made_by = {
+                "version": version("protquant"),
+                "model": options.model,
+                "model_fingerprint": network.fingerprint,
+            }
             made_by["recipe"] = recipe.name
             tell = Progress(f"contacts {records.path.name}")
             tell("proteins", "protein", 0, len(pending))
             with tell.during(quantized):
                 for number, record in enumerate(pending, start=1):
                     try:
-                        probabilities = predict_contacts(quantized, record.sequence, even_so=even_so)
-                        files = [output / f"{record.name}_contacts.npy"]
+                        probabilities = predict_contacts(quantized, record.sequence, even_so=options.even_so)
+                        files = [options.output / f"{record.name}_contacts.npy"]
                         _save_array(probabilities.astype(np.float32), files[0])
-                        if plots:
-                            files.append(output / f"{record.name}_contacts.png")
+                        if options.plots:
+                            files.append(options.output / f"{record.name}_contacts.png")
                             plot_contacts(probabilities, record.name, files[1], warnings)
                     except OutputError:
                         raise
@@ -192,7 +177,7 @@ def contacts_fasta(
                                 "warnings": "; ".join(warnings),
                                 "substitutions": "; ".join(record.substitutions),
                             },
-                            "pairs": _most_probable(probabilities, round(top * record.length)),
+                            "pairs": _most_probable(probabilities, round(options.top * record.length)),
                         }
                         run.manifest.record(record.name, record.header, prints[record.name], files, row)
                         log_event("done", target=record.name, length=record.length)

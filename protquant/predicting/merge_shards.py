@@ -6,6 +6,7 @@ from typing import Any
 
 from protquant.errors import ProtquantError
 from protquant.files import Manifest, only_writer, write_table
+from protquant.options import MergeOptions, takes
 from protquant.predicting import Shard
 from protquant.predicting.fold_run import failures_file, predictions_file
 from protquant.proteins import read_fasta
@@ -13,18 +14,9 @@ from protquant.proteins import read_fasta
 __all__ = ["check_shards", "merge_shards"]
 
 
-def merge_shards(output: Path, fasta: Path | None = None, *, even_so: bool = False) -> dict[str, Any]:
+@takes(MergeOptions)
+def merge_shards(options: MergeOptions) -> dict[str, Any]:
     """Merge the manifests and tables that `fold_fasta(..., shard=...)` has written to a folder.
-
-    Parameters
-    ----------
-    output : Path
-        The folder. No shard may be running.
-    fasta : Path, optional
-        The file that was folded: rows of the table are in its order. By default they are in the order of names.
-    even_so : bool
-        Whether to merge shards that were interrupted, too; otherwise they are refused. A run without `shard` folds
-        what is missing then.
 
     Returns
     -------
@@ -37,21 +29,21 @@ def merge_shards(output: Path, fasta: Path | None = None, *, even_so: bool = Fal
         If the folder has no shards, or shards of different numbers, or some are missing or unfinished; nothing is
         changed then.
     """
-    if not output.is_dir():
-        raise ProtquantError(f"{output}: no such folder; give the output folder of `protquant fold --shard`")
-    records = [] if fasta is None else read_fasta(fasta, nucleotides=True).records
-    with only_writer(output):
-        shards = _shards(output)
-        manifests = [Manifest.load(output, shard.label) for shard in shards]
+    if not options.output.is_dir():
+        raise ProtquantError(f"{options.output}: no such folder; give the output folder of `protquant fold --shard`")
+    records = [] if options.fasta is None else read_fasta(options.fasta, nucleotides=True).records
+    with only_writer(options.output):
+        shards = _shards(options.output)
+        manifests = [Manifest.load(options.output, shard.label) for shard in shards]
         unfinished = [shard for shard, each in zip(shards, manifests, strict=True) if not each.ended]
-        if unfinished and not even_so:
+        if unfinished and not options.even_so:
             some = ", ".join(f"{shard.index}/{shard.count}" for shard in unfinished[:5])
             raise ProtquantError(
-                f"{output}: {len(unfinished)} of {len(shards)} shards did not come to their end: {some}"
+                f"{options.output}: {len(unfinished)} of {len(shards)} shards did not come to their end: {some}"
                 f"{', ...' if len(unfinished) > 5 else ''}; run them again by `protquant fold --shard"
                 f" {unfinished[0].index}/{unfinished[0].count}`, or merge what is done with --even-so"
             )
-        merged = Manifest.load(output)
+        merged = Manifest.load(options.output)
         with merged.together():
             for each in manifests:
                 for entry in each.own_entries.values():
@@ -59,9 +51,9 @@ def merge_shards(output: Path, fasta: Path | None = None, *, even_so: bool = Fal
         place = {record.name: index for index, record in enumerate(records)}
         rows = sorted(merged.rows(), key=lambda row: (place.get(row["name"], len(place)), row["name"]))
         if rows:
-            write_table(rows, predictions_file(output))
+            write_table(rows, predictions_file(options.output))
         done = {row["name"] for row in rows}
-        failures = [row for row in _failures(output, shards) if row["name"] not in done]
+        failures = [row for row in _failures(options.output, shards) if row["name"] not in done]
         # Of shards that were interrupted: they have written no table.
         told, lines = {row["name"] for row in failures}, {record.name: record.line for record in records}
         failures += [
@@ -70,15 +62,15 @@ def merge_shards(output: Path, fasta: Path | None = None, *, even_so: bool = Fal
             if each.name not in told
         ]
         if failures:
-            write_table(failures, failures_file(output))
+            write_table(failures, failures_file(options.output))
         else:
-            failures_file(output).unlink(missing_ok=True)
+            failures_file(options.output).unlink(missing_ok=True)
         # Manifests last: without them nobody would know of the shards.
         for name in (predictions_file, failures_file, lambda folder, label: Manifest(folder, part=label).path):
             for shard in shards:
-                name(output, shard.label).unlink(missing_ok=True)
+                name(options.output, shard.label).unlink(missing_ok=True)
     counts = {"shards": len(shards), "unfinished": len(unfinished), "done": len(rows), "failed": len(failures)}
-    return {"output": str(output), **counts}
+    return {"output": str(options.output), **counts}
 
 
 def check_shards(output: Path, shard: Shard | None, partition: str) -> None:

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from protquant.errors import ProtquantError
+from protquant.options import PlanOptions, takes
 from protquant.predicting.folding import check_folding_options
 from protquant.preparing.quantize_checkpoint import choose_recipe
 from protquant.preparing.time_estimate import TimeEstimate, measure_times
@@ -20,6 +20,7 @@ from protquant.running.memory import MemoryBudget, MemoryPlan, folding_skeleton,
 
 __all__ = ["FoldingPlan", "plan_folding"]
 
+_COMPARED = ("fp32", "w8a8-int8", "w4a8-int4")
 _FOLD_HAS_MORE = 32 * 2**20
 """What the process that folds has imported and read when it plans, and this one has not: 15 MiB where it was looked."""
 
@@ -58,47 +59,30 @@ class FoldingPlan:
         return {**asdict(self), "seconds": self.seconds}
 
 
-def plan_folding(
-    fasta: Path | None = None,
-    model: str = "esmfold_v1",
-    quant: str = "fp32",
-    *,
-    compare: Sequence[str] = (),
-    execution: str | None = None,
-    backend: str = "auto",
-    num_recycles: int | None = None,
-    max_tokens_per_batch: int = 1024,
-    chunk_size: int | None = None,
-    max_memory: int | str | None = None,
-    cpu_only: bool = False,
-    dtype: str = "float32",
-    measure: bool = True,
-) -> FoldingPlan:
+@takes(PlanOptions)
+def plan_folding(options: PlanOptions) -> FoldingPlan:
     """Plan `fold_fasta` with the same arguments. No weights are loaded, and a released model need not be downloaded.
-
-    Parameters
-    ----------
-    fasta : Path, optional
-        Without it only the machine is told of.
-    compare : sequence of str
-        Further recipes, of which only the longest length is told; of a quantized checkpoint there is only its own.
-    measure : bool
-        Whether to estimate times, which takes some seconds.
 
     Raises
     ------
     ProtquantError
         If the input, the model or the recipe cannot be used, or the model does not fold.
     """
-    check_folding_options(num_recycles, chunk_size)
-    limit = None if max_memory is None else parse_bytes(max_memory)
-    device, float_type = pick_device(cpu_only), parse_dtype(dtype)
-    recipe, saved = choose_recipe(model, quant)
+    check_folding_options(options.num_recycles, options.chunk_size)
+    limit = None if options.max_memory is None else parse_bytes(options.max_memory)
+    device, float_type = pick_device(options.cpu_only), parse_dtype(options.dtype)
+    recipe, saved = choose_recipe(options.model, options.quant)
+    compare = options.compare
+    if compare is None:
+        compare = () if saved else _COMPARED
+    compare = [name for name in compare if name not in (options.quant, "none")]
     if saved is not None and compare:
-        raise ProtquantError(f"{model} is quantized already, so other recipes cannot be planned; name the float model")
-    network = folding_skeleton(model)
-    records = None if fasta is None else read_fasta(fasta)
-    running = Execution(recipe, execution, backend, device)
+        raise ProtquantError(
+            f"{options.model} is quantized already, so other recipes cannot be planned; name the float model"
+        )
+    network = folding_skeleton(options.model)
+    records = None if options.fasta is None else read_fasta(options.fasta)
+    running = Execution(recipe, options.execution, options.backend, device)
 
     def room(each: Recipe, runs: Execution) -> MemoryBudget:
         budget = memory_budget(network, each, runs, device=device, dtype=float_type, max_memory=limit)
@@ -106,29 +90,29 @@ def plan_folding(
         return replace(budget, resident=budget.resident + more, loading=budget.loading + more)
 
     budget = room(recipe, running)
-    machine, notes = [_longest(recipe, running, budget, chunk_size)], []
+    machine, notes = [_longest(recipe, running, budget, options.chunk_size)], []
     for each in map(load_recipe, compare):
         try:
-            other = _alike(each, execution, backend, device)
-            machine.append(_longest(each, other, room(each, other), chunk_size))
+            other = _alike(each, options.execution, options.backend, device)
+            machine.append(_longest(each, other, room(each, other), options.chunk_size))
         except ProtquantError as error:
             notes.append(f"{each.name}: not planned: {error}")
-    passes = 1 + (network.config.trunk.max_recycles - 1 if num_recycles is None else num_recycles)
+    passes = 1 + (network.config.trunk.max_recycles - 1 if options.num_recycles is None else options.num_recycles)
     times = None
-    if measure and records and budget.available > 0:  # Last, as it leaves memory behind that nobody else has.
+    if options.measure and records and budget.available > 0:  # Last, as it leaves memory behind that nobody else has.
         times = measure_times(network.config, recipe, running, device, float_type)
     targets = []
     if records is not None:
         notes += [f"{records.path}, line {bad.line}: {bad.header!r}: {bad.reason}" for bad in records.rejected]
-        targets = _targets(records.records, budget, times, passes, max_tokens_per_batch, chunk_size)
+        targets = _targets(records.records, budget, times, passes, options.max_tokens_per_batch, options.chunk_size)
     return FoldingPlan(
         {
-            "fasta": None if fasta is None else str(fasta),
-            "model": model,
+            "fasta": None if options.fasta is None else str(options.fasta),
+            "model": options.model,
             "recipe": recipe.name,
             **running.settings(),
             "num_recycles": passes - 1,
-            "dtype": dtype,
+            "dtype": options.dtype,
             "max_memory": limit,
             "device": str(device),
             "threads": torch.get_num_threads(),

@@ -7,6 +7,7 @@ from typing import Any
 
 from protquant.checkpoints import Scheme, check_new_folder, load, open_checkpoint, save_quantized, scheme_of
 from protquant.errors import ProtquantError
+from protquant.options import QuantizeOptions, takes
 from protquant.preparing.quantize import calibration_sequences, quantize
 from protquant.preparing.streaming import stream_checkpoint
 from protquant.quant import Recipe, Report, load_recipe, needs_whole_model
@@ -17,41 +18,13 @@ from protquant.running.execution import is_float
 __all__ = ["already_quantized", "choose_recipe", "is_float", "quantize_checkpoint"]
 
 
-def quantize_checkpoint(
-    model: str,
-    output: Path,
-    quant: str | Path | Recipe,
-    *,
-    calibration: Path | None = None,
-    state: Path | None = None,
-    seed: int = 0,
-    cpu_only: bool = False,
-    overwrite: bool = False,
-) -> tuple[Report, dict[str, Any]]:
+@takes(QuantizeOptions)
+def quantize_checkpoint(options: QuantizeOptions) -> tuple[Report, dict[str, Any]]:
     """Quantize a model, and save it as a folder that `load` and every `-m` take.
 
     One block of the model at a time is in memory in float, on the CPU (`protquant.preparing.streaming`). An interrupted
     run goes on from the blocks that are done. Only recipes whose steps change all blocks together have the whole model
     in memory, which standard error says.
-
-    Parameters
-    ----------
-    model : str
-        Float model, as for `load`.
-    output : Path
-        Folder to make.
-    quant : str, Path or Recipe
-        A shipped name, a YAML file, or a recipe.
-    calibration : Path, optional
-        FASTA of sequences to calibrate on; by default 12 UniProt proteins that ship with protquant.
-    state : Path, optional
-        File to which a recipe that trains writes how far it came, and from which it goes on.
-    seed : int
-        Seed of what recipes that train draw at random.
-    cpu_only : bool
-        Whether a recipe that needs the whole model leaves the GPU alone.
-    overwrite : bool
-        Replace the checkpoint that is in the folder; never one that holds anything else.
 
     Returns
     -------
@@ -66,50 +39,44 @@ def quantize_checkpoint(
     ProtquantError
         If the model, the recipe or the folder cannot be used, or the model is quantized already.
     """
-    output = Path(output)
-    check_new_folder(output, overwrite)
-    if output.exists() and output.resolve() == Path(model).resolve():
-        raise ProtquantError(f"{output}: is the float model itself, which would be lost; name another folder")
-    recipe, saved = choose_recipe(model, quant)
+    check_new_folder(options.output, options.overwrite)
+    if options.output.exists() and options.output.resolve() == Path(options.model).resolve():
+        raise ProtquantError(f"{options.output}: is the float model itself, which would be lost; name another folder")
+    recipe, saved = choose_recipe(options.model, options.quant)
     if saved is not None:
-        raise already_quantized(model, saved)
-    sequences = calibration_sequences(calibration)
+        raise already_quantized(options.model, saved)
+    sequences = calibration_sequences(options.calibration)
     started = time.perf_counter()
     whole = needs_whole_model(recipe)
-    if whole or state is not None:
-        report = _quantize_whole(model, recipe, sequences, output, whole, state, seed, cpu_only, overwrite)
+    if whole or options.state is not None:
+        report = _quantize_whole(options, recipe, sequences, whole)
     else:
-        device = pick_device(cpu_only)
         report = stream_checkpoint(
-            open_checkpoint(model), recipe, sequences, output, seed=seed, overwrite=overwrite, device=device
+            open_checkpoint(options.model),
+            recipe,
+            sequences,
+            options.output,
+            seed=options.seed,
+            overwrite=options.overwrite,
+            device=pick_device(options.cpu_only),
         )
     seconds = time.perf_counter() - started
     return report, {
-        "model": model,
-        "output": str(output),
+        "model": options.model,
+        "output": str(options.output),
         "recipe": recipe.to_dict(),
         "weight_bits": report.weight_bits,
         "activation_bits": report.activation_bits,
         "weight_bytes": report.weight_bytes,
         "float_weight_bytes": report.float_weight_bytes,
-        "bytes_on_disk": sum(path.stat().st_size for path in output.iterdir()),
+        "bytes_on_disk": sum(path.stat().st_size for path in options.output.iterdir()),
         "seconds": seconds,
     }
 
 
-def _quantize_whole(
-    model: str,
-    recipe: Recipe,
-    sequences: list[str],
-    output: Path,
-    reason: str,
-    state: Path | None,
-    seed: int,
-    cpu_only: bool,
-    overwrite: bool,
-) -> Report:
+def _quantize_whole(options: QuantizeOptions, recipe: Recipe, sequences: list[str], reason: str) -> Report:
     """Quantize a model that is in memory as a whole, and save it."""
-    network = load(model, device=pick_device(cpu_only))
+    network = load(options.model, device=pick_device(options.cpu_only))
     size = sum(parameter.numel() * parameter.element_size() for parameter in network.parameters())
     if reason:
         note(
@@ -123,12 +90,12 @@ def _quantize_whole(
         recipe,
         sequences,
         execution="simulate",
-        checkpoint=state,
-        seed=seed,
+        checkpoint=options.state,
+        seed=options.seed,
         inplace=True,
         progress=sys.stderr.isatty(),
     )
-    save_quantized(network, report, output, overwrite)
+    save_quantized(network, report, options.output, options.overwrite)
     return report
 
 

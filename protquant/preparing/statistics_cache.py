@@ -4,21 +4,18 @@ One safetensors file per calibration, named by the hash of what it depends on (`
 folder of `protquant.files.cache_folder`.
 """
 
-import hashlib
-import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor
 
 from protquant.errors import ProtquantError
 from protquant.files import atomic_write, prepare_folder
+from protquant.files.array_file import decode_arrays, encode_arrays
 from protquant.files.cache_folder import cache_folder
 from protquant.quant import MemoryCache, Moments, Statistics, StatisticsCache
 
@@ -27,7 +24,8 @@ __all__ = ["DiskCache", "statistics_cache"]
 log = logging.getLogger(__name__)
 
 _SUFFIX = ".safetensors"
-_LAYOUT = "protquant-statistics-1"
+_PARTS = ("lowest", "highest", "rows")
+_WHOLE = ("sample", "channel_minimum", "channel_maximum")
 
 
 _process: dict[Path | None, StatisticsCache] = {}
@@ -79,7 +77,7 @@ class DiskCache:
             return None
         try:
             statistics = _decode(content, key)
-        except (ProtquantError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        except (ProtquantError, RuntimeError, ValueError, KeyError, TypeError) as error:
             log.warning("%s is damaged (%s); calibrating again", path, error)
             path.unlink(missing_ok=True)
             return None
@@ -130,7 +128,7 @@ class DiskCache:
 
 
 def _encode(statistics: Mapping[str, Statistics], key: str) -> bytes:
-    """One file: tensors, and the rest as JSON in the header; sites that share statistics name the same ones."""
+    """Return one file for all statistics; sites that share statistics name the same ones."""
     numbers: dict[int, int] = {}
     tensors: dict[str, Tensor] = {}
     facts: list[dict[str, Any]] = []
@@ -143,64 +141,33 @@ def _encode(statistics: Mapping[str, Statistics], key: str) -> bytes:
                     "count": seen.count,
                     "mean": seen.mean,
                     "moments": list(seen.moments),
-                    **{name: [len(part) for part in getattr(seen, name)] for name in ("lowest", "highest", "rows")},
+                    **{name: [len(part) for part in getattr(seen, name)] for name in _PARTS},
                 }
             )
-            for name in ("lowest", "highest", "rows"):
+            for name in _PARTS:
                 parts = getattr(seen, name)
                 tensors[f"{number}.{name}"] = torch.cat(parts) if parts else torch.empty(0)
-            tensors[f"{number}.sample"] = seen.sample.clone()
-            for name in ("channel_minimum", "channel_maximum"):
-                channels = getattr(seen, name)
-                if channels is not None:
-                    tensors[f"{number}.{name}"] = channels.clone()
+            tensors |= {f"{number}.{name}": getattr(seen, name) for name in _WHOLE if getattr(seen, name) is not None}
         sites[site] = numbers[id(seen)]
-    document = json.dumps({"sites": sites, "statistics": facts})
-    header = {"layout": _LAYOUT, "key": key, "document": document, "sha256": _digest(document, tensors)}
-    return save(tensors, header)
+    arrays = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
+    return encode_arrays(key, arrays, {"sites": sites, "statistics": facts})
 
 
 def _decode(content: bytes, key: str) -> dict[str, Statistics]:
-    """What `_encode` made a file of.
+    """Return the statistics of a file that `_encode` made.
 
     Raises
     ------
     ProtquantError
-        If it is another one's, or a byte has changed.
+        If the file was stored under another key, or a byte has changed.
     """
-    tensors = load(content)
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
-    if header["layout"] != _LAYOUT or header["key"] != key:
-        raise ProtquantError("it holds something else")
-    if header["sha256"] != _digest(header["document"], tensors):
-        raise ProtquantError("its content does not have the hash that it had")
-    document = json.loads(header["document"])
+    arrays, document = decode_arrays(content, key)
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
     distinct = []
     for number, facts in enumerate(document["statistics"]):
-        parts: dict[str, Sequence[Tensor]] = {
-            name: tensors[f"{number}.{name}"].split(facts[name]) if facts[name] else ()
-            for name in ("lowest", "highest", "rows")
+        parts: dict[str, Any] = {
+            name: tuple(tensors[f"{number}.{name}"].split(facts[name])) if facts[name] else () for name in _PARTS
         }
-        distinct.append(
-            Statistics(
-                count=facts["count"],
-                mean=facts["mean"],
-                moments=Moments(*facts["moments"]),
-                lowest=tuple(parts["lowest"]),
-                highest=tuple(parts["highest"]),
-                channel_minimum=tensors.get(f"{number}.channel_minimum"),
-                channel_maximum=tensors.get(f"{number}.channel_maximum"),
-                sample=tensors[f"{number}.sample"],
-                rows=tuple(parts["rows"]),
-            )
-        )
+        whole: dict[str, Any] = {name: tensors.get(f"{number}.{name}") for name in _WHOLE}
+        distinct.append(Statistics(facts["count"], facts["mean"], moments=Moments(*facts["moments"]), **parts, **whole))
     return {site: distinct[number] for site, number in document["sites"].items()}
-
-
-def _digest(document: str, tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256(document.encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()

@@ -4,8 +4,9 @@ The parts are sites or groups of them; weights and activations are never in one 
 """
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ from protquant.reporting.steps import Steps
 from protquant.sites import Site
 from protquant.topology import find_chains
 
-__all__ = ["GROUPINGS", "Grouping", "SiteGroup", "Trial", "fitting_format", "group_sites", "try_formats"]
+__all__ = ["GROUPINGS", "FormatTrials", "Grouping", "SiteGroup", "Trial", "fitting_format", "group_sites"]
 
 Grouping = Literal["site", "module", "kind", "block"]
 GROUPINGS: tuple[str, ...] = get_args(Grouping)
@@ -119,24 +120,11 @@ def fitting_format(form: Format, weight: Tensor) -> Format:
     return replace(form, group_size=None, granularity="channel")  # type: ignore[type-var]
 
 
-def try_formats(
-    model: nn.Module,
-    groups: Sequence[SiteGroup],
-    formats: Callable[[SiteGroup], Sequence[Format]],
-    sequences: Sequence[Any],
-    forward: Callable[[Any, Any], Any],
-    drift: Callable[[Any, Any], Mapping[str, float]],
-    *,
-    statistics: Mapping[str, Statistics] | None = None,
-    calibration: Calibration | None = None,
-    progress: bool = False,
-) -> Iterator[list[Trial]]:
-    """Quantize one group at a time, in place, and measure how far the output drifts; the model stays as it is.
+class FormatTrials:
+    """Quantizes one group at a time, in place, and measures how far the output drifts; the model stays as it is.
 
     Parameters
     ----------
-    formats : callable
-        The formats to try on a group.
     sequences, forward
         As for `calibrate`; `forward` returns the output that `drift` compares.
     drift : callable
@@ -144,42 +132,57 @@ def try_formats(
     statistics, calibration
         For the ranges of activations.
 
-    Yields
-    ------
-    list of Trial
-        Of one group: a trial per format.
-
     Raises
     ------
     ProtquantError
-        Where there are no sequences, or a format cannot be fitted.
+        If there are no sequences.
     """
-    if not sequences:
-        raise ProtquantError("there are no sequences to measure drift on")
-    if not groups:
-        return
-    replay = Replay(model, sequences, forward)
-    training = model.training
-    model.eval()
-    try:
-        outputs = [replay.record(index) for index in _bar(range(len(sequences)), "float", "sequence", progress)]
-        fit = _Fitter(model, statistics or {}, calibration or Calibration())
-        for group in _bar(groups, "sensitivity", "group", progress):
-            trials = []
+
+    def __init__(
+        self,
+        model: nn.Module,
+        sequences: Sequence[Any],
+        forward: Callable[[Any, Any], Any],
+        drift: Callable[[Any, Any], Mapping[str, float]],
+        *,
+        statistics: Mapping[str, Statistics] | None = None,
+        calibration: Calibration | None = None,
+        progress: bool = False,
+    ) -> None:
+        if not sequences:
+            raise ProtquantError("there are no sequences to measure drift on")
+        self.model, self.drift, self.progress = model, drift, progress
+        self.sequences, self.forward = sequences, forward
+        self.statistics, self.calibration = statistics or {}, calibration or Calibration()
+
+    @cached_property
+    def _recorded(self) -> tuple[Replay, list[Any], "_Fitter"]:
+        """What all trials share; the float model runs when it is first asked for."""
+        replay = Replay(self.model, self.sequences, self.forward)
+        indices = range(len(self.sequences))
+        bar = Steps(indices, desc="float", unit="sequence", disable=not self.progress, leave=False)
+        return replay, [replay.record(index) for index in bar], _Fitter(self.model, self.statistics, self.calibration)
+
+    def __call__(self, group: SiteGroup, form: Format) -> Trial:
+        """Return the trial of one group in one format.
+
+        Raises
+        ------
+        ProtquantError
+            If the format cannot be fitted.
+        """
+        training = self.model.training
+        self.model.eval()
+        try:
+            replay, outputs, fit = self._recorded
             changed = {site.module for site in group.sites}
-            for form in formats(group):
-                quantizers, elements, bits = fit(group, form)
-                with quantized_in_place(model, quantizers):
-                    measured = [drift(replay.run(index, changed), output) for index, output in enumerate(outputs)]
-                means = {name: sum(each[name] for each in measured) / len(measured) for name in measured[0]}
-                trials.append(Trial(group, form, elements, bits, means))
-            yield trials
-    finally:
-        model.train(training)
-
-
-def _bar(items: Any, label: str, unit: str, progress: bool) -> Any:
-    return Steps(items, desc=label, unit=unit, disable=not progress, leave=False)
+            quantizers, elements, bits = fit(group, form)
+            with quantized_in_place(self.model, quantizers):
+                measured = [self.drift(replay.run(index, changed), output) for index, output in enumerate(outputs)]
+        finally:
+            self.model.train(training)
+        means = {name: sum(each[name] for each in measured) / len(measured) for name in measured[0]}
+        return Trial(group, form, elements, bits, means)
 
 
 class _Fitter:

@@ -28,10 +28,10 @@ from mutations import mutate, mutate_json
 from protquant.checkpoints import load, open_checkpoint, save_model, save_quantized
 from protquant.checkpoints.native import _content_hash
 from protquant.checkpoints.partial import CallFolder
-from protquant.choosing.sensitivity import _read
+from protquant.choosing.sensitivity import _check_table
 from protquant.errors import ProtquantError
 from protquant.files import Manifest
-from protquant.files.resumable_table import ResumableTable
+from protquant.files.run_store import RunStore
 from protquant.measuring.method_grid import load_method_grid
 from protquant.models import ESM2, ESM2Config, ESMFold, ESMFoldConfig, StructureModuleConfig, TrunkConfig
 from protquant.preparing import quantize
@@ -322,9 +322,10 @@ def _folder_of(path: Path) -> object:
 _FASTA = b">a first\nMKTAYIAKQR\nQISFVKSHFS\n>b|protein\nGIVEQCC:FVNQHLC\n;comment\n>c\nmktx*\n"
 _CSV = b'id,sequence\na,MKTAYIAKQR\n"b, second","GIVEQCC:FVNQHLC"\n'
 _KEY = "0" * 64
-_SENSITIVITIES = b"""group,block,part,sites,elements,format,config,bits,settings,logit_kl
-a,a,lm,2,64,4 bits,"{""format"": ""uniform"", ""bits"": 4}",4.0,s,0.5
+_SENSITIVITIES = b"""group,block,part,sites,elements,format,config,bits,settings,logit_kl,key
+a,a,lm,2,64,4 bits,"{""format"": ""uniform"", ""bits"": 4}",4.0,s,0.5,k
 """
+_ROWS = b'{"status": "done", "targets": [{"target": "a", "tm_score": NaN}], "key": "abc"}\n'
 _TABLE = b"recipe,status,tm_score,key\nw8,done,0.5,abc\nw4,failed,,def\n"
 TARGETS = {
     target.name: target
@@ -337,12 +338,13 @@ TARGETS = {
         Target("recipe", "x.yaml", load_recipe, _recipe_seeds),
         Target("method_grid", "grid.yaml", _read_grid, lambda: [(CONFIGS / "methods.yaml").read_bytes()]),
         Target("manifest", "manifest.jsonl", lambda path: Manifest.load(path.parent), _manifest_seeds),
-        Target("table", "table.csv", lambda path: ResumableTable(path, ("done",)), lambda: [_TABLE]),
+        Target("table", "table.csv", lambda path: RunStore(path, ("done",)), lambda: [_TABLE]),
+        Target("rows", "rows.jsonl", lambda path: RunStore(path, ("done",)), lambda: [_ROWS], mutate_json),
         Target(
             "statistics", f"{_KEY}.safetensors", _read_statistics, _statistics_seeds, mutate_safetensors,
             lambda: _statistics()[1].parent,
         ),
-        Target("sensitivities", "rows.csv", lambda path: _read(path, "s", ["logit_kl"]), lambda: [_SENSITIVITIES]),
+        Target("sensitivities", "rows.csv", lambda path: _check_table(RunStore(path), "s"), lambda: [_SENSITIVITIES]),
         Target("calls", "block.0.safetensors", _read_calls, _calls_seeds, mutate_safetensors),
         Target(
             "config", "config.json", _folder_of, _stored("native", "config.json"), mutate_json, _copy_of("native"),

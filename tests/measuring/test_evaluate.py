@@ -72,6 +72,29 @@ def test_the_shipped_chains_are_the_default(esmfold_checkpoint: Path):
     assert 0 <= result.records[0]["tm_score"] <= 1
 
 
+def test_an_interrupted_evaluation_goes_on_where_it_stopped(
+    esm2_checkpoint: Path, structures_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    tasks = import_module("protquant.measuring.tasks")
+    predict, calls = tasks.predict_contacts, []
+
+    def interrupted(model, sequence, **options):
+        calls.append(sequence)
+        if len(calls) == 6:  # the second target of the third row
+            raise KeyboardInterrupt
+        return predict(model, sequence, **options)
+
+    given = {"recipes": ["w8", "w4"], "task": "contacts", "structures": structures_folder}
+    whole = evaluate([str(esm2_checkpoint)], **given)
+    monkeypatch.setattr(tasks, "predict_contacts", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate([str(esm2_checkpoint)], **given, cache=tmp_path / "kept")
+    resumed = evaluate([str(esm2_checkpoint)], **given, cache=tmp_path / "kept")
+    assert len(calls) == 6 + 2
+    assert resumed.to_frame().drop(columns="seconds").equals(whole.to_frame().drop(columns="seconds"))
+    assert pd.DataFrame(resumed.targets).equals(pd.DataFrame(whole.targets))
+
+
 def test_contacts_of_a_folding_model_are_those_of_its_language_model(
     esmfold_checkpoint, esm2_checkpoint, structures_folder
 ):

@@ -7,9 +7,11 @@ import pytest
 
 from protquant.errors import ProtquantError
 from protquant.measuring import evaluate
-from protquant.measuring import methods as methods_module
+from protquant.measuring import grid as grid_module
+from protquant.measuring.grid import ScoredModel
 from protquant.measuring.method_report import method_figure, methods_markdown, setting_tables
 from protquant.measuring.methods import SCORES, MethodTable, compare_methods
+from protquant.measuring.tasks import ContactTask
 
 GRID = """
 notes: ["One rule | for all."]
@@ -92,22 +94,23 @@ def test_cells_have_the_scores_that_evaluate_gives(table: MethodTable, given: di
 def test_finished_cells_are_not_measured_again(given: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     output = tmp_path / "methods.csv"
     measured = []
-    measure = methods_module._Bench.measure
+    measure = ScoredModel.measure
 
-    def stop_at_the_second(self, cell, key):
-        measured.append((cell.part, cell.method, cell.setting))
-        if len(measured) == 2:
+    def stop_at_the_third(self, recipe, *args, **settings):
+        measured.append((self.tasks[-1].name, recipe.name))
+        if len(measured) == 3:
             raise KeyboardInterrupt
-        return measure(self, cell, key)
+        return measure(self, recipe, *args, **settings)
 
-    monkeypatch.setattr(methods_module._Bench, "measure", stop_at_the_second)
+    monkeypatch.setattr(ScoredModel, "measure", stop_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         compare_methods(**given, methods=["rtn"], output=output)
     assert pd.read_csv(output)[["method", "setting"]].values.tolist() == [["float", "float"], ["rtn", "W8A8"]]
     resumed = compare_methods(**given, methods=["rtn"], output=output)
-    assert measured[2:] == [("language", "rtn", "W4"), ("folding", "rtn", "W8A8"), ("folding", "rtn", "W4")]
+    names = [("language", "w4-rtn"), ("structure", "float"), ("structure", "w8a8-rtn"), ("structure", "w4-rtn")]
+    assert measured[3:] == names
     looked_up = compare_methods(**given, methods=["rtn", "smooth"], output=output, measure=False)
-    assert len(measured) == 5
+    assert len(measured) == 7
     assert [cell for cell in cells(looked_up.rows) if cell[1] != "smooth"] == cells(resumed.rows)
     left = [(row["part"], row["method"], row["status"]) for row in looked_up.failures]
     assert left == [("language", "smooth", "not measured"), ("folding", "smooth", "not measured")]
@@ -117,7 +120,6 @@ def test_finished_cells_are_not_measured_again(given: dict[str, Any], tmp_path: 
         for name in SCORES[row["part"]]:
             assert row[name] == pytest.approx(expected[name], abs=1e-9)
     del measured[:]
-    monkeypatch.setattr(methods_module._Bench, "measure_float", lambda _: pytest.fail("measured again"))
     assert cells(compare_methods(**given, methods=["rtn"], output=output).rows) == cells(whole.rows)
     assert measured == []
 
@@ -138,10 +140,10 @@ def test_a_cell_that_breaks_is_a_row_and_the_others_go_on(given, tmp_path, monke
             raise RuntimeError("shapes do not\nmatch")
         return whole(model, recipe, *args, **settings)
 
-    whole = methods_module.quantize
+    whole = grid_module.quantize
     common = {**given, "model": None, "methods": ["rtn"], "output": tmp_path / "methods.csv"}
     with monkeypatch.context() as patched:
-        patched.setattr(methods_module, "quantize", quantize)
+        patched.setattr(grid_module, "quantize", quantize)
         table = compare_methods(**common)
     assert [row["status"] for row in table.rows] == ["done", "failed", "done"]
     assert table.failures[0]["error"] == "RuntimeError: shapes do not match"
@@ -159,7 +161,7 @@ def test_targets_that_fail_make_a_cell_partial(given, monkeypatch: pytest.Monkey
         return whole(model, sequence, **options)
 
     calls: list[str] = []
-    tasks = methods_module.ContactTask.score.__globals__
+    tasks = ContactTask.score.__globals__
     whole = tasks["predict_contacts"]
     monkeypatch.setitem(tasks, "predict_contacts", predict)
     table = compare_methods(**{**given, "model": None}, methods=["rtn"], settings=["W4"])

@@ -6,11 +6,12 @@ import pytest
 
 from protquant.checkpoints import load
 from protquant.errors import ProtquantError
+from protquant.files.run_store import RunStore
 from protquant.measuring import evaluate
 from protquant.measuring import tasks as tasks_module
-from protquant.measuring.float_runs import run_float
+from protquant.measuring.grid import ScoredModel
 from protquant.measuring.masking import AMINO_ACIDS, masked_logits
-from protquant.measuring.tasks import ContactTask, LanguageTask, Task, heldout_records
+from protquant.measuring.tasks import ContactTask, LanguageTask, Outcome, Task, heldout_records
 from protquant.models import ESM2
 from protquant.preparing import calibration_sequences, quantize
 from protquant.scores import logit_kl, pseudo_perplexity
@@ -98,19 +99,23 @@ def test_what_the_float_model_said_is_kept(kind: str, esm2, heldout, structures_
             return ContactTask(load_references(structures_folder))
         return LanguageTask(heldout_records(heldout))
 
+    def run_float(task: Task, identity: str = "these weights") -> Outcome:
+        store = RunStore(tmp_path / "cache" / "rows.jsonl")
+        return ScoredModel("small", esm2, identity, [task], [], store).float_outcomes()[0]
+
     first, second, other = task(), task(), task()
-    outcome = run_float(first, esm2, "", tmp_path / "cache", "these weights")
+    outcome = run_float(first)
     with monkeypatch.context() as patched:
         patched.setattr(Task, "run", lambda *_, **__: pytest.fail("computed again"))
-        again = run_float(second, esm2, "", tmp_path / "cache", "these weights")
+        again = run_float(second)
     assert again == outcome
     assert set(second.baseline) == set(first.baseline)
     for name, said in first.baseline.items():
         np.testing.assert_array_equal(second.baseline[name], said)
     (kept,) = (tmp_path / "cache").iterdir()
     kept.write_bytes(kept.read_bytes()[:100])  # damaged: computed again
-    assert run_float(other, esm2, "", tmp_path / "cache", "these weights").targets == outcome.targets
-    run_float(task(), esm2, "", tmp_path / "cache", "other weights")
+    assert run_float(other).targets == outcome.targets
+    run_float(task(), "other weights")
     assert len(list((tmp_path / "cache").iterdir())) == 2
 
 

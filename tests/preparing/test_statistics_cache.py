@@ -9,7 +9,7 @@ import torch
 
 from protquant.models import ESMFold
 from protquant.preparing import quantize
-from protquant.preparing import quantize as calibration
+from protquant.preparing.quantize import gather_statistics
 from protquant.preparing.statistics_cache import DiskCache, statistics_cache
 from protquant.quant import Statistics, calibrate, model_hash
 from protquant.quant.cache import statistics_bytes
@@ -20,7 +20,7 @@ KEY = "0" * 64
 
 @pytest.fixture(scope="module")
 def gathered(esmfold: ESMFold) -> dict[str, Statistics]:
-    return calibration.gather_statistics(esmfold, SEQUENCES, cache=False)
+    return gather_statistics(esmfold, SEQUENCES, cache=False)
 
 
 def assert_same(ours: Statistics, theirs: Statistics) -> None:

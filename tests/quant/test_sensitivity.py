@@ -9,7 +9,7 @@ from protquant.models import ESM2
 from protquant.quant import Recipe, Statistics, Uniform, model_hash, quantize
 from protquant.quant.in_place import quantized_in_place
 from protquant.quant.ranges import Calibration
-from protquant.quant.sensitivity import fitting_format, group_sites, try_formats
+from protquant.quant.sensitivity import FormatTrials, fitting_format, group_sites
 from protquant.sites import Site, find_sites
 
 CHANNEL = Uniform(3, symmetric=True, granularity="channel")
@@ -31,18 +31,8 @@ def run(model: ESM2, tokens: Tensor) -> Tensor:
 
 
 def trials(model: ESM2, groups, tokens: list[Tensor], statistics: dict[str, Statistics]):
-    return list(
-        try_formats(
-            model,
-            groups,
-            lambda group: [CHANNEL] if group.is_weight else [TENSOR],
-            tokens,
-            run,
-            drift,
-            statistics=statistics,
-            calibration=CALIBRATION,
-        )
-    )
+    trial = FormatTrials(model, tokens, run, drift, statistics=statistics, calibration=CALIBRATION)
+    return [trial(group, CHANNEL if group.is_weight else TENSOR) for group in groups]
 
 
 def test_the_model_is_the_same_to_the_bit_afterwards(encoder: ESM2, tokens, statistics):
@@ -78,7 +68,7 @@ def test_a_site_is_quantized_as_its_twin_is(encoder: ESM2, tokens, statistics, n
     recipe = Recipe(calibration=CALIBRATION, sites={name: form.to_config()})
     twin, report = quantize(encoder, recipe, statistics)
     site = next(site for site in find_sites(encoder) if site.name == name)
-    ((trial,),) = trials(encoder, group_sites(encoder, [site], "site"), tokens, statistics)
+    (trial,) = trials(encoder, group_sites(encoder, [site], "site"), tokens, statistics)
     expected = [drift(run(twin, each), run(encoder, each))["mse"] for each in tokens]
     assert trial.drift["mse"] == pytest.approx(sum(expected) / 3, rel=1e-6)
     assert trial.drift["mse"] > 0
@@ -122,13 +112,4 @@ def test_what_cannot_be_is_said(encoder: ESM2, statistics):
         trials(encoder, group_sites(encoder, sites_of(encoder)[:1], "site"), [], statistics)
     activations = [site for site in sites_of(encoder) if not site.is_weight]
     with pytest.raises(ProtquantError, match=r"site layers.0.attn_norm.input: a frozen scale needs calibration"):
-        list(
-            try_formats(
-                encoder,
-                group_sites(encoder, activations, "site"),
-                lambda _: [TENSOR],
-                [torch.zeros(1, 4, dtype=torch.long)],
-                run,
-                drift,
-            )
-        )
+        trials(encoder, group_sites(encoder, activations, "site"), [torch.zeros(1, 4, dtype=torch.long)], {})

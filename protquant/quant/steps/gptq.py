@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Integer
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from protquant.errors import ProtquantError
@@ -77,7 +77,7 @@ class GPTQ(Rounding):
         return _in_order(rounded, order)
 
 
-def _in_order(columns: Sequence[Codes], order: Integer[Tensor, " c"]) -> Codes:
+def _in_order(columns: Sequence[Codes], order: Int[Tensor, " c"]) -> Codes:
     """Put codes of columns, which were rounded in `order`, side by side in the order of the weight."""
     inverse = order.argsort().tolist()
     parts = [columns[place] for place in inverse]

@@ -1,11 +1,32 @@
 """Names and defaults that commands show in their help, apart from what computes with them: nothing here needs torch."""
 
 from collections.abc import Mapping
+from typing import Literal, get_args
 
 from protquant.errors import ProtquantError
-from protquant.models.tasks import TASKS, TaskName
 
-__all__ = ["DEMO_CHAINS", "DRIFT_POWERS", "MASK_EVERY", "TASKS", "TaskName", "check_task"]
+__all__ = [
+    "DEMO_CHAINS",
+    "DRIFT_POWERS",
+    "MASK_EVERY",
+    "TASKS",
+    "BFactor",
+    "BackendName",
+    "DtypeName",
+    "ExecutionName",
+    "LayoutName",
+    "TaskName",
+    "check_task",
+]
+
+BackendName = Literal["auto", "reference", "cpu", "triton"]
+BFactor = Literal["plddt", "error"]
+DtypeName = Literal["float32", "bfloat16", "float16"]
+ExecutionName = Literal["simulate", "integer"]
+LayoutName = Literal["protquant", "colabfold", "nf-core"]
+
+TaskName = Literal["structure", "contacts", "language"]
+TASKS: tuple[TaskName, ...] = get_args(TaskName)
 
 DEMO_CHAINS = 3
 """Chains that the demo compares on: float, three simulations and integers fold each of them."""

@@ -1,0 +1,182 @@
+"""Results on disk by the fingerprint of all that they depend on: by them the next run knows what is done."""
+
+import contextlib
+import json
+import logging
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from numpy.typing import NDArray
+
+from protquant.errors import ProtquantError
+from protquant.files.array_file import decode_arrays, encode_arrays
+from protquant.files.fingerprints import json_value
+from protquant.files.json_lines import append_lines, split_lines
+from protquant.files.outputs import atomic_write, prepare_folder
+from protquant.files.plain_data import parse_json
+from protquant.files.table import write_table
+
+__all__ = ["KEY", "RunStore"]
+
+log = logging.getLogger(__name__)
+
+KEY = "key"
+"""Column of the fingerprint of all that a row depends on."""
+
+
+class RunStore:
+    """Rows and arrays by key. Several processes may add to one store at the same time.
+
+    Rows are in one file. A table, `.csv` or `.parquet`, is written anew with each row, and is also an output for users:
+    rows that a user deletes are not done any more. To a file `.jsonl` a line is added, so its rows may be nested; a cut
+    last line, which an interruption can leave, counts as not there. Arrays are in a folder beside the table, or in the
+    folder of the `.jsonl` file, one file per key.
+
+    Parameters
+    ----------
+    path : Path or None
+        The file of the rows, which may exist; None keeps rows in memory alone, and no arrays.
+    done : collection of str, optional
+        Values of a row's `status` that need no other attempt; by default rows have no status, and all are done.
+
+    Attributes
+    ----------
+    folder : Path or None
+        Folder of what belongs to the store beside its rows.
+
+    Raises
+    ------
+    ProtquantError
+        If the file has another name, cannot be read or written, or is no such file.
+    """
+
+    def __init__(self, path: Path | None, done: Collection[str] | None = None) -> None:
+        self.path, self.done = path, done
+        self.folder: Path | None = None
+        self._rows: dict[str, dict[str, Any]] = {}
+        if path is None:
+            return
+        self._is_table = path.name.lower().endswith((".csv", ".csv.gz", ".parquet"))
+        if not self._is_table and path.suffix.lower() != ".jsonl":
+            raise ProtquantError(f"{path}: a table that can be resumed ends in .csv or .parquet")
+        self.folder = path.with_suffix(".resume") if self._is_table else path.parent
+        prepare_folder(path.parent)
+        self._read()
+
+    def finished(self, key: str) -> dict[str, Any] | None:
+        """Return the row of a key, if it is there and needs no other attempt."""
+        row = self._rows.get(key)
+        return row if row is not None and (self.done is None or row.get("status") in self.done) else None
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return all rows, those of other runs too; `key` is a value of each."""
+        return list(self._rows.values())
+
+    def add(self, key: str, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Write a row at once, in place of the one that had the key; return it.
+
+        Raises
+        ------
+        ProtquantError
+            If the file cannot be written.
+        """
+        whole = {**row, KEY: key}
+        if self.path is None:
+            self._rows[key] = whole
+            return whole
+        with self._alone():
+            torn = self._read()
+            self._rows[key] = whole
+            if self._is_table:
+                columns = dict.fromkeys(name for each in self._rows.values() for name in each if name != KEY)
+                write_table(self.rows(), self.path, columns=[*columns, KEY])
+            elif torn:
+                atomic_write(self.path, "".join(f"{_line(each)}\n" for each in self._rows.values()))
+            else:
+                append_lines(self.path, [_line(whole)], "the file of results")
+        return whole
+
+    def arrays(self, key: str) -> tuple[dict[str, NDArray[Any]], Any] | None:
+        """Return the arrays of a key and the facts beside them; None if there are none, or they are damaged."""
+        if self.folder is None:
+            return None
+        path = self._arrays_path(key)
+        try:
+            return decode_arrays(path.read_bytes(), key)
+        except FileNotFoundError:
+            return None
+        except (OSError, ProtquantError) as error:
+            log.warning("%s cannot be used (%s); it is computed again", path, error)
+            return None
+
+    def add_arrays(self, key: str, arrays: Mapping[str, NDArray[Any]], facts: Any) -> None:
+        """Write arrays, and facts that JSON can hold.
+
+        Raises
+        ------
+        ProtquantError
+            If the file cannot be written.
+        """
+        if self.folder is not None:
+            prepare_folder(self.folder)
+            atomic_write(self._arrays_path(key), encode_arrays(key, arrays, json_value(facts, keep_nan=True)))
+
+    def _arrays_path(self, key: str) -> Path:
+        assert self.folder is not None
+        return self.folder / f"{key[:32]}.safetensors"
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        from filelock import FileLock  # noqa: PLC0415 (it takes time to import)
+
+        assert self.path is not None
+        lock = self.path.with_name(f".{self.path.name}.lock")
+        with FileLock(lock):
+            try:
+                yield
+            finally:  # a process that waits for the lock sees that the file is gone, and makes it anew
+                with contextlib.suppress(OSError):
+                    lock.unlink()
+
+    def _read(self) -> bool:
+        """Take what is in the file, which other processes may have written to; return whether its last line is cut."""
+        assert self.path is not None
+        try:
+            if self._is_table:
+                self._rows = _read_table(self.path)
+                return False
+            lines, tail = split_lines(self.path.read_bytes())
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise ProtquantError(f"{self.path}: the results cannot be read ({error.strerror})") from None
+        self._rows = {}
+        for number, line in enumerate(lines, start=1):
+            try:
+                row = parse_json(line)
+                self._rows[str(row[KEY])] = dict(row)
+            except (ValueError, KeyError, TypeError) as error:
+                raise ProtquantError(
+                    f"{self.path}, line {number}: the results are damaged ({type(error).__name__}: {error}). "
+                    "Delete the file: they are then computed again."
+                ) from None
+        return bool(tail)
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    return json.dumps(json_value(row, keep_nan=True))
+
+
+def _read_table(path: Path) -> dict[str, dict[str, Any]]:
+    try:
+        frame = pd.read_parquet(path) if path.suffix.lower() == ".parquet" else pd.read_csv(path)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:  # the errors of pandas and pyarrow are ValueErrors
+        raise ProtquantError(f"{path}: the table cannot be read ({error}); name another file, or remove it") from None
+    if KEY not in frame.columns or frame[KEY].isna().any():
+        raise ProtquantError(f"{path}: no table that can be resumed (a column {KEY!r} is missing); name another file")
+    rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    return {str(row[KEY]): {str(name): value for name, value in row.items() if value is not None} for row in rows}

@@ -1,0 +1,213 @@
+"""Models x recipes x tasks: one runner of jobs, whose results are in a store, where the next run goes on."""
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from protquant.errors import ProtquantError
+from protquant.files import fingerprint
+from protquant.files.run_store import KEY, RunStore
+from protquant.measuring.tasks import Outcome, Task
+from protquant.models import ESM2, ESMFold
+from protquant.preparing.quantize import quantize
+from protquant.quant import Recipe, Report
+from protquant.reporting.steps import Steps
+from protquant.running.execution import Execution, is_float
+
+__all__ = ["Job", "Measured", "ScoredModel", "model_identity", "run_grid"]
+
+DONE, PARTIAL, FAILED = "done", "partial", "failed"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One row of a table of results.
+
+    Attributes
+    ----------
+    labels : mapping
+        Columns that name the row. The result does not depend on them.
+    key : str
+        Fingerprint of all that the result depends on.
+    run : callable
+        Computes the other columns.
+    failed : mapping, optional
+        Columns of the row if `run` fails, beside `status` and `error`. By default the error ends the run.
+    """
+
+    labels: Mapping[str, Any]
+    key: str
+    run: Callable[[], Mapping[str, Any]]
+    failed: Mapping[str, Any] | None = None
+
+
+def run_grid(
+    jobs: Iterable[Job], store: RunStore, title: str = "", total: int | None = None
+) -> Iterator[dict[str, Any]]:
+    """Yield the row of each job, from the store if it is there; otherwise it is computed, and written there at once.
+
+    Parameters
+    ----------
+    jobs : iterable of Job
+        They are taken one at a time, so that a model need not be loaded before its first job.
+    title, total : str, int
+        What the progress bar says, and the number of jobs; no title draws no bar.
+    """
+    bar = Steps(jobs, desc=title, unit="job", total=total, disable=not title or not sys.stderr.isatty(), leave=False)
+    for job in bar:
+        row = store.finished(job.key)
+        if row is None:
+            bar.set_postfix_str(" ".join(str(label) for label in job.labels.values()))
+            row = store.add(job.key, {**job.labels, **_result(job)})
+        yield {name: value for name, value in {**row, **job.labels}.items() if name != KEY}
+
+
+def _result(job: Job) -> Mapping[str, Any]:
+    try:
+        return job.run()
+    except Exception as error:  # a job that fails, however it does, is a row; the others go on
+        if job.failed is None:
+            raise
+        said = str(error) if isinstance(error, ProtquantError) else f"{type(error).__name__}: {error}"
+        return {"status": FAILED, "error": " ".join(said.split()), **job.failed}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a model under a recipe scored: an outcome per task, the report, how it ran, and seconds to quantize it."""
+
+    outcomes: list[Outcome]
+    report: Report
+    running: Execution
+    quantize_seconds: float
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """Effective bits and bytes, for a table."""
+        names = ("weight_bits", "activation_bits", "weight_bytes")
+        return {name: getattr(self.report, name) for name in names}
+
+    @property
+    def status(self) -> str:
+        """`done`, or `partial` if targets failed."""
+        return PARTIAL if any(outcome.failures for outcome in self.outcomes) else DONE
+
+    def require_targets(self, where: str = "") -> None:
+        """Check that at least one target of each task went well.
+
+        Raises
+        ------
+        ProtquantError
+            If all failed: the error of the first, behind `where`.
+        """
+        for outcome in self.outcomes:
+            if not outcome.targets:
+                raise ProtquantError("{where}{target}: {error}".format(where=where, **outcome.failures[0]))
+
+
+@dataclass
+class ScoredModel:
+    """A float model and the tasks that it is scored on; what it answers is computed at most once.
+
+    Attributes
+    ----------
+    name : str
+        What the model is called in tables.
+    model : ESM2 or ESMFold
+        The part of it that is scored, see `Task.network`.
+    identity : str
+        Fingerprint of the weights, number type and device, see `model_identity`.
+    tasks : sequence of Task
+    sequences : sequence of str
+        Sequences to calibrate on.
+    store : RunStore
+        Where the float model's answers are kept.
+    """
+
+    name: str
+    model: ESM2 | ESMFold
+    identity: str
+    tasks: Sequence[Task]
+    sequences: Sequence[str]
+    store: RunStore
+    _float: list[Outcome] = field(default_factory=list)
+
+    def settings(self, recipe: Recipe | None) -> dict[str, Any]:
+        """Return all that scores under a recipe depend on, for keys: not its name, nor what it is to run as."""
+        labels = ("name", "description", "execution")
+        return {
+            "recipe": recipe and {name: value for name, value in recipe.to_dict().items() if name not in labels},
+            "model": self.identity,
+            "tasks": [task.settings() for task in self.tasks],
+            "sequences": self.sequences,
+            "version": version("protquant"),
+        }
+
+    def float_outcomes(self) -> list[Outcome]:
+        """Score the float model, unless that is done; each task then has its answers, to measure drift from."""
+        if not self._float:
+            self._float = [self._score_float(task) for task in self.tasks]
+        return self._float
+
+    def _score_float(self, task: Task) -> Outcome:
+        key = fingerprint({"identity": self.identity, "version": version("protquant"), **task.settings()})
+        known = self.store.arrays(key)
+        if known is not None:
+            task.baseline, facts = known
+            return Outcome(**facts)
+        outcome = task.run(self.model, f"{self.name}, float", is_float=True)
+        self.store.add_arrays(key, task.baseline, outcome)
+        return outcome
+
+    def measure(
+        self,
+        recipe: Recipe,
+        running: Execution,
+        *,
+        checkpoint: Path | None = None,
+        seed: int = 0,
+        saved: Report | None = None,
+    ) -> Measured:
+        """Quantize the model, and score it.
+
+        Parameters
+        ----------
+        recipe : Recipe
+            One that leaves everything in float gives the float model's outcomes.
+        running : Execution
+            What it is to run as.
+        checkpoint, seed
+            As for `quantize`.
+        saved : Report, optional
+            Report of a model that is quantized already: it is scored as it is.
+        """
+        if saved is None:
+            self.float_outcomes()
+        label = f"{self.name}, {recipe.name}"
+        started = time.perf_counter()
+        model, report = self.model, saved
+        if report is None:
+            model, report = quantize(
+                self.model,
+                recipe,
+                self.sequences,
+                execution="simulate",
+                checkpoint=checkpoint,
+                seed=seed,
+                progress=sys.stderr.isatty(),
+            )
+        seconds = time.perf_counter() - started
+        if is_float(recipe):
+            return Measured(self.float_outcomes(), report, running, seconds)
+        model = running.convert(model)
+        return Measured([task.run(model, label) for task in self.tasks], report, running, seconds)
+
+
+def model_identity(network: ESM2 | ESMFold) -> str:
+    """Return the fingerprint of the weights, the number type and the kind of device of a float model."""
+    parameter = next(network.parameters())
+    return f"{network.fingerprint} {parameter.dtype} {parameter.device.type}"
