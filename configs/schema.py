@@ -1,23 +1,26 @@
 """What the YAML files of the groups may hold: a wrong key or type in them is an error that Hydra names.
 
-The group `quant` holds recipes, whose schema is `protquant.quant.Recipe`: the same files serve `--quant` and
-`load_recipe`.
+The group `quant` holds recipes, which `protquant.quant.load_recipe` parses once they are composed: the same files
+serve `--quant`.
 """
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from protquant.quant import Recipe
+from protquant.quant import Calibration, Recipe
 
 __all__ = [
+    "CalibrationConfig",
     "ContactsTask",
     "DataConfig",
     "Dtype",
     "LanguageTask",
     "ModelConfig",
+    "RecipeConfig",
     "StructureTask",
     "SweepConfig",
     "TaskConfig",
@@ -47,6 +50,31 @@ class ModelConfig:
 
     name_or_path: str = MISSING
     dtype: Dtype = Dtype.float32
+
+
+@dataclass
+class CalibrationConfig:
+    """`protquant.quant.Calibration` in the types that Hydra has."""
+
+    range: str = Calibration.range
+    top_k: int = Calibration.top_k
+    percentile: float = Calibration.percentile
+    lengths: str | None = Calibration.lengths
+
+
+@dataclass
+class RecipeConfig:
+    """`protquant.quant.Recipe` as plain data, in the types that Hydra has."""
+
+    name: str = Recipe.name
+    description: str = Recipe.description
+    calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
+    kinds: dict[str, Any] = field(default_factory=dict)
+    sites: dict[str, Any] = field(default_factory=dict)
+    exclude: list[str] = field(default_factory=lambda: list(Recipe().exclude))
+    steps: list[dict[str, Any]] = field(default_factory=list)
+    propagate: str = Recipe.propagate
+    execution: str = Recipe.execution
 
 
 @dataclass
@@ -127,7 +155,7 @@ class SweepConfig:
     """One job of a sweep: a model, quantized by a recipe, on structures, for a task."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
-    quant: Recipe = field(default_factory=Recipe)
+    quant: RecipeConfig = field(default_factory=RecipeConfig)
     data: DataConfig = field(default_factory=DataConfig)
     task: TaskConfig = field(default_factory=TaskConfig)
 

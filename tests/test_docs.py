@@ -45,7 +45,7 @@ def test_the_method_of_the_page_runs_as_a_plugin(tmp_path: Path, esm2_checkpoint
     result = CliRunner().invoke(app, [*words, "--structures", str(structures_folder)])
     assert result.exit_code == 0, result.output
     assert "w4a8-mine" in result.output
-    assert load_recipe(tmp_path / "w4a8-mine.yaml").steps == [{"step": "rms_equalization", "alpha": 0.5}]
+    assert load_recipe(tmp_path / "w4a8-mine.yaml").to_dict()["steps"] == [{"step": "rms_equalization", "alpha": 0.5}]
 
 
 @pytest.mark.parametrize(("text", "message"), [(None, "no such Python file"), ("1 / 0", "ZeroDivisionError")])

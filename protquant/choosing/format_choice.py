@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, fields, replace
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -140,7 +140,8 @@ class FormatChoice:
         for group in self.groups:
             form = formats.get(group.name) or self._activations.get(group.name)
             if form is not None:
-                sites.update({site.name: _site_config(self._fitting(form, site, group)) for site in group.sites})
+                # A copy is written to files without what is the default.
+                sites.update({site.name: replace(self._fitting(form, site, group)) for site in group.sites})  # type: ignore[type-var]
         return replace(self.base, sites=sites)
 
     def _fitting(self, form: Format, site: Site, group: SiteGroup) -> Format:
@@ -163,10 +164,3 @@ def _formats(found: Allocation) -> dict[str, Format]:
         assert form is not None
         formats[group] = form
     return formats
-
-
-def _site_config(form: Format) -> dict[str, Any]:
-    """A config without what is the default anyway."""
-    defaults = {f.name: f.default for f in fields(form) if f.default is not MISSING}  # type: ignore[arg-type]
-    shown = ("format", "bits", "granularity")
-    return {k: v for k, v in form.to_config().items() if k in shown or k not in defaults or v != defaults[k]}

@@ -94,7 +94,7 @@ def preparation_cost(
     coded, widest = sum(weight.numel() for weight in weights), max((w.shape[1] for w in weights), default=0)
     blocks = [skeleton.get_submodule(block) for chain in find_chains(skeleton) for block in chain]
     largest = max((_bytes(block) for block in blocks), default=0)
-    steps = tuple(step.name for step in recipe.load_steps())
+    steps = tuple(step.name for step in recipe.steps)
     seconds, activations = coded * _seconds_per_weight(recipe, device), 0
     calibrates = needs_sequences(skeleton, recipe)
     if calibrates and isinstance(skeleton, ESMFold):

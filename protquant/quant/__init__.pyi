@@ -21,7 +21,7 @@ from protquant.quant.modules import ActivationQuantizer, QuantizedLayerNorm, Qua
 from protquant.quant.observers import Moments, Observer, Statistics
 from protquant.quant.quantize import needs_sequences, needs_statistics, plan, quantize
 from protquant.quant.ranges import RANGE_RULES, Calibration, calibrated_range
-from protquant.quant.recipe import EXECUTIONS, Recipe, check_execution, load_recipe
+from protquant.quant.recipe import EXECUTIONS, Recipe, check_execution, load_recipe, recipe_schema
 from protquant.quant.report import Report, SiteReport
 from protquant.quant.shipped_recipes import available_recipes
 from protquant.quant.steps import (
@@ -99,6 +99,7 @@ __all__ = [
     "plan",
     "quantize",
     "quantize_stream",
+    "recipe_schema",
     "register_format",
     "register_step",
 ]

@@ -68,7 +68,7 @@ class Engine:
     ) -> None:
         self.model, self.recipe, self.assignments = model, recipe, assignments
         self._scope = scope
-        self.steps = recipe.load_steps()
+        self.steps = recipe.steps
         self.progress = progress
         self._cache = cache
         single = [step.name for step in self.steps if step.one_range]

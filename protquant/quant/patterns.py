@@ -2,12 +2,14 @@
 
 import fnmatch
 from collections.abc import Iterable
+from typing import Annotated
 
 import regex
+from pydantic import AfterValidator
 
 from protquant.errors import ProtquantError
 
-__all__ = ["Pattern", "matches_any"]
+__all__ = ["Pattern", "PatternText", "matches_any"]
 
 _REGEX = "re:"
 _SECONDS = 1.0
@@ -54,6 +56,15 @@ class Pattern:
                 f"{self._where}: {self._pattern!r} takes more than {_SECONDS:g} s to be compared with {name!r};"
                 " write it without a repetition inside a repetition"
             ) from None
+
+
+def _checked(pattern: str) -> str:
+    Pattern("pattern", pattern)
+    return pattern
+
+
+PatternText = Annotated[str, AfterValidator(_checked)]
+"""The text of a pattern, as a setting."""
 
 
 def matches_any(name: str, patterns: Iterable[str]) -> bool:

@@ -52,7 +52,7 @@ def needs_statistics(assignments: Iterable[Assignment]) -> bool:
 def needs_sequences(model: nn.Module, recipe: Recipe | str | Path) -> bool:
     """Whether `recipe` has to run `model` on sequences: to freeze ranges, or for its steps."""
     recipe = load_recipe(recipe)
-    steps = [step for step in recipe.load_steps() if not isinstance(step, ModelTransform)]
+    steps = [step for step in recipe.steps if not isinstance(step, ModelTransform)]
     return bool(steps) or needs_statistics(plan(model, recipe))
 
 

@@ -2,21 +2,25 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated, Literal, get_args
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from protquant.errors import ProtquantError
 from protquant.quant.lengths import LengthBin, parse_lengths
 from protquant.quant.observers import Statistics
+from protquant.quant.settings import Count, Settings
 
 __all__ = ["RANGE_RULES", "Calibration", "calibrated_range"]
 
-RANGE_RULES = ("minmax", "percentile", "topk_median", "mse")
+RangeRule = Literal["minmax", "percentile", "topk_median", "mse"]
+RANGE_RULES: tuple[RangeRule, ...] = get_args(RangeRule)
 
 
-@dataclass
-class Calibration:
+@dataclass(frozen=True)
+class Calibration(Settings):
     """How frozen ranges are chosen.
 
     Attributes
@@ -36,18 +40,13 @@ class Calibration:
         None: all.
     """
 
-    range: str = "topk_median"
-    top_k: int = 2
-    percentile: float = 99.99
+    range: RangeRule = "topk_median"
+    top_k: Count = 2
+    percentile: Annotated[float, Field(gt=50, le=100)] = 99.99
     lengths: str | None = None
 
     def __post_init__(self) -> None:
-        if self.range not in RANGE_RULES:
-            raise ProtquantError(f"calibration range {self.range!r} is none of {', '.join(RANGE_RULES)}")
-        if not isinstance(self.top_k, int) or self.top_k < 1:
-            raise ProtquantError(f"calibration top_k {self.top_k!r} is not a positive integer")
-        if not isinstance(self.percentile, int | float) or not 50 < self.percentile <= 100:
-            raise ProtquantError(f"calibration percentile {self.percentile} is not in (50, 100]")
+        super().__post_init__()
         _ = self.bins
 
     @property

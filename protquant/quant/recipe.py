@@ -5,32 +5,44 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from pydantic import BeforeValidator, Field
 
 from protquant.errors import ProtquantError, suggestion
 from protquant.files.plain_data import parse_yaml
 from protquant.quant.assignments import Assignment
-from protquant.quant.formats import format_from_config
-from protquant.quant.patterns import Pattern
+from protquant.quant.formats import Format
+from protquant.quant.patterns import Pattern, PatternText
 from protquant.quant.ranges import Calibration
+from protquant.quant.settings import Settings, json_schema, parse
 from protquant.quant.shipped_recipes import available_recipes, recipe_text
-from protquant.quant.steps import Step, step_from_config
-from protquant.sites import KINDS, Site
+from protquant.quant.steps import Step
+from protquant.sites import Kind, Site
 
-__all__ = ["EXECUTIONS", "Recipe", "check_execution", "load_recipe"]
+__all__ = ["EXECUTIONS", "Recipe", "check_execution", "load_recipe", "recipe_schema"]
 
 EXECUTIONS = ("simulate", "integer")
 
 
-@dataclass
-class Recipe:
-    r"""What becomes of every site of a model.
+def _text(value: object) -> object:
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _list(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value
+
+
+@dataclass(frozen=True)
+class Recipe(Settings):
+    r"""Formats of the sites of a model, and the steps that fit the model to them.
 
     The format of a site is, in falling order: that of its exact name in `sites`; that of the last pattern in `sites`
     that matches it; float, if a pattern in `exclude` matches it; that of its kind in `kinds`; float.
+
+    Formats and steps may be given as plain data, as files have them.
 
     Attributes
     ----------
@@ -45,79 +57,66 @@ class Recipe:
     exclude : list of str
         Globs or regular expressions of what stays in float whatever its kind; may match nothing. By default the
         heads, as in Peng et al. 2023: no part of what is folded, and small.
-    steps : list of dict
-        What is done beside, such as `{"step": "smoothquant", "alpha": 0.5}` (`protquant.quant.steps`).
+    steps : list of Step
+        Steps beside the formats, such as `{"step": "smoothquant", "alpha": 0.5}` (`protquant.quant.steps`).
     propagate : str
         What steps that go through the model layer by layer feed the next layers with: the outputs of the `float` ones
         or of those `quantized` before, as GPTQ does. The first block of a chain is always fed by the float model: so
-        the folding trunk does not hear of what became of the language model before it.
+        the folding trunk does not see the quantization of the language model before it.
+    execution : str
+        `simulate`: quantized values in float arithmetic. `integer`: integer arithmetic, where there is some.
+
+    Raises
+    ------
+    ProtquantError
+        For a key, kind, format, step or setting that is not known, or cannot have its value.
     """
 
-    name: str = "custom"
-    description: str = ""
-    calibration: Calibration = field(default_factory=Calibration)
-    kinds: dict[str, Any] = field(default_factory=dict)
-    sites: dict[str, Any] = field(default_factory=dict)
-    exclude: list[str] = field(default_factory=lambda: ["*_head.*"])
-    steps: list[dict[str, Any]] = field(default_factory=list)
-    propagate: str = "float"
-    execution: str = "simulate"
+    name: Annotated[str, BeforeValidator(_text)] = "custom"
+    description: Annotated[str, BeforeValidator(_text)] = ""
+    calibration: Annotated[Calibration, Field(description="a mapping, such as range: minmax")] = field(
+        default_factory=Calibration
+    )
+    kinds: Annotated[dict[Kind, Format | None], Field(description="a mapping from kinds of sites to formats")] = field(
+        default_factory=dict
+    )
+    sites: Annotated[dict[PatternText, Format | None], Field(description="a mapping from names to formats")] = field(
+        default_factory=dict
+    )
+    exclude: Annotated[list[PatternText], BeforeValidator(_list), Field(description="a list of patterns")] = field(
+        default_factory=lambda: ["*_head.*"]
+    )
+    steps: Annotated[list[Step], BeforeValidator(_list), Field(description="a list of mappings")] = field(
+        default_factory=list
+    )
+    propagate: Literal["float", "quantized"] = "float"
+    execution: Literal["simulate", "integer"] = "simulate"
 
     def __post_init__(self) -> None:
-        for kind, config in self.kinds.items():
-            if kind not in KINDS:
-                raise ProtquantError(f"recipe {self.name}: unknown kind of site {kind!r}; {suggestion(kind, KINDS)}")
-            self._check_format(f"kinds.{kind}", config)
-        for pattern, config in self.sites.items():
-            self._check_format(f"sites.{pattern}", config)
-        if self.propagate not in ("float", "quantized"):
-            raise ProtquantError(f"recipe {self.name}: propagate is float or quantized, not {self.propagate!r}")
-        check_execution(self.execution, f"recipe {self.name}")
-        self.load_steps()
-        for pattern in (*self.sites, *self.exclude):
-            Pattern(f"recipe {self.name}", pattern)
+        self._check(f"recipe {self.name}")
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Recipe":
-        """Recipe of plain data.
+        """Return the recipe of plain data; a key without a value has the default.
 
         Raises
         ------
         ProtquantError
-            For a key, kind, format or setting that is not known.
+            For a key, kind, format, step or setting that is not known, or cannot have its value.
         """
-        name = str(data.get("name") or "custom")
-        settings = dict(data)
-        for key in ("name", "description"):
-            if settings.get(key) is None:  # a key that is there without a value
-                settings.pop(key, None)
-            elif not isinstance(settings[key], str | int | float):
-                raise ProtquantError(f"{key} is text, not {settings[key]!r}")
-            else:
-                settings[key] = str(settings[key])
-        _check_keys(f"recipe {name}", settings, cls)
-        calibration = settings.get("calibration")
-        if calibration is not None and not isinstance(calibration, Mapping | Calibration):
-            raise ProtquantError(f"recipe {name}: calibration is a mapping, such as range: minmax, not {calibration!r}")
-        if isinstance(calibration, Mapping):
-            _check_keys(f"recipe {name}: calibration", calibration, Calibration)
-            settings["calibration"] = Calibration(**calibration)
-        for key in ("kinds", "sites"):
-            if not isinstance(settings.get(key) or {}, Mapping):
-                raise ProtquantError(f"recipe {name}: {key} is a mapping to formats, not {settings[key]!r}")
-            if other := [each for each in settings.get(key) or () if not isinstance(each, str)]:
-                raise ProtquantError(f"recipe {name}: {key}: names are text, and not {other[0]!r}")
-        exclude = settings.get("exclude")
-        # A string would be taken for its letters, and "*" among them leaves everything in float.
-        if exclude is not None and not _is_list(exclude, str):
-            raise ProtquantError(f"recipe {name}: exclude is a list of patterns, not {exclude!r}")
-        if not _is_list(settings.get("steps") or [], object):
-            raise ProtquantError(f"recipe {name}: steps is a list of mappings, not {settings['steps']!r}")
-        return cls(**{key: value for key, value in settings.items() if value is not None})
+        settings = {key: value for key, value in data.items() if value is not None}
+        name = settings.get("name", cls.name)
+        return parse(cls, settings, f"recipe {name if isinstance(name, str | int | float) else cls.name}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, which `from_dict` takes."""
-        return asdict(self)
+        """Return plain data, which `from_dict` takes: formats and steps as they were given."""
+        formats = {
+            key: {name: format_ and format_.as_given() for name, format_ in getattr(self, key).items()}
+            for key in ("kinds", "sites")
+        }
+        plain = {"calibration": asdict(self.calibration), **formats, "exclude": list(self.exclude)}
+        plain["steps"] = [step.as_given() for step in self.steps]
+        return {f.name: plain.get(f.name, getattr(self, f.name)) for f in fields(self)}
 
     @property
     def is_float(self) -> bool:
@@ -127,19 +126,6 @@ class Recipe:
     def fingerprint(self) -> str:
         """SHA-256 of all settings, 64 hexadecimal digits."""
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
-
-    def load_steps(self) -> list[Step]:
-        """The steps, ready to be called.
-
-        Raises
-        ------
-        ProtquantError
-            For a step or a setting that is not known.
-        """
-        try:
-            return [step_from_config(config) for config in self.steps]
-        except ProtquantError as error:
-            raise ProtquantError(f"recipe {self.name}: steps: {error}") from None
 
     def assign(self, sites: Iterable[Site]) -> list[Assignment]:
         """Return the format of each site, in order, and what in the recipe decided it.
@@ -163,40 +149,32 @@ class Recipe:
 
     def _assign(self, site: Site, patterns: Mapping[str, Pattern], excluded: list[tuple[str, Pattern]]) -> Assignment:
         if site.name in self.sites:
-            return Assignment(site, format_from_config(self.sites[site.name]), "by name")
+            return Assignment(site, self.sites[site.name], "by name")
         for pattern, regex in reversed(list(patterns.items())):
             if regex.fullmatch(site.name):
-                return Assignment(site, format_from_config(self.sites[pattern]), f"by pattern {pattern}")
+                return Assignment(site, self.sites[pattern], f"by pattern {pattern}")
         for pattern, regex in excluded:
             if regex.fullmatch(site.name):
                 return Assignment(site, None, f"excluded by {pattern}", excluded=True)
         if site.kind in self.kinds:
-            return Assignment(site, format_from_config(self.kinds[site.kind]), "by kind")
+            return Assignment(site, self.kinds[site.kind], "by kind")
         # Nothing reads a residual but what has sites of its own: in float it is no activation to speak of.
         return Assignment(site, None, "kind not in recipe", excluded=site.kind == "residual")
-
-    def _check_format(self, where: str, config: Mapping[str, Any] | None) -> None:
-        try:
-            format_from_config(config)
-        except ProtquantError as error:
-            raise ProtquantError(f"recipe {self.name}: {where}: {error}") from None
-
-
-def _check_keys(where: str, data: Mapping[str, Any], cls: type) -> None:
-    known = [f.name for f in fields(cls)]
-    for key in data:
-        if key not in known:
-            raise ProtquantError(f"{where}: unknown key {key!r}; {suggestion(str(key), known)}")
-
-
-def _is_list(value: object, kind: type) -> bool:
-    return isinstance(value, list | tuple) and all(isinstance(each, kind) for each in value)
 
 
 def check_execution(execution: object, where: str) -> None:
     """Raise ProtquantError unless `execution` is one of EXECUTIONS; `where` is for the message."""
     if execution not in EXECUTIONS:
         raise ProtquantError(f"{where}: execution is {' or '.join(EXECUTIONS)}, not {execution!r}")
+
+
+def recipe_schema() -> dict[str, Any]:
+    """Return the JSON schema of a recipe, with the formats and steps that are registered, for editors."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **json_schema(Recipe),
+        "title": "protquant recipe",
+    }
 
 
 def load_recipe(source: "str | Path | Mapping[str, Any] | DictConfig | Recipe") -> Recipe:

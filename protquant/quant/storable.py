@@ -16,6 +16,8 @@ from typing import Any
 
 from torch import nn
 
+from protquant.quant.registry import enter
+
 __all__ = ["STORABLE", "Storable", "storable_name"]
 
 STORABLE: dict[str, type[nn.Module]] = {
@@ -30,7 +32,7 @@ class Storable(nn.Module):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        STORABLE[storable_name(cls)] = cls
+        enter(STORABLE, storable_name(cls), cls, "a module of checkpoints")
 
     def restored(self) -> None:
         """Make what is derived from the state, which has just been put back; a constructor may end with it too."""

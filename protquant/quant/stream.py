@@ -80,7 +80,7 @@ class CallStore(Protocol):
 
 def needs_whole_model(recipe: Recipe) -> str:
     """Return why a recipe cannot be taken one block at a time; empty if it can."""
-    for step in recipe.load_steps():
+    for step in recipe.steps:
         if isinstance(step, ModelTransform | Tuning):
             return f"step {step.name} changes all blocks together"
     if recipe.calibration.bins:
@@ -134,7 +134,7 @@ def quantize_stream(
         raise ProtquantError(f"recipe {recipe.name} cannot be taken one block at a time: {why}")
     assignments = plan(model, recipe)
     Engine(model, recipe, assignments, None).check_steps()
-    if (recipe.load_steps() or needs_statistics(assignments)) and (examples is None or not examples.sequences):
+    if (recipe.steps or needs_statistics(assignments)) and (examples is None or not examples.sequences):
         raise ProtquantError(f"recipe {recipe.name} needs sequences to calibrate on, and none were given")
     stream = _Stream(model, recipe, assignments, examples, weights, calls, tell, counted or {})
     names: list[str | None] = [None, *stream.blocks]
@@ -179,7 +179,7 @@ class _Stream:
         self.blocks = [block for chain in self.chains for block in chain]
         self._next = {block: after for chain in self.chains for block, after in pairwise(chain)}
         # A step that changes layers has to see them run before it does, and they run again for their ranges.
-        self._changes = any(isinstance(step, LinkTransform) for step in recipe.load_steps())
+        self._changes = any(isinstance(step, LinkTransform) for step in recipe.steps)
 
     def quantize(self, unit: str | None) -> Report:
         """Read a unit, and quantize it in the model."""

@@ -99,8 +99,8 @@ def test_activations_get_widths_by_a_budget_of_their_own(esmfold: ESMFold, calib
         calibration=calibration_file,
     )
     assert 5 < chosen.row["activation_bits"] <= 6
-    inputs = [config for site, config in chosen.recipe.sites.items() if site.endswith(".input")]
-    assert {config["bits"] for config in inputs} <= {4, 6, 8}
+    inputs = [form for site, form in chosen.recipe.sites.items() if site.endswith(".input")]
+    assert {form.bits for form in inputs} <= {4, 6, 8}
     assert all(config["full_range"] for config in inputs)
 
 

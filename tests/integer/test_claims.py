@@ -22,7 +22,7 @@ def chosen() -> list[str]:
     """All recipes without steps, and one of each list of steps."""
     by_steps: dict[Any, str] = {}
     for name in available_recipes():
-        steps = [step["step"] for step in load_recipe(name).steps]
+        steps = [step.name for step in load_recipe(name).steps]
         if name not in TRAINED:
             by_steps.setdefault(tuple(steps) or name, name)
     return sorted({*by_steps.values()} - {"fp32"})

@@ -46,7 +46,7 @@ def recipe_of(name: str) -> Recipe:
     """A recipe by name; `VARIANTS` are others whose attention is on codes."""
     recipe = load_recipe({"output flattened": "w4a8-flattenquant"}.get(name, "w8a8-int8" if name in VARIANTS else name))
     if name == "operands with zero points":
-        operand = {**recipe.kinds["matmul_operand"], "symmetric": False}
+        operand = replace(recipe.kinds["matmul_operand"], symmetric=False)
         return replace(recipe, kinds={**recipe.kinds, "matmul_operand": operand})
     if name == "output in float":
         return replace(recipe, exclude=[*recipe.exclude, "*.attn.out_proj.*"])

@@ -6,7 +6,8 @@ import yaml
 from protquant.checkpoints import load
 from protquant.errors import ProtquantError
 from protquant.measuring.method_grid import MethodGrid, group_size, load_method_grid, write_recipes
-from protquant.quant import load_recipe, plan
+from protquant.quant import Uniform, load_recipe, plan
+from protquant.quant.steps import SmoothQuant
 from protquant.sites import WEIGHT_KINDS
 
 GRID = """
@@ -43,7 +44,7 @@ def test_letters_become_the_bits_of_the_setting(grid: MethodGrid):
     by_setting = {cell.setting: cell.recipe for cell in grid.cells("language", 8, ["plain"])}
     assert list(by_setting) == ["W4A8", "W3", "A6"]
     kinds = by_setting["W4A8"].kinds
-    assert (kinds["linear_weight"]["bits"], kinds["linear_input"]["bits"], kinds["norm_input"]["bits"]) == (4, 8, 16)
+    assert [kinds[kind].bits for kind in ("linear_weight", "linear_input", "norm_input")] == [4, 8, 16]
     assert set(by_setting["W3"].kinds) == {"linear_weight"}  # what has no bits stays in float, and all like it
     assert set(by_setting["A6"].kinds) == {"linear_input", "norm_input"}
     assert by_setting["W4A8"].name == "w4a8-plain"
@@ -52,11 +53,10 @@ def test_letters_become_the_bits_of_the_setting(grid: MethodGrid):
 
 def test_a_method_is_laid_over_what_all_have_and_a_part_over_the_method(grid: MethodGrid):
     (language,), (folding,) = (grid.cells(part, 8, ["groups"]) for part in ("language", "folding"))
-    weight = {"format": "uniform", "bits": 4, "granularity": "group", "group_size": 8}
-    assert language.recipe.kinds["linear_weight"] == weight
-    assert language.recipe.kinds["norm_input"]["bits"] == 16
-    assert language.recipe.steps == [{"step": "smoothquant", "alpha": 0.6}]
-    assert folding.recipe.steps == [{"step": "smoothquant", "alpha": 0.7}]
+    assert language.recipe.kinds["linear_weight"] == Uniform(4, granularity="group", group_size=8)
+    assert language.recipe.kinds["norm_input"].bits == 16
+    assert language.recipe.steps == [SmoothQuant(alpha=0.6)]
+    assert folding.recipe.steps == [SmoothQuant(alpha=0.7)]
 
 
 def test_what_this_version_does_not_have_is_named(grid: MethodGrid):

@@ -10,7 +10,7 @@ from torch import nn
 from protquant.errors import ProtquantError
 from protquant.models import ESM2
 from protquant.quant import Examples, QuantizedLinear, Recipe, load_recipe, quantize
-from protquant.quant.steps import STEPS, Correction, LinkTransform, Rounding, Tuning, WeightFit, base, register_step
+from protquant.quant.steps import STEPS, Correction, LinkTransform, Rounding, Step, Tuning, WeightFit, register_step
 from protquant.quant.transforms import InputTransform
 
 W4 = {"linear_weight": {"format": "uniform", "bits": 4, "granularity": "channel"}}
@@ -24,7 +24,7 @@ def examples(tokens) -> Examples:
 @pytest.fixture
 def taken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Steps that do nothing but write down that they were called."""
-    monkeypatch.setattr(base, "STEPS", dict(STEPS))
+    monkeypatch.setattr(Step, "registry", dict(STEPS))
     calls: list[str] = []
 
     @register_step("noted_transform")
@@ -113,7 +113,7 @@ def test_steps_that_look_at_what_passes_need_sequences(encoder: ESM2):
 
 
 def test_what_a_transform_adds_is_counted(encoder: ESM2, examples: Examples, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(base, "STEPS", dict(STEPS))
+    monkeypatch.setattr(Step, "registry", dict(STEPS))
 
     class Twice(InputTransform):
         def forward(self, x):

@@ -1,6 +1,7 @@
 import pytest
 from omegaconf import OmegaConf
 
+from protquant.configs.schema import RecipeConfig
 from protquant.errors import ProtquantError
 from protquant.quant import Calibration, Recipe, Uniform, available_recipes, load_recipe
 from protquant.sites import KINDS, Site
@@ -60,11 +61,11 @@ def test_a_recipe_survives_the_way_through_plain_data():
 
 def test_a_recipe_is_a_structured_config():
     config = OmegaConf.merge(
-        OmegaConf.structured(Recipe), {"kinds": {"norm_input": EIGHT}, "calibration": {"top_k": 5}}
+        OmegaConf.structured(RecipeConfig), {"kinds": {"norm_input": EIGHT}, "calibration": {"top_k": 5}}
     )
     recipe = load_recipe(config)
     assert recipe.calibration == Calibration(top_k=5)
-    assert recipe.kinds == {"norm_input": EIGHT}
+    assert recipe.kinds == {"norm_input": Uniform(8)}
 
 
 def test_a_recipe_simulates_unless_it_says_otherwise():
@@ -98,7 +99,7 @@ def test_a_file_is_a_recipe_named_after_it(tmp_path):
         ({"kinds": ["norm_input"]}, "mapping"),
         ({"kinds": {"linear_weight": {**EIGHT, "granularity": "group", "group_size": "32"}}}, "group_size '32'"),
         ({"exclude": "lm.*"}, "exclude is a list of patterns"),
-        ({"execution": "integers"}, "execution is simulate or integer, not 'integers'"),
+        ({"execution": "integers"}, "execution 'integers' is none of simulate, integer; did you mean integer"),
     ],
 )
 def test_mistakes_are_named(data, message):
@@ -146,6 +147,4 @@ def test_the_uniform_baselines_differ_by_the_inputs_of_layer_norm_alone():
     uniform, noln = load_recipe("w8a8-uniform"), load_recipe("w8a8-uniform-noln")
     assert uniform.calibration == noln.calibration
     assert {kind for kind in KINDS if uniform.kinds.get(kind) != noln.kinds.get(kind)} == {"norm_input"}
-    assert (
-        Uniform(8, full_range=True).to_config() | uniform.kinds["norm_input"] == Uniform(8, full_range=True).to_config()
-    )
+    assert uniform.kinds["norm_input"] == Uniform(8, full_range=True)

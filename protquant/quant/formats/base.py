@@ -1,17 +1,15 @@
 """Number formats: small values that say how a tensor is written, and the quantizers that they are fitted into."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, fields
-from typing import Any, ClassVar, NamedTuple, Self, TypeVar
+from collections.abc import Callable
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
 
-from protquant.errors import ProtquantError, suggestion
 from protquant.quant.observers import Statistics
 from protquant.quant.ranges import Calibration
-from protquant.quant.setting_types import make
+from protquant.quant.settings import Named
 from protquant.quant.storable import Storable
 
 __all__ = ["FORMATS", "Codes", "Format", "Quantizer", "StaticQuantizer", "format_from_config", "register_format"]
@@ -110,10 +108,14 @@ class StaticQuantizer(Quantizer):
         """Bits of all scales, zero points and breakpoints, as they are saved: 32 for a float32."""
 
 
-class Format(ABC):
+FORMATS: dict[str, "type[Format]"] = {}
+
+
+class Format(Named):
     """A frozen dataclass whose fields are its settings; `name` is what recipes call it."""
 
-    name: ClassVar[str]
+    key = "format"
+    registry = FORMATS
 
     @property
     @abstractmethod
@@ -148,46 +150,16 @@ class Format(ABC):
     def for_activation(self, statistics: Statistics | None, calibration: Calibration) -> Quantizer:
         """Fit to what was seen of an activation; None will do where `needs_statistics` is False."""
 
-    def to_config(self) -> dict[str, Any]:
-        """Return the settings as plain data, which `format_from_config` takes."""
-        return {"format": self.name, **asdict(self)}  # type: ignore[call-overload]
 
-
-FORMATS: dict[str, type[Format]] = {}
-
-_FormatType = TypeVar("_FormatType", bound=type[Format])
-
-
-def register_format(name: str) -> Callable[[_FormatType], _FormatType]:
-    """Class decorator that makes a format known to recipes as `name`."""
-
-    def register(cls: _FormatType) -> _FormatType:
-        cls.name = name
-        FORMATS[name] = cls
-        return cls
-
-    return register
+register_format = Format.register
 
 
 def format_from_config(config: object) -> Format | None:
-    """Format of a config such as `{"format": "uniform", "bits": 8}`; None, which leaves a site in float, stays None.
+    """Return the format of a config such as `{"format": "uniform", "bits": 8}`; None, which is float, stays None.
 
     Raises
     ------
     ProtquantError
         For a name or a setting that is not known, or a value that a setting cannot have.
     """
-    if config is None or isinstance(config, Format):
-        return config
-    if not isinstance(config, Mapping) or "format" not in config:
-        raise ProtquantError(f"a format is null or a mapping with the key 'format', not {config!r}")
-    settings = {str(key): value for key, value in config.items() if key != "format"}
-    name = str(config["format"])
-    if name not in FORMATS:
-        raise ProtquantError(f"unknown format {name!r}; {suggestion(name, sorted(FORMATS))}")
-    cls = FORMATS[name]
-    known = [field.name for field in fields(cls)]  # type: ignore[arg-type]
-    for key in settings:
-        if key not in known:
-            raise ProtquantError(f"format {name!r} has no setting {key!r}; {suggestion(key, known)}")
-    return make(f"format {name!r}", cls, settings)
+    return None if config is None else Format.from_config(config)

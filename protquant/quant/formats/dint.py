@@ -1,8 +1,10 @@
 """dINT: an affine grid with two more levels half a step beside 0, where most of a weight is (Lee et al. 2023)."""
 
 from dataclasses import dataclass, replace
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from protquant.errors import ProtquantError
@@ -10,14 +12,14 @@ from protquant.kernels.reference import decode_dint, dint_levels, encode_dint
 from protquant.quant.formats.base import Codes, Format, StaticQuantizer, register_format
 from protquant.quant.formats.frozen import fit_frozen
 from protquant.quant.formats.granularity import (
-    Granularity,
-    check_granularity,
+    GroupSize,
+    check_group,
     grouped,
     of_columns,
     ungrouped,
     weight_range,
 )
-from protquant.quant.formats.uniform import affine_grid, check_bits
+from protquant.quant.formats.uniform import affine_grid
 from protquant.quant.observers import Statistics
 from protquant.quant.ranges import Calibration
 
@@ -117,16 +119,14 @@ class DInt(Format):
         integers: 0.0058). With 3 bits 0.375 is best: 0.0096, 0.0089, 0.0106, 0.0095 (affine integers: 0.0101).
     """
 
-    bits: int = 4
-    granularity: Granularity = "channel"
-    group_size: int | None = None
-    special: float = 0.5
+    bits: Annotated[int, Field(ge=3, le=8)] = 4
+    granularity: Literal["tensor", "channel", "group"] = "channel"
+    group_size: GroupSize | None = None
+    special: Annotated[float, Field(gt=0, lt=1)] = 0.5
 
     def __post_init__(self) -> None:
-        check_bits(self.bits, 3, 8)
-        check_granularity(self.granularity, self.group_size, ("tensor", "channel", "group"))
-        if isinstance(self.special, bool) or not isinstance(self.special, int | float) or not 0 < self.special < 1:
-            raise ProtquantError(f"special {self.special!r} is not between 0 and 1, in steps")
+        super().__post_init__()
+        check_group(self.granularity, self.group_size)
 
     @property
     def label(self) -> str:

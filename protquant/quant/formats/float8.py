@@ -11,8 +11,6 @@ from protquant.kernels.reference import decode_float8, encode_float8
 from protquant.quant.formats.base import Codes, Format, Quantizer, StaticQuantizer, register_format
 from protquant.quant.formats.frozen import fit_frozen
 from protquant.quant.formats.granularity import (
-    Granularity,
-    check_granularity,
     magnitude,
     vector_range,
     weight_range,
@@ -117,12 +115,7 @@ class Float8(Format):
     """
 
     layout: Layout = "e4m3fn"
-    granularity: Granularity = "tensor"
-
-    def __post_init__(self) -> None:
-        if self.layout not in _DTYPES:
-            raise ProtquantError(f"layout {self.layout!r} is none of {', '.join(_DTYPES)}")
-        check_granularity(self.granularity, None, ("tensor", "channel", "token"))
+    granularity: Literal["tensor", "channel", "token"] = "tensor"
 
     @property
     def label(self) -> str:

@@ -1,17 +1,18 @@
 """What shares a scale: a tensor, a channel, a token or a group of neighbors."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
 from protquant.errors import ProtquantError
 
 __all__ = [
-    "GRANULARITIES",
     "Granularity",
-    "check_granularity",
+    "GroupSize",
+    "check_group",
     "grouped",
     "magnitude",
     "of_columns",
@@ -21,20 +22,13 @@ __all__ = [
 ]
 
 Granularity = Literal["tensor", "channel", "token", "group"]
-_LARGEST_GROUP = 2**16  # rows are filled up to whole groups
-GRANULARITIES: tuple[Granularity, ...] = ("tensor", "channel", "token", "group")
+GroupSize = Annotated[int, Field(ge=1, le=2**16)]  # rows are filled up to whole groups
 
 
-def check_granularity(granularity: object, group_size: object, known: tuple[Granularity, ...] = GRANULARITIES) -> None:
-    """Raise `ProtquantError` unless `granularity` is `known`, and comes with a `group_size` if it is `group`."""
-    if granularity not in known:
-        raise ProtquantError(f"granularity {granularity!r} is none of {', '.join(known)}")
+def check_group(granularity: str, group_size: int | None) -> None:
+    """Raise `ProtquantError` unless there is a `group_size` if, and only if, `granularity` is `group`."""
     if (granularity == "group") != (group_size is not None):
         raise ProtquantError("group_size goes with granularity 'group', and only with it")
-    if group_size is None:
-        return
-    if isinstance(group_size, bool) or not isinstance(group_size, int) or not 1 <= group_size <= _LARGEST_GROUP:
-        raise ProtquantError(f"group_size {group_size!r} is not a positive integer up to {_LARGEST_GROUP}")
 
 
 def grouped(x: Tensor, group_size: int | None) -> Tensor:

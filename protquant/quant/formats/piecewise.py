@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from protquant.quant.formats.base import Codes, Format, Quantizer, StaticQuantiz
 from protquant.quant.formats.breakpoint import closed_form_breakpoint, optimal_breakpoint, search_ratio
 from protquant.quant.formats.tailed import TailedGrid, TailedQuantizer
 from protquant.quant.formats.two_scale import TwoScaleQuantizer
-from protquant.quant.formats.uniform import check_bits
+from protquant.quant.formats.uniform import Bits
 from protquant.quant.observers import Moments, Statistics
 from protquant.quant.ranges import Calibration, calibrated_range
 
@@ -21,8 +21,6 @@ __all__ = ["LivePiecewiseQuantizer", "PiecewiseLinear"]
 Mode = Literal["overlapping", "non_overlapping", "ptq4protein", "asymmetric"]
 BreakpointRule = Literal["numeric", "closed_form_gaussian", "closed_form_laplace", "search"]
 
-_MODES: tuple[Mode, ...] = ("overlapping", "non_overlapping", "ptq4protein", "asymmetric")
-_BREAKPOINT_RULES = ("numeric", "closed_form_gaussian", "closed_form_laplace", "search")
 _SAMPLE_SIZE = 2**14
 _MAX_ROUNDS = 3
 # A round of the search that leaves more than this share of the error is the last.
@@ -54,17 +52,13 @@ class PiecewiseLinear(Format):
         Whether the breakpoint follows each input, as it does in PTQ4Protein's code, rather than being frozen.
     """
 
-    bits: int = 8
+    bits: Bits = 8
     mode: Mode = "asymmetric"
     breakpoint: BreakpointRule = "search"
     live: bool = False
 
     def __post_init__(self) -> None:
-        check_bits(self.bits)
-        if self.mode not in _MODES:
-            raise ProtquantError(f"mode {self.mode!r} is none of {', '.join(_MODES)}")
-        if self.breakpoint not in _BREAKPOINT_RULES:
-            raise ProtquantError(f"breakpoint {self.breakpoint!r} is none of {', '.join(_BREAKPOINT_RULES)}")
+        super().__post_init__()
         if self.live and self.breakpoint == "search":
             raise ProtquantError("a live breakpoint cannot be searched; say 'numeric' or a closed form")
 
@@ -86,7 +80,7 @@ class PiecewiseLinear(Format):
 
     @classmethod
     def variants(cls) -> tuple[Format, ...]:
-        return (*(cls(4, mode) for mode in _MODES), cls(8))
+        return (*(cls(4, mode) for mode in get_args(Mode)), cls(8))
 
     def fit(self, low: float, high: float, moments: Moments, sample: Tensor | None = None) -> StaticQuantizer:
         """Return the quantizer for a range.

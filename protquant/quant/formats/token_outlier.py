@@ -1,8 +1,10 @@
 """Tokens with outliers: few bits for most of a vector, 16 for its largest magnitudes (the AAQ of LightNobel, 2025)."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from protquant.errors import ProtquantError
@@ -14,9 +16,9 @@ from protquant.kernels.reference import (
     token_scale,
 )
 from protquant.quant.formats.base import Codes, Format, Quantizer, StaticQuantizer, register_format
-from protquant.quant.formats.uniform import check_bits
 from protquant.quant.observers import Statistics
 from protquant.quant.ranges import Calibration
+from protquant.quant.settings import Natural
 
 __all__ = ["FrozenTokenOutlierQuantizer", "TokenOutlier", "TokenOutlierQuantizer"]
 
@@ -126,14 +128,9 @@ class TokenOutlier(Format):
         How many of each token; a token of no more channels has but outliers.
     """
 
-    bits: int = 8
-    outliers: int = 4
-
-    def __post_init__(self) -> None:
-        # With more the largest inlier could miss the largest code: scales are rounded to bfloat16.
-        check_bits(self.bits, 2, 8)
-        if isinstance(self.outliers, bool) or not isinstance(self.outliers, int) or self.outliers < 0:
-            raise ProtquantError(f"outliers {self.outliers!r} is not a number of values, 0 or more")
+    # With more bits the largest inlier could miss the largest code: scales are rounded to bfloat16.
+    bits: Annotated[int, Field(ge=2, le=8)] = 8
+    outliers: Natural = 4
 
     @property
     def label(self) -> str:

@@ -1,8 +1,10 @@
 """Uniform formats: equal steps, one scale per tensor, channel, token or group."""
 
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from protquant.errors import ProtquantError
@@ -11,7 +13,8 @@ from protquant.quant.formats.base import Codes, Format, Quantizer, StaticQuantiz
 from protquant.quant.formats.frozen import fit_frozen
 from protquant.quant.formats.granularity import (
     Granularity,
-    check_granularity,
+    GroupSize,
+    check_group,
     grouped,
     magnitude,
     of_columns,
@@ -23,22 +26,18 @@ from protquant.quant.observers import Statistics
 from protquant.quant.ranges import Calibration
 
 __all__ = [
+    "Bits",
     "DynamicUniformQuantizer",
     "Uniform",
     "UniformQuantizer",
     "affine_grid",
-    "check_bits",
     "positive_scale",
     "uniform_grid",
 ]
 
 _SCALE_BITS = 32
 
-
-def check_bits(bits: object, smallest: int = 2, largest: int = 16) -> None:
-    """Raise `ProtquantError` unless `bits` is an integer from `smallest` to `largest`."""
-    if isinstance(bits, bool) or not isinstance(bits, int) or not smallest <= bits <= largest:
-        raise ProtquantError(f"bits {bits!r} is not an integer from {smallest} to {largest}")
+Bits = Annotated[int, Field(ge=2, le=16)]
 
 
 def uniform_grid(
@@ -215,15 +214,15 @@ class Uniform(Format):
         Symmetric with 2^bits - 1 steps from -m to m, as PTQ4Protein has it: m itself is clipped by half a step.
     """
 
-    bits: int = 8
+    bits: Bits = 8
     symmetric: bool = True
     granularity: Granularity = "tensor"
-    group_size: int | None = None
+    group_size: GroupSize | None = None
     full_range: bool = False
 
     def __post_init__(self) -> None:
-        check_bits(self.bits)
-        check_granularity(self.granularity, self.group_size)
+        super().__post_init__()
+        check_group(self.granularity, self.group_size)
         if self.full_range and not self.symmetric:
             raise ProtquantError("full_range is a variant of symmetric formats")
 

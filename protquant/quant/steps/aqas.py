@@ -7,11 +7,11 @@ from itertools import product
 from jaxtyping import Float
 from torch import Tensor
 
-from protquant.errors import ProtquantError
 from protquant.quant.assignments import Assignments
 from protquant.quant.evidence import Evidence
 from protquant.quant.formats import Format
 from protquant.quant.layer_error import LayerOutputs
+from protquant.quant.settings import Count
 from protquant.quant.steps.awq import normalized_scale
 from protquant.quant.steps.base import LinkTransform, register_step
 from protquant.quant.transforms import Divide, LinkLayers
@@ -48,17 +48,10 @@ class AQAS(LinkTransform):
         Vectors of the sample that outputs are reckoned on.
     """
 
-    grid: int = 20
+    grid: Count = 20
     two_exponents: bool = False
     run_time: bool = True
-    num_rows: int = 512
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("grid", "num_rows"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ProtquantError(f"aqas: {name} {value!r} is not a positive integer")
+    num_rows: Count = 512
 
     def apply(self, link: LinkLayers, evidence: Evidence, assignments: Assignments) -> None:
         if link.writer is None and not self.run_time:

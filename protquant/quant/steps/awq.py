@@ -1,17 +1,19 @@
 """AWQ (Lin et al. 2024): scales that protect the weights of large activations, and clipped ranges of weights."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor
 
-from protquant.errors import ProtquantError
 from protquant.quant.assignments import Assignments
 from protquant.quant.evidence import Evidence
 from protquant.quant.formats import Format, StaticQuantizer
-from protquant.quant.patterns import Pattern, matches_any
+from protquant.quant.patterns import PatternText, matches_any
+from protquant.quant.settings import Count
 from protquant.quant.steps.base import LinkTransform, WeightFit, register_step
 from protquant.quant.transforms import LinkLayers
 
@@ -47,13 +49,8 @@ class AWQ(LinkTransform):
         too: they divide their input when the model runs.
     """
 
-    grid: int = 20
+    grid: Count = 20
     run_time: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not isinstance(self.grid, int) or self.grid < 1:
-            raise ProtquantError(f"awq: grid {self.grid!r} is not a positive integer")
 
     def apply(self, link: LinkLayers, evidence: Evidence, assignments: Assignments) -> None:
         if link.writer is None and not self.run_time:
@@ -103,20 +100,9 @@ class AWQClip(WeightFit):
         not, as in the paper's code: their errors meet in a product.
     """
 
-    grid: int = 20
-    max_shrink: float = 0.5
-    skip: tuple[str, ...] = ("*q_proj", "*k_proj", "*kv_proj", "*q_point_proj", "*kv_point_proj")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        skip: object = self.skip  # from YAML a list, or one pattern
-        object.__setattr__(self, "skip", (skip,) if isinstance(skip, str) else tuple(self.skip))
-        for pattern in self.skip:
-            Pattern("step awq_clip: skip", pattern)
-        if not isinstance(self.grid, int) or self.grid < 1:
-            raise ProtquantError(f"awq_clip: grid {self.grid!r} is not a positive integer")
-        if not 0 < self.max_shrink <= 1:
-            raise ProtquantError(f"awq_clip: max_shrink {self.max_shrink} is not in (0, 1]")
+    grid: Count = 20
+    max_shrink: Annotated[float, Field(gt=0, le=1)] = 0.5
+    skip: tuple[PatternText, ...] = ("*q_proj", "*k_proj", "*kv_proj", "*q_point_proj", "*kv_point_proj")
 
     def is_for(self, path: str) -> bool:
         return super().is_for(path) and not matches_any(path, self.skip)

@@ -13,22 +13,21 @@ order in which they are called (within a kind in that of the recipe):
 ================  ==========================================================================
 """
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from protquant.errors import ProtquantError, suggestion
 from protquant.quant.assignments import Assignments
 from protquant.quant.evidence import Evidence
 from protquant.quant.formats import Codes, Format, StaticQuantizer
 from protquant.quant.modules import QuantizedLinear
-from protquant.quant.patterns import Pattern, matches_any
-from protquant.quant.setting_types import make
+from protquant.quant.patterns import PatternText, matches_any
+from protquant.quant.settings import Named
 from protquant.quant.transforms import LinkLayers
 
 __all__ = [
@@ -47,17 +46,17 @@ __all__ = [
 ]
 
 
+STEPS: dict[str, "type[Step]"] = {}
+
+
 @dataclass(frozen=True)
-class Step(ABC):
+class Step(Named):
     """A part of a method; `name` is what recipes call it."""
 
-    name: ClassVar[str]
+    key = "step"
+    registry = STEPS
     one_range: ClassVar[bool] = False
     """Whether it counts on an activation having one range for proteins of all lengths."""
-
-    def to_config(self) -> dict[str, Any]:
-        """Return the settings as plain data, which `step_from_config` takes."""
-        return {"step": self.name, **asdict(self)}
 
 
 @dataclass(frozen=True)
@@ -79,14 +78,7 @@ class LayerStep(Step):
         Patterns of the paths of linear layers that it is for; those that the recipe leaves in float are left alone.
     """
 
-    layers: tuple[str, ...] = ("*",)
-
-    def __post_init__(self) -> None:
-        given: Any = self.layers  # from YAML a list, or one pattern
-        patterns = (given,) if isinstance(given, str) else tuple(given)
-        for pattern in patterns:
-            Pattern(f"step {self.name}: layers", pattern)
-        object.__setattr__(self, "layers", patterns)
+    layers: tuple[PatternText, ...] = ("*",)
 
     def is_for(self, path: str) -> bool:
         """Whether the linear layer at `path` is one of `layers`."""
@@ -170,40 +162,5 @@ class Correction(LayerStep):
         """Change `layer` in place; `weight` is what it was in float."""
 
 
-STEPS: dict[str, type[Step]] = {}
-
-_StepType = TypeVar("_StepType", bound=type[Step])
-
-
-def register_step(name: str) -> Callable[[_StepType], _StepType]:
-    """Class decorator that makes a step known to recipes as `name`."""
-
-    def register(cls: _StepType) -> _StepType:
-        cls.name = name
-        STEPS[name] = cls
-        return cls
-
-    return register
-
-
-def step_from_config(config: object) -> Step:
-    """Step of a config such as `{"step": "smoothquant", "alpha": 0.5}`.
-
-    Raises
-    ------
-    ProtquantError
-        For a name or a setting that is not known, or a value that a setting cannot have.
-    """
-    if isinstance(config, Step):
-        return config
-    if not isinstance(config, Mapping) or "step" not in config:
-        raise ProtquantError(f"a step is a mapping with the key 'step', not {config!r}")
-    name = str(config["step"])
-    if name not in STEPS:
-        raise ProtquantError(f"unknown step {name!r}; {suggestion(name, sorted(STEPS))}")
-    settings = {str(key): value for key, value in config.items() if key != "step"}
-    known = [field.name for field in fields(STEPS[name])]
-    for key in settings:
-        if key not in known:
-            raise ProtquantError(f"step {name!r} has no setting {key!r}; {suggestion(key, known)}")
-    return make(f"step {name!r}", STEPS[name], settings)
+register_step = Step.register
+step_from_config = Step.from_config

@@ -15,9 +15,11 @@ nothing else is said:
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float
+from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from protquant.errors import ProtquantError
@@ -26,14 +28,13 @@ from protquant.quant.channel_splitting import EqualSplit, SaturatingSplit, Weigh
 from protquant.quant.evidence import Evidence
 from protquant.quant.formats import Format, Uniform
 from protquant.quant.layer_error import LayerOutputs, kl_divergence, relative_error
+from protquant.quant.settings import Count, Rate, Share
 from protquant.quant.steps.base import LinkTransform, register_step
 from protquant.quant.transforms import InputTransform, LinkLayers
 
 __all__ = ["FlattenQuant", "box_plot_fence"]
 
 _SMALLEST = 1e-5
-_SPLITS = ("saturating", "equal")
-_THRESHOLDS = ("output_error", "fence")
 _DIVERGENCES = {"error": relative_error, "kl": kl_divergence}
 # What the integer matrix units of NVIDIA's GPUs take along the channels at a time, by bits.
 _TILES = {4: 64, 8: 32}
@@ -45,6 +46,10 @@ def box_plot_fence(maximum: Float[Tensor, " c"]) -> float:
     """Q3 + 1.5 IQR of the maxima of channels: beyond it a value counts as an outlier (Tukey 1977)."""
     first, third = maximum.double().quantile(torch.tensor([0.25, 0.75]).to(maximum.device).double()).tolist()
     return third + 1.5 * (third - first)
+
+
+def _ascending(bits: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(sorted(bits))
 
 
 @register_step("flattenquant")
@@ -88,32 +93,17 @@ class FlattenQuant(LinkTransform):
         For a setting that it cannot have; `apply`: where bits are to be chosen of a format that has none to choose.
     """
 
-    alpha: float = 0.0
-    split: str = "saturating"
-    threshold: str = "output_error"
-    budget: float = 0.1
-    headroom: float = 2.0
-    candidates: int = 16
+    alpha: Share = 0.0
+    split: Literal["saturating", "equal"] = "saturating"
+    threshold: Literal["output_error", "fence"] = "output_error"
+    budget: Rate = 0.1
+    headroom: Annotated[float, Field(ge=1)] = 2.0
+    candidates: Count = 16
     weights: bool = True
     tiles: bool = False
-    bits: tuple[int, ...] = ()
+    bits: Annotated[tuple[int, ...], AfterValidator(_ascending)] = ()
     gamma: float = 0.05
-    divergence: str = "error"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "bits", tuple(sorted(self.bits)))
-        for setting, known in (("split", _SPLITS), ("threshold", _THRESHOLDS), ("divergence", tuple(_DIVERGENCES))):
-            if getattr(self, setting) not in known:
-                raise ProtquantError(
-                    f"flattenquant: {setting} {getattr(self, setting)!r} is none of {', '.join(known)}"
-                )
-        if not 0 <= self.alpha <= 1:
-            raise ProtquantError(f"flattenquant: alpha {self.alpha} is not in [0, 1]")
-        if self.budget < 0 or self.candidates < 1:
-            raise ProtquantError("flattenquant: budget must not be negative, and candidates at least 1")
-        if not self.headroom >= 1:
-            raise ProtquantError(f"flattenquant: headroom {self.headroom} is less than 1")
+    divergence: Literal["error", "kl"] = "error"
 
     def apply(self, link: LinkLayers, evidence: Evidence, assignments: Assignments) -> None:
         readers = {path: (assignments.weight_format(path), assignments.input_format(path)) for path in link.readers}

@@ -2,14 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from jaxtyping import Float, Int
+from pydantic import Field
 from torch import Tensor
 
-from protquant.errors import ProtquantError
 from protquant.quant.evidence import Evidence
 from protquant.quant.formats import Codes, StaticQuantizer
+from protquant.quant.settings import Count
 from protquant.quant.steps.base import Rounding, register_step
 from protquant.quant.steps.inverse_factor import inverse_factor
 
@@ -38,16 +40,9 @@ class GPTQ(Rounding):
         Whether to begin with the columns of the largest inputs, whose errors the most others can make up for.
     """
 
-    damping: float = 0.1
-    block: int = 128
+    damping: Annotated[float, Field(gt=0)] = 0.1
+    block: Count = 128
     act_order: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.damping > 0:
-            raise ProtquantError(f"gptq: damping {self.damping} is not positive")
-        if not isinstance(self.block, int) or self.block < 1:
-            raise ProtquantError(f"gptq: block {self.block!r} is not a positive integer")
 
     def round(self, weight: Float[Tensor, "o c"], quantizer: StaticQuantizer, evidence: Evidence) -> Codes:
         # Errors that are passed on are lost in half precision.

@@ -5,17 +5,18 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from protquant.errors import ProtquantError, suggestion
+from protquant.errors import ProtquantError
 from protquant.quant.assignments import Assignments
 from protquant.quant.calibrate import calibrate
 from protquant.quant.formats import Quantizer
 from protquant.quant.layerwise import Call, record_calls, run_block
 from protquant.quant.ranges import Calibration
+from protquant.quant.settings import Count, Natural
 from protquant.quant.steps.base import Examples, Tuning, register_step
 from protquant.quant.tuning.learner import Learner, fingerprint_of
 from protquant.quant.tuning.low_rank import LowRankStudent
@@ -26,7 +27,6 @@ __all__ = ["LowRankCorrection", "block_error"]
 
 log = logging.getLogger(__name__)
 
-_LOSSES = ("block", "hidden", "structure")
 _Calls = list[list[Call]]
 
 
@@ -76,23 +76,14 @@ class LowRankCorrection(Tuning):
         another training.
     """
 
-    rank: int = 4
+    rank: Count = 4
     alpha: float = 1.0
-    blocks: int = 4
-    epochs: int = 10
+    blocks: Count = 4
+    epochs: Natural = 10
     rate: float = 5e-4
     merged: bool = True
     vectors: bool = False
-    loss: str = "block"
-
-    def __post_init__(self) -> None:
-        if self.loss not in _LOSSES:
-            raise ProtquantError(f"low_rank_correction: unknown loss {self.loss!r}; {suggestion(self.loss, _LOSSES)}")
-        for name in ("rank", "blocks", "epochs"):
-            if isinstance(getattr(self, name), bool) or not isinstance(getattr(self, name), int):
-                raise ProtquantError(f"low_rank_correction: {name} {getattr(self, name)!r} is not an integer")
-        if min(self.rank, self.blocks) < 1 or self.epochs < 0:
-            raise ProtquantError("low_rank_correction: rank and blocks are at least 1, and epochs not negative")
+    loss: Literal["block", "hidden", "structure"] = "block"
 
     def tune(self, model: nn.Module, assignments: Assignments, examples: Examples) -> None:
         training = model.training

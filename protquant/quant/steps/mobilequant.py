@@ -4,15 +4,17 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import nn
 
-from protquant.errors import ProtquantError, suggestion
+from protquant.errors import ProtquantError
 from protquant.quant.assignments import Assignments
 from protquant.quant.calibrate import calibrate
 from protquant.quant.layerwise import sweep
-from protquant.quant.ranges import Calibration
+from protquant.quant.ranges import Calibration, RangeRule
+from protquant.quant.settings import Natural, Rate, Share
 from protquant.quant.steps.base import Examples, Tuning, register_step
 from protquant.quant.steps.smoothquant import SmoothQuant
 from protquant.quant.transforms import LinkLayers
@@ -22,8 +24,6 @@ from protquant.reporting.steps import Steps
 __all__ = ["MobileQuant"]
 
 log = logging.getLogger(__name__)
-
-_LOSSES = ("hidden", "structure")
 
 
 @register_step("mobilequant")
@@ -58,26 +58,14 @@ class MobileQuant(Tuning):
 
     one_range = True
 
-    loss: str = "hidden"
-    epochs: int = 20
-    alpha: float | None = 0.5
-    initial_range: str = "minmax"
-    scale_rate: float = 1e-2
-    clipping_rate: float = 1e-2
-    range_rate: float = 1e-2
-    final_rate: float = 0.1
-
-    def __post_init__(self) -> None:
-        if self.loss not in _LOSSES:
-            raise ProtquantError(f"mobilequant: unknown loss {self.loss!r}; {suggestion(str(self.loss), _LOSSES)}")
-        if isinstance(self.epochs, bool) or not isinstance(self.epochs, int) or self.epochs < 0:
-            raise ProtquantError(f"mobilequant: epochs {self.epochs!r} is not a number of epochs")
-        if self.alpha is not None and not 0 <= self.alpha <= 1:
-            raise ProtquantError(f"mobilequant: alpha {self.alpha} is not in [0, 1]")
-        for name in ("scale_rate", "clipping_rate", "range_rate", "final_rate"):
-            if not getattr(self, name) >= 0:
-                raise ProtquantError(f"mobilequant: {name} {getattr(self, name)!r} is not a rate")
-        Calibration(self.initial_range)
+    loss: Literal["hidden", "structure"] = "hidden"
+    epochs: Natural = 20
+    alpha: Share | None = 0.5
+    initial_range: RangeRule = "minmax"
+    scale_rate: Rate = 1e-2
+    clipping_rate: Rate = 1e-2
+    range_rate: Rate = 1e-2
+    final_rate: Rate = 0.1
 
     def tune(self, model: nn.Module, assignments: Assignments, examples: Examples) -> None:
         if examples.objective is None:

@@ -6,23 +6,24 @@ Section 3 of the paper, and `ziplab/QLLM` where its code does otherwise. The err
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from protquant.errors import ProtquantError
 from protquant.quant.assignments import Assignments
 from protquant.quant.channel_splitting import EqualSplit, Merge, pieces_at
 from protquant.quant.evidence import Evidence
 from protquant.quant.formats import Format
 from protquant.quant.layer_error import LayerOutputs
+from protquant.quant.patterns import PatternText
+from protquant.quant.settings import Count, Rate
 from protquant.quant.steps.base import LinkTransform, register_step
 from protquant.quant.transforms import InputTransform, LinkLayers
 
 __all__ = ["ChannelReassembly", "bipartite_groups", "merging_distance"]
 
-_DISTANCES = ("exact", "proxy")
 # Steps between thresholds, at least as many over the range of channel maxima, and none wider than this; as the code.
 _WIDEST_STEP = 0.5
 
@@ -111,18 +112,11 @@ class ChannelReassembly(LinkTransform):
         For a setting that it cannot have.
     """
 
-    layers: tuple[str, ...] = (r"re:(?!.*(attn\w*|ipa)\.out_proj$).*",)
-    budget: float = 0.2
+    layers: tuple[PatternText, ...] = (r"re:(?!.*(attn\w*|ipa)\.out_proj$).*",)
+    budget: Rate = 0.2
     assembly: bool = True
-    distance: str = "exact"
-    candidates: int = 100
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.distance not in _DISTANCES:
-            raise ProtquantError(f"qllm_reassembly: distance {self.distance!r} is none of {', '.join(_DISTANCES)}")
-        if self.budget < 0 or self.candidates < 1:
-            raise ProtquantError("qllm_reassembly: budget must not be negative, and candidates at least 1")
+    distance: Literal["exact", "proxy"] = "exact"
+    candidates: Count = 100
 
     def apply(self, link: LinkLayers, evidence: Evidence, assignments: Assignments) -> None:
         readers = {path: (assignments.weight_format(path), assignments.input_format(path)) for path in link.readers}

@@ -17,14 +17,14 @@ every carried mean. Biases for readers that had none. `inputs` costs one product
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from protquant.errors import ProtquantError
 from protquant.quant.assignments import Assignments
-from protquant.quant.patterns import Pattern, matches_any
+from protquant.quant.patterns import PatternText, matches_any
 from protquant.quant.rotations import CenterVectors, RotatedNorm, Rotation, random_rotation
 from protquant.quant.steps.base import ModelTransform, register_step
 from protquant.quant.transforms import LinkLayers
@@ -32,7 +32,6 @@ from protquant.topology import Link, Stream, find_links, find_streams
 
 __all__ = ["RotateStreams"]
 
-_MEANS = ("carried", "baked")
 _FOLDED = "folded into the layers that read it, by rotation"
 
 _logger = logging.getLogger(__name__)
@@ -59,21 +58,11 @@ class RotateStreams(ModelTransform):
     seed : int
     """
 
-    streams: tuple[str, ...] = ("*",)
-    mean: str = "carried"
+    streams: tuple[PatternText, ...] = ("*",)
+    mean: Literal["carried", "baked"] = "carried"
     values: bool = True
-    inputs: tuple[str, ...] = ()
+    inputs: tuple[PatternText, ...] = ()
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        for key in ("streams", "inputs"):
-            given: Any = getattr(self, key)  # from YAML a list, or one pattern
-            patterns = (given,) if isinstance(given, str) else tuple(given)
-            for pattern in patterns:
-                Pattern(f"step {self.name}: {key}", pattern)
-            object.__setattr__(self, key, patterns)
-        if self.mean not in _MEANS:
-            raise ProtquantError(f"rotation: mean is {' or '.join(_MEANS)}, not {self.mean!r}")
 
     @torch.no_grad()
     def apply(self, model: nn.Module, assignments: Assignments) -> None:

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from protquant.errors import ProtquantError
 from protquant.quant.assignments import Assignments
 from protquant.quant.evidence import Evidence
+from protquant.quant.settings import Share
 from protquant.quant.steps.base import LinkTransform, register_step
 from protquant.quant.transforms import LinkLayers
 
@@ -28,13 +28,8 @@ class SmoothQuant(LinkTransform):
         Whether layers that read no LayerNorm are changed too; the paper changes those that do.
     """
 
-    alpha: float = 0.5
+    alpha: Share = 0.5
     everywhere: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.alpha <= 1:
-            raise ProtquantError(f"smoothquant: alpha {self.alpha} is not in [0, 1]")
 
     def apply(self, link: LinkLayers, evidence: Evidence, assignments: Assignments) -> None:  # noqa: ARG002
         if not (self.everywhere or isinstance(link.writer, nn.LayerNorm)):

@@ -31,7 +31,7 @@ def quantized(*, symmetric: bool = True) -> ESM2:
     with torch.device("cpu"):  # where calibration keeps what it has seen, wherever the model is
         statistics = calibrate(model, tokens, lambda m, t: m.logits(t))
         recipe = load_recipe("w8a8-int8")
-        operand = {**recipe.kinds["matmul_operand"], "symmetric": symmetric}
+        operand = replace(recipe.kinds["matmul_operand"], symmetric=symmetric)
         return quantize(model, replace(recipe, kinds={**recipe.kinds, "matmul_operand": operand}), statistics)[0].eval()
 
 

@@ -37,7 +37,7 @@ def tuned(encoder: ESM2, tokens: list[Tensor], checkpoint: Path | None = None, *
     """The float model, with what was learned in its weights."""
     model = copy.deepcopy(encoder)
     examples = Examples(tuple(tokens), run, objective=language_model_objective, checkpoint=checkpoint)
-    step = recipe(**settings).load_steps()[0]
+    step = recipe(**settings).steps[0]
     assert isinstance(step, LowRankCorrection)
     step.tune(model, plan(model, recipe()), examples)
     return model

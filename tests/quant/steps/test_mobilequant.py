@@ -145,7 +145,7 @@ def test_nothing_of_the_training_stays(encoder: ESM2, tokens):
     ("settings", "message"),
     [
         ({"losss": "hidden"}, "step 'mobilequant' has no setting 'losss'; did you mean loss"),
-        ({"loss": "structures"}, "unknown loss 'structures'; did you mean structure"),
+        ({"loss": "structures"}, "loss 'structures' is none of hidden, structure; did you mean structure"),
         ({"epochs": 1.5}, "epochs 1.5"),
         ({"alpha": 2}, "alpha 2"),
         ({"range_rate": -1}, "range_rate -1"),

@@ -114,7 +114,8 @@ def test_streams_are_chosen_by_their_entries(exact: ESMFold):
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"), [({"mean": "lost"}, "carried or baked"), ({"inputs": ["re:("]}, "no regular expression")]
+    ("settings", "message"),
+    [({"mean": "lost"}, "none of carried, baked"), ({"inputs": ["re:("]}, "no regular expression")],
 )
 def test_a_wrong_setting_is_named(settings: dict[str, object], message: str):
     with pytest.raises(ProtquantError, match=message):
