@@ -3,19 +3,16 @@
 import importlib.util
 import os
 from functools import cache
-from typing import Literal, get_args
 
 import torch
 
 from protquant.kernels.backend import Backend
+from protquant.kernels.backend_names import BACKENDS, BackendName
 from protquant.kernels.cpu import CPUBackend
 from protquant.kernels.probe import check_backend
 from protquant.kernels.reference.backend import ReferenceBackend
 
 __all__ = ["BACKENDS", "BackendName", "choose_backend"]
-
-BackendName = Literal["auto", "reference", "cpu", "triton"]
-BACKENDS: tuple[BackendName, ...] = get_args(BackendName)
 
 
 def choose_backend(name: str, device: torch.device) -> Backend:

@@ -10,9 +10,12 @@ if "PROTQUANT_TEST_DEVICE" not in os.environ:
 if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
 
+import importlib
+import json
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Self
 
 import pytest
 import torch
@@ -21,6 +24,8 @@ from hypothesis import settings
 from torch import nn
 from transformers import EsmConfig, EsmForMaskedLM, EsmForProteinFolding
 
+from protquant.bench.worker import Worker, first_line
+from protquant.bench.worker_process import CandidateError
 from protquant.checkpoints import load, save_model
 from protquant.models import ESM2Config, ESMFold, ESMFoldConfig, StructureModuleConfig, TrunkConfig
 from protquant.models.alphabet import TOKENS
@@ -166,3 +171,34 @@ def structures_folder(esmfold_checkpoint: Path, tmp_path_factory: pytest.TempPat
     for name, sequence in {"one": "MKTAYIAKQRQISFVKSHFSRQLEERLG", "two": "GSHMLEDPVDAFKQWWTRLNEAYCPIHA"}.items():
         write_pdb(fold(model, sequence, name=name).atoms, folder / f"{name}.pdb")
     return folder
+
+
+class _WorkerHere:
+    """In place of a `WorkerProcess`; requests and answers go through JSON all the same."""
+
+    def __init__(self) -> None:
+        self.worker = Worker()
+
+    def ask(self, verb: str, **arguments: Any) -> dict[str, Any]:
+        request = json.loads(json.dumps({"verb": verb, **arguments}))
+        try:
+            return json.loads(json.dumps(self.worker.answer(request)))
+        except Exception as error:
+            raise CandidateError(first_line(error)) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+
+@pytest.fixture
+def workers_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let benchmarks run their candidates in this process, where they start at once, except for another Python."""
+    # The package shows the function of this name in place of the module.
+    module = importlib.import_module("protquant.bench.paired_benchmark")
+    real = module.WorkerProcess
+    monkeypatch.setattr(
+        module, "WorkerProcess", lambda threads, python: real(threads, python) if python else _WorkerHere()
+    )

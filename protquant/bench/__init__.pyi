@@ -11,10 +11,10 @@ from protquant.bench.choices import (
     LinearShape,
     Workload,
 )
-from protquant.bench.contest import Contender, Ratio, Standing, run_contest
 from protquant.bench.fold import bench_fold
 from protquant.bench.lm import bench_lm
 from protquant.bench.ops import bench_ops
+from protquant.bench.paired_benchmark import Candidate, Ratio, Result, paired_benchmark
 from protquant.bench.report import BenchReport, Section
 from protquant.bench.roofline import GPUS, Prediction, roofline
 from protquant.bench.trunk import bench_trunk
@@ -31,19 +31,19 @@ __all__ = [
     "TRUNK_PRESETS",
     "WORKLOADS",
     "BenchReport",
-    "Contender",
+    "Candidate",
     "LinearShape",
     "Prediction",
     "Ratio",
+    "Result",
     "Section",
-    "Standing",
     "Workload",
     "bench_fold",
     "bench_lm",
     "bench_ops",
     "bench_trunk",
     "measure_agreement",
+    "paired_benchmark",
     "roofline",
-    "run_contest",
     "summarize_agreement",
 ]

@@ -10,11 +10,11 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from protquant.bench.integer_runs import check_backend
+from protquant.bench.choices import check_backend
+from protquant.bench.integer_run import named_recipes
 from protquant.checkpoints import load
 from protquant.demo.memorized import notes_on_targets
 from protquant.errors import ProtquantError
-from protquant.integer import to_integer
 from protquant.measuring.references import references_of
 from protquant.models import ESMFold
 from protquant.predicting.folding import check_folding_model, check_folding_options, fold_within_memory
@@ -22,6 +22,7 @@ from protquant.preparing.quantize import calibration_sequences, quantize
 from protquant.proteins import Prediction
 from protquant.quant import load_recipe
 from protquant.reporting.steps import Steps
+from protquant.running.execution import Execution
 from protquant.scores import rmsd_ca, tm_score
 
 __all__ = ["PAIRS", "ca_trace", "measure_agreement", "summarize_agreement"]
@@ -74,12 +75,9 @@ def measure_agreement(
     """
     check_backend(backend)
     check_folding_options(num_recycles, None)
-    recipes = [load_recipe(quant) for quant in quants]
+    recipes = [load_recipe(quant) for quant in named_recipes(quants).values()]
     if not recipes:
         raise ProtquantError("nothing to compare: name a recipe with --quant")
-    names = [recipe.name for recipe in recipes]
-    if len(set(names)) < len(names):
-        raise ProtquantError(f"--quant {', '.join(names)}: each recipe once, and each with a name of its own")
     network = check_folding_model(load(model, device=torch.device(device)))
     sequences, references = calibration_sequences(calibration), references_of(structures, limit)
     folds = (1 + 2 * len(recipes)) * len(references)
@@ -101,13 +99,15 @@ def measure_agreement(
         for recipe in recipes:
             quantized, _ = quantize(network, recipe, sequences, execution="simulate")
             simulated = traces(quantized)
-            running, support = to_integer(quantized, backend, inplace=True)
+            execution = Execution(recipe, "integer", backend, torch.device(device))
+            running = execution.convert(quantized)
+            assert execution.support is not None
             for reference, *three in zip(references, traces(running), simulated, floats, strict=True):
                 row: dict[str, Any] = {"recipe": recipe.name, "chain": reference.name, "length": len(three[0])}
                 for pair, (one, other) in zip(PAIRS, ((0, 1), (1, 2), (0, 2)), strict=True):
                     row[f"{pair}, RMSD"] = rmsd_ca(three[one], three[other])
                     row[f"{pair}, TM"] = tm_score(three[one], three[other]).score
-                rows.append(row | {"support": support.summary()})
+                rows.append(row | {"support": execution.support.summary()})
     return pd.DataFrame(rows)
 
 

@@ -8,45 +8,49 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from protquant.bench.choices import LM_BASELINES
-from protquant.bench.contest import Contender
-from protquant.bench.esm_cpp import esm_cpp_run
 from protquant.bench.workloads import LanguageWork
 from protquant.checkpoints.names import FAIR_ESM_ESM2, HUGGING_FACE_ESM2
 from protquant.errors import ProtquantError
-from protquant.models import ESM2
+from protquant.models import ESM2, ESM2Config
 from protquant.models.alphabet import MASK, PAD
+from protquant.running.random_weights import randomize
 
-__all__ = ["hugging_face_esm2", "lm_baseline"]
+__all__ = ["hugging_face_esm2", "lm_baseline", "random_esm2", "run_logits"]
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def lm_baseline(name: str, model: ESM2, work: LanguageWork, esm_cpp_python: str | None = None) -> Contender:
-    """One of `LM_BASELINES`.
+def random_esm2(config: ESM2Config, seed: int = 0) -> ESM2:
+    """Return ESM-2 in float32 with random weights, for timing; the same for the same seed."""
+    with torch.device("meta"):
+        model = ESM2(config)
+    model = model.to_empty(device="cpu")  # rotary frequencies stay as they are
+    randomize(model, seed)
+    return model.eval().requires_grad_(False)
+
+
+def lm_baseline(name: str, model: ESM2, work: LanguageWork) -> Callable[[], Tensor]:
+    """Return what is timed of one of `LM_BASELINES`, but esm-cpp.
 
     Parameters
     ----------
     model : ESM2
         In float32; baselines in float32 share its weights.
-    esm_cpp_python : str, optional
-        The interpreter that has esm-cpp; by default this one.
+
+    Raises
+    ------
+    ProtquantError
+        If a package is not installed.
     """
     whose, _, rest = name.partition("-")
-
-    def build() -> Callable[[], Any]:
-        if whose == "transformers":
-            dtype, _, attention = rest.partition("-")
-            return _run_hugging_face(_cast(hugging_face_esm2(model, attention), _DTYPES[dtype]), work)
-        if whose == "protquant":
-            return run_logits(_cast(model, _DTYPES[rest]), work)
-        if name == "torchao-int8":
-            return _run_hugging_face(_torchao_int8(hugging_face_esm2(model, "sdpa")), work)
-        if name == "fair-esm-float32":
-            return _run_fair_esm(model, work)
-        return esm_cpp_run(model, work, esm_cpp_python)
-
-    return Contender(name, build, LM_BASELINES[name])
+    if whose == "transformers":
+        dtype, _, attention = rest.partition("-")
+        return _run_hugging_face(_cast(hugging_face_esm2(model, attention), _DTYPES[dtype]), work)
+    if whose == "protquant":
+        return run_logits(_cast(model, _DTYPES[rest]), work)
+    if name == "torchao-int8":
+        return _run_hugging_face(_torchao_int8(hugging_face_esm2(model, "sdpa")), work)
+    return _run_fair_esm(model, work)
 
 
 def run_logits(model: Any, work: LanguageWork) -> Callable[[], Tensor]:
@@ -149,7 +153,7 @@ def _torchao_int8(model: nn.Module) -> nn.Module:
         torchao: Any = importlib.import_module("torchao.quantization")
     except ModuleNotFoundError as error:
         raise ProtquantError("not installed: pip install torchao") from error
-    # Its own modules around the same tensors: those of the float contenders must stay as they are.
+    # Its own modules around the same tensors: those of the float model must stay as they are.
     model = copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
     torchao.quantize_(model, torchao.Int8DynamicActivationInt8WeightConfig())
     return model

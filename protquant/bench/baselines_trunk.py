@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from protquant.bench.contest import Contender
 from protquant.checkpoints.names import HUGGING_FACE_ESMFOLD
 from protquant.models.trunk import FoldingBlock, FoldingBlocks, TrunkConfig
 from protquant.running.random_weights import randomize
@@ -71,7 +70,7 @@ class TrunkWork:
     def run(self, block: nn.Module, dtype: torch.dtype, mask: Tensor | None = None) -> Callable[[], Any]:
         """What is timed: fresh representations go into buffers, and the block is run on them.
 
-        The integer block changes both in place, so each run needs fresh ones, and all contenders pay for it alike.
+        The integer block changes both in place, so each run needs fresh ones, and all candidates pay for it alike.
 
         Parameters
         ----------
@@ -139,21 +138,15 @@ def hugging_face_block(block: FoldingBlock, config: TrunkConfig) -> nn.Module:
     return theirs.eval().requires_grad_(False)
 
 
-def trunk_baseline(name: str, work: TrunkWork) -> Contender:
-    """One of `TRUNK_BASELINES`, in the whole of its type."""
+def trunk_baseline(name: str, work: TrunkWork) -> Callable[[], Any]:
+    """Return what is timed of one of `TRUNK_BASELINES`, in the whole of its type."""
     whose, _, kind = name.partition("-")
     dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[kind]
-
-    def build() -> Callable[[], Any]:
-        if whose == "transformers":
-            theirs = FoldingBlocks(hugging_face_block(block, work.config) for block in _folding_blocks(work.blocks))
-            # A mask of integers, as `EsmForProteinFolding` makes it.
-            return work.run(_cast(theirs, dtype), dtype, work.mask.long())
-        return work.run(_cast(work.blocks, dtype), dtype)
-
-    chunks = "without chunks" if work.chunk_size is None else f"in chunks of {work.chunk_size}"
-    notes = f"its own block, {chunks}" if whose == "transformers" else f"our float block, {chunks}"
-    return Contender(name, build, notes)
+    if whose == "transformers":
+        theirs = FoldingBlocks(hugging_face_block(block, work.config) for block in _folding_blocks(work.blocks))
+        # A mask of integers, as `EsmForProteinFolding` makes it.
+        return work.run(_cast(theirs, dtype), dtype, work.mask.long())
+    return work.run(_cast(work.blocks, dtype), dtype)
 
 
 def _cast(block: nn.Module, dtype: torch.dtype) -> nn.Module:

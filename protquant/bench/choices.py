@@ -1,12 +1,14 @@
 """What the benchmarks can be asked for, by name: nothing here needs torch."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
 from protquant.checkpoints.registry import KNOWN
 from protquant.demo.sizes import FOLDING_MODEL, LANGUAGE_MODEL
+from protquant.errors import ProtquantError, suggestion
+from protquant.kernels.backend_names import BACKENDS
 from protquant.models import ESM2Config, ESMFoldConfig, TrunkConfig
 
 __all__ = [
@@ -21,10 +23,9 @@ __all__ = [
     "WORKLOADS",
     "LinearShape",
     "Workload",
+    "check_backend",
+    "check_names",
 ]
-
-BACKENDS = ("auto", "reference", "cpu", "triton")
-"""Kernels for integers; `auto` chooses by device."""
 
 FULL_SIZE_PARTS = ("quantize", "fold", "turns")
 """Parts of the benchmark of the full size."""
@@ -92,3 +93,16 @@ LINEAR_SHAPES: Mapping[str, LinearShape] = MappingProxyType(
     }
 )
 """The linear layers that are timed, by name."""
+
+
+def check_names(option: str, names: Iterable[str], known: Sequence[str]) -> None:
+    """Raise ProtquantError for a name that is not known."""
+    for name in names:
+        if name not in known:
+            raise ProtquantError(f"{option} {name}: not known; {suggestion(name, known)}")
+
+
+def check_backend(backend: str) -> None:
+    """Raise ProtquantError if there is no such backend."""
+    if backend not in BACKENDS:
+        raise ProtquantError(f"unknown backend {backend!r}; choose one of {', '.join(BACKENDS)}")

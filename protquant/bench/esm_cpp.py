@@ -1,34 +1,21 @@
-"""esm-cpp's W8A8 with our weights, in a process of its own.
+"""Our weights and sequences for esm-cpp's W8A8, which runs in another interpreter (`--esm-cpp-python`)."""
 
-It counts on numpy below 2 and on a number of threads that is set before it is imported, so it lives in another
-interpreter (`--esm-cpp-python`). Each run sends a line and waits for one, which takes far less than a millisecond.
-"""
-
-import json
-import os
 import re
-import subprocess
-import sys
-import tempfile
-import weakref
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from protquant.bench.workloads import LanguageWork, language_work
+from protquant.bench.baselines_lm import random_esm2
+from protquant.bench.choices import LM_PRESETS, Workload
+from protquant.bench.workloads import language_work
 from protquant.checkpoints.names import HUGGING_FACE_ESM2
-from protquant.errors import ProtquantError
 from protquant.models import ESM2
 from protquant.models.alphabet import tokenize
 
-__all__ = ["esm_cpp_run", "write_esm_cpp_weights"]
+__all__ = ["esm_cpp_arguments", "write_esm_cpp_weights"]
 
-_WORKER = Path(__file__).with_name("esm_cpp_worker.py")
 _LAYER = re.compile(r"layers\.(\d+)\.attn\.q_proj\.weight")
 _CALIBRATION_SEQUENCES = 4
 
@@ -51,97 +38,16 @@ def write_esm_cpp_weights(model: ESM2, path: Path) -> None:
     save_file(state, path)
 
 
-def esm_cpp_run(model: ESM2, work: LanguageWork, python: str | None = None) -> Callable[[], Any]:
-    """Start esm-cpp with our weights, calibrate and quantize it, and return what runs it on a workload.
-
-    Parameters
-    ----------
-    python : str, optional
-        An interpreter that has esm-cpp.
-
-    Raises
-    ------
-    ProtquantError
-        If that interpreter has no esm-cpp, or esm-cpp fails.
-    """
+def esm_cpp_arguments(folder: Path, preset: str, workload: Workload, seed: int, device: str) -> dict[str, Any]:  # noqa: ARG001
+    """Write our weights to a folder, and return what the script builds esm-cpp from; it computes on the CPU."""
+    write_esm_cpp_weights(random_esm2(LM_PRESETS[preset], seed), folder / "model.safetensors")
     # Other sequences than those that are timed.
     calibration = language_work("ragged", seed=1).sequences[:_CALIBRATION_SEQUENCES]
-    with tempfile.TemporaryDirectory() as folder:
-        write_esm_cpp_weights(model, Path(folder) / "model.safetensors")
-        worker = _Worker(python or sys.executable)
-        worker.ask(
-            "load",
-            weights=str(Path(folder) / "model.safetensors"),
-            calibration=[_rows([sequence])[0] for sequence in calibration],
-            sequences=_rows(work.sequences),
-        )
-        return _Run(worker, work)
-
-
-class _Run:
-    """A run gives logits as our model does: padded, zero where there is padding."""
-
-    def __init__(self, worker: "_Worker", work: LanguageWork) -> None:
-        self.worker, self.work = worker, work
-
-    def __call__(self) -> "_Run":
-        self.worker.ask("run")
-        return self
-
-    def logits(self) -> Tensor:
-        """Of the last run; fetched through a file, and so no part of what is timed."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "logits.npz"
-            self.worker.ask("save", path=str(path))
-            with np.load(path) as rows:
-                each = [torch.from_numpy(rows[f"arr_{index}"]) for index in range(len(rows.files))]
-        return torch.nn.utils.rnn.pad_sequence(each, batch_first=True)
-
-
-class _Worker:
-    """A process that is asked for one thing at a time."""
-
-    def __init__(self, python: str) -> None:
-        # Isolated: the files beside the script are no modules of it.
-        command = [python, "-I", str(_WORKER)]
-        environment = {**os.environ, "ESM_NUM_THREADS": str(torch.get_num_threads())}
-        try:
-            self._process = subprocess.Popen(  # noqa: S603 (the interpreter that the user names)
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-            )
-        except OSError as error:
-            raise ProtquantError(f"{python}: cannot be started ({error.strerror})") from error
-        weakref.finalize(self, _stop, self._process)
-
-    def ask(self, verb: str, **arguments: Any) -> None:
-        """Wait until it is done.
-
-        Raises
-        ------
-        ProtquantError
-            If it fails; says what esm-cpp said.
-        """
-        stdin, stdout = self._process.stdin, self._process.stdout
-        assert stdin is not None
-        assert stdout is not None
-        try:
-            stdin.write(json.dumps({"verb": verb, **arguments}) + "\n")
-            stdin.flush()
-            answer = stdout.readline()
-        except BrokenPipeError:
-            answer = ""
-        if not answer:
-            raise ProtquantError(f"the process of esm-cpp ended (code {self._process.wait()})")
-        if problem := json.loads(answer)["problem"]:
-            raise ProtquantError(problem)
-
-
-def _stop(process: "subprocess.Popen[str]") -> None:
-    process.kill()
-    process.wait()
-    for stream in (process.stdin, process.stdout):
-        if stream is not None:
-            stream.close()
+    return {
+        "weights": str(folder / "model.safetensors"),
+        "calibration": _rows(calibration),
+        "sequences": _rows(language_work(workload, seed=seed).sequences),
+    }
 
 
 def _rows(sequences: list[str]) -> list[list[int]]:

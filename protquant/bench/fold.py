@@ -1,18 +1,21 @@
 """`protquant bench fold`: one protein folded in float, by the simulation of a recipe, and on integers."""
 
-import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from protquant.bench.agreement import ca_trace
-from protquant.bench.contest import Contender, run_contest
-from protquant.bench.integer_runs import IntegerRun, check_backend
-from protquant.bench.report import BenchReport, Section
-from protquant.bench.setting import computing_with, finish_on
+from protquant.bench.choices import check_backend
+from protquant.bench.integer_run import integer_run, named_recipes
+from protquant.bench.paired_benchmark import Candidate, paired_benchmark
+from protquant.bench.report import RATIO_NOTE, BenchReport, Section
+from protquant.bench.worker import Run
+from protquant.bench.worker_process import count_threads
 from protquant.checkpoints import load
 from protquant.demo.memorized import notes_on_targets
 from protquant.errors import ProtquantError
@@ -21,9 +24,9 @@ from protquant.predicting.example import example_fasta
 from protquant.predicting.folding import check_folding_model, check_folding_options, fold_within_memory
 from protquant.preparing.quantize import calibration_sequences, quantize
 from protquant.proteins import Prediction, read_fasta
-from protquant.quant import Recipe, load_recipe
+from protquant.quant import load_recipe
 from protquant.reporting.machine import describe_machine
-from protquant.running.peak_memory import peak_memory
+from protquant.running.execution import Execution
 from protquant.scores import rmsd_ca, tm_score
 
 __all__ = ["bench_fold"]
@@ -40,13 +43,12 @@ def bench_fold(
     rounds: int = 5,
     threads: int | None = None,
     backend: str = "auto",
-    keep_memory: bool = False,
     memory: bool = False,
     device: torch.device | str = "cpu",
     calibration: Path | None = None,
     progress: bool | None = None,
 ) -> BenchReport:
-    """Fold one protein again and again, by each execution in turn.
+    """Fold one protein by each execution in turn, round by round.
 
     Parameters
     ----------
@@ -62,8 +64,6 @@ def bench_fold(
         That torch computes with; by default as many as now.
     backend : str
         Of the integer kernels.
-    keep_memory : bool
-        Whether freed memory is kept, see `FreedMemory`.
     memory : bool
         Whether to measure the peak of activations too.
     calibration : Path, optional
@@ -72,8 +72,8 @@ def bench_fold(
     Returns
     -------
     BenchReport
-        The deviation is the CA-RMSD to the float32 prediction, in angstrom; what integers are from their simulation is
-        among the facts, under the names of recipes.
+        The deviation is the CA-RMSD to the float32 prediction, in angstrom; how far integers are from their simulation
+        is among the facts, under the names of recipes.
 
     Raises
     ------
@@ -82,91 +82,94 @@ def bench_fold(
     """
     check_backend(backend)
     check_folding_options(num_recycles, None)
-    recipes = [load_recipe(quant) for quant in quants]
-    device = torch.device(device)
-    with computing_with(threads, keep_memory) as freed:
-        network = check_folding_model(load(model, device=device))
-        sequence = _first_sequence(fasta)
-        sequences = calibration_sequences(calibration)
-        prints = _Folds()
-        job = partial(_fold, sequence=sequence, num_recycles=num_recycles)
-        contenders = [
-            Contender("float32", lambda: partial(job, network)),
-            Contender("bfloat16", lambda: partial(job, copy.deepcopy(network).set_compute_dtype(torch.bfloat16))),
-        ]
-        for recipe in recipes:
-            contenders += _of_recipe(recipe, network, sequences, backend, job)
-        standings = run_contest(
-            contenders,
-            _BASELINES,
-            rounds=rounds,
-            freed=freed,
-            finish=finish_on(device),
-            measure_memory=partial(peak_memory, device=device) if memory else None,
-            compare=prints,
-            progress=progress,
+    threads, device = count_threads(threads), torch.device(device)
+    recipes = named_recipes(quants)
+    calibration_sequences(calibration)  # A file that cannot be used is refused before the work.
+    network, sequence = check_folding_model(load(model, device=device)), _first_sequence(fasta)
+    target_notes = notes_on_targets(network, [sequence], shipped=False)
+    del network
+    given: dict[str, Any] = {"model": model, "sequence": sequence, "num_recycles": num_recycles, "device": str(device)}
+    candidates = [Candidate(dtype, folding_in_float, {"dtype": dtype, **given}) for dtype in _BASELINES]
+    given |= {"calibration": None if calibration is None else str(calibration)}
+    for name, recipe in recipes.items():
+        simulated = {"recipe": recipe, "execution": "simulate", "backend": "auto", **given}
+        candidates.append(
+            Candidate(_simulated(name), folding_quantized, simulated, "quantize-dequantize in float32"),
         )
-        machine = describe_machine()
+        integer = {**simulated, "execution": "integer", "backend": backend}
+        candidates.append(Candidate(name, folding_quantized, integer))
+    traces: dict[str, np.ndarray] = {}
+
+    def compare(name: str, found: np.ndarray, reference: np.ndarray) -> float:
+        traces[name] = found
+        return rmsd_ca(found, reference)
+
+    results = paired_benchmark(
+        candidates,
+        _BASELINES,
+        rounds=rounds,
+        threads=threads,
+        device=device.type,
+        memory=memory,
+        compare=compare,
+        progress=progress,
+    )
     model = Path(model).name if Path(model).exists() else model  # a report tells of no folders
     settings: dict[str, Any] = {"model": model, "length": len(sequence), "rounds": rounds, "backend": backend}
-    settings |= {"threads": machine.threads, "device": device.type, "quants": [recipe.name for recipe in recipes]}
-    settings["freed memory"] = str(freed)
-    facts = {"integers against simulation": {r.name: prints.between(r.name, _simulated(r)) for r in recipes}}
-    section = Section(f"{model}, {len(sequence)} residues", standings, _BASELINES, facts)
-    notes = [
-        "x: how many times as fast, the median of ratios round by round (quartiles).",
-        "deviation: CA-RMSD to the float32 prediction, in angstrom.",
-    ]
-    notes += notes_on_targets(network, [sequence], shipped=False)
-    for name, found in facts["integers against simulation"].items():
+    settings |= {"threads": threads, "device": device.type, "quants": list(recipes)}
+    between = {name: _between(traces.get(name), traces.get(_simulated(name))) for name in recipes}
+    section = Section(
+        f"{model}, {len(sequence)} residues", results, _BASELINES, {"integers against simulation": between}
+    )
+    notes = [RATIO_NOTE, "deviation: CA-RMSD to the float32 prediction, in angstrom.", *target_notes]
+    for name, found in between.items():
         if found is not None:
             notes.append(
                 "{}: integers are {rmsd:.4f} angstrom from their simulation, TM {tm:.4f}".format(name, **found)
             )
-    return BenchReport("fold", settings, machine, [section], tuple(notes))
+    return BenchReport("fold", settings, replace(describe_machine(), threads=threads), [section], tuple(notes))
 
 
-class _Folds:
-    """CA traces by name of contender, and how far they are apart."""
+def folding_in_float(dtype: str, model: str, device: str, sequence: str, num_recycles: int | None) -> Run:
+    """Return what a worker runs of the float model, in `float32` or `bfloat16`."""
+    network = check_folding_model(load(model, device=torch.device(device)))
+    if dtype == "bfloat16":
+        network = network.set_compute_dtype(torch.bfloat16)
+    return Run(partial(_fold, network, sequence, num_recycles), ca_trace)
 
-    def __init__(self) -> None:
-        self._traces: dict[str, Any] = {}
 
-    def __call__(self, name: str, prediction: Prediction) -> float:
-        self._traces[name] = ca_trace(prediction)
-        return rmsd_ca(self._traces[name], next(iter(self._traces.values())))
-
-    def between(self, name: str, other: str) -> dict[str, float] | None:
-        """None where one of the two failed."""
-        if name not in self._traces or other not in self._traces:
-            return None
-        one, two = self._traces[name], self._traces[other]
-        return {"rmsd": rmsd_ca(one, two), "tm": tm_score(one, two).score}
+def folding_quantized(
+    recipe: str,
+    execution: str,
+    backend: str,
+    calibration: str | None,
+    model: str,
+    device: str,
+    sequence: str,
+    num_recycles: int | None,
+) -> Run:
+    """Return what a worker runs of the model by a recipe: simulated, or on integers."""
+    parsed, network = load_recipe(recipe), check_folding_model(load(model, device=torch.device(device)))
+    running = Execution(parsed, execution, backend, torch.device(device))
+    sequences = calibration_sequences(None if calibration is None else Path(calibration))
+    converted = running.convert(quantize(network, parsed, sequences, execution="simulate")[0])
+    run = partial(_fold, converted, sequence, num_recycles)
+    return integer_run(running, run, ca_trace) if running.integer else Run(run, ca_trace)
 
 
 def _fold(model: ESMFold, sequence: str, num_recycles: int | None) -> Prediction:
     return fold_within_memory(model, [sequence], ["protein"], num_recycles=num_recycles)[0]
 
 
-def _simulated(recipe: Recipe) -> str:
-    return f"{recipe.name} simulated"
+def _between(one: np.ndarray | None, other: np.ndarray | None) -> dict[str, float] | None:
+    """Return how far two predictions are apart; None where one of the two failed."""
+    if one is None or other is None:
+        return None
+    return {"rmsd": rmsd_ca(one, other), "tm": tm_score(one, other).score}
 
 
-def _of_recipe(
-    recipe: Recipe, network: ESMFold, sequences: list[str], backend: str, job: Callable[[ESMFold], Prediction]
-) -> list[Contender]:
-    run = IntegerRun(backend)
-
-    def simulate() -> Callable[[], Prediction]:
-        return partial(job, quantize(network, recipe, sequences, execution="simulate")[0])
-
-    def integers() -> Callable[[], Prediction]:
-        return partial(job, run.convert(quantize(network, recipe, sequences, execution="simulate")[0]))
-
-    return [
-        Contender(_simulated(recipe), simulate, "quantize-dequantize in float32"),
-        run.contender(recipe.name, integers),
-    ]
+def _simulated(name: str) -> str:
+    return f"{name} simulated"
 
 
 def _first_sequence(fasta: Path | None) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from protquant.bench.memory_limit import MemoryLimit, Usage, memory_limit
@@ -95,6 +96,7 @@ def run_limited(
     *,
     output: Path,
     log: Path,
+    requests: str | None = None,
     environment: Mapping[str, str] | None = None,
     timeout: float | None = None,
     watch: Callable[[float, int | None], None] = lambda _, __: None,
@@ -110,6 +112,8 @@ def run_limited(
         Bytes of memory that it may take, with all processes that it starts; None for no limit.
     output, log : Path
         Files for what it writes to standard output and to standard error.
+    requests : str, optional
+        What it reads from standard input; by default it reads that of this process.
     environment : mapping, optional
         By default that of this process.
     timeout : float, optional
@@ -131,11 +135,18 @@ def run_limited(
     """
     limiter = find_limit(limit)
     try:
-        with output.open("wb") as out, log.open("wb") as err, _ended_by_sigterm():
+        with output.open("wb") as out, log.open("wb") as err, TemporaryFile("w+") as asked, _ended_by_sigterm():
+            asked.write(requests or "")
+            asked.seek(0)
             started = time.perf_counter()
             try:
                 process = subprocess.Popen(  # noqa: S603 (the command is ours)
-                    limiter.command(command), stdout=out, stderr=err, env=environment, start_new_session=True
+                    limiter.command(command),
+                    stdin=None if requests is None else asked,
+                    stdout=out,
+                    stderr=err,
+                    env=environment,
+                    start_new_session=True,
                 )
             except OSError as error:
                 raise ProtquantError(f"{command[0]}: cannot be started ({error.strerror})") from error

@@ -1,33 +1,43 @@
 """`protquant bench lm`: ESM-2 with random weights and the sizes of a released model, on batches of proteins."""
 
-from collections.abc import Callable, Sequence
-from functools import cached_property, partial
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
 
-from protquant.bench.baselines_lm import lm_baseline, run_logits
-from protquant.bench.choices import DEFAULT_LM_BASELINES, LM_BASELINES, LM_PRESETS, WORKLOADS, Workload
-from protquant.bench.contest import Contender, run_contest
-from protquant.bench.deviation import Deviation
-from protquant.bench.integer_runs import IntegerRun, check_backend, recorded_row
-from protquant.bench.report import BenchReport, Section
-from protquant.bench.setting import check_names, computing_with, finish_on
+from protquant.bench import esm_cpp_script
+from protquant.bench.baselines_lm import lm_baseline, random_esm2, run_logits
+from protquant.bench.choices import (
+    DEFAULT_LM_BASELINES,
+    LM_BASELINES,
+    LM_PRESETS,
+    WORKLOADS,
+    Workload,
+    check_backend,
+    check_names,
+)
+from protquant.bench.esm_cpp import esm_cpp_arguments
+from protquant.bench.integer_run import integer_run, named_recipes, recorded_run
+from protquant.bench.paired_benchmark import Candidate, compared_with, paired_benchmark
+from protquant.bench.report import RATIO_NOTE, BenchReport, Section
+from protquant.bench.worker import Run
+from protquant.bench.worker_process import count_threads
 from protquant.bench.workloads import LanguageWork, language_work
 from protquant.errors import ProtquantError, suggestion
 from protquant.integer.language_model import IntegerESM2, may_record
 from protquant.integer.packed_sequences import PackedSequences
 from protquant.integer.recording import can_record
-from protquant.models import ESM2, ESM2Config
 from protquant.preparing.quantize import quantize
-from protquant.quant import Recipe, load_recipe
+from protquant.quant import load_recipe
 from protquant.reporting.machine import describe_machine
-from protquant.running.peak_memory import PeakMemory, peak_memory
-from protquant.running.random_weights import randomize
+from protquant.running.execution import Execution
 
-__all__ = ["bench_lm", "random_esm2"]
+__all__ = ["bench_lm"]
 
 _CALIBRATION_SEQUENCES = 4
 
@@ -41,7 +51,6 @@ def bench_lm(
     rounds: int = 5,
     threads: int | None = None,
     backend: str = "auto",
-    keep_memory: bool = False,
     memory: bool = False,
     device: torch.device | str = "cpu",
     esm_cpp_python: str | None = None,
@@ -64,17 +73,15 @@ def bench_lm(
         That all compute with; by default as many as torch does now.
     backend : str
         Of the integer kernels.
-    keep_memory : bool
-        Whether freed memory is kept, see `FreedMemory`.
     memory : bool
-        Whether to measure the peak of activations too; not that of another process.
+        Whether to measure the peak of activations too.
     esm_cpp_python : str, optional
         The interpreter of an environment that has esm-cpp; by default this one.
 
     Returns
     -------
     BenchReport
-        A section for each workload; the deviation is that of logits of real tokens from the first contender's.
+        A section for each workload; the deviation is that of logits of real tokens from the first candidate's.
 
     Raises
     ------
@@ -86,86 +93,77 @@ def bench_lm(
     check_names("--workload", workloads, list(WORKLOADS))
     check_names("--baseline", baselines, list(LM_BASELINES))
     check_backend(backend)
-    recipes = [load_recipe(quant) for quant in quants]
+    threads = count_threads(threads)
+    recipes = named_recipes(quants)
     if not recipes and not baselines:
         raise ProtquantError("nothing to run: name a --quant or a --baseline")
-    device, compared = torch.device(device), list(dict.fromkeys(baselines))
+    compared, device = list(dict.fromkeys(baselines)), torch.device(device)
     sections = []
-    with computing_with(threads, keep_memory) as freed:
-        model = random_esm2(LM_PRESETS[preset], seed).to(device)
-        prepared = [_Prepared(recipe, model, backend, seed) for recipe in recipes]
-        for workload in dict.fromkeys(workloads):
-            work = language_work(workload, seed=seed, device=device)
-            contenders = [lm_baseline(name, model, work, esm_cpp_python) for name in compared]
-            contenders += [contender for each in prepared for contender in each.contenders(work)]
-            deviation = Deviation(partial(_real_logits, work))
-            standings = run_contest(
-                contenders,
-                compared,
-                rounds=rounds,
-                warmups=2 if can_record(device) else 1,  # the second is recorded
-                freed=freed,
-                finish=finish_on(device),
-                measure_memory=partial(_memory, device=device) if memory else None,
-                compare=deviation,
-                progress=progress,
-            )
-            facts = {**work.facts(), "deviation from": deviation.reference}
-            title = f"{preset}, {WORKLOADS[workload]}, random weights"
-            sections.append(Section(title, standings, tuple(compared), facts))
-        machine = describe_machine()
+    for workload in dict.fromkeys(workloads):
+        work = language_work(workload, seed=seed, device=device)
+        given: dict[str, Any] = {"preset": preset, "workload": workload, "seed": seed, "device": str(device)}
+        candidates = [_baseline(name, given, esm_cpp_python) for name in compared]
+        for name, recipe in recipes.items():
+            candidates += _on_integers(name, {"recipe": recipe, "backend": backend, **given}, work)
+        results = paired_benchmark(
+            candidates,
+            compared,
+            rounds=rounds,
+            warmups=2 if can_record(device) else 1,  # the second is recorded
+            threads=threads,
+            device=device.type,
+            memory=memory,
+            progress=progress,
+        )
+        facts = {**work.facts(), "deviation from": compared_with(results)}
+        title = f"{preset}, {WORKLOADS[workload]}, random weights"
+        sections.append(Section(title, results, tuple(compared), facts))
     settings: dict[str, Any] = {"preset": preset, "workloads": list(workloads), "rounds": rounds}
-    settings |= {"threads": machine.threads, "backend": backend, "device": device.type, "seed": seed}
-    settings |= {"quants": [recipe.name for recipe in recipes], "freed memory": str(freed)}
+    settings |= {"threads": threads, "backend": backend, "device": device.type, "seed": seed, "quants": list(recipes)}
     notes = (
-        "x: how many times as fast, the median of ratios round by round (quartiles).",
+        RATIO_NOTE,
         f"deviation: of logits of real tokens, relative to those of {sections[0].facts['deviation from']}.",
     )
-    return BenchReport("lm", settings, machine, sections, notes)
+    return BenchReport("lm", settings, replace(describe_machine(), threads=threads), sections, notes)
 
 
-def random_esm2(config: ESM2Config, seed: int = 0) -> ESM2:
-    """ESM-2 in float32 with random weights, for timing."""
-    with torch.device("meta"):
-        model = ESM2(config)
-    model = model.to_empty(device="cpu")  # rotary frequencies stay as they are
-    randomize(model, seed)
-    return model.eval().requires_grad_(False)
+def _baseline(name: str, given: dict[str, Any], esm_cpp_python: str | None) -> Candidate:
+    if name == "esm-cpp-w8a8":
+        python = esm_cpp_python or sys.executable
+        return Candidate(name, esm_cpp_script.build, partial(esm_cpp_arguments, **given), LM_BASELINES[name], python)
+    return Candidate(name, float_logits, {"name": name, **given}, LM_BASELINES[name])
 
 
-class _Prepared:
-    """A model that is quantized once, for all workloads."""
-
-    def __init__(self, recipe: Recipe, model: ESM2, backend: str, seed: int) -> None:
-        self.recipe, self.model, self.seed = recipe, model, seed
-        self._integers = IntegerRun(backend)
-
-    @cached_property
-    def _running(self) -> IntegerESM2:
-        # Other sequences than those that are timed.
-        sequences = language_work("ragged", seed=self.seed + 1).sequences[:_CALIBRATION_SEQUENCES]
-        quantized, _ = quantize(self.model, self.recipe, sequences, execution="simulate", cache=False)
-        running = self._integers.convert(quantized)
-        assert isinstance(running, IntegerESM2)
-        return running
-
-    def contenders(self, work: LanguageWork) -> list[Contender]:
-        """The model on integers; on a GPU also recorded, as with batches whose tokens lie in the same places."""
-        launched = self._integers.contender(
-            self.recipe.name, lambda: run_logits(self._running.again(records=False), work)
-        )
-        if not may_record(PackedSequences(work.valid)):
-            return [launched]
-        make, time = lambda: self._running.again(records=True), lambda model: run_logits(model, work)
-        return [launched, recorded_row(self.recipe.name, make, time)]
+def _on_integers(name: str, arguments: dict[str, Any], work: LanguageWork) -> Iterator[Candidate]:
+    """Yield the model on integers; on a GPU also recorded, as with batches whose tokens lie in the same places."""
+    yield Candidate(name, integer_logits, {**arguments, "records": False})
+    if may_record(PackedSequences(work.valid)):
+        yield Candidate(f"{name}, recorded", integer_logits, {**arguments, "records": True})
 
 
-def _real_logits(work: LanguageWork, result: Any) -> Tensor:
-    logits = result if isinstance(result, Tensor) else result.logits()
-    return logits[work.valid.to(logits.device)]
+def float_logits(name: str, preset: str, workload: Workload, seed: int, device: str) -> Run:
+    """Return what a worker runs of one of `LM_BASELINES`."""
+    work = language_work(workload, seed=seed, device=device)
+    return Run(lm_baseline(name, random_esm2(LM_PRESETS[preset], seed).to(device), work), _real_logits(work))
 
 
-def _memory(run: Callable[[], Any], device: torch.device) -> PeakMemory:
-    if not hasattr(run, "worker"):
-        return peak_memory(run, device)
-    return PeakMemory(None, "not measured: it runs in another process")
+def integer_logits(
+    recipe: str, backend: str, records: bool, preset: str, workload: Workload, seed: int, device: str
+) -> Run:
+    """Return what a worker runs of ESM-2 on integers."""
+    parsed = load_recipe(recipe)
+    execution = Execution(parsed, "integer", backend, torch.device(device))
+    work, model = language_work(workload, seed=seed, device=device), random_esm2(LM_PRESETS[preset], seed).to(device)
+    # Other sequences than those that are timed.
+    sequences = language_work("ragged", seed=seed + 1).sequences[:_CALIBRATION_SEQUENCES]
+    quantized, _ = quantize(model, parsed, sequences, execution="simulate", cache=False, inplace=True)
+    converted = execution.convert(quantized)
+    assert isinstance(converted, IntegerESM2)
+    running = converted.again(records=records)
+    run, read = run_logits(running, work), _real_logits(work)
+    return recorded_run(running, run, read) if records else integer_run(execution, run, read)
+
+
+def _real_logits(work: LanguageWork) -> Callable[[Any], np.ndarray]:
+    """Return what reads the logits of tokens that are no padding."""
+    return lambda logits: logits[work.valid].float().cpu().numpy()

@@ -1,18 +1,19 @@
 """`protquant bench ops`: one linear layer, in the shapes that ESM-2 and the folding trunk have."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from protquant.bench.choices import LINEAR_SHAPES, LinearShape
-from protquant.bench.contest import Contender, run_contest
-from protquant.bench.deviation import Deviation
-from protquant.bench.integer_runs import check_backend
-from protquant.bench.report import BenchReport, Section
-from protquant.bench.setting import check_names, computing_with, finish_on
+from protquant.bench.choices import LINEAR_SHAPES, LinearShape, check_backend, check_names
+from protquant.bench.paired_benchmark import Candidate, paired_benchmark
+from protquant.bench.report import RATIO_NOTE, BenchReport, Section
+from protquant.bench.worker import Run
+from protquant.bench.worker_process import count_threads
 from protquant.kernels.backend import Backend
 from protquant.kernels.dispatch import choose_backend
 from protquant.kernels.operands import Codes8, Grid, IntegerWeight, TokenGrid
@@ -23,6 +24,16 @@ __all__ = ["bench_ops"]
 
 _BASELINES = ("float32", "bfloat16")
 _GROUP = 64
+_NOTES = {
+    "float32": "F.linear",
+    "bfloat16": "F.linear",
+    "torch int8": "torch._int_mm: codes to int32, without scales and bias",
+    "int8": "codes to float32",
+    "int8 to codes": "codes to codes",
+    "int8 by token": "float32, quantized row by row, to float32",
+    "int4": f"codes to float32; weights in groups of {_GROUP}",
+}
+"""Candidates, and what each of them is; the baselines are first."""
 _CODES_OF_WEIGHTS = 127
 
 
@@ -32,7 +43,6 @@ def bench_ops(
     rounds: int = 20,
     threads: int | None = None,
     backend: str = "auto",
-    keep_memory: bool = False,
     device: torch.device | str = "cpu",
     seed: int = 0,
     progress: bool | None = None,
@@ -47,8 +57,6 @@ def bench_ops(
         That torch computes with; by default as many as now.
     backend : str
         Of the integer kernels.
-    keep_memory : bool
-        Whether freed memory is kept, see `FreedMemory`.
 
     Returns
     -------
@@ -62,31 +70,35 @@ def bench_ops(
     """
     check_names("--shape", shapes, list(LINEAR_SHAPES))
     check_backend(backend)
-    device = torch.device(device)
+    threads, device = count_threads(threads), torch.device(device)
     sections = []
-    with computing_with(threads, keep_memory) as freed, torch.inference_mode():
-        for name in dict.fromkeys(shapes):
-            layer = _Layer(LINEAR_SHAPES[name], device, backend, seed)
-            deviation = Deviation(layer.decode)
-            standings = run_contest(
-                list(layer.contenders()),
-                _BASELINES,
-                rounds=rounds,
-                warmups=2,
-                freed=freed,
-                finish=finish_on(device),
-                compare=deviation,
-                progress=progress,
-            )
-            sections.append(Section(str(LINEAR_SHAPES[name]), standings, _BASELINES))
-        machine = describe_machine()
-    settings = {"shapes": list(shapes), "rounds": rounds, "threads": machine.threads, "backend": backend}
-    settings |= {"freed memory": str(freed), "device": device.type, "seed": seed}
+    for shape in dict.fromkeys(shapes):
+        given = {"shape": shape, "backend": backend, "seed": seed, "device": str(device)}
+        results = paired_benchmark(
+            [Candidate(name, linear_layer, {"name": name, **given}, notes) for name, notes in _NOTES.items()],
+            _BASELINES,
+            rounds=rounds,
+            warmups=2,
+            threads=threads,
+            device=device.type,
+            progress=progress,
+        )
+        sections.append(Section(str(LINEAR_SHAPES[shape]), results, _BASELINES))
+    settings = {"shapes": list(shapes), "rounds": rounds, "threads": threads, "backend": backend}
+    settings |= {"device": device.type, "seed": seed}
     notes = (
-        "x: how many times as fast, the median of ratios round by round (quartiles).",
+        RATIO_NOTE,
         "deviation: of the result from float32; rounding of weights and activations, no fault of a kernel.",
     )
-    return BenchReport("ops", settings, machine, sections, notes)
+    return BenchReport("ops", settings, replace(describe_machine(), threads=threads), sections, notes)
+
+
+def linear_layer(name: str, shape: str, backend: str, seed: int, device: str) -> Run:
+    """Return what a worker runs of one of the candidates."""
+    with torch.inference_mode():
+        layer = _Layer(LINEAR_SHAPES[shape], torch.device(device), backend, seed)
+        run = layer.run(name)
+    return Run(torch.inference_mode()(run), layer.decode)
 
 
 class _Layer:
@@ -105,25 +117,29 @@ class _Layer:
         self.codes = (self.weight / self.scale).round().to(torch.int8)
         self.device, self.backend_name = device, backend
 
-    def contenders(self) -> Iterator[Contender]:
-        """Floats first; what they are compared with."""
+    def run(self, name: str) -> Callable[[], Any]:
+        """Return what is timed of a candidate."""
         half = [tensor.to(torch.bfloat16) for tensor in (self.x, self.weight, self.bias)]
-        yield Contender("float32", lambda: lambda: F.linear(self.x, self.weight, self.bias), "F.linear")
-        yield Contender("bfloat16", lambda: lambda: F.linear(*half), "F.linear")
-        yield Contender("torch int8", self._int_mm, "torch._int_mm: codes to int32, without scales and bias")
-        yield Contender("int8", lambda: self._integer(self._int8()), "codes to float32")
-        yield Contender("int8 to codes", lambda: self._integer(self._int8(), to_codes=True), "codes to codes")
-        yield Contender("int8 by token", self._by_token, "float32, quantized row by row, to float32")
-        yield Contender("int4", lambda: self._integer(self._int4()), f"codes to float32; weights in groups of {_GROUP}")
+        runs: dict[str, Callable[[], Callable[[], Any]]] = {
+            "float32": lambda: lambda: F.linear(self.x, self.weight, self.bias),
+            "bfloat16": lambda: lambda: F.linear(*half),
+            "torch int8": self._int_mm,
+            "int8": lambda: self._integer(self._int8()),
+            "int8 to codes": lambda: self._integer(self._int8(), to_codes=True),
+            "int8 by token": self._by_token,
+            "int4": lambda: self._integer(self._int4()),
+        }
+        return runs[name]()
 
-    def decode(self, result: Any) -> Tensor:
-        """Values, of whatever a contender returns."""
+    @torch.inference_mode()
+    def decode(self, result: Any) -> np.ndarray:
+        """Return the values of whatever a candidate returns."""
         if isinstance(result, Codes8):
-            return result.decode()
-        assert isinstance(result, Tensor)
-        if result.dtype == torch.int32:
-            return result * (self.grid.scale * self.scale.T) + self.bias
-        return result
+            result = result.decode()
+        elif result.dtype == torch.int32:
+            result = result * (self.grid.scale * self.scale.T) + self.bias
+        values: np.ndarray = result.float().cpu().numpy()
+        return values
 
     def _int_mm(self) -> Callable[[], Tensor]:
         x = (self.x / self.grid.scale).round().to(torch.int8)

@@ -2,55 +2,58 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from protquant.bench.contest import Standing
+from protquant.bench.paired_benchmark import Result
+from protquant.bench.worker_process import allocator_variables
 from protquant.files import atomic_write, json_value
 from protquant.reporting.machine import Machine
 
-__all__ = ["BenchReport", "Section"]
+__all__ = ["RATIO_NOTE", "BenchReport", "Section", "allocator_note"]
+
+RATIO_NOTE = "x: how many times as fast, the median of ratios round by round (quartiles)."
 
 
 @dataclass(frozen=True)
 class Section:
-    """Contenders that did the same work.
+    """Candidates that did the same work.
 
     Attributes
     ----------
     title : str
         What the work was.
     baselines : tuple of str
-        What contenders are compared with.
+        What candidates are compared with.
     facts : dict
         Sizes of the work, and what else must be known of it.
     """
 
     title: str
-    standings: Sequence[Standing]
+    results: Sequence[Result]
     baselines: tuple[str, ...]
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def columns(self) -> list[str]:
-        memory = ["peak MiB"] if any(standing.memory for standing in self.standings) else []
-        deviation = ["deviation"] if any(standing.deviation is not None for standing in self.standings) else []
+        memory = ["peak MiB"] if any(result.memory for result in self.results) else []
+        deviation = ["deviation"] if any(result.deviation is not None for result in self.results) else []
         return ["contender", "median s", *(f"x {name}" for name in self.baselines), *memory, *deviation, "notes"]
 
     def rows(self) -> list[dict[str, Any]]:
-        """One for each contender; `x NAME` is how many times as fast as that baseline, with the quartiles of rounds."""
-        return [self._row(standing) for standing in self.standings]
+        """Return a row for each candidate; `x NAME` is how many times as fast as that baseline it is."""
+        return [self._row(result) for result in self.results]
 
-    def _row(self, standing: Standing) -> dict[str, Any]:
-        row: dict[str, Any] = {"contender": standing.name, "median s": standing.median_seconds}
-        row["deviation"] = standing.deviation
+    def _row(self, result: Result) -> dict[str, Any]:
+        row: dict[str, Any] = {"contender": result.name, "median s": result.median_seconds}
+        row["deviation"] = result.deviation
         for name in self.baselines:
-            ratio = standing.ratios.get(name)
-            row[f"x {name}"] = None if ratio is None else f"{ratio.median:.2f} ({ratio.low:.2f} - {ratio.high:.2f})"
-        if standing.memory is not None and standing.memory.bytes is not None:
-            row["peak MiB"] = f"{standing.memory.bytes / 2**20:.0f}"
-        row["notes"] = f"FAILED: {standing.error}" if standing.error else standing.notes
+            ratio = result.ratios.get(name)
+            row[f"x {name}"] = None if ratio is None else str(ratio)
+        if result.memory is not None and result.memory.bytes is not None:
+            row["peak MiB"] = f"{result.memory.bytes / 2**20:.0f}"
+        row["notes"] = f"FAILED: {result.error}" if result.error else result.notes
         return row
 
 
@@ -73,13 +76,17 @@ class BenchReport:
     notes: tuple[str, ...] = ()
 
     @property
-    def failed(self) -> list[Standing]:
-        return [standing for section in self.sections for standing in section.standings if standing.error]
+    def failed(self) -> list[Result]:
+        return [result for section in self.sections for result in section.results if result.error]
+
+    def lines(self) -> list[str]:
+        """Return what people must read below the tables."""
+        return [*self.notes, *allocator_note(), str(self.machine)]
 
     def to_dict(self) -> dict[str, Any]:
         return {
             "benchmark": self.kind,
-            "settings": dict(self.settings),
+            "settings": {**self.settings, "allocator": allocator_variables()},
             "machine": self.machine.to_dict(),
             "notes": list(self.notes),
             "sections": [
@@ -87,10 +94,7 @@ class BenchReport:
                     "title": section.title,
                     "baselines": list(section.baselines),
                     "facts": dict(section.facts),
-                    "contenders": [
-                        {**asdict(standing), "median_seconds": standing.median_seconds}
-                        for standing in section.standings
-                    ],
+                    "contenders": [result.to_dict() for result in section.results],
                 }
                 for section in self.sections
             ],
@@ -99,3 +103,8 @@ class BenchReport:
     def write(self, path: Path) -> Path:
         """As JSON; the file appears whole or not at all."""
         return atomic_write(path, json.dumps(json_value(self.to_dict()), indent=1) + "\n")
+
+
+def allocator_note() -> list[str]:
+    """Return a line on variables of the environment that change how memory is allocated; none where there are none."""
+    return [f"memory is allocated with {name}={value}" for name, value in allocator_variables().items()]

@@ -1,24 +1,25 @@
 """`protquant bench trunk`: one block of the folding trunk, with random weights and the sizes of a released model."""
 
-from collections.abc import Callable, Sequence
-from functools import cache, partial
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from protquant.bench.baselines_trunk import TrunkWork, random_inputs, trunk_baseline
-from protquant.bench.choices import TRUNK_BASELINES, TRUNK_PRESETS
-from protquant.bench.contest import Contender, run_contest
-from protquant.bench.deviation import Deviation
-from protquant.bench.integer_runs import IntegerRun, check_backend, recorded_row
-from protquant.bench.report import BenchReport, Section
-from protquant.bench.setting import check_names, computing_with, finish_on
+from protquant.bench.choices import TRUNK_BASELINES, TRUNK_PRESETS, check_backend, check_names
+from protquant.bench.integer_run import integer_run, named_recipes, recorded_run
+from protquant.bench.paired_benchmark import Candidate, compared_with, paired_benchmark
+from protquant.bench.report import RATIO_NOTE, BenchReport, Section
+from protquant.bench.worker import Run
+from protquant.bench.worker_process import count_threads
 from protquant.errors import ProtquantError, suggestion
 from protquant.integer.blocks import IntegerBlocks, may_record
-from protquant.quant import Examples, Recipe, load_recipe, quantize
+from protquant.quant import Examples, load_recipe, quantize
 from protquant.reporting.machine import describe_machine
-from protquant.running.peak_memory import peak_memory
+from protquant.running.execution import Execution
 
 __all__ = ["bench_trunk"]
 
@@ -34,7 +35,6 @@ def bench_trunk(
     rounds: int = 5,
     threads: int | None = None,
     backend: str = "auto",
-    keep_memory: bool = False,
     memory: bool = False,
     blocks: int = 1,
     chunk_size: int | None = None,
@@ -58,8 +58,6 @@ def bench_trunk(
         That torch computes with; by default as many as now.
     backend : str
         Of the integer kernels.
-    keep_memory : bool
-        Whether freed memory is kept, see `FreedMemory`.
     memory : bool
         Whether to measure the peak of activations too.
     blocks : int
@@ -70,7 +68,7 @@ def bench_trunk(
     Returns
     -------
     BenchReport
-        The deviation is that of the pair's update from the first contender's.
+        The deviation is that of the pair's update from the first candidate's.
 
     Raises
     ------
@@ -83,71 +81,76 @@ def bench_trunk(
         raise ProtquantError(f"a protein of {length} residues cannot be folded; give a length of 1 or more")
     check_names("--baseline", baselines, TRUNK_BASELINES)
     check_backend(backend)
-    recipes = [load_recipe(quant) for quant in quants]
-    device = torch.device(device)
-    with computing_with(threads, keep_memory) as freed:
-        work = TrunkWork.random(
-            TRUNK_PRESETS[preset], length, blocks=blocks, chunk_size=chunk_size, seed=seed, device=device
+    threads = count_threads(threads)
+    recipes = named_recipes(quants)
+    compared, device = list(dict.fromkeys(baselines)), torch.device(device)
+    work = {"preset": preset, "length": length, "blocks": blocks, "seed": seed, "device": str(device)}
+    chunks = "without chunks" if chunk_size is None else f"in chunks of {chunk_size}"
+    candidates = [
+        Candidate(
+            name,
+            float_blocks,
+            {"name": name, "chunk_size": chunk_size, **work},
+            f"its own block, {chunks}" if name.startswith("transformers") else f"our float block, {chunks}",
         )
-        contenders = [trunk_baseline(name, work) for name in dict.fromkeys(baselines)]
-        for recipe in recipes:
-            contenders += _integer(recipe, work, backend, seed)
-        if not contenders:
-            raise ProtquantError("nothing to run: name a --quant or a --baseline")
-        deviation = Deviation(lambda result: result[1], work.pair)
-        standings = run_contest(
-            contenders,
-            list(dict.fromkeys(baselines)),
-            rounds=rounds,
-            warmups=2,  # the second is recorded, where anything is
-            freed=freed,
-            finish=finish_on(device),
-            measure_memory=partial(peak_memory, device=device) if memory else None,
-            compare=deviation,
-            progress=progress,
-        )
-        machine = describe_machine()
+        for name in compared
+    ]
+    for name, recipe in recipes.items():
+        candidates += _on_integers(name, {"recipe": recipe, "backend": backend, **work}, device, length)
+    if not candidates:
+        raise ProtquantError("nothing to run: name a --quant or a --baseline")
+    results = paired_benchmark(
+        candidates,
+        compared,
+        rounds=rounds,
+        warmups=2,  # the second is recorded, where anything is
+        threads=threads,
+        device=device.type,
+        memory=memory,
+        progress=progress,
+    )
     settings = {"preset": preset, "length": length, "blocks": blocks, "chunk_size": chunk_size}
-    settings |= {"rounds": rounds, "threads": machine.threads, "backend": backend}
-    settings |= {"device": device.type, "seed": seed, "quants": [recipe.name for recipe in recipes]}
-    settings["freed memory"] = str(freed)
+    settings |= {"rounds": rounds, "threads": threads, "backend": backend}
+    settings |= {"device": device.type, "seed": seed, "quants": list(recipes)}
     many = "one block" if blocks == 1 else f"{blocks} blocks"
     title = f"{many} of the trunk of {preset}, {length} residues, random weights"
-    section = Section(title, standings, tuple(dict.fromkeys(baselines)), {"deviation from": deviation.reference})
-    return BenchReport("trunk", settings, machine, [section], _notes(deviation.reference))
-
-
-def _notes(reference: str | None) -> tuple[str, ...]:
-    notes = ["x: how many times as fast, the median of ratios round by round (quartiles)."]
+    reference = compared_with(results)
+    section = Section(title, results, tuple(compared), {"deviation from": reference})
+    notes = [RATIO_NOTE]
     if reference is not None:
         notes.append(f"deviation: of the update of the pair, relative to that of {reference}.")
-    return tuple(notes)
+    return BenchReport("trunk", settings, replace(describe_machine(), threads=threads), [section], tuple(notes))
 
 
-def _integer(recipe: Recipe, work: TrunkWork, backend: str, seed: int) -> list[Contender]:
-    """The blocks on integers; on a GPU also recorded, as they are in all passes but the first of a recycled protein."""
-    integers = IntegerRun(backend)
-
-    @cache
-    def blocks() -> IntegerBlocks:
-        # Ranges of another protein than the one that is timed.
-        length = min(_CALIBRATION_LENGTH, work.single.shape[1])
-        inputs = random_inputs(work.config, length, seed=seed, protein=1, device=work.single.device)
-        quantized, _ = quantize(
-            work.blocks, recipe, examples=Examples((inputs,), lambda block, given: block(*given), length=_residues)
-        )
-        running = integers.convert(quantized)
-        assert isinstance(running, IntegerBlocks)
-        return running
-
-    def build(running: IntegerBlocks) -> Callable[[], Any]:
-        return work.run(running, torch.float32)
-
-    contenders = [integers.contender(recipe.name, lambda: build(blocks().again(records=False)))]
-    if may_record(work.pair):
-        contenders.append(recorded_row(recipe.name, lambda: blocks().again(records=True), build))
-    return contenders
+def _on_integers(name: str, arguments: dict[str, Any], device: torch.device, length: int) -> Iterator[Candidate]:
+    """Yield blocks on integers; on a GPU also recorded, as they are in all passes but the first of a protein."""
+    yield Candidate(name, integer_blocks, {**arguments, "records": False})
+    if may_record(torch.empty(1, length, length, 0, device=device)):
+        yield Candidate(f"{name}, recorded", integer_blocks, {**arguments, "records": True})
 
 
-def _residues(inputs: tuple[torch.Tensor, ...]) -> int:
-    return inputs[0].shape[1]
+def float_blocks(name: str, preset: str, **given: Any) -> Run:
+    """Return what a worker runs of one of `TRUNK_BASELINES`."""
+    work = TrunkWork.random(TRUNK_PRESETS[preset], **given)
+    return Run(trunk_baseline(name, work), _updates(work))
+
+
+def integer_blocks(recipe: str, backend: str, records: bool, preset: str, seed: int, **given: Any) -> Run:
+    """Return what a worker runs of blocks on integers."""
+    work = TrunkWork.random(TRUNK_PRESETS[preset], seed=seed, **given)
+    parsed = load_recipe(recipe)
+    execution = Execution(parsed, "integer", backend, work.pair.device)
+    # Ranges of another protein than the one that is timed.
+    length = min(_CALIBRATION_LENGTH, work.single.shape[1])
+    inputs = random_inputs(work.config, length, seed=seed, protein=1, device=work.single.device)
+    examples = Examples((inputs,), lambda block, given: block(*given), length=lambda inputs: inputs[0].shape[1])
+    converted = execution.convert(quantize(work.blocks, parsed, examples=examples)[0])
+    assert isinstance(converted, IntegerBlocks)
+    blocks = converted.again(records=records)
+    run = work.run(blocks, torch.float32)
+    return recorded_run(blocks, run, _updates(work)) if records else integer_run(execution, run, _updates(work))
+
+
+def _updates(work: TrunkWork) -> Callable[[Any], np.ndarray]:
+    """Return what reads how far blocks changed the pair."""
+    return lambda result: (result[1].float() - work.pair).cpu().numpy()

@@ -29,8 +29,8 @@ _DEFAULT_QUANTS = ("w8a8-int8",)
 
 bench = typer.Typer(
     name="bench",
-    help="Time our execution against others', by turns in one process: medians of ratios, peak memory, raw times. "
-    "And how far integers are from what they stand for.",
+    help="Time our execution against others', by turns, each in a process of its own: medians of ratios, peak memory, "
+    "raw times. And how far integers are from what they stand for.",
     no_args_is_help=True,
 )
 app.add_typer(bench, rich_help_panel=list(PANELS)[-1])
@@ -47,9 +47,6 @@ Rounds = Annotated[int, typer.Option(min=1, help="Runs of each that are timed.")
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads to compute with.  [default: torch's]")]
 BackendName = Annotated[str, typer.Option("--backend", help=f"Of the integer kernels: {', '.join(BACKENDS)}.")]
 Memory = Annotated[bool, typer.Option("--memory", help="Measure the peak memory of activations too.")]
-KeepMemory = Annotated[
-    bool, typer.Option("--keep-memory", help="Let glibc keep memory that is freed: large float models are faster then.")
-]
 Output = Annotated[
     Path | None, typer.Option("-o", "--output", help="Write times of every round and facts of the machine as .json.")
 ]
@@ -66,7 +63,6 @@ def ops_command(
     rounds: Rounds = 20,
     threads: Threads = None,
     backend: BackendName = "auto",
-    keep_memory: KeepMemory = False,
     cpu_only: CpuOnly = False,
     seed: Seed = 0,
     output: Output = None,
@@ -83,7 +79,6 @@ def ops_command(
         rounds=rounds,
         threads=threads,
         backend=backend,
-        keep_memory=keep_memory,
         device=running.pick_device(cpu_only),
         seed=seed,
     )
@@ -99,7 +94,6 @@ def trunk_command(
     rounds: Rounds = 5,
     threads: Threads = None,
     backend: BackendName = "auto",
-    keep_memory: KeepMemory = False,
     memory: Memory = False,
     blocks: Annotated[int, typer.Option(min=1, help="How many, one after the other.")] = 1,
     chunk_size: Annotated[
@@ -124,7 +118,6 @@ def trunk_command(
         rounds=rounds,
         threads=threads,
         backend=backend,
-        keep_memory=keep_memory,
         memory=memory,
         blocks=blocks,
         chunk_size=chunk_size,
@@ -149,7 +142,6 @@ def lm_command(
     rounds: Rounds = 5,
     threads: Threads = None,
     backend: BackendName = "auto",
-    keep_memory: KeepMemory = False,
     memory: Memory = False,
     cpu_only: CpuOnly = False,
     seed: Seed = 0,
@@ -172,7 +164,6 @@ def lm_command(
         rounds=rounds,
         threads=threads,
         backend=backend,
-        keep_memory=keep_memory,
         memory=memory,
         device=running.pick_device(cpu_only),
         esm_cpp_python=esm_cpp_python,
@@ -194,7 +185,6 @@ def fold_command(
     rounds: Rounds = 5,
     threads: Threads = None,
     backend: BackendName = "auto",
-    keep_memory: KeepMemory = False,
     memory: Memory = False,
     cpu_only: CpuOnly = False,
     calibration: CalibrationFile = None,
@@ -215,7 +205,6 @@ def fold_command(
         rounds=rounds,
         threads=threads,
         backend=backend,
-        keep_memory=keep_memory,
         memory=memory,
         device=running.pick_device(cpu_only),
         calibration=calibration,
@@ -284,17 +273,17 @@ def check_output(output: Path | None) -> None:
 
 
 def _show(report: "benches.BenchReport", output: Path | None, as_json: bool) -> None:
-    """Print, write, and exit with 1 where a contender failed."""
+    """Print, write, and exit with 1 where a candidate failed."""
     if as_json:
         print_json(report.to_dict())
     else:
         for section in report.sections:
             print_table(section.rows(), section.columns, section.title)
-        for line in (*report.notes, f"freed memory: {report.settings['freed memory']}", str(report.machine)):
+        for line in report.lines():
             typer.echo(line)
     if output is not None:
         report.write(output)
-    for standing in report.failed:
-        typer.echo(f"{standing.name} failed: {standing.error}", err=True)
+    for result in report.failed:
+        typer.echo(f"{result.name} failed: {result.error}", err=True)
     if report.failed:
         raise typer.Exit(SOME_FAILED)

@@ -9,8 +9,9 @@ import typer
 from protquant import running
 from protquant.bench import full_size
 from protquant.bench.choices import FULL_SIZE_PARTS
+from protquant.bench.report import allocator_note
 from protquant.cli.app import SOME_FAILED, Json
-from protquant.cli.bench import KeepMemory, Output, Seed, Threads, bench, check_output
+from protquant.cli.bench import Output, Seed, Threads, bench, check_output
 from protquant.cli.commands import command
 from protquant.cli.tables import print_json, print_table
 from protquant.errors import ProtquantError
@@ -71,7 +72,6 @@ def full_size_command(
     rounds: Annotated[int, typer.Option(min=1, help="Turns of each.")] = 3,
     threads: Threads = None,
     num_recycles: Annotated[int, typer.Option(help="Times the output is fed back.")] = 0,
-    keep_memory: KeepMemory = False,
     again: Annotated[
         list[str] | None,
         typer.Option(help="Stage to run though its result stands, or the beginning of its name; `all` for all."),
@@ -97,7 +97,6 @@ def full_size_command(
         rounds=rounds,
         threads=threads,
         num_recycles=num_recycles,
-        keep_memory=keep_memory,
         seed=seed,
         again=again or (),
         calibration=calibration,
@@ -110,7 +109,7 @@ def full_size_command(
         for title, rows in report.tables():
             if rows:
                 print_table(rows, list(rows[0]), title)
-        for line in (*report.notes(), f"freed memory: {report.settings['freed memory']}", str(report.machine)):
+        for line in (*report.notes(), *allocator_note(), str(report.machine)):
             typer.echo(line)
     if output is not None:
         report.write(output)
@@ -163,7 +162,7 @@ def memory_command(
     else:
         rows = report.rows()
         print_table(rows, list(rows[0]), f"peaks of memory, {num_recycles} recycles")
-        for line in (*report.notes(), f"freed memory: {report.settings['freed memory']}", str(report.machine)):
+        for line in (*report.notes(), *allocator_note(), str(report.machine)):
             typer.echo(line)
     if output is not None:
         report.write(output)
@@ -184,7 +183,7 @@ def _plan(
             plan,
             preparations=tuple(each for each in plan.preparations if each.recipe in quants),
             folds=tuple(each for each in plan.folds if each.recipe in quants),
-            contenders=tuple(name for name in plan.contenders if name in (*full_size.FLOAT_CONTENDERS, *quants)),
+            contenders=tuple(name for name in plan.contenders if name in (*full_size.FLOAT_CANDIDATES, *quants)),
         )
     if contenders is not None:
         plan = replace(plan, contenders=tuple(dict.fromkeys(contenders)))

@@ -1,6 +1,7 @@
 """`protquant --plugin my_method.py ...`: steps and formats of the user's own."""
 
 import importlib.util
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +14,7 @@ __all__ = ["import_plugin"]
 
 
 def import_plugin(path: Path) -> None:
-    """Run a Python file, so that the steps and formats it registers are known to recipes.
+    """Run a Python file, so that the steps and formats it registers are known to recipes, in benchmarks' workers too.
 
     Raises
     ------
@@ -27,6 +28,8 @@ def import_plugin(path: Path) -> None:
         spec.loader.exec_module(importlib.util.module_from_spec(spec))
     except Exception as error:
         raise ProtquantError(f"--plugin {path}: {type(error).__name__}: {error}") from error
+    known = os.environ.get("PROTQUANT_PLUGINS")
+    os.environ["PROTQUANT_PLUGINS"] = os.pathsep.join([*filter(None, [known]), str(path.resolve())])
 
 
 @app.callback()

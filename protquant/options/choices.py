@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Literal, get_args
 
 from protquant.errors import ProtquantError
+from protquant.kernels.backend_names import BackendName
 
 __all__ = [
     "DEMO_CHAINS",
@@ -19,7 +20,6 @@ __all__ = [
     "check_task",
 ]
 
-BackendName = Literal["auto", "reference", "cpu", "triton"]
 BFactor = Literal["plddt", "error"]
 DtypeName = Literal["float32", "bfloat16", "float16"]
 ExecutionName = Literal["simulate", "integer"]

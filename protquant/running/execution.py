@@ -3,17 +3,17 @@
 from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
 from protquant.errors import ProtquantError
 from protquant.integer import Support, to_integer
 from protquant.kernels.backend import Backend
 from protquant.kernels.dispatch import choose_backend
-from protquant.models import ESM2, ESMFold
 from protquant.quant import Recipe, check_execution
 
 __all__ = ["Execution", "is_float", "wants_integers"]
 
-_Model = TypeVar("_Model", bound=ESM2 | ESMFold)
+_Model = TypeVar("_Model", bound=nn.Module)
 
 
 def is_float(recipe: Recipe) -> bool:

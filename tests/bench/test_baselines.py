@@ -7,9 +7,8 @@ import torch
 from torch import nn
 
 from protquant.bench import LM_BASELINES, TRUNK_BASELINES
-from protquant.bench.baselines_lm import hugging_face_esm2, lm_baseline
+from protquant.bench.baselines_lm import hugging_face_esm2, lm_baseline, random_esm2
 from protquant.bench.baselines_trunk import TrunkWork, hugging_face_block, trunk_baseline
-from protquant.bench.lm import random_esm2
 from protquant.bench.workloads import LanguageWork, language_work
 from protquant.demo.sizes import FOLDING_MODEL
 from protquant.errors import ProtquantError
@@ -36,7 +35,7 @@ def sentences() -> LanguageWork:
 def test_blocks_agree(name: str, trunk: TrunkWork):
     with torch.inference_mode():
         single, pair = trunk.blocks(trunk.single, trunk.pair, trunk.mask)
-    found = trunk_baseline(name, trunk).build()()
+    found = trunk_baseline(name, trunk)()
     assert found[1].dtype == (torch.bfloat16 if "bfloat16" in name else torch.float32)
     tolerance = 0.05 if "bfloat16" in name else 1e-5
     for update, expected in (
@@ -90,7 +89,7 @@ def test_language_models_agree_on_real_tokens(name: str, sentences: LanguageWork
     model = random_esm2(SMALL_LM)
     with torch.inference_mode():
         expected = model.logits(sentences.tokens)[sentences.valid]
-    found = lm_baseline(name, model, sentences).build()()[sentences.valid].float()
+    found = lm_baseline(name, model, sentences)()[sentences.valid].float()
     tolerance = 0.05 if "bfloat16" in name else 1e-4
     assert torch.linalg.vector_norm(found - expected) < tolerance * torch.linalg.vector_norm(expected)
 
@@ -104,7 +103,7 @@ def test_transformers_model_attends_as_it_is_told():
 def test_a_package_that_is_missing_is_named(sentences: LanguageWork, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "torchao.quantization", None)
     with pytest.raises(ProtquantError, match="pip install torchao"):
-        lm_baseline("torchao-int8", random_esm2(SMALL_LM), sentences).build()
+        lm_baseline("torchao-int8", random_esm2(SMALL_LM), sentences)
 
 
 def test_workloads_are_what_they_say():

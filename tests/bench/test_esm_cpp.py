@@ -3,17 +3,27 @@
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from protquant.bench.esm_cpp import esm_cpp_run, write_esm_cpp_weights
-from protquant.bench.lm import random_esm2
-from protquant.bench.workloads import LanguageWork
-from protquant.errors import ProtquantError
+from protquant.bench import choices, esm_cpp_script, workloads
+from protquant.bench.baselines_lm import random_esm2
+from protquant.bench.esm_cpp import esm_cpp_arguments, write_esm_cpp_weights
+from protquant.bench.worker_process import WorkerProcess, target_of
+from protquant.bench.workloads import language_work
 from protquant.models import ESM2Config
 
 SMALL = ESM2Config(num_layers=2, dim=40, num_heads=5, ffn_dim=160)
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(choices.LM_PRESETS, "small", SMALL)
+    monkeypatch.setattr(workloads, "_RAGGED", 3)
+
+
 # What the worker imports as esm_cpp: it gives as logits the tokens themselves.
 STAND_IN = """
 import numpy as np
@@ -46,22 +56,19 @@ def python(tmp_path: Path) -> str:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the stand-in is a shell script")
-def test_a_run_gives_logits_in_the_order_of_sequences(python: str):
-    work = LanguageWork(["MKTAYIAK", "GIV", "ACDEF"])
-    run = esm_cpp_run(random_esm2(SMALL), work, python)
-    logits = run().logits()
-    assert logits.shape == (3, 10, 33)
-    assert torch.equal(logits[..., 0][work.valid].long(), work.tokens[work.valid])
+def test_a_run_gives_the_logits_of_real_tokens_in_the_order_of_sequences(python: str, small, tmp_path: Path):
+    arguments = esm_cpp_arguments(tmp_path, "small", "ragged", 0, "cpu")
+    with WorkerProcess(1, python) as worker:
+        worker.ask("build", target=target_of(esm_cpp_script.build, is_script=True), arguments=arguments)
+        worker.ask("turn", save=str(tmp_path / "logits.npy"))
+    logits, work = np.load(tmp_path / "logits.npy"), language_work("ragged")
+    assert logits.shape == (int(work.valid.sum()), 33)
+    assert logits[:, 0].tolist() == work.tokens[work.valid].tolist()
 
 
-def test_an_interpreter_without_esm_cpp_is_told_how_to_get_it():
-    with pytest.raises(ProtquantError, match="--esm-cpp-python"):
-        esm_cpp_run(random_esm2(SMALL), LanguageWork(["MKTAYIAK"]), sys.executable)
-
-
-def test_an_interpreter_that_is_not_there_is_named():
-    with pytest.raises(ProtquantError, match="no/such/python: cannot be started"):
-        esm_cpp_run(random_esm2(SMALL), LanguageWork(["MKTAYIAK"]), "no/such/python")
+def test_an_interpreter_without_esm_cpp_is_told_how_to_get_it(small, tmp_path: Path):
+    with pytest.raises(RuntimeError, match="--esm-cpp-python"):
+        esm_cpp_script.build(**esm_cpp_arguments(tmp_path, "small", "ragged", 0, "cpu"))
 
 
 def test_weights_are_written_as_it_reads_them(tmp_path: Path):

@@ -5,17 +5,14 @@ from pathlib import Path
 
 import torch
 
-from protquant.bench import BenchReport, Ratio, Section, Standing
-from protquant.bench.deviation import Deviation
+from protquant.bench import BenchReport, Ratio, Result, Section
 from protquant.reporting import describe_machine
 from protquant.running import PeakMemory
 
 
 def report() -> BenchReport:
-    sound = Standing(
-        "ours", "fast", [1.0, 3.0, 2.0], {"theirs": Ratio(4.0, 3.5, 4.25)}, PeakMemory(3 * 2**20, ""), 0.01
-    )
-    failed = Standing("theirs", error="set up: ModuleNotFoundError: not here")
+    sound = Result("ours", "fast", [1.0, 3.0, 2.0], {"theirs": Ratio(4.0, 3.5, 4.25)}, PeakMemory(3 * 2**20, ""), 0.01)
+    failed = Result("theirs", error="set up: ModuleNotFoundError: not here")
     section = Section("work", [failed, sound], ("theirs",), {"tokens": 7})
     return BenchReport("trunk", {"length": 8}, describe_machine(), [section], ("a note",))
 
@@ -39,14 +36,4 @@ def test_a_file_has_the_time_of_every_round(tmp_path: Path):
     assert sound["seconds"] == [1.0, 3.0, 2.0]
     assert sound["ratios"]["theirs"] == {"median": 4.0, "low": 3.5, "high": 4.25}
     assert failed["error"].startswith("set up")
-    assert [standing.name for standing in report().failed] == ["theirs"]
-
-
-def test_deviation_is_relative_to_what_the_first_one_changed():
-    origin = torch.ones(4)
-    deviation = Deviation(lambda result: result, origin)
-    first = torch.tensor([1.0, 1.0, 1.0, 3.0])
-    assert deviation("first", first) == 0
-    first.zero_()  # a buffer that the next run overwrites
-    assert deviation("second", torch.tensor([1.0, 1.0, 1.0, 4.0])) == 0.5
-    assert deviation.reference == "first"
+    assert [result.name for result in report().failed] == ["theirs"]

@@ -15,6 +15,7 @@ def run(*arguments: str):
     return CliRunner().invoke(app, list(arguments))
 
 
+@pytest.mark.slow
 def test_a_table_is_printed_and_raw_times_are_written(tmp_path: Path):
     output = tmp_path / "new" / "trunk.json"
     result = run(*TRUNK, "--baseline", "transformers-float32", "--baseline", "protquant-float32", "-o", str(output))
@@ -30,13 +31,13 @@ def test_a_table_is_printed_and_raw_times_are_written(tmp_path: Path):
     ]
 
 
-def test_json_is_one_document():
+def test_json_is_one_document(workers_here: None):
     result = run(*TRUNK, "--baseline", "protquant-float32", "--json")
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["benchmark"] == "trunk"
 
 
-def test_a_contender_that_failed_gives_exit_code_1():
+def test_a_contender_that_failed_gives_exit_code_1(workers_here: None):
     result = run(
         *("bench", "lm", "--preset", "demo", "--workload", "uniform", "--rounds", "1", "-q", "none"),
         *("--baseline", "protquant-float32", "--baseline", "esm-cpp-w8a8", "--esm-cpp-python", "no/such/python"),

@@ -8,7 +8,7 @@ from protquant.bench.full_size.memory_promise import (
     bench_memory,
 )
 from protquant.bench.full_size.plan import (
-    FLOAT_CONTENDERS,
+    FLOAT_CANDIDATES,
     FULL_SIZE,
     FULL_SIZE_ON_GPU,
     Fold,
@@ -21,7 +21,7 @@ from protquant.bench.full_size.run import bench_full_size
 __all__ = [
     "COMBINATIONS",
     "COMBINATIONS_ON_GPU",
-    "FLOAT_CONTENDERS",
+    "FLOAT_CANDIDATES",
     "FULL_SIZE",
     "FULL_SIZE_ON_GPU",
     "Claim",

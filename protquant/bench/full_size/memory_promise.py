@@ -3,15 +3,13 @@
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from protquant.bench.full_size.plan import Work, check_float_checkpoint, identity
 from protquant.bench.full_size.stage import Stage, StageRecord, kept_record, run_stage
-from protquant.bench.setting import computing_with
+from protquant.bench.worker_process import allocator_variables, count_threads, environment_of
 from protquant.errors import ProtquantError
 from protquant.files import atomic_write, json_value, prepare_folder
 from protquant.reporting.machine import Machine, describe_machine
@@ -150,7 +148,7 @@ class PromiseReport:
         """All of it as plain data."""
         return {
             "benchmark": "memory",
-            "settings": self.settings,
+            "settings": {**self.settings, "allocator": allocator_variables()},
             "machine": self.machine.to_dict(),
             "notes": self.notes(),
             "rows": self.rows(),
@@ -206,20 +204,18 @@ def bench_memory(
         If a checkpoint is not there.
     """
     check_float_checkpoint(checkpoint)
-    with computing_with(threads, keep_memory=False) as freed:
-        device = pick_device(cpu_only).type
-        work = Work(checkpoint, folder, torch.get_num_threads(), num_recycles, seed, str(freed), device=device)
-        for each in combinations:
-            if each.recipe != _FLOAT and not work.quantized(each.recipe).is_dir():
-                raise ProtquantError(
-                    f"{work.quantized(each.recipe)}: no such checkpoint; make it with `protquant bench full-size"
-                    f" {checkpoint} --work {folder} --part quantize -q {each.recipe}`"
-                )
-        prepare_folder(folder / "memory")
-        promises = [_keep(work, each, again, say) for each in combinations]
-        machine = describe_machine()
-    settings = {"checkpoint": checkpoint.name, "threads": work.threads, "device": device, "num_recycles": num_recycles}
-    return PromiseReport({**settings, "seed": seed, "freed memory": work.freed_memory}, machine, promises)
+    threads, device = count_threads(threads), pick_device(cpu_only).type
+    work = Work(checkpoint, folder, threads, num_recycles, seed, device=device)
+    for each in combinations:
+        if each.recipe != _FLOAT and not work.quantized(each.recipe).is_dir():
+            raise ProtquantError(
+                f"{work.quantized(each.recipe)}: no such checkpoint; make it with `protquant bench full-size"
+                f" {checkpoint} --work {folder} --part quantize -q {each.recipe}`"
+            )
+    prepare_folder(folder / "memory")
+    promises = [_keep(work, each, again, say) for each in combinations]
+    settings = {"checkpoint": checkpoint.name, "threads": threads, "device": device, "num_recycles": num_recycles}
+    return PromiseReport({**settings, "seed": seed}, replace(describe_machine(), threads=threads), promises)
 
 
 def _keep(work: Work, asked: Combination, again: bool, say: Callable[[str], None]) -> MemoryPromise:
@@ -261,17 +257,16 @@ def _run(
         command += ["--execution", asked.execution]
     if asked.chunk_size is not None:
         command += ["--chunk-size", str(asked.chunk_size)]
-    threads = {"OMP_NUM_THREADS": str(work.threads), "MKL_NUM_THREADS": str(work.threads)}
     settings = {
         **asdict(asked),
         "model": identity(model),
         "threads": work.threads,
         "device": work.device,
         "num_recycles": work.num_recycles,
-        "freed_memory": work.freed_memory,
+        "allocator": allocator_variables(),
         "planned": planned,
         "seed": work.seed,
     }
-    stage = Stage(f"memory, {verb} {asked.name}", command, settings, environment=threads)
+    stage = Stage(f"memory, {verb} {asked.name}", command, settings, environment=environment_of(work.threads))
     kept = None if again else kept_record(stage, work.records)
     return kept or run_stage(stage, work.records, say)

@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from protquant.bench.full_size import worker
+from protquant.bench.full_size import folding_script
 from protquant.bench.full_size.stage import Stage
+from protquant.bench.worker_process import WORKER, allocator_variables, environment_of, target_of
 from protquant.checkpoints.folders import CONFIG, SCHEME
 from protquant.errors import ProtquantError
 
 __all__ = [
-    "FLOAT_CONTENDERS",
+    "FLOAT_CANDIDATES",
     "FULL_SIZE",
     "FULL_SIZE_ON_GPU",
     "Fold",
@@ -24,16 +25,15 @@ __all__ = [
     "check_float_checkpoint",
 ]
 
-FLOAT_CONTENDERS = tuple(name for name in worker.CONTENDERS if name != "protquant-integer")
-"""Contenders that fold with the float checkpoint; all others are named by their recipe."""
+FLOAT_CANDIDATES = tuple(name for name in folding_script.BUILDERS if name != "protquant-integer")
+"""Candidates that fold with the float checkpoint; all others are named by their recipe."""
 
 _GIB = 2**30
 _RESIDUES = "ACDEFGHIKLMNPQRSTVWY"
 _WARM_UP_LENGTH = 16
 _TURNS_ON_GPU = 4
-# What a float contender takes at its peak, beside activations: weights that are read while they are cast.
+# What a float candidate takes at its peak, beside activations: weights that are read while they are cast.
 _FLOAT_SHARE, _ACTIVATIONS = 1.2, 2 * _GIB
-_WORKER = Path(worker.__file__)
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,9 @@ class Plan:
     Attributes
     ----------
     lengths : tuple of int
-        Residues of the proteins that contenders fold by turns.
+        Residues of the proteins that candidates fold by turns.
     contenders : tuple of str
-        Of `FLOAT_CONTENDERS`, or recipes of `preparations`.
+        Of `FLOAT_CANDIDATES`, or recipes of `preparations`.
     load_seconds : float
         In which a quantized checkpoint is to be loaded.
     resident_share, resident_rest : float
@@ -95,9 +95,9 @@ class Plan:
     def __post_init__(self) -> None:
         prepared = {each.recipe for each in self.preparations}
         asked = [*(each.recipe for each in self.folds), *self.contenders]
-        if unknown := [name for name in asked if name not in prepared and name not in FLOAT_CONTENDERS]:
+        if unknown := [name for name in asked if name not in prepared and name not in FLOAT_CANDIDATES]:
             raise ProtquantError(
-                f"{unknown[0]}: no contender; there are {', '.join([*FLOAT_CONTENDERS, *sorted(prepared)])}"
+                f"{unknown[0]}: no contender; there are {', '.join([*FLOAT_CANDIDATES, *sorted(prepared)])}"
             )
 
 
@@ -136,8 +136,6 @@ class Work:
         Float checkpoint, as transformers writes it.
     folder : Path
         Where quantized checkpoints, records and logs are kept.
-    freed_memory : str
-        What is done with memory that is freed, see `FreedMemory`; stages inherit the variables that say so.
     calibration : Path, optional
         FASTA to calibrate on; by default what `protquant quantize` takes.
     device : str
@@ -149,7 +147,6 @@ class Work:
     threads: int
     num_recycles: int = 0
     seed: int = 0
-    freed_memory: str = ""
     calibration: Path | None = None
     device: str = "cpu"
 
@@ -162,15 +159,13 @@ class Work:
         if self.calibration is not None:
             command += ["--calibration", str(self.calibration)]
             settings["calibration"] = hashlib.sha256(self.calibration.read_bytes()).hexdigest()
-        threads = {"OMP_NUM_THREADS": str(self.threads), "MKL_NUM_THREADS": str(self.threads)}
-        cache = {"PROTQUANT_CACHE": str(self.statistics)}
         return Stage(
             f"quantize {prepared.recipe}",
             command,
             settings,
             limit=_bytes(prepared.limit),
             reads=(self.checkpoint,),
-            environment={**threads, **cache},
+            environment={**environment_of(self.threads), "PROTQUANT_CACHE": str(self.statistics)},
         )
 
     def fold(self, asked: Fold) -> Stage:
@@ -181,9 +176,9 @@ class Work:
             f"fold {asked.residues} residues, {asked.recipe}{within}", asked.recipe, (asked.residues,), limit, cold=True
         )
 
-    def turn(self, contender: str, lengths: tuple[int, ...], round_number: int) -> Stage:
-        """One turn of a contender: load, warm up, fold proteins of all lengths."""
-        return self._worker(f"round {round_number}, {contender}", contender, lengths, None, cold=False)
+    def turn(self, candidate: str, lengths: tuple[int, ...], round_number: int) -> Stage:
+        """One turn of a candidate: load, warm up, fold proteins of all lengths."""
+        return self._worker(f"round {round_number}, {candidate}", candidate, lengths, None, cold=False)
 
     def quantized(self, recipe: str) -> Path:
         """Folder of the checkpoint that a recipe made."""
@@ -204,30 +199,46 @@ class Work:
         return self.folder / "stages"
 
     def sequence(self, residues: int) -> str:
-        """A random protein, the same for all contenders."""
+        """A random protein, the same for all candidates."""
         return "".join(random.Random(f"{self.seed} {residues}").choices(_RESIDUES, k=residues))
 
-    def _worker(self, name: str, contender: str, lengths: tuple[int, ...], limit: int | None, *, cold: bool) -> Stage:
-        is_float = contender in FLOAT_CONTENDERS
-        folder = self.checkpoint if is_float else self.quantized(contender)
-        arguments: dict[str, Any] = {
-            "contender": contender if is_float else "protquant-integer",
-            "sequences": [self.sequence(length) for length in lengths],
-            "threads": self.threads,
-            "num_recycles": self.num_recycles,
-            "warm_up": "" if cold else self.sequence(_WARM_UP_LENGTH),
-            "device": self.device,
-            # Kernels are compiled for lengths and recorded the first times, and only then as fast as ever after.
-            "turns": 1 if self.device == "cpu" else _TURNS_ON_GPU,
-        }
-        needs = round(_FLOAT_SHARE * _size(folder)) + _ACTIVATIONS if is_float else 0
+    def _worker(self, name: str, candidate: str, lengths: tuple[int, ...], limit: int | None, *, cold: bool) -> Stage:
+        is_float = candidate in FLOAT_CANDIDATES
+        folder, loaded = (self.checkpoint, candidate) if is_float else (self.quantized(candidate), "protquant-integer")
+        sequences = [self.sequence(length) for length in lengths]
+        # Much of the weights may be read from the disk only when they are first used.
+        warm_up = "" if cold else self.sequence(_WARM_UP_LENGTH)
+        # Kernels are compiled for lengths and recorded the first times, and only then as fast as ever after.
+        turns = 1 if self.device == "cpu" else _TURNS_ON_GPU
+        common: dict[str, Any] = {"num_recycles": self.num_recycles, "device": self.device}
+        requests: list[dict[str, Any]] = [
+            {
+                "verb": "build",
+                "target": target_of(folding_script.load, is_script=True),
+                "arguments": {"candidate": loaded, "folder": str(folder), **common},
+                "device": self.device,
+                "imports": folding_script.IMPORTS[loaded.partition("-")[0]],
+            }
+        ]
+        requests += [{"verb": "turn", "arguments": {"sequence": each}} for each in (warm_up,) if each]
+        measured = {"verb": "turn", "repeat": turns, "memory": True, "show": True}
+        requests += [{**measured, "arguments": {"sequence": each}} for each in sequences]
         return Stage(
             name,
-            [sys.executable, "-P", str(_WORKER), json.dumps({**arguments, "folder": str(folder)})],
-            self._settings(**arguments, model=identity(folder)),
+            [sys.executable, "-P", str(WORKER), "--stop"],
+            self._settings(
+                contender=loaded,
+                sequences=sequences,
+                warm_up=warm_up,
+                turns=turns,
+                **common,
+                model=identity(folder),
+            ),
             limit=limit,
-            needs=needs,
+            needs=round(_FLOAT_SHARE * _size(folder)) + _ACTIVATIONS if is_float else 0,
             reads=(folder,) if cold else (),
+            environment=environment_of(self.threads),
+            requests=[*requests, {"verb": "tell"}],
         )
 
     def _settings(self, **others: Any) -> dict[str, Any]:
@@ -235,7 +246,7 @@ class Work:
             "checkpoint": identity(self.checkpoint),
             "threads": self.threads,
             "device": self.device,
-            "freed_memory": self.freed_memory,
+            "allocator": allocator_variables(),
             **others,
         }
 

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from protquant.bench.contest import Ratio
 from protquant.bench.full_size.claims import Claim, claims_of
 from protquant.bench.full_size.plan import Fold, Plan, Preparation
 from protquant.bench.full_size.stage import StageRecord
+from protquant.bench.paired_benchmark import Ratio
+from protquant.bench.worker_process import allocator_variables
 from protquant.files import atomic_write, json_value
 from protquant.reporting.machine import Machine
 from protquant.scores import rmsd_ca
@@ -26,9 +27,9 @@ _BASELINES = ("transformers-float32", "transformers-bfloat16")
 
 @dataclass(frozen=True)
 class Turns:
-    """The turns of one contender, round by round."""
+    """The turns of one candidate, round by round."""
 
-    contender: str
+    candidate: str
     records: Sequence[StageRecord]
 
     @property
@@ -62,7 +63,7 @@ class FullSizeReport:
     preparations, folds : list of (asked, record)
         Stages of the plan that were run, or that stand from an earlier run.
     turns : list of Turns
-        One for each contender.
+        One for each candidate.
     skipped : tuple of str
         What was not asked for, or could not be run, and why.
     """
@@ -115,13 +116,13 @@ class FullSizeReport:
 
     def faster_baseline(self, residues: int) -> Turns | None:
         """The setting of transformers that took less time; None where none was measured."""
-        sound = [turn for turn in self.turns if turn.contender in _BASELINES and turn.sound and turn.folds(residues)]
+        sound = [turn for turn in self.turns if turn.candidate in _BASELINES and turn.sound and turn.folds(residues)]
         return min(sound, key=lambda turn: median(turn.seconds(residues)), default=None)
 
     def to_dict(self) -> dict[str, Any]:
         return {
             "benchmark": "full-size",
-            "settings": dict(self.settings),
+            "settings": {**self.settings, "allocator": allocator_variables()},
             "machine": self.machine.to_dict(),
             "plan": asdict(self.plan),
             "notes": self.notes(),
@@ -134,17 +135,17 @@ class FullSizeReport:
         return atomic_write(path, json.dumps(json_value(self.to_dict()), indent=1) + "\n")
 
     def _turn_rows(self, length: int) -> list[dict[str, Any]]:
-        reference = next((turn for turn in self.turns if turn.contender == _BASELINES[0] and turn.folds(length)), None)
+        reference = next((turn for turn in self.turns if turn.candidate == _BASELINES[0] and turn.folds(length)), None)
         return [self._turn_row(turn, length, reference) for turn in self.turns]
 
     def _turn_row(self, turn: Turns, length: int, reference: Turns | None) -> dict[str, Any]:
         folds = turn.folds(length)
-        row: dict[str, Any] = {"contender": turn.contender, "rounds": str(len(folds))}
+        row: dict[str, Any] = {"contender": turn.candidate, "rounds": str(len(folds))}
         row["load s"] = median(turn.of_results("load_seconds")) if folds else None
         row["fold s"] = median(turn.seconds(length)) if folds else None
         for name in _BASELINES:
             ratio = self._ratio(name, turn, length)
-            row[f"x {name}"] = None if ratio is None else f"{ratio.median:.2f} ({ratio.low:.2f} - {ratio.high:.2f})"
+            row[f"x {name}"] = None if ratio is None else str(ratio)
         peaks = [fold["peak"] for fold in folds if fold["peak"] is not None]
         row["peak GiB"] = max(peaks) / _GIB if peaks else None
         row["RMSD"] = _rmsd(folds[0], reference.folds(length)[0]) if folds and reference else None
@@ -155,7 +156,7 @@ class FullSizeReport:
 
     def _ratio(self, baseline: str, turn: Turns, length: int) -> Ratio | None:
         """How many times as fast, over the rounds that both have finished."""
-        other = next((each for each in self.turns if each.contender == baseline), None)
+        other = next((each for each in self.turns if each.candidate == baseline), None)
         if other is None or not (turn.sound and other.sound):
             return None
         theirs, ours = other.seconds(length), turn.seconds(length)
@@ -167,11 +168,11 @@ class FullSizeReport:
             faster = self.faster_baseline(length)
             if faster is None:
                 continue
-            yield f"{length} residues: the faster setting of transformers is {faster.contender}"
+            yield f"{length} residues: the faster setting of transformers is {faster.candidate}"
             for turn in self.turns:
-                ratio = self._ratio(faster.contender, turn, length)
-                if turn.contender not in _BASELINES and ratio is not None and ratio.median < 1:
-                    slower = f"{turn.contender} is {ratio.median:.2f} times as fast as {faster.contender}"
+                ratio = self._ratio(faster.candidate, turn, length)
+                if turn.candidate not in _BASELINES and ratio is not None and ratio.median < 1:
+                    slower = f"{turn.candidate} is {ratio.median:.2f} times as fast as {faster.candidate}"
                     yield f"LOSS: {slower} at {length} residues"
 
 

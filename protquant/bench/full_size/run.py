@@ -3,13 +3,12 @@
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import torch
-
-from protquant.bench.choices import FULL_SIZE_PARTS
+from protquant.bench.choices import FULL_SIZE_PARTS, check_names
 from protquant.bench.full_size.plan import (
-    FLOAT_CONTENDERS,
+    FLOAT_CANDIDATES,
     FULL_SIZE,
     Fold,
     Plan,
@@ -19,7 +18,7 @@ from protquant.bench.full_size.plan import (
 )
 from protquant.bench.full_size.report import FullSizeReport, Turns
 from protquant.bench.full_size.stage import Stage, StageRecord, kept_record, run_stage
-from protquant.bench.setting import check_names, computing_with
+from protquant.bench.worker_process import count_threads
 from protquant.checkpoints import is_quantized
 from protquant.errors import ProtquantError
 from protquant.files import prepare_folder
@@ -44,7 +43,6 @@ def bench_full_size(
     rounds: int = 3,
     threads: int | None = None,
     num_recycles: int = 0,
-    keep_memory: bool = False,
     seed: int = 0,
     again: Sequence[str] = (),
     calibration: Path | None = None,
@@ -66,13 +64,11 @@ def bench_full_size(
     parts : sequence of str
         Names in `FULL_SIZE_PARTS`.
     rounds : int
-        How often contenders fold by turns. Every other round goes backwards.
+        How often candidates fold by turns. Every other round goes backwards.
     threads : int, optional
         That all programs compute with; by default as many as torch takes here.
     num_recycles : int
         How often the output of the trunk goes through it again.
-    keep_memory : bool
-        Whether freed memory is kept, see `FreedMemory`.
     seed : int
         Of the sequences.
     again : sequence of str
@@ -99,17 +95,15 @@ def bench_full_size(
     if rounds < 1:
         raise ProtquantError(f"--rounds {rounds}: give 1 or more")
     prepare_folder(folder)
-    with computing_with(threads, keep_memory) as freed:
-        count = torch.get_num_threads()
-        device = pick_device(cpu_only).type
-        work = Work(checkpoint, folder, count, num_recycles, seed, str(freed), calibration, device)
-        bench = _Bench(work, plan, tuple(parts), tuple(again), say)
-        bench.quantize()
-        bench.fold()
-        bench.take_turns(rounds)
-        machine = describe_machine()
-    settings = {"checkpoint": checkpoint.name, "parts": list(parts), "rounds": rounds, "threads": count}
-    settings |= {"device": device, "num_recycles": num_recycles, "seed": seed, "freed memory": str(freed)}
+    threads, device = count_threads(threads), pick_device(cpu_only).type
+    work = Work(checkpoint, folder, threads, num_recycles, seed, calibration, device)
+    bench = _Bench(work, plan, tuple(parts), tuple(again), say)
+    bench.quantize()
+    bench.fold()
+    bench.take_turns(rounds)
+    machine = replace(describe_machine(), threads=threads)
+    settings = {"checkpoint": checkpoint.name, "parts": list(parts), "rounds": rounds, "threads": threads}
+    settings |= {"device": device, "num_recycles": num_recycles, "seed": seed}
     settings |= {"calibration": None if calibration is None else calibration.name}
     return FullSizeReport(
         settings, machine, plan, bench.preparations, bench.folds, list(bench.turns.values()), tuple(bench.skipped)
@@ -160,7 +154,7 @@ class _Bench:
         self.turns = {name: Turns(name, each) for name, each in records.items() if each}
 
     def _has_checkpoint(self, name: str, what: str) -> bool:
-        if name in FLOAT_CONTENDERS:
+        if name in FLOAT_CANDIDATES:
             return True
         if any(asked.recipe == name and not record.problem for asked, record in self.preparations):
             return True

@@ -28,7 +28,7 @@ class Stage:
     ----------
     name : str
     command : sequence of str
-        Prints one JSON document on standard output.
+        Program that prints its result on standard output.
     settings : mapping
         All that the result depends on: a result that stands with other settings is not used.
     limit : int or None
@@ -40,6 +40,8 @@ class Stage:
         to the process; empty to leave them there.
     environment : mapping
         Variables that are set for it, beside those of this process.
+    requests : sequence of dict
+        What a worker is asked for; empty for other programs, which print one JSON document.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Stage:
     needs: int = 0
     reads: Sequence[Path] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    requests: Sequence[Mapping[str, Any]] = ()
 
     @property
     def fingerprint(self) -> str:
@@ -141,12 +144,13 @@ def run_stage(stage: Stage, folder: Path, say: Callable[[str], None]) -> StageRe
             stage.limit,
             output=output,
             log=log,
+            requests="".join(json.dumps(request) + "\n" for request in stage.requests) or None,
             environment={**os.environ, **stage.environment},
             watch=lambda seconds, peak: say(f"{stage.name}: {seconds:.0f} s, {_gib(peak)} at the peak so far"),
         )
         if stage.limit is not None and not outcome.enforced:
             say(f"{stage.name}: {outcome.how}")
-        result, problem = _result(outcome, output, log)
+        result, problem = _result(stage, outcome, output, log)
     record = StageRecord(stage.name, stage.fingerprint, stage.settings, facts, load, outcome, result, problem)
     record.write(folder)
     took = "" if outcome is None else f" after {outcome.seconds:.1f} s, {_gib(outcome.resident_peak)} at the peak"
@@ -154,16 +158,47 @@ def run_stage(stage: Stage, folder: Path, say: Callable[[str], None]) -> StageRe
     return record
 
 
-def _result(outcome: ProcessOutcome, output: Path, log: Path) -> tuple[dict[str, Any] | None, str | None]:
+def _result(stage: Stage, outcome: ProcessOutcome, output: Path, log: Path) -> tuple[dict[str, Any] | None, str | None]:
     """What the program printed, or why that is of no use."""
     if outcome.failed:
         said = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
         return None, f"{outcome}{f' ({said[-1].strip()})' if said and not outcome.over_limit else ''}"
     try:
-        document = json.loads(output.read_text(encoding="utf-8"))
+        printed = output.read_text(encoding="utf-8")
+        document = _fold_result(stage.requests, printed) if stage.requests else json.loads(printed)
     except ValueError as error:
         return None, f"FAILED: what it printed is no JSON document ({error}): {output}"
     return document, None
+
+
+def _fold_result(requests: Sequence[Mapping[str, Any]], printed: str) -> dict[str, Any]:
+    """Return what a worker answered that was asked to build, then for turns, then to tell.
+
+    Returns
+    -------
+    dict
+        What `Worker.build` returns, `warm_up_seconds`, `folds`, and what the candidate tells of itself. Each of `folds`
+        has `residues seconds cpu_seconds all_seconds peak reserved coordinates`: the seconds of the last call and of
+        all calls, and the peak of all: of resident memory, on a GPU of tensors there, and then `reserved`, what torch
+        had taken for them.
+    """
+    built, *turns, told = (json.loads(line)["answer"] for line in printed.splitlines())
+    warm_up_seconds, folds = None, []
+    for request, turn in zip(requests[1:-1], turns, strict=True):
+        if not request.get("memory"):
+            warm_up_seconds = turn["seconds"][-1]
+            continue
+        folds.append(
+            {
+                "residues": len(request["arguments"]["sequence"]),
+                "seconds": turn["seconds"][-1],
+                "cpu_seconds": turn["cpu_seconds"],
+                "all_seconds": turn["seconds"],
+                **{name: size for name, size in turn["memory"].items() if name != "before"},
+                "coordinates": turn["result"],
+            }
+        )
+    return {**built, "warm_up_seconds": warm_up_seconds, "folds": folds, **told["details"]}
 
 
 def _path(folder: Path, name: str) -> Path:

@@ -45,7 +45,7 @@ def test_our_float_model_folds_as_that_of_transformers(small_checkpoint: Path, t
         assert float32["RMSD"] is None
         # Only the language model differs: transformers keeps it in half precision.
         assert ours["RMSD"] < 0.02 < bfloat16["RMSD"]
-    types = {turn.contender: turn.records[0].result.get("types") for turn in found.turns}
+    types = {turn.candidate: turn.records[0].result.get("types") for turn in found.turns}
     assert types["transformers-float32"] == {"language model": ["float16"], "trunk": ["float32"]}
     assert types["transformers-bfloat16"] == {"language model": ["bfloat16"], "trunk": ["bfloat16"]}
 
