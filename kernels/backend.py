@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int, Shaped, UInt8
+from jaxtyping import Bool, Float, Integer, Shaped, UInt8
 from torch import Tensor
 
 from protquant.kernels.operands import Activation, ByteGrid, Codes8, Direction, Grid, IntegerWeight, TokenGrid
@@ -148,7 +148,7 @@ class Backend(ABC):
         proj: Linear,
         grid: Grid,
         mask: Bool[Tensor, " m"] | None,
-        out: Int[Tensor, "c i k"],
+        out: Integer[Tensor, "c i k"],
         first: int,
     ) -> None:
         """Codes of `sigmoid(gate(x)) * proj(x) * mask`, channel by channel: an operand of a triangle multiplication.
@@ -157,7 +157,7 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    def channel_buffer(self, channels: int, length: int, device: torch.device) -> Int[Tensor, "c i k"]:
+    def channel_buffer(self, channels: int, length: int, device: torch.device) -> Integer[Tensor, "c i k"]:
         """An empty operand of a triangle multiplication."""
 
     def product_rows(self, channels: int, length: int) -> int:  # noqa: ARG002
@@ -175,8 +175,8 @@ class Backend(ABC):
     @abstractmethod
     def triangle_product(
         self,
-        left: Int[Tensor, "c i k"],
-        right: Int[Tensor, "c j k"],
+        left: Integer[Tensor, "c i k"],
+        right: Integer[Tensor, "c j k"],
         grids: tuple[Grid, Grid],
         direction: Direction,
         rows: slice,

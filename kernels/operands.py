@@ -5,7 +5,7 @@ from functools import cached_property
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from torch import Tensor
 
 from protquant.kernels.packing import unpack4
@@ -154,9 +154,9 @@ class Codes8:
         The code in `data` that means 0.
     """
 
-    data: Int[Tensor, "m k"]
+    data: Integer[Tensor, "m k"]
     scale: Float[Tensor, " s"]
-    zero: Int[Tensor, " s"]
+    zero: Integer[Tensor, " s"]
 
     def decode(self) -> Float[Tensor, "m k"]:
         """Values, float32."""
@@ -184,9 +184,9 @@ class IntegerWeight:
         None: one group.
     """
 
-    codes: Int[Tensor, "r k"]
+    codes: Integer[Tensor, "r k"]
     scale: Float[Tensor, "n g"]
-    zero: Int[Tensor, "n g"] | None
+    zero: Integer[Tensor, "n g"] | None
     bias: Float[Tensor, " n"] | None
     out_features: int
     kind: WeightCodes = "int8"
@@ -203,7 +203,7 @@ class IntegerWeight:
         parts = (self.codes, self.scale, self.zero)
         return sum(part.numel() * part.element_size() for part in parts if part is not None)
 
-    def steps(self) -> Int[Tensor, "n k"]:
+    def steps(self) -> Integer[Tensor, "n k"]:
         """What the codes count, int8: `weight = steps * step_scale`, less `zero` where the codes have eight bits."""
         if self.kind == "int8":
             return self.codes

@@ -12,7 +12,7 @@ memory. `IntegerWeight` holds this.
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Int, UInt8
+from jaxtyping import Integer, UInt8
 from torch import Tensor
 
 __all__ = ["pack4", "pack_bits", "pack_nibbles", "packed_length", "unpack4", "unpack_bits", "unpack_nibbles"]
@@ -26,7 +26,7 @@ def packed_length(count: int, bits: int) -> int:
     return (count * _checked(bits) + 7) // 8
 
 
-def pack_bits(codes: Int[Tensor, "..."], bits: int) -> UInt8[Tensor, " bytes"]:
+def pack_bits(codes: Integer[Tensor, "..."], bits: int) -> UInt8[Tensor, " bytes"]:
     """Pack codes, row by row, into bytes; the last byte is filled up with zeros.
 
     Parameters
@@ -77,7 +77,7 @@ def unpack_bits(packed: UInt8[Tensor, " bytes"], bits: int, count: int) -> UInt8
     return ((words[:, None] >> place * bits) & 2**bits - 1).to(torch.uint8).reshape(-1)[:count].clone()
 
 
-def pack_nibbles(codes: Int[Tensor, "n k"]) -> UInt8[Tensor, "n ceil(k/2)"]:
+def pack_nibbles(codes: Integer[Tensor, "n k"]) -> UInt8[Tensor, "n k-k//2"]:
     """Pack codes 0 to 15, the first of a pair in the low half; a row of odd length is filled up with a code 0.
 
     Raises
@@ -89,7 +89,7 @@ def pack_nibbles(codes: Int[Tensor, "n k"]) -> UInt8[Tensor, "n ceil(k/2)"]:
     return pack_bits(F.pad(codes.to(torch.int32), (0, k % 2)), 4).view(n, -(-k // 2))
 
 
-def unpack_nibbles(packed: UInt8[Tensor, "n ceil(k/2)"], channels: int) -> UInt8[Tensor, "n k"]:
+def unpack_nibbles(packed: UInt8[Tensor, "n half"], channels: int) -> UInt8[Tensor, "n k"]:
     """Codes that `pack_nibbles` packed, of `channels` channels.
 
     Raises
@@ -103,7 +103,7 @@ def unpack_nibbles(packed: UInt8[Tensor, "n ceil(k/2)"], channels: int) -> UInt8
     return unpack_bits(packed, 4, 2 * packed.numel()).view(n, 2 * width)[:, :channels]
 
 
-def pack4(codes: Int[Tensor, "n k"]) -> UInt8[Tensor, "ceil(n/2) k"]:
+def pack4(codes: Integer[Tensor, "n k"]) -> UInt8[Tensor, "(n+1)//2 k"]:
     """Pack codes 0 to 15, row i in the low half of a byte and row i + ceil(n / 2) in the high half."""
     half = -(-len(codes) // 2)
     low, high = codes[:half].to(torch.uint8), codes[half:].to(torch.uint8)
@@ -112,7 +112,7 @@ def pack4(codes: Int[Tensor, "n k"]) -> UInt8[Tensor, "ceil(n/2) k"]:
     return packed
 
 
-def unpack4(packed: UInt8[Tensor, "ceil(n/2) k"], rows: int) -> UInt8[Tensor, "n k"]:
+def unpack4(packed: UInt8[Tensor, "half k"], rows: int) -> UInt8[Tensor, "n k"]:
     """Codes that `pack4` packed; `rows` is their number of rows."""
     half = len(packed)
     codes = torch.empty(2 * half, packed.shape[1], dtype=torch.uint8, device=packed.device)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 
 import torch
-from jaxtyping import Bool, Float, Int, Shaped, UInt8
+from jaxtyping import Bool, Float, Integer, Shaped, UInt8
 from torch import Tensor
 
 from protquant.kernels.backend import Backend, Linear
@@ -112,7 +112,7 @@ class CPUBackend(Backend):
         proj: Linear,
         grid: Grid,
         mask: Bool[Tensor, " m"] | None,
-        out: Int[Tensor, "c i k"],
+        out: Integer[Tensor, "c i k"],
         first: int,
     ) -> None:
         values = self.linear(x, proj)
@@ -124,13 +124,13 @@ class CPUBackend(Backend):
         codes = codes.bitwise_xor_(128).view(torch.int8).unflatten(0, (-1, out.shape[2]))
         out[:, first : first + len(codes)] = codes.permute(2, 0, 1)
 
-    def channel_buffer(self, channels: int, length: int, device: torch.device) -> Int[Tensor, "c i k"]:
+    def channel_buffer(self, channels: int, length: int, device: torch.device) -> Integer[Tensor, "c i k"]:
         return torch.empty(channels, length, length, dtype=torch.int8, device=device)
 
     def triangle_product(
         self,
-        left: Int[Tensor, "c i k"],
-        right: Int[Tensor, "c j k"],
+        left: Integer[Tensor, "c i k"],
+        right: Integer[Tensor, "c j k"],
         grids: tuple[Grid, Grid],
         direction: Direction,
         rows: slice,

@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Integer, UInt8
 from torch import Tensor
 
 from protquant.kernels.backend import Linear
@@ -279,7 +279,7 @@ def _saturates(weight: IntegerWeight, grid: Grid | TokenGrid) -> bool:
 
 
 @lru_cache(maxsize=256)
-def _zeros(count: int) -> Int[Tensor, " n"]:
+def _zeros(count: int) -> Integer[Tensor, " n"]:
     """Zero points of the outputs of a weight that has none."""
     with torch.inference_mode(False):  # or only that mode could use what is kept
         return torch.zeros(count, dtype=torch.int32)

@@ -1,7 +1,7 @@
 """Attention on int8 codes: along rows of a triangle, along a sequence with a bias of the pair, in a language model."""
 
 import torch
-from jaxtyping import Bool, Float, Int, Int8
+from jaxtyping import Bool, Float, Int8, Integer
 from torch import Tensor
 
 __all__ = ["MASKED_LOGIT", "attention_int8", "check_attention_int8"]
@@ -19,9 +19,9 @@ def attention_int8(
     k_scale: Float[Tensor, "..."],
     v_scale: Float[Tensor, "..."],
     *,
-    q_zero: Int[Tensor, ""] | None = None,
-    k_zero: Int[Tensor, ""] | None = None,
-    v_zero: Int[Tensor, ""] | None = None,
+    q_zero: Integer[Tensor, ""] | None = None,
+    k_zero: Integer[Tensor, ""] | None = None,
+    v_zero: Integer[Tensor, ""] | None = None,
     bias: Float[Tensor, "#b #h #i #j"] | None = None,
     mask: Bool[Tensor, "#b j"] | None = None,
     scale: float = 1.0,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Float64, Int, Shaped, UInt8
+from jaxtyping import Bool, Float, Float64, Integer, Shaped, UInt8
 from torch import Tensor
 
 from protquant.kernels.backend import Backend, Linear
@@ -119,7 +119,7 @@ class ReferenceBackend(Backend):
         proj: Linear,
         grid: Grid,
         mask: Bool[Tensor, " m"] | None,
-        out: Int[Tensor, "c i k"],
+        out: Integer[Tensor, "c i k"],
         first: int,
     ) -> None:
         values = self._linear(x, gate).sigmoid() * self._linear(x, proj)
@@ -128,13 +128,13 @@ class ReferenceBackend(Backend):
         codes = quantize_rows(values, grid).data.unflatten(0, (-1, out.shape[2]))
         out[:, first : first + len(codes)] = codes.permute(2, 0, 1)
 
-    def channel_buffer(self, channels: int, length: int, device: torch.device) -> Int[Tensor, "c i k"]:
+    def channel_buffer(self, channels: int, length: int, device: torch.device) -> Integer[Tensor, "c i k"]:
         return torch.empty(channels, length, length, dtype=torch.int8, device=device)
 
     def triangle_product(
         self,
-        left: Int[Tensor, "c i k"],
-        right: Int[Tensor, "c j k"],
+        left: Integer[Tensor, "c i k"],
+        right: Integer[Tensor, "c j k"],
         grids: tuple[Grid, Grid],
         direction: Direction,
         rows: slice,

@@ -7,7 +7,7 @@ and plus `special` steps, by default half a step, and the others count full step
 """
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from torch import Tensor
 
 from protquant.kernels.reference.uniform import code_dtype
@@ -23,10 +23,10 @@ def dint_levels(bits: int) -> int:
 def encode_dint(
     x: Float[Tensor, "..."],
     scale: Float[Tensor, "..."],
-    zero_point: Int[Tensor, "..."],
+    zero_point: Integer[Tensor, "..."],
     bits: int,
     special: float = 0.5,
-) -> Int[Tensor, "..."]:
+) -> Integer[Tensor, "..."]:
     """Codes of the levels nearest to `x`, 0 to 2^bits - 1; what lies outside goes to the nearest end.
 
     Parameters
@@ -52,9 +52,9 @@ def encode_dint(
 
 
 def decode_dint(
-    codes: Int[Tensor, "..."],
+    codes: Integer[Tensor, "..."],
     scale: Float[Tensor, "..."],
-    zero_point: Int[Tensor, "..."],
+    zero_point: Integer[Tensor, "..."],
     bits: int,
     special: float = 0.5,
 ) -> Float[Tensor, "..."]:

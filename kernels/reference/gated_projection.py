@@ -3,7 +3,7 @@
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int, Int8
+from jaxtyping import Bool, Float, Int8, Integer
 from torch import Tensor
 
 from protquant.kernels.reference.linear import check_linear_int8, linear_int8
@@ -23,9 +23,9 @@ def gated_projection(
     gate: Int8Projection,
     out_scale: Float[Tensor, "..."],
     *,
-    x_zero: Int[Tensor, " s"] | None = None,
+    x_zero: Integer[Tensor, " s"] | None = None,
     mask: Bool[Tensor, " m"] | None = None,
-    out_zero: Int[Tensor, ""] | None = None,
+    out_zero: Integer[Tensor, ""] | None = None,
     out_low: int = -128,
     out_high: int = 127,
     out_layout: GatedLayout = "rows",

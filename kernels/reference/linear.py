@@ -3,7 +3,7 @@
 from typing import Unpack
 
 import torch
-from jaxtyping import Float, Int, Int8
+from jaxtyping import Float, Int8, Integer
 from torch import Tensor
 
 from protquant.kernels.reference.epilogue import Activation, Epilogue, finish
@@ -20,8 +20,8 @@ def linear_int8(
     weight: Int8[Tensor, "n k"],
     weight_scale: Float[Tensor, " n"],
     *,
-    x_zero: Int[Tensor, " s"] | None = None,
-    weight_zero: Int[Tensor, " n"] | None = None,
+    x_zero: Integer[Tensor, " s"] | None = None,
+    weight_zero: Integer[Tensor, " n"] | None = None,
     **after: Unpack[Epilogue],
 ) -> Float[Tensor, "m n"] | Int8[Tensor, "m n"]:
     """`residual + gate * activation(x_scale * weight_scale * (x - x_zero) (weight - weight_zero)^T + bias)`.

@@ -3,7 +3,7 @@
 from typing import Unpack
 
 import torch
-from jaxtyping import Float, Int, Int8, UInt8
+from jaxtyping import Float, Int8, Integer, UInt8
 from torch import Tensor
 
 from protquant.kernels.packing import unpack_nibbles
@@ -16,10 +16,10 @@ __all__ = ["check_linear_flattened", "flattened_codes", "linear_flattened"]
 def linear_flattened(
     x: Float[Tensor, "m c"],
     x_scale: float,
-    channel: Int[Tensor, " d"],
+    channel: Integer[Tensor, " d"],
     low: Float[Tensor, " d"],
     high: Float[Tensor, " d"],
-    weight: Int8[Tensor, "n d"] | UInt8[Tensor, "n ceil(d/2)"],
+    weight: Int8[Tensor, "n d"] | UInt8[Tensor, "n half"],
     weight_scale: Float[Tensor, " n"],
     *,
     weight_zero: UInt8[Tensor, " n"] | None = None,
@@ -68,7 +68,7 @@ def linear_flattened(
 def flattened_codes(
     x: Float[Tensor, "m c"],
     x_scale: float,
-    channel: Int[Tensor, " d"],
+    channel: Integer[Tensor, " d"],
     low: Float[Tensor, " d"],
     high: Float[Tensor, " d"],
     x_low: int,

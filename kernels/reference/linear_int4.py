@@ -3,7 +3,7 @@
 from typing import Literal, Unpack
 
 import torch
-from jaxtyping import Float, Int, Int8, UInt8
+from jaxtyping import Float, Int8, Integer, UInt8
 from torch import Tensor
 
 from protquant.kernels.packing import unpack_nibbles
@@ -17,8 +17,8 @@ WeightCodes = Literal["uniform", "dint"]
 
 
 def linear_int4(
-    x: Float[Tensor, "m k"] | Int8[Tensor, "m k"] | UInt8[Tensor, "m ceil(k/2)"],
-    weight: UInt8[Tensor, "n ceil(k/2)"],
+    x: Float[Tensor, "m k"] | Int8[Tensor, "m k"] | UInt8[Tensor, "m half"],
+    weight: UInt8[Tensor, "n half"],
     weight_scale: Float[Tensor, "n g"],
     weight_zero: UInt8[Tensor, "n g"],
     *,
@@ -26,7 +26,7 @@ def linear_int4(
     group_size: int | None = None,
     codes: WeightCodes = "uniform",
     x_scale: Float[Tensor, " s"] | None = None,
-    x_zero: Int[Tensor, " s"] | None = None,
+    x_zero: Integer[Tensor, " s"] | None = None,
     **after: Unpack[Epilogue],
 ) -> Float[Tensor, "m n"] | Int8[Tensor, "m n"]:
     """`residual + gate * activation(x weight^T + bias)`, x of floats, or of codes of 8 or 4 bits.
@@ -80,7 +80,7 @@ def linear_int4(
 
 
 def weight_steps(
-    weight: UInt8[Tensor, "n ceil(k/2)"],
+    weight: UInt8[Tensor, "n half"],
     weight_zero: UInt8[Tensor, "n g"],
     channels: int,
     group_size: int,

@@ -2,7 +2,7 @@
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int, Int8, UInt8
+from jaxtyping import Float, Int8, Integer, UInt8
 from torch import Tensor
 
 from protquant.kernels.operands import ByteGrid
@@ -31,7 +31,7 @@ def layer_norm_quantize(
     bias: Float[Tensor, " c"] | None,
     eps: float,
     scale: Float[Tensor, " 1"],
-    zero: Int[Tensor, " 1"] | None = None,
+    zero: Integer[Tensor, " 1"] | None = None,
     low: int = -128,
     high: int = 127,
 ) -> Int8[Tensor, "m c"]:
@@ -78,7 +78,7 @@ def decode_norm_quantize(
     bias: Float[Tensor, " c"] | None,
     eps: float,
     scale: Float[Tensor, " 1"],
-    zero: Int[Tensor, " 1"] | None = None,
+    zero: Integer[Tensor, " 1"] | None = None,
     low: int = -128,
     high: int = 127,
     *,

@@ -1,7 +1,7 @@
 """Products and differences of pairs of residues as int8 codes: how the single representation enters the pair."""
 
 import torch
-from jaxtyping import Float, Int, Int8
+from jaxtyping import Float, Int8, Integer
 from torch import Tensor
 
 from protquant.kernels.reference.quantize import check_matrix, check_scale, quantize_int8
@@ -13,7 +13,7 @@ def outer_quantize(
     q: Float[Tensor, "j d"],
     k: Float[Tensor, "i d"],
     scale: Float[Tensor, " 1"],
-    zero: Int[Tensor, " 1"] | None = None,
+    zero: Integer[Tensor, " 1"] | None = None,
     low: int = -128,
     high: int = 127,
 ) -> Int8[Tensor, "i j 2*d"]:

@@ -14,7 +14,7 @@ for the rest. The grids overlap, so the mapping is neither monotone nor idempote
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Integer, UInt8
 from torch import Tensor
 
 from protquant.kernels.reference.uniform import code_dtype, decode_uniform, encode_uniform
@@ -32,7 +32,7 @@ class PiecewiseCodes(NamedTuple):
     b + 1 bits. A two-scale element is one region bit and b bits: b + 1 bits as well.
     """
 
-    codes: Int[Tensor, "..."]
+    codes: Integer[Tensor, "..."]
     regions: UInt8[Tensor, "..."]
 
 
@@ -49,7 +49,12 @@ def _ends(scale: Tensor, zero_point: Tensor, low: int, high: int) -> tuple[Tenso
 
 
 def encode_tailed(
-    x: Float[Tensor, "..."], scale: Float[Tensor, ""], zero_point: Int[Tensor, ""], low: int, high: int, tails: Tails
+    x: Float[Tensor, "..."],
+    scale: Float[Tensor, ""],
+    zero_point: Integer[Tensor, ""],
+    low: int,
+    high: int,
+    tails: Tails,
 ) -> PiecewiseCodes:
     """Codes of `x` in a middle of codes `low` to `high`, and in tails that count outward from the middle's ends."""
     x = x.float()
@@ -66,7 +71,12 @@ def encode_tailed(
 
 
 def decode_tailed(
-    encoded: PiecewiseCodes, scale: Float[Tensor, ""], zero_point: Int[Tensor, ""], low: int, high: int, tails: Tails
+    encoded: PiecewiseCodes,
+    scale: Float[Tensor, ""],
+    zero_point: Integer[Tensor, ""],
+    low: int,
+    high: int,
+    tails: Tails,
 ) -> Float[Tensor, "..."]:
     """Values of `encoded`, float32."""
     codes, regions = encoded

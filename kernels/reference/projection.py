@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int, Int8
+from jaxtyping import Float, Int8, Integer
 from torch import Tensor
 
 __all__ = ["Int8Projection"]
@@ -24,9 +24,9 @@ class Int8Projection(NamedTuple):
     weight: Int8[Tensor, "n k"]
     scale: Float[Tensor, " n"]
     bias: Float[Tensor, " n"] | None = None
-    weight_sum: Int[Tensor, " n"] | None = None
+    weight_sum: Integer[Tensor, " n"] | None = None
 
-    def sums(self) -> Int[Tensor, " n"]:
+    def sums(self) -> Integer[Tensor, " n"]:
         """`weight_sum`, given or reckoned."""
         return self.weight.sum(1, dtype=torch.int32) if self.weight_sum is None else self.weight_sum
 

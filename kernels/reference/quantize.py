@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int, Int8
+from jaxtyping import Float, Int8, Integer
 from torch import Tensor
 
 from protquant.kernels.reference.uniform import encode_uniform
@@ -20,13 +20,13 @@ class TokenCodes(NamedTuple):
 
     codes: Int8[Tensor, "m c"]
     scales: Float[Tensor, " m"]
-    zeros: Int[Tensor, " m"] | None
+    zeros: Integer[Tensor, " m"] | None
 
 
 def quantize_int8(
     x: Float[Tensor, "m c"],
     scale: Float[Tensor, " 1"],
-    zero: Int[Tensor, " 1"] | None = None,
+    zero: Integer[Tensor, " 1"] | None = None,
     low: int = -128,
     high: int = 127,
 ) -> Int8[Tensor, "m c"]:

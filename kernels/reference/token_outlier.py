@@ -14,7 +14,7 @@ outlier's over 32,000.
 from typing import NamedTuple
 
 import torch
-from jaxtyping import BFloat16, Float, Int, Int16
+from jaxtyping import BFloat16, Float, Int16, Integer
 from torch import Tensor
 
 from protquant.kernels.reference.uniform import code_dtype
@@ -29,10 +29,10 @@ _ROOM = 32_000
 class OutlierCodes(NamedTuple):
     """Tokens of c channels, k of which are outliers: `codes` are those of the c - k others, in their order."""
 
-    codes: Int[Tensor, "*tokens inliers"]
+    codes: Integer[Tensor, "*tokens inliers"]
     scales: BFloat16[Tensor, "*tokens 1"]
     outliers: Int16[Tensor, "*tokens k"]
-    indices: Int[Tensor, "*tokens k"]
+    indices: Integer[Tensor, "*tokens k"]
 
 
 def outlier_index_dtype(channels: int) -> torch.dtype:

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import torch
-from jaxtyping import BFloat16, Float, Int, Int8, Int16, UInt8
+from jaxtyping import BFloat16, Float, Int8, Int16, Integer, UInt8
 from torch import Tensor
 
 from protquant.kernels.packing import pack_nibbles, unpack_nibbles
@@ -30,7 +30,7 @@ class OutlierRows(NamedTuple):
     codes: Int8[Tensor, "m inliers"] | UInt8[Tensor, "m packed"]
     scales: BFloat16[Tensor, "m 1"]
     outliers: Int16[Tensor, "m k"]
-    indices: Int[Tensor, "m k"]
+    indices: Integer[Tensor, "m k"]
 
 
 def quantize_token_outlier(x: Float[Tensor, "m c"], bits: int, outliers: int) -> OutlierRows:

@@ -1,7 +1,7 @@
 """The two-layer perceptron of the pair on int8 codes."""
 
 import torch
-from jaxtyping import Float, Int, Int8
+from jaxtyping import Float, Int8, Integer
 from torch import Tensor
 
 from protquant.kernels.reference.linear import check_linear_int8, linear_int8
@@ -18,8 +18,8 @@ def transition_int8(
     hidden_scale: Float[Tensor, ""],
     down: Int8Projection,
     *,
-    x_zero: Int[Tensor, " s"] | None = None,
-    hidden_zero: Int[Tensor, ""] | None = None,
+    x_zero: Integer[Tensor, " s"] | None = None,
+    hidden_zero: Integer[Tensor, ""] | None = None,
     out_low: int = -128,
     out_high: int = 127,
     residual: Float[Tensor, "m n"] | None = None,

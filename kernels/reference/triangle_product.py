@@ -1,7 +1,7 @@
 """The sums over the third residue of a triangle, channel by channel, on int8 codes."""
 
 import torch
-from jaxtyping import Float, Int, Int8
+from jaxtyping import Float, Int8, Integer
 from torch import Tensor
 
 from protquant.kernels.operands import Direction
@@ -16,8 +16,8 @@ def triangle_product(
     left_scale: Float[Tensor, "..."],
     right_scale: Float[Tensor, "..."],
     *,
-    left_zero: Int[Tensor, ""] | None = None,
-    right_zero: Int[Tensor, ""] | None = None,
+    left_zero: Integer[Tensor, ""] | None = None,
+    right_zero: Integer[Tensor, ""] | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Float[Tensor, "i j c"]:
     """Sum over k of `left[i, k] * right[j, k]` or, along incoming edges, of `left[k, i] * right[k, j]`.

@@ -1,7 +1,7 @@
 """Uniform quantization: a value becomes the number of its nearest grid point, and back."""
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from torch import Tensor
 
 __all__ = ["code_dtype", "decode_uniform", "encode_uniform"]
@@ -17,8 +17,8 @@ def code_dtype(low: int, high: int) -> torch.dtype:
 
 
 def encode_uniform(
-    x: Float[Tensor, "..."], scale: Float[Tensor, "..."], zero_point: Int[Tensor, "..."] | None, low: int, high: int
-) -> Int[Tensor, "..."]:
+    x: Float[Tensor, "..."], scale: Float[Tensor, "..."], zero_point: Integer[Tensor, "..."] | None, low: int, high: int
+) -> Integer[Tensor, "..."]:
     """Codes of `x` on the grid `(code - zero_point) * scale`; what lies outside goes to the nearest end.
 
     Parameters
@@ -45,7 +45,7 @@ def encode_uniform(
 
 
 def decode_uniform(
-    codes: Int[Tensor, "..."], scale: Float[Tensor, "..."], zero_point: Int[Tensor, "..."] | None
+    codes: Integer[Tensor, "..."], scale: Float[Tensor, "..."], zero_point: Integer[Tensor, "..."] | None
 ) -> Float[Tensor, "..."]:
     """Values of `codes`, float32: `(codes - zero_point) * scale`."""
     steps = codes.float()

@@ -3,7 +3,7 @@
 import torch
 import triton
 import triton.language as tl
-from jaxtyping import Bool, Float, Int, Int8
+from jaxtyping import Bool, Float, Int8, Integer
 from torch import Tensor
 
 from protquant.kernels.reference.attention import MASKED_LOGIT, check_attention_int8
@@ -219,9 +219,9 @@ def attention_int8(
     k_scale: Float[Tensor, "..."],
     v_scale: Float[Tensor, "..."],
     *,
-    q_zero: Int[Tensor, ""] | None = None,
-    k_zero: Int[Tensor, ""] | None = None,
-    v_zero: Int[Tensor, ""] | None = None,
+    q_zero: Integer[Tensor, ""] | None = None,
+    k_zero: Integer[Tensor, ""] | None = None,
+    v_zero: Integer[Tensor, ""] | None = None,
     bias: Float[Tensor, "#b #h #i #j"] | None = None,
     mask: Bool[Tensor, "#b j"] | None = None,
     scale: float = 1.0,

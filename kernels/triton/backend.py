@@ -5,7 +5,7 @@ from functools import cache
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Integer, UInt8
 from torch import Tensor
 
 from protquant.kernels.backend import Backend, Linear
@@ -178,7 +178,7 @@ class TritonBackend(Backend):
         proj: Linear,
         grid: Grid,
         mask: Bool[Tensor, " m"] | None,
-        out: Int[Tensor, "c i k"],
+        out: Integer[Tensor, "c i k"],
         first: int,
     ) -> None:
         length = out.shape[2]
@@ -198,7 +198,7 @@ class TritonBackend(Backend):
         proj: Linear,
         grid: Grid,
         mask: Bool[Tensor, " m"] | None,
-        place: Int[Tensor, "c i k"],
+        place: Integer[Tensor, "c i k"],
     ) -> bool:
         """Write an operand of a triangle multiplication by one kernel, if weights are such that it can."""
         if not (isinstance(gate, Int8Layer) and isinstance(proj, Int8Layer)):
@@ -224,7 +224,7 @@ class TritonBackend(Backend):
         )
         return True
 
-    def channel_buffer(self, channels: int, length: int, device: torch.device) -> Int[Tensor, "c i k"]:
+    def channel_buffer(self, channels: int, length: int, device: torch.device) -> Integer[Tensor, "c i k"]:
         # Any number of residues is multiplied as fast as a multiple of 16: see `is_padded` of `triangle_product`.
         padded = _ALIGNED * -(-length // _ALIGNED)
         room = torch.zeros(channels, padded + _ALIGNED, padded, dtype=torch.int8, device=device)
@@ -235,8 +235,8 @@ class TritonBackend(Backend):
 
     def triangle_product(
         self,
-        left: Int[Tensor, "c i k"],
-        right: Int[Tensor, "c j k"],
+        left: Integer[Tensor, "c i k"],
+        right: Integer[Tensor, "c j k"],
         grids: tuple[Grid, Grid],
         direction: Direction,
         rows: slice,
@@ -347,18 +347,18 @@ def _attend_floats(
     return torch.cat(parts)
 
 
-def _static(codes: Int[Tensor, "m n"], grid: Grid) -> Codes8:
+def _static(codes: Integer[Tensor, "m n"], grid: Grid) -> Codes8:
     return Codes8(codes, *_both_numbers(grid, codes.device))
 
 
-def _numbers(grid: Grid, device: torch.device) -> tuple[Float[Tensor, " 1"], Int[Tensor, " 1"] | None]:
+def _numbers(grid: Grid, device: torch.device) -> tuple[Float[Tensor, " 1"], Integer[Tensor, " 1"] | None]:
     """Scale and zero point as kernels read them; None for a zero point of 0, which they need not take away."""
     scale, zero = _both_numbers(grid, device)
     return scale, zero if grid.signed.zero else None
 
 
 @cache
-def _both_numbers(grid: Grid, device: torch.device) -> tuple[Float[Tensor, " 1"], Int[Tensor, " 1"]]:
+def _both_numbers(grid: Grid, device: torch.device) -> tuple[Float[Tensor, " 1"], Integer[Tensor, " 1"]]:
     # Kept on the device: copying them there with every call would take longer than many a kernel runs.
     zero = torch.tensor([grid.signed.zero], dtype=torch.int32, device=device)
     return torch.tensor([grid.scale], dtype=torch.float32, device=device), zero

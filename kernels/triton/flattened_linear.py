@@ -5,7 +5,7 @@ from typing import Unpack
 import torch
 import triton
 import triton.language as tl
-from jaxtyping import Float, Int, Int8, UInt8
+from jaxtyping import Float, Int8, Integer, UInt8
 from torch import Tensor
 
 from protquant.kernels.reference.epilogue import Epilogue
@@ -140,10 +140,10 @@ def linear_flattened_kernel(
 def linear_flattened(
     x: Float[Tensor, "m c"],
     x_scale: float,
-    channel: Int[Tensor, " d"],
+    channel: Integer[Tensor, " d"],
     low: Float[Tensor, " d"],
     high: Float[Tensor, " d"],
-    weight: Int8[Tensor, "n d"] | UInt8[Tensor, "n ceil(d/2)"],
+    weight: Int8[Tensor, "n d"] | UInt8[Tensor, "n half"],
     weight_scale: Float[Tensor, " n"],
     *,
     weight_zero: UInt8[Tensor, " n"] | None = None,

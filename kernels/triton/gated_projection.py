@@ -5,7 +5,7 @@ import math
 import torch
 import triton
 import triton.language as tl
-from jaxtyping import Bool, Float, Int, Int8
+from jaxtyping import Bool, Float, Int8, Integer
 from torch import Tensor
 
 from protquant.kernels.reference.gated_projection import GatedLayout, check_gated_projection
@@ -115,9 +115,9 @@ def gated_projection(
     gate: Int8Projection,
     out_scale: Float[Tensor, "..."],
     *,
-    x_zero: Int[Tensor, " s"] | None = None,
+    x_zero: Integer[Tensor, " s"] | None = None,
     mask: Bool[Tensor, " m"] | None = None,
-    out_zero: Int[Tensor, ""] | None = None,
+    out_zero: Integer[Tensor, ""] | None = None,
     out_low: int = -128,
     out_high: int = 127,
     out_layout: GatedLayout = "rows",

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 import triton
 import triton.language as tl
-from jaxtyping import Float, Int, Int8, UInt8
+from jaxtyping import Float, Int8, Integer, UInt8
 from torch import Tensor
 
 from protquant.kernels.reference.epilogue import Epilogue
@@ -185,8 +185,8 @@ def linear_int4_kernel(
 
 
 def linear_int4(
-    x: Float[Tensor, "m k"] | Int8[Tensor, "m k"] | UInt8[Tensor, "m ceil(k/2)"],
-    weight: UInt8[Tensor, "n ceil(k/2)"],
+    x: Float[Tensor, "m k"] | Int8[Tensor, "m k"] | UInt8[Tensor, "m half"],
+    weight: UInt8[Tensor, "n half"],
     weight_scale: Float[Tensor, "n g"],
     weight_zero: UInt8[Tensor, "n g"],
     *,
@@ -194,8 +194,8 @@ def linear_int4(
     group_size: int | None = None,
     codes: WeightCodes = "uniform",
     x_scale: Float[Tensor, " s"] | None = None,
-    x_zero: Int[Tensor, " s"] | None = None,
-    weight_sum: Int[Tensor, "n g"] | None = None,
+    x_zero: Integer[Tensor, " s"] | None = None,
+    weight_sum: Integer[Tensor, "n g"] | None = None,
     out: Float[Tensor, "m n"] | Int8[Tensor, "m n"] | None = None,
     tile: MatmulTile | None = None,
     **after: Unpack[Epilogue],
@@ -265,12 +265,12 @@ def linear_int4(
 
 
 def weight_sums(
-    weight: UInt8[Tensor, "n ceil(k/2)"],
+    weight: UInt8[Tensor, "n half"],
     weight_zero: UInt8[Tensor, "n g"],
     channels: int,
     group_size: int,
     codes: WeightCodes,
-) -> Int[Tensor, "n g"]:
+) -> Integer[Tensor, "n g"]:
     """Sums of steps by output channel and group, int32; of dINT, of half steps."""
     steps = weight_steps(weight, weight_zero, channels, group_size, codes)
     steps = F.pad(2 * steps if codes == "dint" else steps, (0, -channels % group_size))

@@ -5,7 +5,7 @@ from typing import Unpack
 import torch
 import triton
 import triton.language as tl
-from jaxtyping import Float, Int, Int8
+from jaxtyping import Float, Int8, Integer
 from torch import Tensor
 
 from protquant.kernels.reference.epilogue import Epilogue
@@ -109,9 +109,9 @@ def linear_int8(
     weight: Int8[Tensor, "n k"],
     weight_scale: Float[Tensor, " n"],
     *,
-    x_zero: Int[Tensor, " s"] | None = None,
-    weight_zero: Int[Tensor, " n"] | None = None,
-    weight_sum: Int[Tensor, " n"] | None = None,
+    x_zero: Integer[Tensor, " s"] | None = None,
+    weight_zero: Integer[Tensor, " n"] | None = None,
+    weight_sum: Integer[Tensor, " n"] | None = None,
     out: Float[Tensor, "m n"] | Int8[Tensor, "m n"] | None = None,
     tile: MatmulTile | None = None,
     **after: Unpack[Epilogue],

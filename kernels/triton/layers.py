@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypedDict, Unpack
 
 import torch
-from jaxtyping import Float, Int, Int8
+from jaxtyping import Float, Int8, Integer
 from torch import Tensor
 
 from protquant.kernels.backend import Linear
@@ -30,8 +30,8 @@ class _Rows:
 
     codes: Tensor
     scale: Float[Tensor, "n ..."]
-    zero: Int[Tensor, "n ..."] | None
-    sums: Int[Tensor, "n ..."] | None
+    zero: Integer[Tensor, "n ..."] | None
+    sums: Integer[Tensor, "n ..."] | None
     bias: Float[Tensor, " n"] | None
 
     def part(self, rows: slice) -> "_Rows":
@@ -98,7 +98,7 @@ class _KernelLayer(TritonLayer):
     def nbytes(self) -> int:
         return self._rows.nbytes
 
-    def zero_of(self, x: Codes8) -> Int[Tensor, " s"] | None:
+    def zero_of(self, x: Codes8) -> Integer[Tensor, " s"] | None:
         """Zero points of what the layer reads; None where they are known to be 0."""
         return x.zero if self._reads_zero else None
 

@@ -3,7 +3,7 @@
 import torch
 import triton
 import triton.language as tl
-from jaxtyping import Float, Int, Int8
+from jaxtyping import Float, Int8, Integer
 from torch import Tensor
 
 from protquant.kernels.reference.outer import check_outer
@@ -52,7 +52,7 @@ def outer_quantize(
     q: Float[Tensor, "j d"],
     k: Float[Tensor, "i d"],
     scale: Float[Tensor, " 1"],
-    zero: Int[Tensor, " 1"] | None = None,
+    zero: Integer[Tensor, " 1"] | None = None,
     low: int = -128,
     high: int = 127,
 ) -> Int8[Tensor, "i j 2*d"]:

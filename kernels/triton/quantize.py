@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 import triton
 import triton.language as tl
-from jaxtyping import Float, Int, Int8
+from jaxtyping import Float, Int8, Integer
 from torch import Tensor
 
 from protquant.kernels.reference.quantize import TokenCodes, check_bits, check_matrix, check_scale
@@ -115,7 +115,7 @@ def quantize_int8_kernel(
 def quantize_int8(
     x: Float[Tensor, "m c"],
     scale: Float[Tensor, " 1"],
-    zero: Int[Tensor, " 1"] | None = None,
+    zero: Integer[Tensor, " 1"] | None = None,
     low: int = -128,
     high: int = 127,
 ) -> Int8[Tensor, "m c"]:

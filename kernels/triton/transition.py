@@ -3,7 +3,7 @@
 import torch
 import triton
 import triton.language as tl
-from jaxtyping import Float, Int, Int8
+from jaxtyping import Float, Int8, Integer
 from torch import Tensor
 
 from protquant.kernels.reference.projection import Int8Projection
@@ -106,8 +106,8 @@ def transition_int8(
     hidden_scale: Float[Tensor, ""],
     down: Int8Projection,
     *,
-    x_zero: Int[Tensor, " s"] | None = None,
-    hidden_zero: Int[Tensor, ""] | None = None,
+    x_zero: Integer[Tensor, " s"] | None = None,
+    hidden_zero: Integer[Tensor, ""] | None = None,
     out_low: int = -128,
     out_high: int = 127,
     residual: Float[Tensor, "m n"] | None = None,

@@ -3,7 +3,7 @@
 import torch
 import triton
 import triton.language as tl
-from jaxtyping import Float, Int, Int8
+from jaxtyping import Float, Int8, Integer
 from torch import Tensor
 
 from protquant.kernels.operands import Direction
@@ -105,8 +105,8 @@ def triangle_product(
     left_scale: Float[Tensor, "..."],
     right_scale: Float[Tensor, "..."],
     *,
-    left_zero: Int[Tensor, ""] | None = None,
-    right_zero: Int[Tensor, ""] | None = None,
+    left_zero: Integer[Tensor, ""] | None = None,
+    right_zero: Integer[Tensor, ""] | None = None,
     dtype: torch.dtype = torch.float32,
     is_padded: bool = False,
     tile: MatmulTile | None = None,

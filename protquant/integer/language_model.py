@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Complex, Float, Int
+from jaxtyping import Complex, Float, Integer
 from torch import Tensor, nn
 
 from protquant.integer.encoder_layer import IntegerEncoderLayer
@@ -101,7 +101,7 @@ class IntegerESM2(ESM2):
 
     @torch.no_grad()
     def forward(
-        self, tokens: Int[Tensor, "b l"], return_hidden: bool = False, return_attentions: bool = False
+        self, tokens: Integer[Tensor, "b l"], return_hidden: bool = False, return_attentions: bool = False
     ) -> ESM2Output:
         packed = PackedSequences(tokens.ne(PAD))
         config, (batch, length) = self.config, tokens.shape
@@ -119,14 +119,14 @@ class IntegerESM2(ESM2):
         return ESM2Output(last, hidden, attentions)
 
     @torch.no_grad()
-    def logits(self, tokens: Int[Tensor, "b l"]) -> Float[Tensor, "b l vocab"]:
+    def logits(self, tokens: Integer[Tensor, "b l"]) -> Float[Tensor, "b l vocab"]:
         packed = PackedSequences(tokens.ne(PAD))
         rows = self._encode(tokens, packed)
         return packed.unpack(self.lm_head(rows, self.embedding.weight))
 
     def _encode(
         self,
-        tokens: Int[Tensor, "b l"],
+        tokens: Integer[Tensor, "b l"],
         packed: PackedSequences,
         hidden: Float[Tensor, "b l layers c"] | None = None,
         attentions: Float[Tensor, "b layers h l l"] | None = None,
@@ -170,11 +170,11 @@ class IntegerESM2(ESM2):
 
         return run
 
-    def _embed(self, tokens: Int[Tensor, "b l"], packed: PackedSequences) -> Float[Tensor, "t c"]:
+    def _embed(self, tokens: Integer[Tensor, "b l"], packed: PackedSequences) -> Float[Tensor, "t c"]:
         x: Tensor = self.embedding(packed.pack(tokens))
         return x * packed.pack(self.embedding_factor(tokens)).to(x.dtype)[:, None]
 
-    def _turns(self, positions: Int[Tensor, " t"]) -> Complex[Tensor, "t p"]:
+    def _turns(self, positions: Integer[Tensor, " t"]) -> Complex[Tensor, "t p"]:
         angle = torch.outer(positions.float(), self.rotary.inverse_frequency)
         return torch.polar(torch.ones_like(angle), angle)
 

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Integer, Shaped
 from torch import Tensor
 
 __all__ = ["PackedSequences", "PaddedSequences", "SequenceTile"]
@@ -26,10 +26,10 @@ class PaddedSequences(NamedTuple):
     """
 
     length: int
-    rows: Int[Tensor, " bl"]
+    rows: Integer[Tensor, " bl"]
     valid: Bool[Tensor, "b l"]
-    tokens: Int[Tensor, " n"]
-    places: Int[Tensor, " n"]
+    tokens: Integer[Tensor, " n"]
+    places: Integer[Tensor, " n"]
 
 
 @dataclass(frozen=True)
@@ -116,8 +116,8 @@ class PackedSequences:
         self.lengths: list[int] = [count for count in counts if count]
         self._rows = [row for row, count in enumerate(counts) if count]
         rows, columns = on_cpu.nonzero().unbind(1)
-        self.batch_rows: Int[Tensor, " t"] = rows.to(valid.device)
-        self.positions: Int[Tensor, " t"] = columns.to(valid.device)
+        self.batch_rows: Integer[Tensor, " t"] = rows.to(valid.device)
+        self.positions: Integer[Tensor, " t"] = columns.to(valid.device)
 
     def __len__(self) -> int:
         return len(self.positions)

@@ -16,7 +16,7 @@ further pieces are appended in the order of their channels.
 from typing import Self
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from torch import Tensor
 
 from protquant.errors import ProtquantError
@@ -28,7 +28,7 @@ __all__ = ["EqualSplit", "Merge", "SaturatingSplit", "WeightSplit", "pieces_at",
 _TOLERANCE = 1e-6
 
 
-def pieces_at(maximum: Float[Tensor, " c"], threshold: float) -> Int[Tensor, " c"]:
+def pieces_at(maximum: Float[Tensor, " c"], threshold: float) -> Integer[Tensor, " c"]:
     """Number of pieces of every channel, ceil(maximum / threshold) and at least 1.
 
     Raises
@@ -52,7 +52,7 @@ def thresholds_within(maximum: Float[Tensor, " c"], extra: int) -> list[float]:
     return [threshold for threshold in largest.tolist() if threshold > 0]
 
 
-def _appended(counts: Int[Tensor, " c"]) -> tuple[Int[Tensor, " d"], Int[Tensor, " d"]]:
+def _appended(counts: Integer[Tensor, " c"]) -> tuple[Integer[Tensor, " d"], Integer[Tensor, " d"]]:
     """For every piece its channel, and its number among those of the channel."""
     old = torch.arange(len(counts), device=counts.device)
     further = old.repeat_interleave(counts - 1)
@@ -75,13 +75,13 @@ class EqualSplit(InputTransform):
     channel: Tensor
     divisor: Tensor
 
-    def __init__(self, channel: Int[Tensor, " d"], divisor: Float[Tensor, " d"]) -> None:
+    def __init__(self, channel: Integer[Tensor, " d"], divisor: Float[Tensor, " d"]) -> None:
         super().__init__()
         self.register_buffer("channel", channel)
         self.register_buffer("divisor", divisor)
 
     @classmethod
-    def of(cls, counts: Int[Tensor, " c"], multiple: int = 1) -> "EqualSplit":
+    def of(cls, counts: Integer[Tensor, " c"], multiple: int = 1) -> "EqualSplit":
         """Split into `counts` pieces, filled up to a `multiple` of channels."""
         channel, _ = _appended(counts)
         filling = channel.new_zeros(-len(channel) % multiple)
@@ -101,14 +101,14 @@ class _IntervalSplit(InputTransform):
     low: Tensor
     high: Tensor
 
-    def __init__(self, channel: Int[Tensor, " d"], low: Float[Tensor, " d"], high: Float[Tensor, " d"]) -> None:
+    def __init__(self, channel: Integer[Tensor, " d"], low: Float[Tensor, " d"], high: Float[Tensor, " d"]) -> None:
         super().__init__()
         self.register_buffer("channel", channel)
         self.register_buffer("low", low)
         self.register_buffer("high", high)
 
     @classmethod
-    def of(cls, counts: Int[Tensor, " c"], threshold: float) -> Self:
+    def of(cls, counts: Integer[Tensor, " c"], threshold: float) -> Self:
         """Split at multiples of `threshold` into `counts` pieces."""
         channel, number = _appended(counts)
         return cls(channel, *_intervals(channel, number, counts, threshold))
@@ -170,13 +170,13 @@ class Merge(InputTransform):
     group: Tensor
     size: Tensor
 
-    def __init__(self, group: Int[Tensor, " c"], size: Float[Tensor, " d"]) -> None:
+    def __init__(self, group: Integer[Tensor, " c"], size: Float[Tensor, " d"]) -> None:
         super().__init__()
         self.register_buffer("group", group)
         self.register_buffer("size", size)
 
     @classmethod
-    def of(cls, group: Int[Tensor, " c"]) -> "Merge":
+    def of(cls, group: Integer[Tensor, " c"]) -> "Merge":
         """Merge by index of the new channel."""
         return cls(group, torch.bincount(group).float())
 
@@ -189,7 +189,7 @@ class Merge(InputTransform):
 
 
 def _intervals(
-    channel: Int[Tensor, " d"], number: Int[Tensor, " d"], counts: Int[Tensor, " c"], threshold: float
+    channel: Integer[Tensor, " d"], number: Integer[Tensor, " d"], counts: Integer[Tensor, " c"], threshold: float
 ) -> tuple[Float[Tensor, " d"], Float[Tensor, " d"]]:
     """Ends of every piece: multiples of the threshold, infinity for the last of a channel."""
     low = number.double() * threshold

@@ -40,7 +40,7 @@ class Evidence:
     maximum: Float[Tensor, " c"]
     rows: Float[Tensor, "n c"]
     moments: Float[Tensor, "c c"] | None
-    vectors: tuple[Float[Tensor, "n c"], ...] = ()
+    vectors: tuple[Float[Tensor, "_ c"], ...] = ()
 
     @cached_property
     def gram(self) -> Float[Tensor, "c c"]:

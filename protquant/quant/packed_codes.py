@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import Integer, UInt8
 from torch import Tensor
 
 from protquant.kernels.packing import pack4, pack_bits, packed_length, unpack4, unpack_bits
@@ -64,7 +64,7 @@ class PackedCodes:
         packed = pack4(numbers).flatten() if _by_rows(bits, shape) else pack_integers(numbers, bits)
         return cls(packed, shape, bits, pieces, encoded.codes.dtype, values)
 
-    def numbers(self) -> Int[Tensor, "..."]:
+    def numbers(self) -> Integer[Tensor, "..."]:
         """Return the numbers of the codes: uint8 for up to eight bits, else int32 or int64.
 
         Raises
@@ -126,7 +126,7 @@ def _by_rows(bits: int, shape: tuple[int, ...]) -> bool:
     return bits == _NIBBLE and len(shape) == 2
 
 
-def _moved(numbers: Int[Tensor, "..."], by: int, dtype: torch.dtype) -> Int[Tensor, "..."]:
+def _moved(numbers: Integer[Tensor, "..."], by: int, dtype: torch.dtype) -> Integer[Tensor, "..."]:
     """Return `numbers + by` in an integer type that holds the sums."""
     if numbers.dtype == torch.uint8 and dtype in (torch.int8, torch.uint8):
         # Bytes wrap around, so that the sum is right even where a number or `by` alone is too large for the type.
@@ -134,7 +134,7 @@ def _moved(numbers: Int[Tensor, "..."], by: int, dtype: torch.dtype) -> Int[Tens
     return (numbers.to(torch.int32) if numbers.dtype == torch.uint8 else numbers).add(by).to(dtype)
 
 
-def _number(encoded: Codes) -> tuple[Int[Tensor, "..."], list[Piece]]:
+def _number(encoded: Codes) -> tuple[Integer[Tensor, "..."], list[Piece]]:
     """Return pairs of region and code as one number each, and the pieces."""
     codes = encoded.codes
     if not codes.numel():
@@ -159,7 +159,7 @@ def _number(encoded: Codes) -> tuple[Int[Tensor, "..."], list[Piece]]:
     return numbers, pieces
 
 
-def pack_integers(numbers: Int[Tensor, "..."], bits: int) -> UInt8[Tensor, " bytes"]:
+def pack_integers(numbers: Integer[Tensor, "..."], bits: int) -> UInt8[Tensor, " bytes"]:
     """Pack numbers of any width: whole low bytes first, then what is above them in as many bits as it has."""
     flat = numbers.reshape(-1)
     if bits == _BYTE and flat.dtype == torch.uint8:
@@ -171,7 +171,7 @@ def pack_integers(numbers: Int[Tensor, "..."], bits: int) -> UInt8[Tensor, " byt
     return torch.cat([*planes, pack_bits(flat, bits)])
 
 
-def unpack_integers(packed: UInt8[Tensor, " bytes"], bits: int, count: int) -> Int[Tensor, " n"]:
+def unpack_integers(packed: UInt8[Tensor, " bytes"], bits: int, count: int) -> Integer[Tensor, " n"]:
     """Return the numbers that `pack_integers` packed, flat: uint8 for up to eight bits, int32, or int64 for 32 bits.
 
     Raises

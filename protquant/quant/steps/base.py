@@ -108,7 +108,7 @@ class Examples:
         Residues of one of them, for recipes that calibrate by length.
     objective : callable
         The loss, a scalar, of a model's output against the float model's on the same input; a third argument names one
-        of several (`protquant.preparing.objectives`), and may be left out.
+        of several (`protquant.models.protocol`), and may be left out.
     checkpoint : Path or None
         File that a tuning writes its state to and goes on from.
     seed : int

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from pydantic import Field
 from torch import Tensor
 
@@ -72,7 +72,7 @@ class GPTQ(Rounding):
         return _in_order(rounded, order)
 
 
-def _in_order(columns: Sequence[Codes], order: Int[Tensor, " c"]) -> Codes:
+def _in_order(columns: Sequence[Codes], order: Integer[Tensor, " c"]) -> Codes:
     """Put codes of columns, which were rounded in `order`, side by side in the order of the weight."""
     inverse = order.argsort().tolist()
     parts = [columns[place] for place in inverse]

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
 from protquant.quant.evidence import Evidence
@@ -27,7 +27,7 @@ class InverseFactor(Protocol):
 
 
 def inverse_factor(
-    evidence: Evidence, order: Int[Tensor, " c"], damping: float, dtype: torch.dtype = torch.float32
+    evidence: Evidence, order: Integer[Tensor, " c"], damping: float, dtype: torch.dtype = torch.float32
 ) -> InverseFactor:
     """Return U for an order of columns.
 
@@ -61,7 +61,7 @@ class _OfMoments:
     """
 
     def __init__(
-        self, gram: Float[Tensor, "c c"], order: Int[Tensor, " c"], damping: float, dtype: torch.dtype
+        self, gram: Float[Tensor, "c c"], order: Integer[Tensor, " c"], damping: float, dtype: torch.dtype
     ) -> None:
         reversed_order = order.flip(0)
         # In double precision: few channels of a protein language model carry most of the trace, and the rest of the

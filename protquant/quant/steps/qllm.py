@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
 from protquant.quant.assignments import Assignments
@@ -52,7 +52,7 @@ def _squared_distances(gram: Float[Tensor, "c c"]) -> Float[Tensor, "c c"]:
 
 def bipartite_groups(
     distance: Float[Tensor, "c c"], protected: Bool[Tensor, " c"], number: int
-) -> Int[Tensor, " c"] | None:
+) -> Integer[Tensor, " c"] | None:
     """Bipartite soft matching (Bolya et al. 2023): `number` channels are merged into others, without a search.
 
     Channels of even index are linked to the nearest of odd index; of these links the `number` shortest are kept.
@@ -141,11 +141,11 @@ class ChannelReassembly(LinkTransform):
                 best, least = transforms, error
         return best
 
-    def _disassemblies(self, maximum: Float[Tensor, " c"]) -> list[Int[Tensor, " c"]]:
+    def _disassemblies(self, maximum: Float[Tensor, " c"]) -> list[Integer[Tensor, " c"]]:
         """Pieces of each channel at every threshold that makes more of them than the one before."""
         highest, lowest = maximum.max().item(), maximum.min().item()
         steps = max(self.candidates, int(highest / _WIDEST_STEP))
-        found: list[Int[Tensor, " c"]] = []
+        found: list[Integer[Tensor, " c"]] = []
         most = 0
         for step in range(steps):
             counts = pieces_at(maximum, highest - (highest - lowest) * step / steps) if highest > 0 else None
@@ -158,7 +158,7 @@ class ChannelReassembly(LinkTransform):
         return found
 
 
-def reassemble(counts: Int[Tensor, " c"], distance: Float[Tensor, "c c"] | None) -> list[InputTransform] | None:
+def reassemble(counts: Integer[Tensor, " c"], distance: Float[Tensor, "c c"] | None) -> list[InputTransform] | None:
     """Assemble as many channels as disassembly into `counts` pieces adds, then disassemble.
 
     Parameters
