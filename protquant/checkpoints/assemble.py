@@ -4,12 +4,13 @@ import hashlib
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import asdict
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from protquant.errors import ProtquantError
-from protquant.models import ESM2Config, ESMFoldConfig
+from protquant.models import ESM2Config
 
 __all__ = ["check_places", "fingerprint", "listed", "rotary_frequencies"]
 
@@ -53,7 +54,7 @@ def listed(names: Collection[str]) -> str:
     return ", ".join(sorted(names)[:_LISTED]) + more
 
 
-def fingerprint(config: ESM2Config | ESMFoldConfig, state: Mapping[str, Tensor]) -> str:
+def fingerprint(config: Any, state: Mapping[str, Tensor]) -> str:
     """Hash of sizes and weights (as float32): the same for the same model, from whatever layout it was loaded.
 
     Returns

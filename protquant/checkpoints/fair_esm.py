@@ -19,7 +19,7 @@ from protquant.checkpoints.foreign import refuse_other_models, unwrapped
 from protquant.checkpoints.inert_pickle import read_inert, setting
 from protquant.checkpoints.names import FAIR_ESM_ESM2, FAIR_ESM_ESMFOLD
 from protquant.errors import ProtquantError
-from protquant.models import ESM2, ESM2Config, ESMFold, ESMFoldConfig, StructureModuleConfig, TrunkConfig
+from protquant.models import ESM2, ESM2Config, ESMFold, ESMFoldConfig, ProteinModel, StructureModuleConfig, TrunkConfig
 
 __all__ = ["FILES", "STEM", "load_fair_esm", "open_fair_esm"]
 
@@ -38,7 +38,7 @@ _CONTACTS = ("contact_head.regression.weight", "contact_head.regression.bias")
 _IGNORED = re.compile(r"trunk\.structure_module\.(default_frames|group_idx|atom_mask|lit_positions)|af2_to_esm")
 
 
-def load_fair_esm(path: str | os.PathLike[str]) -> ESM2 | ESMFold:
+def load_fair_esm(path: str | os.PathLike[str]) -> ProteinModel:
     """Load a checkpoint of fair-esm, in float32 on the CPU; the parameter is that of `open_fair_esm`."""
     return open_fair_esm(path).load()
 

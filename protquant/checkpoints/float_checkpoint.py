@@ -12,7 +12,7 @@ from protquant.checkpoints.names import RenameTable
 from protquant.checkpoints.stored_units import lies_in, unit_names
 from protquant.errors import ProtquantError
 from protquant.files.mapped_memory import forget_pages
-from protquant.models import ESM2, ESMFold
+from protquant.models import ProteinModel
 from protquant.quant.memory import release_freed
 
 __all__ = ["FloatCheckpoint"]
@@ -52,7 +52,7 @@ class FloatCheckpoint:
 
     def __init__(
         self,
-        make: Callable[[], ESM2 | ESMFold],
+        make: Callable[[], ProteinModel],
         state: Mapping[str, Tensor],
         source: str,
         table: RenameTable | None = None,
@@ -79,14 +79,14 @@ class FloatCheckpoint:
         self._fingerprint = known_fingerprint
         self.device = torch.device("cpu")
 
-    def skeleton(self) -> ESM2 | ESMFold:
+    def skeleton(self) -> ProteinModel:
         """Return the model without weights: its parameters are on the meta device. In evaluation mode."""
         with torch.device("meta"):
             model = self._make()
         model.source, model.fingerprint = self.source, self._fingerprint
         return model.eval()
 
-    def load(self) -> ESM2 | ESMFold:
+    def load(self) -> ProteinModel:
         """Return the model in float32 on the CPU, in evaluation mode. The checkpoint cannot be used any more.
 
         Raises

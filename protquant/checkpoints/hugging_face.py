@@ -17,7 +17,7 @@ from protquant.checkpoints.hugging_face_config import esm2_config, esmfold_confi
 from protquant.checkpoints.names import HUGGING_FACE_ESM2, HUGGING_FACE_ESMFOLD
 from protquant.checkpoints.weight_files import read_safetensors, read_shards, read_torch_weights
 from protquant.errors import ProtquantError
-from protquant.models import ESM2, ESMFold
+from protquant.models import ESM2, ESMFold, ProteinModel
 
 __all__ = ["IGNORED", "NotDownloadedError", "is_hub_name", "load_hugging_face", "open_hugging_face"]
 
@@ -59,12 +59,12 @@ def is_hub_name(name: str) -> bool:
 
 def load_hugging_face(
     path_or_name: str | os.PathLike[str], *, revision: str | None = None, local_files_only: bool | None = None
-) -> ESM2 | ESMFold:
+) -> ProteinModel:
     """Load a checkpoint that transformers wrote, in float32 on the CPU; parameters as for `open_hugging_face`.
 
     Returns
     -------
-    ESM2 or ESMFold
+    ProteinModel
         A head that the checkpoint does not have is absent: `model.config.has_lm_head`, `has_contact_head`.
     """
     return open_hugging_face(path_or_name, revision=revision, local_files_only=local_files_only).load()

@@ -15,7 +15,7 @@ from protquant.checkpoints.quantized import is_quantized, load_quantized
 from protquant.checkpoints.registry import KNOWN, KnownCheckpoint, find_known
 from protquant.checkpoints.scheme import Scheme, read_scheme
 from protquant.errors import ProtquantError, suggestion
-from protquant.models import ESM2, ESMFold, add_to_lineage
+from protquant.models import ProteinModel, add_to_lineage
 from protquant.options import ImportOptions, takes
 
 __all__ = ["DEMO", "import_checkpoint", "load", "open_checkpoint", "scheme_exists", "scheme_of"]
@@ -29,7 +29,7 @@ def load(
     *,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
-) -> ESM2 | ESMFold:
+) -> ProteinModel:
     """Load a float model, or one that was quantized and saved.
 
     A quantized model has the codes of its weights in memory, mapped from the file; where it simulates, weights are
@@ -49,7 +49,7 @@ def load(
 
     Returns
     -------
-    ESM2 or ESMFold
+    ProteinModel
         In evaluation mode. `source` says where it came from; `fingerprint` identifies its weights before `dtype`.
 
     Raises
@@ -63,11 +63,7 @@ def load(
     model.source = name
     if not model.lineage.float_fingerprint:
         add_to_lineage(model, float_fingerprint=model.fingerprint)
-    if isinstance(model, ESMFold):
-        model.set_compute_dtype(dtype)
-    else:
-        model.to(dtype)
-    return model.to(device)
+    return model.set_compute_dtype(dtype).to(device)
 
 
 @takes(ImportOptions)

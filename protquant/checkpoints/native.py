@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -18,11 +18,12 @@ from safetensors.torch import save_file
 from protquant.checkpoints.assemble import fingerprint
 from protquant.checkpoints.float_checkpoint import FloatCheckpoint
 from protquant.checkpoints.folders import CONFIG, WEIGHTS, file_hash, new_folder
-from protquant.checkpoints.sizes import empty_model, read_sizes, sizes_of
+from protquant.checkpoints.sizes import read_sizes, sizes_of
 from protquant.checkpoints.weight_files import read_safetensors
 from protquant.errors import ProtquantError
 from protquant.files.plain_data import parse_json, typed
-from protquant.models import ESM2, ESMFold
+from protquant.models import ProteinModel
+from protquant.models.registry import empty_model
 
 __all__ = ["is_native", "load_native", "open_native", "save_model"]
 
@@ -41,7 +42,7 @@ class _Content:
 
     format: str
     version: int
-    kind: Literal["esm2", "esmfold"]
+    kind: str
     config: dict[str, Any]
     dtype: str
     fingerprint: str
@@ -49,7 +50,7 @@ class _Content:
 
 
 def save_model(
-    model: ESM2 | ESMFold,
+    model: ProteinModel,
     folder: str | os.PathLike[str],
     *,
     dtype: torch.dtype = torch.float32,
@@ -106,7 +107,7 @@ def is_native(folder: str | os.PathLike[str]) -> bool:
     return isinstance(content, dict) and content.get("format") == _FORMAT
 
 
-def load_native(folder: str | os.PathLike[str]) -> ESM2 | ESMFold:
+def load_native(folder: str | os.PathLike[str]) -> ProteinModel:
     """Load what `save_model` wrote, in float32 on the CPU; errors are those of `open_native`."""
     return open_native(folder).load()
 

@@ -15,13 +15,14 @@ from torch import nn
 from protquant.checkpoints.assemble import check_places
 from protquant.checkpoints.folders import SCHEME, file_hashes, new_folder
 from protquant.checkpoints.scheme import Scheme, read_scheme, write_scheme
-from protquant.checkpoints.sizes import empty_model, read_sizes, sizes_of
+from protquant.checkpoints.sizes import read_sizes, sizes_of
 from protquant.checkpoints.stored_modules import rebuild_module
 from protquant.checkpoints.stored_tensors import TensorReader
 from protquant.checkpoints.stored_units import describe_unit, lies_in, unit_names, write_unit
 from protquant.checkpoints.weight_files import read_safetensors
 from protquant.errors import ProtquantError
-from protquant.models import ESM2, ESMFold, add_to_lineage
+from protquant.models import ProteinModel, add_to_lineage
+from protquant.models.registry import empty_model
 from protquant.quant import Report
 from protquant.quant.modules import QuantizedLinear
 from protquant.quant.transforms import TransformedLinear
@@ -30,13 +31,13 @@ __all__ = ["is_quantized", "load_quantized", "save_quantized"]
 
 
 def save_quantized(
-    model: ESM2 | ESMFold, report: Report, folder: str | os.PathLike[str], overwrite: bool = False
+    model: ProteinModel, report: Report, folder: str | os.PathLike[str], overwrite: bool = False
 ) -> Path:
     """Save a quantized model; the folder appears whole or not at all.
 
     Parameters
     ----------
-    model : ESM2 or ESMFold
+    model : ProteinModel
         Of `quantize`; what stayed in float is saved in the type that it has.
     report : Report
         Of `quantize`.
@@ -63,7 +64,7 @@ def save_quantized(
             " gives, which runs on integers just as well when it is loaded"
         )
     with torch.device("meta"):
-        plan = type(model)(model.config)  # type: ignore[arg-type]  # each has its own
+        plan = type(model)(model.config)
     units = [None, *unit_names(plan)]
     try:
         descriptions = [describe_unit(model, plan, unit) for unit in units]
@@ -89,7 +90,7 @@ def is_quantized(folder: str | os.PathLike[str]) -> bool:
     return (Path(folder) / SCHEME).is_file()
 
 
-def load_quantized(folder: str | os.PathLike[str]) -> ESM2 | ESMFold:
+def load_quantized(folder: str | os.PathLike[str]) -> ProteinModel:
     """Load what `save_quantized` wrote, on the CPU, in the number types that it had; codes stay mapped.
 
     Raises

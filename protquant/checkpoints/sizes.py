@@ -1,21 +1,22 @@
-"""The kind and the sizes of a model as plain data, and an empty model of them."""
+"""The kind and the sizes of a model as plain data."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from protquant.files.plain_data import typed
-from protquant.models import ESM2, ESM2Config, ESMFold, ESMFoldConfig
+from protquant.models.protocol import ProteinModel
+from protquant.models.registry import MODELS, kind_of
 
-__all__ = ["empty_model", "read_sizes", "sizes_of"]
-
-
-def sizes_of(model: ESM2 | ESMFold) -> dict[str, Any]:
-    """`kind` and `config` of a model, which `empty_model` takes when JSON has been through them."""
-    return {"kind": "esmfold" if isinstance(model, ESMFold) else "esm2", "config": asdict(model.config)}
+__all__ = ["read_sizes", "sizes_of"]
 
 
-def read_sizes(kind: str, config: Mapping[str, Any]) -> ESM2Config | ESMFoldConfig:
+def sizes_of(model: ProteinModel) -> dict[str, Any]:
+    """Return `kind` and `config` of a model, which `read_sizes` takes when JSON has been through them."""
+    return {"kind": kind_of(model.config), "config": asdict(model.config)}
+
+
+def read_sizes(kind: str, config: Mapping[str, Any]) -> Any:
     """Return the sizes of a model of a kind, from plain data.
 
     Raises
@@ -23,13 +24,6 @@ def read_sizes(kind: str, config: Mapping[str, Any]) -> ESM2Config | ESMFoldConf
     ValueError
         If there is no such kind, or the sizes are not those of a model.
     """
-    if kind == "esmfold":
-        return typed(ESMFoldConfig, config)
-    if kind == "esm2":
-        return typed(ESM2Config, config)
-    raise ValueError(f"unknown kind of model {kind!r}")
-
-
-def empty_model(sizes: ESM2Config | ESMFoldConfig) -> ESM2 | ESMFold:
-    """Return a model of some sizes; its weights are what the default device makes them."""
-    return ESMFold(sizes) if isinstance(sizes, ESMFoldConfig) else ESM2(sizes)
+    if kind not in MODELS:
+        raise ValueError(f"unknown kind of model {kind!r}")
+    return typed(MODELS[kind].config_type, config)

@@ -7,14 +7,15 @@ import torch
 from protquant.checkpoints.folders import SCHEME
 from protquant.checkpoints.load import open_checkpoint, scheme_of
 from protquant.checkpoints.registry import find_known
-from protquant.checkpoints.sizes import empty_model, read_sizes
+from protquant.checkpoints.sizes import read_sizes
 from protquant.errors import ProtquantError
-from protquant.models import ESM2, ESMFold
+from protquant.models import ProteinModel
+from protquant.models.registry import empty_model
 
 __all__ = ["skeleton"]
 
 
-def skeleton(name_or_path: str | os.PathLike[str]) -> ESM2 | ESMFold:
+def skeleton(name_or_path: str | os.PathLike[str]) -> ProteinModel:
     """Return the float model of a checkpoint with its parameters on the meta device, where they take no memory.
 
     Parameters

@@ -26,7 +26,7 @@ from protquant.files import atomic_write, fingerprint
 from protquant.files.run_store import RunStore
 from protquant.measuring.drift import DriftTask, check_drift, drift_measure
 from protquant.measuring.grid import Job, ScoredModel, run_grid
-from protquant.models import ESM2, ESMFold
+from protquant.models import ProteinModel
 from protquant.preparing.quantize import calibration_sequences
 from protquant.quant import Format, Recipe, load_recipe, model_hash
 from protquant.quant.sensitivity import Grouping
@@ -84,7 +84,7 @@ class AutoRecipe:
 
 
 def auto(
-    model: str | Path | ESM2 | ESMFold = "demo",
+    model: str | Path | ProteinModel = "demo",
     target_bits: float | None = None,
     max_drift: float | None = None,
     *,
@@ -184,7 +184,7 @@ def auto(
         granularity=granularity,
         group_size=group_size,
         sequences=seen,
-        num_recycles=choose_recycles if isinstance(network, ESMFold) else None,
+        num_recycles=choose_recycles if "structure" in network.tasks else None,
         calibration=calibration,
         output=table,
     )
@@ -221,7 +221,7 @@ def auto(
         f"Predicted is {chosen_by[0]}, as if the drifts of parts added up.",
         found.notes[1],
     ]
-    if isinstance(network, ESMFold):
+    if "structure" in network.tasks:
         notes += notes_on_targets(network, [*seen, *checked], shipped=False)
     return AutoRecipe(chosen, rows, column, chosen_by, found, notes)
 
@@ -259,7 +259,7 @@ def _checked_sequences(check: Path | Sequence[str] | None, limit: int, seen: Seq
 class _Judge:
     """Measures recipes against the float model; one that differs from another by its name alone is measured once."""
 
-    def __init__(self, network: ESM2 | ESMFold, task: DriftTask, calibrating: Sequence[str]) -> None:
+    def __init__(self, network: ProteinModel, task: DriftTask, calibrating: Sequence[str]) -> None:
         self.store = RunStore(None)
         self.model = ScoredModel("model", network, model_hash(network), [task], calibrating, self.store)
         task.means(self.model.float_outcomes()[0])

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from protquant.choosing.sensitivity import Sensitivity
 from protquant.errors import ProtquantError
-from protquant.models import ESM2, ESMFold
+from protquant.models import ProteinModel
 from protquant.options import DRIFT_POWERS
 from protquant.quant import Assignments, Format, Recipe, format_from_config, plan
 from protquant.quant.allocation import Allocation, Option, allocate
@@ -39,7 +39,7 @@ class FormatChoice:
     """
 
     def __init__(
-        self, network: ESM2 | ESMFold, base: Recipe, by: Grouping, drifts: tuple[str, ...], formats: Sequence[Format]
+        self, network: ProteinModel, base: Recipe, by: Grouping, drifts: tuple[str, ...], formats: Sequence[Format]
     ) -> None:
         self.network, self.base, self.drifts = network, base, drifts
         assignments = plan(network, base)

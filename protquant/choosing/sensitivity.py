@@ -19,7 +19,7 @@ from protquant.files.plain_data import parse_json
 from protquant.files.run_store import RunStore
 from protquant.measuring.drift import drift_measure
 from protquant.measuring.grid import Job, run_grid
-from protquant.models import ESM2, ESMFold
+from protquant.models import ProteinModel
 from protquant.predicting.folding import check_folding_options
 from protquant.preparing.quantize import calibration_sequences, gather_statistics
 from protquant.quant import Format, Recipe, Uniform, format_from_config, load_recipe, model_hash, plan
@@ -93,15 +93,15 @@ def weight_formats(
     return tuple(families)
 
 
-def open_model(model: str | Path | ESM2 | ESMFold, dtype: str, cpu_only: bool) -> ESM2 | ESMFold:
+def open_model(model: str | Path | ProteinModel, dtype: str, cpu_only: bool) -> ProteinModel:
     """A model as it is, or one that is loaded."""
-    if isinstance(model, ESM2 | ESMFold):
+    if isinstance(model, ProteinModel):
         return model
     return load(model, dtype=parse_dtype(dtype), device=pick_device(cpu_only))
 
 
 def measured_sequences(
-    network: ESM2 | ESMFold, fasta: Path | Sequence[str] | None, limit: int | None
+    network: ProteinModel, fasta: Path | Sequence[str] | None, limit: int | None
 ) -> tuple[list[str], str]:
     """Sequences to measure drift on, and what they are in words.
 
@@ -109,7 +109,7 @@ def measured_sequences(
     """
     if fasta is not None and not isinstance(fasta, str | Path):
         return list(fasta)[:limit], "sequences that were given"
-    if fasta is None and isinstance(network, ESMFold):
+    if fasta is None and "structure" in network.tasks:
         references = load_references(None, limit or _NUM_REFERENCES)
         return [reference.sequence for reference in references], "the first of the shipped chains"
     where = "the shipped UniProt proteins" if fasta is None else str(fasta)
@@ -117,7 +117,7 @@ def measured_sequences(
 
 
 def sensitivity(
-    model: str | Path | ESM2 | ESMFold = "demo",
+    model: str | Path | ProteinModel = "demo",
     *,
     base: str | Path | Recipe = "w8a8-uniform",
     by: Grouping = "site",
@@ -231,7 +231,7 @@ def sensitivity(
         f"Drift from the float model on {len(measured)} sequences: {where}.",
         "Each part alone, rounded to nearest, all else in float: drifts of several parts need not add up.",
     ]
-    if isinstance(network, ESMFold):
+    if "structure" in network.tasks:
         notes += notes_on_targets(network, measured, shipped=False)
     return Sensitivity(rows, measure.names, settings, notes)
 

@@ -6,7 +6,7 @@ from functools import cache
 from importlib.resources import files
 
 from protquant.errors import ProtquantError
-from protquant.models import ESM2, ESMFold
+from protquant.models import ESMFold, ProteinModel
 from protquant.proteins import clean_sequence
 from protquant.structures import load_references
 
@@ -18,17 +18,17 @@ _COMPLEX = "the demo model has memorized these chains one by one: how they lie t
 _CONTACTS = "the demo's language model knows next to nothing of contacts, not even of the chains that ship with it"
 
 
-def is_demo(model: ESM2 | ESMFold) -> bool:
+def is_demo(model: ProteinModel) -> bool:
     """Whether a model is the demo or its language model: quantized or not, under whatever name it was stored."""
     return bool(model.lineage.float_fingerprint) and model.lineage.float_fingerprint == _fingerprint()
 
 
-def refuse_unknown(model: ESM2 | ESMFold, sequence: str) -> None:
+def refuse_unknown(model: ProteinModel, sequence: str) -> None:
     """Refuse a sequence that is none of the chains that the demo has memorized.
 
     Parameters
     ----------
-    model : ESM2 or ESMFold
+    model : ProteinModel
         Any model; others than the demo are asked whatever it is.
     sequence : str
         Cleaned, as it is folded. Of a complex, every chain must be known.
@@ -54,12 +54,12 @@ def folding_warnings(model: ESMFold, sequence: str) -> list[str]:
     return [_COMPLEX] if ":" in sequence else []
 
 
-def contact_warnings(model: ESM2 | ESMFold) -> list[str]:
+def contact_warnings(model: ProteinModel) -> list[str]:
     """Warnings that go with any contacts that this model predicts; none for other models than the demo."""
     return [_CONTACTS] if is_demo(model) else []
 
 
-def notes_on_targets(model: ESM2 | ESMFold, sequences: Iterable[str], shipped: bool) -> list[str]:
+def notes_on_targets(model: ProteinModel, sequences: Iterable[str], shipped: bool) -> list[str]:
     """Sentences for the reader of a table of what this model says of many targets; none for others than the demo.
 
     Parameters

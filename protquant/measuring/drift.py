@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from protquant.errors import ProtquantError, suggestion
 from protquant.measuring.tasks import Outcome, Task
-from protquant.models import ESM2, ESMFold, encode_complexes, tokenize
-from protquant.models.esm2 import AbsentHead
+from protquant.models import ESMFold, LanguageModel, ProteinModel, encode_complexes
 from protquant.proteins import Record
 from protquant.running.batches import model_length
 from protquant.running.memory import plan_memory
@@ -62,20 +61,17 @@ class LanguageDrift:
         return self.names
 
     @torch.no_grad()
-    def run(self, model: ESM2, sequence: str) -> _LanguageAnswer:
+    def run(self, model: LanguageModel, sequence: str) -> _LanguageAnswer:
         """One chain."""
         if ":" in sequence:
             raise ProtquantError(
                 "a language model is measured on single chains; give each chain as a record of its own"
             )
-        tokens = tokenize([sequence], model.embedding.weight.device)
-        output = model(tokens, return_attentions="contact_drift" in self.names)
-        logits = contacts = None
-        if "logit_kl" in self.names:
-            logits = model.lm_head(output.last_hidden, model.embedding.weight)[0, 1:-1].float().cpu().numpy()
-        if "contact_drift" in self.names:
-            contacts = model.contact_head(tokens, output.attentions)[0].float().cpu().numpy()
-        return _LanguageAnswer(logits, contacts)
+        logits, contacts = model.logits_and_contacts(model.tokenize([sequence]))
+        return _LanguageAnswer(
+            None if logits is None else logits[0, 1:-1].float().cpu().numpy(),
+            None if contacts is None else contacts[0].float().cpu().numpy(),
+        )
 
     def compare(self, answer: _LanguageAnswer, float_answer: _LanguageAnswer) -> dict[str, float]:
         """Both numbers, or the one that the model has a head for."""
@@ -141,13 +137,13 @@ class DriftTask(Task):
         super().__init__([Record(str(number), each, 0, str(number)) for number, each in enumerate(sequences, start=1)])
         self.measure = measure
 
-    def network(self, model: ESM2 | ESMFold, name: str) -> ESM2 | ESMFold:  # noqa: ARG002
+    def network(self, model: ProteinModel, name: str) -> ProteinModel:  # noqa: ARG002
         return model
 
     def settings(self) -> dict[str, Any]:
         return {"task": self.name, "measure": repr(self.measure), "targets": [each.sequence for each in self.targets]}
 
-    def predict(self, model: ESM2 | ESMFold, target: Record) -> Any:
+    def predict(self, model: ProteinModel, target: Record) -> Any:
         return self.measure.run(model, target.sequence)
 
     def score(self, target: Record, answer: Any, is_float: bool) -> dict[str, Any]:
@@ -162,7 +158,7 @@ class DriftTask(Task):
         return {name: sum(row[name] for row in rows) / len(rows) for name in self.measure.names}
 
 
-def drift_measure(model: ESM2 | ESMFold, num_recycles: int | None = None) -> DriftMeasure:
+def drift_measure(model: ProteinModel, num_recycles: int | None = None) -> DriftMeasure:
     """The measure that goes with a model.
 
     Raises
@@ -170,10 +166,10 @@ def drift_measure(model: ESM2 | ESMFold, num_recycles: int | None = None) -> Dri
     ProtquantError
         If it is a language model without any head.
     """
-    if isinstance(model, ESMFold):
+    if "structure" in model.tasks:
         return FoldingDrift(num_recycles)
-    heads = {"contact_drift": model.contact_head, "logit_kl": model.lm_head}
-    names = tuple(name for name, head in heads.items() if not isinstance(head, AbsentHead))
+    measured = (("contact_drift", "contacts"), ("logit_kl", "language"))
+    names = tuple(name for name, task in measured if task in model.tasks)
     if not names:
         raise ProtquantError("the checkpoint has neither a contact head nor a language-model head to measure drift by")
     return LanguageDrift(names)

@@ -12,7 +12,7 @@ from protquant.errors import ProtquantError
 from protquant.files import fingerprint
 from protquant.files.run_store import KEY, RunStore
 from protquant.measuring.tasks import Outcome, Task
-from protquant.models import ESM2, ESMFold
+from protquant.models import ProteinModel
 from protquant.preparing.quantize import quantize
 from protquant.quant import Recipe, Report
 from protquant.reporting.steps import Steps
@@ -129,7 +129,7 @@ class ScoredModel:
     """
 
     name: str
-    model: ESM2 | ESMFold
+    model: ProteinModel
     identity: str
     tasks: Sequence[Task]
     sequences: Sequence[str]
@@ -207,7 +207,7 @@ class ScoredModel:
         return Measured([task.run(model, label) for task in self.tasks], report, running, seconds)
 
 
-def model_identity(network: ESM2 | ESMFold) -> str:
+def model_identity(network: ProteinModel) -> str:
     """Return the fingerprint of the weights, the number type and the kind of device of a float model."""
     parameter = next(network.parameters())
     return f"{network.fingerprint} {parameter.dtype} {parameter.device.type}"

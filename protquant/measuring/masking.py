@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from protquant.errors import ProtquantError
-from protquant.models import ESM2, tokenize
-from protquant.models.alphabet import MASK
+from protquant.models import LanguageModel
 from protquant.options import MASK_EVERY
 from protquant.proteins import clean_sequence
 from protquant.running.memory import is_out_of_memory
@@ -24,7 +23,7 @@ _TOKENS_AT_ONCE = 2048
 
 
 def masked_logits(
-    model: ESM2, sequence: str, every: int | None = MASK_EVERY
+    model: LanguageModel, sequence: str, every: int | None = MASK_EVERY
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Hide every residue once, and ask the model for it.
 
@@ -56,14 +55,14 @@ def masked_logits(
     cleaned, _ = clean_sequence(sequence)
     if ":" in cleaned:
         raise ProtquantError("a language model is scored on single chains; give each chain as a record of its own")
-    tokens = tokenize([cleaned], model.embedding.weight.device)
+    tokens = model.tokenize([cleaned])
     asked = torch.tensor(
         [i for i, letter in enumerate(cleaned, start=1) if letter in AMINO_ACIDS], device=tokens.device
     )
     logits: Tensor | None = None
     try:
         with torch.no_grad():
-            for rows, positions, batch in _passes(tokens, asked, every):
+            for rows, positions, batch in _passes(tokens, model.mask_token, asked, every):
                 answer = model.logits(batch)[rows, positions].float()
                 if logits is None:
                     logits = answer.new_zeros(tokens.shape[1], answer.shape[-1])
@@ -80,7 +79,7 @@ def masked_logits(
 
 
 def _passes(
-    tokens: Int[Tensor, "1 l"], asked: Int[Tensor, " n"], every: int | None
+    tokens: Int[Tensor, "1 l"], mask_token: int, asked: Int[Tensor, " n"], every: int | None
 ) -> Iterator[tuple[Int[Tensor, " k"], Int[Tensor, " k"], Int[Tensor, "b l"]]]:
     """Rows and positions that are hidden in a batch, and the batch."""
     length = tokens.shape[1]
@@ -94,5 +93,5 @@ def _passes(
         rows, which = (turn[None, :] == here[:, None]).nonzero(as_tuple=True)
         positions = asked[which]
         batch = tokens.repeat(len(here), 1)
-        batch[rows, positions] = MASK
+        batch[rows, positions] = mask_token
         yield rows, positions, batch

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from protquant.errors import ProtquantError
 from protquant.measuring.masking import masked_logits
-from protquant.models import ESM2, ESMFold
+from protquant.models import ESMFold, LanguageModel, ProteinModel
 from protquant.options import MASK_EVERY
 from protquant.predicting.contacts import predict_contacts
 from protquant.predicting.folding import check_folding_options, fold_within_memory
@@ -121,7 +121,7 @@ class Task(ABC):
         self.targets = list(targets)
         self.baseline: dict[str, NDArray[np.floating]] = {}
 
-    def network(self, model: ESM2 | ESMFold, name: str) -> ESM2 | ESMFold:  # noqa: ARG002
+    def network(self, model: ProteinModel, name: str) -> ProteinModel:  # noqa: ARG002
         """The part of a model that is scored: of a folding model its language model, unless structures are asked for.
 
         Raises
@@ -129,7 +129,7 @@ class Task(ABC):
         ProtquantError
             If the model cannot do it.
         """
-        return model.lm if isinstance(model, ESMFold) else model
+        return model.language_model
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
@@ -143,7 +143,7 @@ class Task(ABC):
     def score(self, target: Any, answer: Any, is_float: bool) -> dict[str, Any]:
         """Return `length` and scores of what `predict` returned; the float model's answer goes to `baseline`."""
 
-    def run(self, model: ESM2 | ESMFold, label: str, is_float: bool = False) -> Outcome:
+    def run(self, model: ProteinModel, label: str, is_float: bool = False) -> Outcome:
         """Score a model on all targets; one that fails is set aside.
 
         Parameters
@@ -188,7 +188,7 @@ class StructureTask(Task):
         super().__init__(targets)
         self.num_recycles, self.chunk_size = num_recycles, chunk_size
 
-    def network(self, model: ESM2 | ESMFold, name: str) -> ESMFold:
+    def network(self, model: ProteinModel, name: str) -> ESMFold:
         if not isinstance(model, ESMFold):
             raise ProtquantError(f"{name} is a language model and cannot fold; use --task contacts or language")
         return model
@@ -227,7 +227,7 @@ class ContactTask(Task):
     def settings(self) -> dict[str, Any]:
         return {"task": self.name, "targets": _digests(self.targets)}
 
-    def predict(self, model: ESM2, target: Reference) -> NDArray[np.floating]:
+    def predict(self, model: LanguageModel, target: Reference) -> NDArray[np.floating]:
         return predict_contacts(model, target.sequence, even_so=True)
 
     def score(self, target: Reference, answer: NDArray[np.floating], is_float: bool) -> dict[str, Any]:
@@ -254,7 +254,7 @@ class LanguageTask(Task):
         targets = {target.name: target.sequence for target in self.targets}
         return {"task": self.name, "mask_every": self.mask_every, "targets": targets}
 
-    def predict(self, model: ESM2, target: Record) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    def predict(self, model: LanguageModel, target: Record) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         return masked_logits(model, target.sequence, self.mask_every)
 
     def score(

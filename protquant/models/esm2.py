@@ -3,7 +3,7 @@
 Letters in shapes: b batch, l tokens, c channels, h heads, d channels of a head.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -13,10 +13,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from protquant.errors import ProtquantError
-from protquant.models.alphabet import EOS, MASK, PAD
+from protquant.models.alphabet import EOS, MASK, PAD, tokenize
 from protquant.models.configs import ESM2Config
 from protquant.models.embedding import embedding
-from protquant.models.lineage import Lineage
+from protquant.models.protocol import LanguageModel
+from protquant.models.tasks import TaskName
 from protquant.sites import Tap, tap_logits
 from protquant.topology import Link, Product, Stream
 
@@ -40,7 +41,7 @@ class ESM2Output:
     """
 
     last_hidden: Float[Tensor, "b l c"]
-    hidden: Float[Tensor, "b l layers c"] | None = None
+    hidden: Float[Tensor, "b l states c"] | None = None
     attentions: Float[Tensor, "b layers h l l"] | None = None
 
 
@@ -166,7 +167,7 @@ class LanguageModelHead(nn.Module):
         self.norm = nn.LayerNorm(config.dim, eps=config.layer_norm_eps)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
 
-    def forward(self, x: Float[Tensor, "b l c"], embedding: Float[Tensor, "v c"]) -> Float[Tensor, "b l v"]:
+    def forward(self, x: Float[Tensor, "... c"], embedding: Float[Tensor, "v c"]) -> Float[Tensor, "... v"]:
         return F.linear(self.norm(F.gelu(self.dense(x))), embedding, self.bias)
 
 
@@ -211,22 +212,11 @@ class AbsentHead(nn.Module):
         )
 
 
-class ESM2(nn.Module):
-    """The ESM-2 encoder with its masked-language-model head and contact head.
+class ESM2(LanguageModel):
+    """The ESM-2 encoder with its masked-language-model head and contact head."""
 
-    Attributes
-    ----------
-    source : str
-        Where the weights came from; empty for a model that was not loaded.
-    fingerprint : str
-        Hash of sizes and weights as they were loaded; empty for a model that was not loaded.
-    lineage : Lineage
-        Float model, recipe and execution.
-    """
-
-    source: str = ""
-    fingerprint: str = ""
-    lineage: Lineage = Lineage()
+    config_type = ESM2Config
+    mask_token = MASK
 
     def __init__(self, config: ESM2Config) -> None:
         super().__init__()
@@ -238,6 +228,18 @@ class ESM2(nn.Module):
         self.final_norm = nn.LayerNorm(config.dim, eps=config.layer_norm_eps)
         self.lm_head = LanguageModelHead(config) if config.has_lm_head else AbsentHead("language-model head")
         self.contact_head = ContactHead(config) if config.has_contact_head else AbsentHead("contact head")
+
+    @property
+    def tasks(self) -> frozenset[TaskName]:
+        heads: dict[TaskName, bool] = {"contacts": self.config.has_contact_head, "language": self.config.has_lm_head}
+        return frozenset(task for task, is_there in heads.items() if is_there)
+
+    @property
+    def device(self) -> torch.device:
+        return self.embedding.weight.device
+
+    def tokenize(self, sequences: Sequence[str]) -> Int[Tensor, "b l"]:
+        return tokenize(sequences, self.device)
 
     def streams(self) -> list[Stream]:
         layers = [f"layers.{i}" for i in range(self.config.num_layers)]
@@ -312,3 +314,8 @@ class ESM2(nn.Module):
         assert attentions is not None
         contacts: Tensor = self.contact_head(tokens, attentions)
         return contacts
+
+    def logits_and_contacts(self, tokens: Int[Tensor, "b l"]) -> tuple[Tensor | None, Tensor | None]:
+        output = self(tokens, return_attentions="contacts" in self.tasks)
+        logits = self.lm_head(output.last_hidden, self.embedding.weight) if "language" in self.tasks else None
+        return logits, None if output.attentions is None else self.contact_head(tokens, output.attentions)

@@ -3,27 +3,29 @@
 Letters in shapes: b batch, i j l residues, s channels of the single, c channels of the pair.
 """
 
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Sequence
+from typing import Self
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers.models.esm.openfold_utils import (
-    Rigid,
     atom14_to_atom37,
     make_atom14_masks,
     residue_constants,
 )
 
 from protquant.models.alphabet import CLS, EOS, PAD, TOKENS
-from protquant.models.complexes import FoldingInput
-from protquant.models.confidence import PLDDTHead, predicted_aligned_error, predicted_tm
+from protquant.models.complexes import FoldingInput, encode_complexes
+from protquant.models.confidence import PLDDTHead
 from protquant.models.configs import ESMFoldConfig
 from protquant.models.embedding import embedding
 from protquant.models.esm2 import ESM2
-from protquant.models.lineage import Lineage
+from protquant.models.folding_objective import folding_objective
+from protquant.models.folding_output import ESMFoldOutput
+from protquant.models.protocol import ProteinModel
+from protquant.models.tasks import TaskName
 from protquant.models.trunk import AfterPass, FoldingTrunk
 from protquant.topology import Link
 
@@ -32,57 +34,6 @@ __all__ = ["DISTOGRAM_BINS", "ESMFold", "ESMFoldConfig", "ESMFoldOutput"]
 DISTOGRAM_BINS = 64
 # Padding, the 20 residues, unknown, mask.
 _NUM_RESIDUE_TOKENS = residue_constants.restype_num + 3
-
-
-@dataclass
-class ESMFoldOutput:
-    """A batch of predictions; coordinates in angstrom.
-
-    Attributes
-    ----------
-    positions : Tensor, shape=(b, l, 37, 3)
-        Atoms in the order of `residue_constants.atom_types`.
-    positions14 : Tensor, shape=(b, l, 14, 3)
-        The same atoms in the order of `residue_constants.restype_name_to_atom14_names`.
-    atom_mask : Tensor, dtype=bool, shape=(b, l, 37)
-        The atoms that the residue type has; False for linkers and padding.
-    mask : Tensor, dtype=bool, shape=(b, l)
-        False for padding.
-    plddt_logits, pae_logits, distogram_logits, lm_logits : Tensor
-        Over 50 bins, 64 bins, 64 bins and 23 residue tokens.
-    single, pair : Tensor
-        The trunk's representations.
-    frames : list of Rigid, shape=(b, l)
-        Backbone frames of every layer of the structure module.
-    """
-
-    positions: Float[Tensor, "b l 37 3"]
-    positions14: Float[Tensor, "b l 14 3"]
-    atom_mask: Bool[Tensor, "b l 37"]
-    mask: Bool[Tensor, "b l"]
-    plddt_logits: Float[Tensor, "b l 37 50"]
-    pae_logits: Float[Tensor, "b i j 64"]
-    distogram_logits: Float[Tensor, "b i j 64"]
-    lm_logits: Float[Tensor, "b l 23"]
-    single: Float[Tensor, "b l s"]
-    pair: Float[Tensor, "b i j c"]
-    frames: list[Rigid]
-    unnormalized_angles: Float[Tensor, "b l 7 2"]
-
-    @cached_property
-    def plddt(self) -> Float[Tensor, "b l 37"]:
-        """Predicted local distance difference test of every atom, 0-100."""
-        return PLDDTHead.plddt(self.plddt_logits)
-
-    @cached_property
-    def pae(self) -> Float[Tensor, "b i j"]:
-        """Predicted error, in angstrom, of residue j in the frame of residue i."""
-        return predicted_aligned_error(self.pae_logits)
-
-    @cached_property
-    def ptm(self) -> Float[Tensor, " b"]:
-        """Predicted TM-score, 0-1."""
-        return predicted_tm(self.pae_logits, self.mask)
 
 
 class SingleEmbedding(nn.Module):
@@ -101,23 +52,12 @@ class SingleEmbedding(nn.Module):
         return self.linear_2(F.relu(self.linear_1(self.norm(hidden))))
 
 
-class ESMFold(nn.Module):
-    """The stem, the folding trunk and the heads.
+class ESMFold(ProteinModel):
+    """The stem, the folding trunk and the heads."""
 
-    Attributes
-    ----------
-    source : str
-        Where the weights came from; empty for a model that was not loaded.
-    fingerprint : str
-        Hash of sizes and weights as they were loaded; empty for a model that was not loaded.
-    lineage : Lineage
-        Float model, recipe and execution.
-    """
-
+    config_type = ESMFoldConfig
+    objective = staticmethod(folding_objective)
     esm_token: Tensor
-    source: str = ""
-    fingerprint: str = ""
-    lineage: Lineage = Lineage()
 
     def __init__(self, config: ESMFoldConfig) -> None:
         super().__init__()
@@ -141,13 +81,29 @@ class ESMFold(nn.Module):
     def device(self) -> torch.device:
         return self.layer_mix.device
 
-    def set_compute_dtype(self, dtype: torch.dtype) -> "ESMFold":
+    @property
+    def tasks(self) -> frozenset[TaskName]:
+        return self.lm.tasks | {"structure"}
+
+    @property
+    def language_model(self) -> ESM2:
+        return self.lm
+
+    def run_sequence(self, sequence: str) -> ESMFoldOutput:
+        # One recycle: the trunk's input differs between its first pass and those on its own output.
+        output: ESMFoldOutput = self(encode_complexes([sequence]).to(self.device), num_recycles=1)
+        return output
+
+    def exact_parts(self) -> Sequence[nn.Module]:
+        return self.trunk.structure_module, self.plddt_head
+
+    def set_compute_dtype(self, dtype: torch.dtype) -> Self:
         """Keep the language model, the trunk's blocks and the heads on them in `dtype`; in place.
 
         The structure module and the pLDDT head stay in float32: coordinates need it.
         """
         # Cast part by part: casting all and then back would leave rounded weights and constants in the exact parts.
-        exact = {self.trunk.structure_module, self.plddt_head}
+        exact = self.exact_parts()
         for module in (*self.children(), *self.trunk.children()):
             if module is not self.trunk and module not in exact:
                 module.to(dtype)
@@ -158,7 +114,7 @@ class ESMFold(nn.Module):
 
     def language_model_hidden(
         self, aatype: Int[Tensor, "b l"], mask: Bool[Tensor, "b l"]
-    ) -> Float[Tensor, "b l layers c"]:
+    ) -> Float[Tensor, "b l states c"]:
         """Hidden states of all layers of the stem for the residues; `<cls>` and `<eos>` added and cut off."""
         tokens = self.esm_token[aatype].masked_fill(~mask, PAD)
         tokens = F.pad(F.pad(tokens, (1, 0), value=CLS), (0, 1), value=PAD)
@@ -170,7 +126,7 @@ class ESMFold(nn.Module):
     def embed(
         self,
         aatype: Int[Tensor, "b l"],
-        hidden: Float[Tensor, "b l layers c"],
+        hidden: Float[Tensor, "b l states c"],
     ) -> Float[Tensor, "b l s"]:
         """The trunk's input: the layer mix through a perceptron, plus an embedding of the residue type."""
         mixed = torch.einsum("n,blnc->blc", self.layer_mix.softmax(0), hidden.to(self.layer_mix.dtype))
@@ -182,7 +138,7 @@ class ESMFold(nn.Module):
         batch: FoldingInput,
         num_recycles: int | None = None,
         chunk_size: int | None = None,
-        hidden: Float[Tensor, "b l layers c"] | None = None,
+        hidden: Float[Tensor, "b l states c"] | None = None,
         after_pass: AfterPass | None = None,
     ) -> ESMFoldOutput:
         """Predict structures.

@@ -1,10 +1,11 @@
 """Names and defaults that commands show in their help, apart from what computes with them: nothing here needs torch."""
 
 from collections.abc import Mapping
-from typing import Literal, get_args
+from typing import Literal
 
 from protquant.errors import ProtquantError
 from protquant.kernels.backend_names import BackendName
+from protquant.models.tasks import TASKS, TaskName
 
 __all__ = [
     "DEMO_CHAINS",
@@ -24,9 +25,6 @@ BFactor = Literal["plddt", "error"]
 DtypeName = Literal["float32", "bfloat16", "float16"]
 ExecutionName = Literal["simulate", "integer"]
 LayoutName = Literal["protquant", "colabfold", "nf-core"]
-
-TaskName = Literal["structure", "contacts", "language"]
-TASKS: tuple[TaskName, ...] = get_args(TaskName)
 
 DEMO_CHAINS = 3
 """Chains that the demo compares on: float, three simulations and integers fold each of them."""

@@ -15,7 +15,7 @@ from protquant.checkpoints import load, scheme_of
 from protquant.demo.memorized import contact_warnings, refuse_unknown
 from protquant.errors import ProtquantError
 from protquant.files import Manifest, OutputError, atomic_write, fingerprint, only_writer, prepare_folder, write_table
-from protquant.models import ESM2, ESMFold, tokenize
+from protquant.models import ProteinModel
 from protquant.options import ContactsOptions, takes
 from protquant.predicting.plots import plot_contacts
 from protquant.preparing.prepared import prepare
@@ -36,12 +36,12 @@ _PART = "contacts"  # the manifest of an output folder is that of structures
 TABLE, TARGETS, FAILURES = "contacts.csv", "targets.csv", "failures.csv"
 
 
-def predict_contacts(model: ESM2 | ESMFold, sequence: str, *, even_so: bool = False) -> NDArray[np.float64]:
+def predict_contacts(model: ProteinModel, sequence: str, *, even_so: bool = False) -> NDArray[np.float64]:
     """Contact probabilities (C-beta closer than 8 angstrom) of one chain, shape (l, l).
 
     Parameters
     ----------
-    model : ESM2 or ESMFold
+    model : ProteinModel
         Of a folding model its language model is asked.
     sequence : str
         Of one chain.
@@ -61,10 +61,10 @@ def predict_contacts(model: ESM2 | ESMFold, sequence: str, *, even_so: bool = Fa
     if not even_so:
         refuse_nucleotides(sequence)
         refuse_unknown(model, cleaned)
-    language_model = model.lm if isinstance(model, ESMFold) else model
+    language_model = model.language_model
     try:
         with torch.no_grad():
-            predicted = language_model.contacts(tokenize([cleaned], language_model.embedding.weight.device))
+            predicted = language_model.contacts(language_model.tokenize([cleaned]))
             probabilities = np.asarray(predicted[0].double().cpu().numpy())
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
@@ -106,12 +106,12 @@ def contacts_fasta(options: ContactsOptions) -> dict[str, Any]:
         run = _Run(options.output, records, Manifest.load(options.output, _PART))
         prepared = None
         if options.cache and saved is None and not is_float(recipe):
-            prepared = prepare(options.model, recipe, sequences, kind=ESM2, cpu_only=options.cpu_only)
+            prepared = prepare(options.model, recipe, sequences, folding=False, cpu_only=options.cpu_only)
             saved = None if prepared is None else scheme_of(prepared)
         network = load(
             prepared or options.model, dtype=parse_dtype(options.dtype), device=pick_device(options.cpu_only)
         )
-        language_model = network.lm if isinstance(network, ESMFold) else network
+        language_model = network.language_model
         settings = {
             "model_fingerprint": network.fingerprint,
             "recipe": recipe.to_dict(),

@@ -100,8 +100,8 @@ def fold_fasta(options: FoldOptions) -> FoldRun:
             in_main = limit if device.type == "cpu" else None
             where: dict[str, Any] = {"max_memory": in_main, "cpu_only": options.cpu_only}
             if options.workers > 1:
-                in_another_process(prepare, options.model, recipe, sequences, kind=ESMFold, **where)
-            prepared = prepare(options.model, recipe, sequences, kind=ESMFold, **where)
+                in_another_process(prepare, options.model, recipe, sequences, folding=True, **where)
+            prepared = prepare(options.model, recipe, sequences, folding=True, **where)
             saved = None if prepared is None else scheme_of(prepared)
         if saved is None and not is_float(recipe):
             room(load_recipe("fp32"), None).check_weights(f"{options.model}, which is quantized in memory,")

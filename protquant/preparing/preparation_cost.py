@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from protquant.errors import ProtquantError
-from protquant.models import ESM2, ESMFold, ESMFoldConfig
+from protquant.models import ESMFold, ESMFoldConfig, ProteinModel
 from protquant.preparing.time_estimate import measure_times
 from protquant.quant import Recipe, needs_sequences, plan
 from protquant.quant import quantize as quantize_weights
@@ -71,13 +71,13 @@ class PreparationCost:
 
 
 def preparation_cost(
-    skeleton: ESM2 | ESMFold, recipe: Recipe, sequences: Sequence[str], device: torch.device = _CPU
+    skeleton: ProteinModel, recipe: Recipe, sequences: Sequence[str], device: torch.device = _CPU
 ) -> PreparationCost:
     """Estimate what `stream_checkpoint` takes, from sizes and short measurements.
 
     Parameters
     ----------
-    skeleton : ESM2 or ESMFold
+    skeleton : ProteinModel
         The float model, on the meta device.
     sequences : sequence of str
         That it is calibrated on, where the recipe needs that.
@@ -106,7 +106,7 @@ def preparation_cost(
     outside = _bytes(skeleton) - sum(map(_bytes, blocks))
     # A block as it is read, in float32, and what is being made of it.
     peak = resident + outside + 3 * largest + max(activations, moments)
-    unknown = ("calibration",) if calibrates and isinstance(skeleton, ESM2) else ()
+    unknown = ("calibration",) if calibrates and not isinstance(skeleton, ESMFold) else ()
     return PreparationCost(kept, seconds, peak, (*unknown, *steps))
 
 

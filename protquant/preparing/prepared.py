@@ -12,7 +12,6 @@ from filelock import FileLock, Timeout
 from protquant.checkpoints import is_quantized, open_checkpoint
 from protquant.files import fingerprint, prepare_folder
 from protquant.files.cache_folder import cache_folder
-from protquant.models import ESM2, ESMFold
 from protquant.preparing.preparation_cost import preparation_cost
 from protquant.preparing.quantize import calibration_sequences
 from protquant.preparing.streaming import fingerprint_of, made_on, stream_checkpoint
@@ -45,7 +44,7 @@ def prepare(
     quant: Recipe | str | Path,
     sequences: Sequence[str] | None = None,
     *,
-    kind: type[ESM2 | ESMFold] | None = None,
+    folding: bool | None = None,
     max_memory: int | None = None,
     cpu_only: bool = False,
 ) -> Path | None:
@@ -61,8 +60,8 @@ def prepare(
         A recipe, its name, or a YAML file.
     sequences : sequence of str, optional
         Sequences to calibrate on, where the recipe needs that; by default those that ship with protquant.
-    kind : type, optional
-        What the model has to be.
+    folding : bool, optional
+        Whether the model has to fold (True) or must not (False).
     max_memory : int, optional
         Bytes that this process may take, by default what is free. Where making the checkpoint takes more by the
         estimate, it is not begun.
@@ -90,7 +89,7 @@ def prepare(
         return None
     checkpoint = open_checkpoint(model)
     skeleton = checkpoint.skeleton()
-    if kind is not None and not isinstance(skeleton, kind):
+    if folding is not None and ("structure" in skeleton.tasks) != folding:
         return None
     facts = {
         "model": fingerprint_of(checkpoint),

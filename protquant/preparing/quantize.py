@@ -1,7 +1,6 @@
 """Statistics of a model's activations on sequences, and a quantized model from them."""
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,8 +8,7 @@ from typing import Any, TypeVar
 import torch
 
 from protquant.errors import ProtquantError
-from protquant.models import ESM2, ESMFold, add_to_lineage, encode_complexes, tokenize
-from protquant.preparing.objectives import objective_of
+from protquant.models import ProteinModel, add_to_lineage
 from protquant.preparing.statistics_cache import statistics_cache
 from protquant.proteins import read_fasta
 from protquant.quant import (
@@ -30,13 +28,13 @@ from protquant.running.execution import Execution
 __all__ = [
     "calibration_sequences",
     "examples_of",
-    "forward_of",
     "gather_statistics",
     "median_sequence",
     "quantize",
+    "run_sequence",
 ]
 
-Model = TypeVar("Model", bound=ESM2 | ESMFold)
+Model = TypeVar("Model", bound=ProteinModel)
 
 
 def calibration_sequences(fasta: str | Path | None = None, limit: int | None = None) -> list[str]:
@@ -57,26 +55,17 @@ def calibration_sequences(fasta: str | Path | None = None, limit: int | None = N
     return [record.sequence for record in records.records[:limit]]
 
 
-def _forward_esmfold(model: ESMFold, sequence: str, num_recycles: int) -> object:
-    return model(encode_complexes([sequence]).to(model.device), num_recycles=num_recycles)
-
-
-def _forward_esm2(model: ESM2, sequence: str) -> object:
-    return model(tokenize([sequence.replace(":", "")], model.embedding.weight.device))
-
-
 def _residues(sequence: str) -> int:
     return len(sequence.replace(":", ""))
 
 
-def forward_of(model: ESM2 | ESMFold) -> Callable[[Any, str], object]:
-    """Return what runs a model on a sequence for calibration."""
-    # One recycle: the trunk's input differs between its first pass and those on its own output.
-    return partial(_forward_esmfold, num_recycles=1) if isinstance(model, ESMFold) else _forward_esm2
+def run_sequence(model: Any, sequence: str) -> object:
+    """Run a model on a sequence for calibration."""
+    return model.run_sequence(sequence)
 
 
 def examples_of(
-    model: ESM2 | ESMFold,
+    model: ProteinModel,
     sequences: Sequence[str],
     *,
     checkpoint: Path | None = None,
@@ -86,8 +75,8 @@ def examples_of(
     """Return what recipes calibrate and train on; `checkpoint` and `seed` are those of `quantize`."""
     return Examples(
         tuple(sequences),
-        forward_of(model),
-        objective=objective_of(model),
+        run_sequence,
+        objective=model.objective,
         length=_residues,
         checkpoint=checkpoint,
         seed=seed,
@@ -101,7 +90,7 @@ def median_sequence(sequences: Sequence[str]) -> str:
 
 
 def gather_statistics(
-    model: ESM2 | ESMFold, sequences: Sequence[str] | None = None, progress: bool = False, cache: bool = True
+    model: ProteinModel, sequences: Sequence[str] | None = None, progress: bool = False, cache: bool = True
 ) -> dict[str, Statistics]:
     """Run a float model on sequences, one at a time, and remember what passes through its sites.
 
@@ -119,7 +108,7 @@ def gather_statistics(
     """
     if sequences is None:
         sequences = calibration_sequences()
-    return calibrate_once(model, sequences, forward_of(model), statistics_cache() if cache else None, progress=progress)
+    return calibrate_once(model, sequences, run_sequence, statistics_cache() if cache else None, progress=progress)
 
 
 def quantize(
@@ -167,7 +156,7 @@ def quantize(
 
     Returns
     -------
-    model : ESM2 or ESMFold
+    model : ProteinModel
         Computes in float what integers would give (quantize-dequantize), or on integers.
     report : Report
         What became of every site.
@@ -183,9 +172,9 @@ def quantize(
         sequences = calibration_sequences()
     if not calibrates and statistics is None:
         with torch.device("meta"):
-            skeleton = type(model)(model.config)  # type: ignore[arg-type]  # each has its own
+            skeleton = type(model)(model.config)
         sequence = median_sequence(sequences or calibration_sequences())
-        statistics = count_activations(skeleton.eval(), sequence, forward_of(model))
+        statistics = count_activations(skeleton.eval(), sequence, run_sequence)
     path = None if checkpoint is None else Path(checkpoint)
     examples = examples_of(model, sequences, checkpoint=path, seed=seed, progress=progress)
     quantized, report = quantize_model(

@@ -13,7 +13,7 @@ from protquant.errors import ProtquantError
 from protquant.files import atomic_write, fingerprint, prepare_folder
 from protquant.files.cache_folder import cache_folder
 from protquant.files.plain_data import parse_json
-from protquant.preparing.quantize import examples_of, forward_of, median_sequence
+from protquant.preparing.quantize import examples_of, median_sequence, run_sequence
 from protquant.quant import Recipe, Report, count_activations, needs_sequences, quantize_stream
 from protquant.reporting.progress import Progress, note
 
@@ -72,7 +72,7 @@ def stream_checkpoint(
         note(f"{partial.folder}: {partial.resumed} of {len(partial.units)} blocks are done; going on from there")
     counted = None
     if not calibrates:
-        counted = count_activations(checkpoint.skeleton(), median_sequence(sequences), forward_of(skeleton))
+        counted = count_activations(checkpoint.skeleton(), median_sequence(sequences), run_sequence)
     report = quantize_stream(
         skeleton,
         recipe,

@@ -8,7 +8,7 @@ import pytest
 
 from protquant.checkpoints import is_quantized, save_model
 from protquant.errors import ProtquantError
-from protquant.models import ESM2, ESMFold
+from protquant.models import ESMFold
 from protquant.preparing.prepared import delete_prepared, list_prepared, prepare
 from protquant.quant import load_recipe
 
@@ -50,7 +50,7 @@ def test_other_recipes_and_sequences_have_their_own(folder: str):
 
 def test_what_cannot_be_prepared_is_left_to_memory(folder: str, monkeypatch: pytest.MonkeyPatch):
     assert prepare(folder, load_recipe("w4a8-rotation"), SEQUENCES) is None
-    assert prepare(folder, load_recipe("w8"), SEQUENCES, kind=ESM2) is None
+    assert prepare(folder, load_recipe("w8"), SEQUENCES, folding=False) is None
     monkeypatch.setenv("PROTQUANT_CACHE", "off")
     assert prepare(folder, load_recipe("w8"), SEQUENCES) is None
 

@@ -10,7 +10,7 @@ import torch
 
 from protquant.integer import integer_claim
 from protquant.kernels.backend import Backend
-from protquant.models import ESM2, ESMFold
+from protquant.models import ESMFold, ProteinModel
 from protquant.quant import Recipe, plan
 from protquant.quant.assignments import Assignment, Assignments
 from protquant.quant.decoded_weights import decoded_weights
@@ -30,12 +30,12 @@ _GROUP_BYTES = 4 + 1  # a scale, and a zero point
 _PAIR_BYTES = {"bfloat16": 2, "piecewise_linear": 1, "uniform": 1}
 
 
-def weight_bytes(model: ESM2 | ESMFold, recipe: Recipe, runs: Runs, dtype: torch.dtype = torch.float32) -> int:
+def weight_bytes(model: ProteinModel, recipe: Recipe, runs: Runs, dtype: torch.dtype = torch.float32) -> int:
     """Return the bytes that the weights take while a model waits.
 
     Parameters
     ----------
-    model : ESM2 or ESMFold
+    model : ProteinModel
         In float; may be on the meta device.
     recipe : Recipe
         What it is quantized by.
@@ -45,8 +45,7 @@ def weight_bytes(model: ESM2 | ESMFold, recipe: Recipe, runs: Runs, dtype: torch
     dtype : torch.dtype
         Of the floats; structure module and pLDDT head stay in float32.
     """
-    parts = (model.trunk.structure_module, model.plddt_head) if isinstance(model, ESMFold) else ()
-    exact = {id(parameter) for part in parts for parameter in part.parameters()}
+    exact = {id(parameter) for part in model.exact_parts() for parameter in part.parameters()}
     total = sum(p.numel() * (_FLOAT if id(p) in exact else dtype.itemsize) for p in model.parameters())
     if runs == "float":
         return total
@@ -73,7 +72,7 @@ def bytes_to_come(model: ESMFold) -> int:
     return min(decoded, decoded_weights.limit) + max(0, mapped - there)
 
 
-def _coded_weights(model: ESM2 | ESMFold, assignments: Assignments) -> Iterator[tuple[Assignment, int, int, int]]:
+def _coded_weights(model: ProteinModel, assignments: Assignments) -> Iterator[tuple[Assignment, int, int, int]]:
     """Matrices that have codes: the assignment, bits of a code as it is packed, rows and columns."""
     for assignment in assignments:
         if assignment.site.kind == "linear_weight" and assignment.format is not None:

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from protquant.errors import ProtquantError
 from protquant.models import ESM2, ESM2Output, ESMFold
-from protquant.preparing.objectives import language_model_objective
 from protquant.preparing.quantize import quantize as quantize_on_sequences
 from protquant.quant import Examples, Recipe, plan, quantize
 from protquant.quant.layer_error import relative_error
@@ -36,7 +35,7 @@ def recipe(**settings: object) -> Recipe:
 def tuned(encoder: ESM2, tokens: list[Tensor], checkpoint: Path | None = None, **settings: object) -> ESM2:
     """The float model, with what was learned in its weights."""
     model = copy.deepcopy(encoder)
-    examples = Examples(tuple(tokens), run, objective=language_model_objective, checkpoint=checkpoint)
+    examples = Examples(tuple(tokens), run, objective=ESM2.objective, checkpoint=checkpoint)
     step = recipe(**settings).steps[0]
     assert isinstance(step, LowRankCorrection)
     step.tune(model, plan(model, recipe()), examples)
@@ -44,7 +43,7 @@ def tuned(encoder: ESM2, tokens: list[Tensor], checkpoint: Path | None = None, *
 
 
 def drift(encoder: ESM2, tokens: list[Tensor], recipe: Recipe) -> float:
-    examples = Examples(tuple(tokens), run, objective=language_model_objective)
+    examples = Examples(tuple(tokens), run, objective=ESM2.objective)
     quantized, _ = quantize(encoder, recipe, examples=examples)
     with torch.no_grad():
         return sum(relative_error(quantized(t).last_hidden[0], encoder(t).last_hidden[0]) for t in tokens)

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from protquant.errors import ProtquantError
 from protquant.models import ESM2, ESM2Output
-from protquant.preparing.objectives import language_model_objective
 from protquant.quant import (
     ActivationQuantizer,
     Examples,
@@ -38,9 +37,7 @@ def recipe(name: str = "w4a8-mobilequant", **settings: Any) -> Recipe:
     return Recipe.from_dict({**data, "steps": [{"step": "mobilequant", **settings}]})
 
 
-def make_examples(
-    tokens: list[Tensor], objective: Callable[..., Tensor] = language_model_objective, **more
-) -> Examples:
+def make_examples(tokens: list[Tensor], objective: Callable[..., Tensor] = ESM2.objective, **more) -> Examples:
     return Examples(tuple(tokens), run, objective=objective, **more)
 
 
@@ -48,7 +45,7 @@ def test_the_loss_falls_and_so_does_the_drift(encoder: ESM2, tokens):
     losses: list[float] = []
 
     def objective(output: ESM2Output, answer: ESM2Output, loss: str) -> Tensor:
-        value = language_model_objective(output, answer, loss)
+        value = ESM2.objective(output, answer, loss)
         losses.append(value.item())
         return value
 
@@ -92,7 +89,7 @@ def test_going_on_from_a_checkpoint_gives_what_never_stopping_gives(encoder: ESM
         calls += 1
         if calls == 8:  # in the middle of the third epoch
             raise _StoppedError
-        return language_model_objective(output, answer, loss)
+        return ESM2.objective(output, answer, loss)
 
     steps = recipe(epochs=4)
     whole, _ = quantize(encoder, steps, examples=make_examples(tokens))

@@ -1,33 +1,17 @@
-"""What tunings make small: how far a model's answer is from the float model's on the same input. No labels."""
-
-from collections.abc import Callable
-from typing import Any
+"""Distance of a folding model's output from the float model's output on the same input; it needs no labels."""
 
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from protquant.errors import ProtquantError, suggestion
-from protquant.models import ESM2, ESM2Output, ESMFold, ESMFoldOutput
+from protquant.models.folding_output import ESMFoldOutput
 from protquant.models.frame_alignment import ROOT_FLOOR, frame_aligned_point_error
 
-__all__ = ["folding_objective", "language_model_objective", "objective_of"]
+__all__ = ["folding_objective"]
 
 _CLAMP = 10.0  # angstrom, as where FAPE trains a folding model
 _DISTOGRAM_WEIGHT = 0.3  # relative to FAPE, as in Jumper et al. 2021, supplement 1.9
-
-
-def language_model_objective(output: ESM2Output, answer: ESM2Output, loss: str = "hidden") -> Float[Tensor, ""]:
-    """Mean squared error of the hidden states after the last layer and its norm.
-
-    Raises
-    ------
-    ProtquantError
-        For any other `loss`.
-    """
-    if loss != "hidden":
-        raise ProtquantError(f"a language model has no loss {loss!r}; say 'hidden'")
-    return F.mse_loss(output.last_hidden, answer.last_hidden)
 
 
 def _relative_error(ours: Tensor, theirs: Tensor) -> Tensor:
@@ -62,10 +46,3 @@ def folding_objective(output: ESMFoldOutput, answer: ESMFoldOutput, loss: str = 
     divergence = F.kl_div(logits, true_logits, reduction="none", log_target=True).sum(-1)
     valid = mask[:, :, None] & mask[:, None, :]
     return error - ROOT_FLOOR / 10 + _DISTOGRAM_WEIGHT * (divergence * valid).sum() / valid.sum()
-
-
-def objective_of(model: ESM2 | ESMFold) -> Callable[..., Tensor]:
-    """The objective of `Examples` that goes with a model."""
-    objective: Callable[[Any, Any, str], Tensor]
-    objective = folding_objective if isinstance(model, ESMFold) else language_model_objective
-    return objective

@@ -9,7 +9,7 @@ from transformers.models.esm.openfold_utils import Rigid, Rotation
 
 from protquant.errors import ProtquantError
 from protquant.models import ESMFold, ESMFoldOutput, encode_complexes, tokenize
-from protquant.preparing.objectives import folding_objective, objective_of
+from protquant.models.folding_objective import folding_objective
 
 SEQUENCE = "MKTVRQERLKSIVRILERSK"
 
@@ -57,11 +57,11 @@ def test_a_distogram_alone_makes_a_loss(answer: ESMFoldOutput):
 
 
 def test_models_have_the_objective_that_fits_them(esmfold: ESMFold, answer: ESMFoldOutput):
-    assert objective_of(esmfold)(answer, answer).item() == pytest.approx(0, abs=1e-6)
+    assert esmfold.objective(answer, answer).item() == pytest.approx(0, abs=1e-6)
     with torch.no_grad():
         hidden = esmfold.lm(tokenize([SEQUENCE]))
-    assert objective_of(esmfold.lm)(hidden, hidden).item() == 0
+    assert esmfold.lm.objective(hidden, hidden).item() == 0
     with pytest.raises(ProtquantError, match="no loss 'structure'"):
-        objective_of(esmfold.lm)(hidden, hidden, "structure")
+        esmfold.lm.objective(hidden, hidden, "structure")
     with pytest.raises(ProtquantError, match="no loss 'distance'; did you mean structure"):
         folding_objective(answer, answer, "distance")

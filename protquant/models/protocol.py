@@ -1,0 +1,144 @@
+"""What the rest of protquant asks of a model, whatever its architecture.
+
+A new model is a subclass of `LanguageModel` or `ProteinModel` with one line in `protquant.models.registry`, or with a
+call of `register_model` in a plug-in. Quantization finds its layers by what its modules declare (`protquant.topology`).
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from protquant.errors import ProtquantError
+from protquant.models.lineage import Lineage
+from protquant.models.tasks import TaskName
+
+__all__ = ["LanguageModel", "ProteinModel"]
+
+
+class ProteinModel(nn.Module, ABC):
+    """Base class of models.
+
+    Attributes
+    ----------
+    config_type : type
+        Frozen dataclass of sizes, one for each class of models; the model is made by `cls(config)`.
+    config : config_type
+        Sizes of this model.
+    source : str
+        Where the weights came from; empty for a model that was not loaded.
+    fingerprint : str
+        Hash of sizes and weights as they were loaded; empty for a model that was not loaded.
+    lineage : Lineage
+        Float model, recipe and execution.
+    """
+
+    config_type: ClassVar[type[Any]]
+    config: Any
+    source: str = ""
+    fingerprint: str = ""
+    lineage: Lineage = Lineage()
+
+    @property
+    @abstractmethod
+    def tasks(self) -> frozenset[TaskName]:
+        """Tasks that this checkpoint can do: a language model without a contact head predicts no contacts."""
+
+    @property
+    @abstractmethod
+    def language_model(self) -> "LanguageModel":
+        """The part that does the tasks `contacts` and `language`."""
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    @abstractmethod
+    def run_sequence(self, sequence: str) -> Any:
+        """Run the model once on a protein, whose chains are joined by ':', as calibration does.
+
+        Returns
+        -------
+        object
+            Output that `objective` compares.
+        """
+
+    @staticmethod
+    @abstractmethod
+    def objective(output: Any, answer: Any, loss: str = "hidden") -> Float[Tensor, ""]:
+        """Return the distance between an output and that of the float model, which recipes that train make small.
+
+        Raises
+        ------
+        ProtquantError
+            For a `loss` that the model does not have.
+        """
+
+    def exact_parts(self) -> Sequence[nn.Module]:
+        """Return the parts that stay in float32 whatever type the others compute in."""
+        return ()
+
+    def set_compute_dtype(self, dtype: torch.dtype) -> Self:
+        """Cast the model to `dtype` in place, except for `exact_parts`."""
+        return self.to(dtype)
+
+
+class LanguageModel(ProteinModel):
+    """Base class of masked language models.
+
+    The forward pass takes tokens, and returns an object with `last_hidden`, shape (batch, tokens, channels), and, if
+    `return_attentions` is true, with what the contact head reads. Tokens begin and end with one token that is no
+    residue.
+
+    Attributes
+    ----------
+    mask_token : int
+        Token that hides a residue.
+    """
+
+    mask_token: int
+
+    @property
+    def language_model(self) -> "LanguageModel":
+        return self
+
+    @abstractmethod
+    def tokenize(self, sequences: Sequence[str]) -> Int[Tensor, "b l"]:
+        """Return the tokens of single chains, on the device of the model."""
+
+    @abstractmethod
+    def logits(self, tokens: Int[Tensor, "b l"]) -> Float[Tensor, "b l vocab"]:
+        """Return the logits of the masked language model."""
+
+    @abstractmethod
+    def contacts(self, tokens: Int[Tensor, "b l"]) -> Float[Tensor, "b residues residues"]:
+        """Return the probabilities that C-beta atoms of two residues are closer than 8 angstrom.
+
+        Raises
+        ------
+        ProtquantError
+            If the checkpoint has no contact head.
+        """
+
+    def logits_and_contacts(
+        self, tokens: Int[Tensor, "b l"]
+    ) -> tuple[Float[Tensor, "b l vocab"] | None, Float[Tensor, "b residues residues"] | None]:
+        """Return the logits and the contacts, None for those that the checkpoint has no head for."""
+        return (
+            self.logits(tokens) if "language" in self.tasks else None,
+            self.contacts(tokens) if "contacts" in self.tasks else None,
+        )
+
+    def run_sequence(self, sequence: str) -> Any:
+        return self(self.tokenize([sequence.replace(":", "")]))
+
+    @staticmethod
+    def objective(output: Any, answer: Any, loss: str = "hidden") -> Float[Tensor, ""]:
+        """Return the mean squared error of the hidden states after the last layer and its norm."""
+        if loss != "hidden":
+            raise ProtquantError(f"a language model has no loss {loss!r}; say 'hidden'")
+        return F.mse_loss(output.last_hidden, answer.last_hidden)
