@@ -18,16 +18,15 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
-import torch
 from esm.model import esm2 as fair_esm
 from hypothesis import settings
-from torch import nn
+from small_models import randomize, small_esmfold
 from transformers import EsmConfig, EsmForMaskedLM, EsmForProteinFolding
 
 from protquant.bench.worker import Worker, first_line
 from protquant.bench.worker_process import CandidateError
 from protquant.checkpoints import load, save_model
-from protquant.models import ESM2Config, ESMFold, ESMFoldConfig, StructureModuleConfig, TrunkConfig
+from protquant.models import ESMFold
 from protquant.models.alphabet import TOKENS
 from protquant.predicting import fold
 from protquant.proteins import write_pdb
@@ -49,22 +48,6 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PROTQUANT_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
-
-
-def randomize(model: nn.Module, seed: int) -> None:
-    """Give every parameter a value that matters: the references start many at zero or one."""
-    generator = torch.Generator().manual_seed(seed)
-    for name, parameter in model.named_parameters():
-        noise = torch.randn(parameter.shape, generator=generator)
-        module = model.get_submodule(name.rpartition(".")[0])
-        is_norm = "norm" in type(module).__name__.lower()
-        with torch.no_grad():
-            if is_norm:
-                parameter.copy_(0.2 * noise + (1.0 if name.endswith("weight") else 0.0))
-            elif parameter.ndim == 2 and not isinstance(module, nn.Embedding):
-                parameter.copy_(1.5 * noise / parameter.shape[1] ** 0.5)
-            else:
-                parameter.copy_(0.3 * noise)
 
 
 def hugging_face_config(folding: bool) -> EsmConfig:
@@ -111,27 +94,6 @@ def hugging_face_esmfold() -> EsmForProteinFolding:
 def fair_esm2() -> fair_esm.ESM2:
     model = fair_esm.ESM2(num_layers=3, embed_dim=40, attention_heads=5).eval()
     randomize(model, seed=2)
-    return model
-
-
-def small_esmfold() -> ESMFold:
-    """A folding model of our own with random weights: folds nothing, quickly."""
-    structure_module = StructureModuleConfig(
-        single_dim=32, pair_dim=16, ipa_dim=8, num_heads=2, resnet_dim=16, num_layers=2
-    )
-    trunk = TrunkConfig(
-        num_blocks=2,
-        single_dim=32,
-        pair_dim=16,
-        single_head_dim=8,
-        pair_head_dim=8,
-        position_bins=8,
-        max_recycles=2,
-        structure_module=structure_module,
-    )
-    lm = ESM2Config(num_layers=2, dim=32, num_heads=4, ffn_dim=64)
-    model = ESMFold(ESMFoldConfig(lm=lm, trunk=trunk, plddt_hidden_dim=16)).eval()
-    randomize(model, seed=3)
     return model
 
 

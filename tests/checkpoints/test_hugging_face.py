@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from trained_weights import trained
 from transformers import (
     EsmForMaskedLM,
     EsmForProteinFolding,
@@ -21,7 +22,6 @@ from protquant.checkpoints import load, load_hugging_face
 from protquant.errors import ProtquantError
 from protquant.models import ESM2, ESMFold, encode_complexes, tokenize
 
-SHARED = Path(__file__).parents[3] / "shared" / "weights"
 SEQUENCES = ["MKTAYIAKQRQISFVKSHFSRQ", "GSHMKT"]
 
 
@@ -278,11 +278,8 @@ def test_hub_name_loads_from_the_cache_without_network(
 
 
 @torch.no_grad()
-@pytest.mark.skipif(
-    not (SHARED / "esm2_8m_finetuned").is_dir(), reason="the trained ESM-2 8M is not beside the project"
-)
 def test_trained_esm2_equals_transformers() -> None:
-    folder = SHARED / "esm2_8m_finetuned"
+    folder = trained("esm2_8m_finetuned")
     reference = EsmForMaskedLM.from_pretrained(folder, attn_implementation="eager").eval()
     model = load_hugging_face(folder)
     tokens = tokenize(SEQUENCES)
@@ -299,11 +296,8 @@ def test_trained_esm2_equals_transformers() -> None:
         torch.testing.assert_close(ours[:length, :length], theirs[:length, :length], atol=1e-4, rtol=0)
 
 
-@pytest.mark.skipif(
-    not (SHARED / "esmfold_8m_ts50").is_dir(), reason="the small trained ESMFold is not beside the project"
-)
 def test_trained_esmfold_equals_transformers() -> None:
-    folder = SHARED / "esmfold_8m_ts50"
+    folder = trained("esmfold_8m_ts50")
     assert_folds_alike(folder, EsmForProteinFolding.from_pretrained(folder).eval())
 
 

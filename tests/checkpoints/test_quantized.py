@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from small_models import small_sizes
 from torch import Tensor, nn
 
 from protquant.checkpoints import is_quantized, load, read_scheme, save_model, save_quantized, scheme_of
@@ -17,9 +18,6 @@ from protquant.models import (
     ESM2,
     ESM2Config,
     ESMFold,
-    ESMFoldConfig,
-    StructureModuleConfig,
-    TrunkConfig,
     encode_complexes,
     tokenize,
 )
@@ -30,6 +28,12 @@ from protquant.quant.storable import Storable
 
 SEQUENCES = ["GIVEQCCTSICS", "FVNQHLCGSHLV"]
 ENCODER = ESM2Config(num_layers=2, dim=64, num_heads=4, ffn_dim=128)
+WIDE = {"num_blocks": 1, "single_dim": 64, "pair_dim": 64, "single_head_dim": 32, "pair_head_dim": 32}
+SIZES = small_sizes(
+    lm={"num_layers": 1, "dim": 64, "ffn_dim": 128},
+    trunk=WIDE | {"position_bins": 4, "max_recycles": 1},
+    structure={"pair_dim": 32, "num_layers": 1},
+)
 W4A8 = {
     "name": "w4a8",
     "kinds": {
@@ -54,20 +58,8 @@ def small_esm2(config: ESM2Config = ENCODER) -> ESM2:
 
 
 def small_esmfold() -> ESMFold:
-    module = StructureModuleConfig(single_dim=32, pair_dim=32, ipa_dim=8, num_heads=2, resnet_dim=16, num_layers=1)
-    trunk = TrunkConfig(
-        num_blocks=1,
-        single_dim=64,
-        pair_dim=64,
-        single_head_dim=32,
-        pair_head_dim=32,
-        position_bins=4,
-        max_recycles=1,
-        structure_module=module,
-    )
-    lm = ESM2Config(num_layers=1, dim=64, num_heads=4, ffn_dim=128)
     torch.manual_seed(0)
-    model = ESMFold(ESMFoldConfig(lm=lm, trunk=trunk, plddt_hidden_dim=16)).eval()
+    model = ESMFold(SIZES).eval()
     _roughen(model)
     return model
 

@@ -46,8 +46,8 @@ def test_the_example_holds_chains_that_the_demo_knows():
 
 
 @pytest.mark.slow
-def test_mean_tm_score_of_every_fifth_of_the_50_chains_is_at_least_85_hundredths(model: ESMFold):
+def test_mean_tm_score_of_every_tenth_of_the_50_chains_is_at_least_85_hundredths(model: ESMFold):
     references = load_references()
     assert len(references) == 50
-    scores = [score_structures(fold(model, each.sequence).atoms, each).tm_score for each in references[::5]]
+    scores = [score_structures(fold(model, each.sequence).atoms, each).tm_score for each in references[::10]]
     assert sum(scores) / len(scores) >= 0.85

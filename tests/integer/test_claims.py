@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 import torch
+from small_models import small_sizes
 
 from protquant.errors import ProtquantError
 from protquant.integer import integer_claim, to_integer
-from protquant.models import ESM2Config, ESMFold, ESMFoldConfig, StructureModuleConfig, TrunkConfig
+from protquant.models import ESMFold
 from protquant.preparing import quantize
 from protquant.quant import QuantizedLinear, Recipe, available_recipes, load_recipe
 from protquant.quant.steps import STEPS
@@ -30,20 +31,10 @@ def chosen() -> list[str]:
 
 @pytest.fixture(scope="module")
 def model() -> ESMFold:
-    module = StructureModuleConfig(single_dim=16, pair_dim=16, ipa_dim=8, num_heads=2, resnet_dim=16, num_layers=1)
-    trunk = TrunkConfig(
-        num_blocks=1,
-        single_dim=16,
-        pair_dim=16,
-        single_head_dim=8,
-        pair_head_dim=8,
-        position_bins=4,
-        max_recycles=1,
-        structure_module=module,
-    )
-    lm = ESM2Config(num_layers=1, dim=16, num_heads=2, ffn_dim=32)
+    trunk = {"num_blocks": 1, "single_dim": 16, "position_bins": 4, "max_recycles": 1}
+    lm = {"num_layers": 1, "dim": 16, "num_heads": 2, "ffn_dim": 32}
     torch.manual_seed(0)
-    return ESMFold(ESMFoldConfig(lm=lm, trunk=trunk, plddt_hidden_dim=16)).eval()
+    return ESMFold(small_sizes(lm, trunk, {"single_dim": 16, "num_layers": 1})).eval()
 
 
 def quick(name: str) -> Recipe:

@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
+from trained_weights import trained
 
 from protquant.checkpoints import load
 from protquant.integer.language_model import IntegerESM2, integer_language_model
@@ -23,7 +23,6 @@ from protquant.quant import Recipe, load_recipe
 SEQUENCES = ["MKTAYIAKQRQISFVKSHFSRQLEERLG", "GSHMLEDPVDAFKQWWTRLNEAYCPIHAMKV" * 3, "GIVEQCCTSICSLYQLENYCN", "MA"]
 VARIANTS = ["operands with zero points", "output in float", "output flattened"]
 RECIPES = ["w8a8-int8", "w8a8-uniform", "w8a8-token", "w4a8-uniform", "w4a8-gptq", "w4a8-dint", "w4a8-flattenquant"]
-TRAINED = Path(__file__).parents[3] / "shared" / "weights" / "esm2_8m_finetuned"
 
 MakeBackend = Callable[[], Backend]
 
@@ -130,10 +129,9 @@ def test_the_model_is_as_near_the_float_model_as_its_simulation(recipe: str):
     assert distance(hidden, exact) < 1.01 * distance(expected, exact)
 
 
-@pytest.mark.skipif(not TRAINED.exists(), reason="the trained ESM-2 8M is not beside the project")
 def test_a_trained_model_gives_what_its_simulation_gives():
     """Its channels differ in size by far, so that one code at a tie, one step on, is seen: few tokens differ at all."""
-    model = load(TRAINED).requires_grad_(False)
+    model = load(trained("esm2_8m_finetuned")).requires_grad_(False)
     quantized = quantize(model, "w8a8-int8", SEQUENCES, execution="simulate", cache=False)[0].eval()
     integer, _ = integer_language_model(quantized, CPUBackend(), dtype=torch.float32)
     for ours, quantization in layer_distances(quantized, model, integer):

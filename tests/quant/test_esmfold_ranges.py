@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from observed import observe
 from torch import Tensor
 
-from protquant.quant import Calibration, Format, Observer, PiecewiseLinear, Statistics, Uniform
+from protquant.quant import Calibration, Format, PiecewiseLinear, Statistics, Uniform
 
 RANGES = json.loads((Path(__file__).parent / "data" / "esmfold_norm_input_ranges.json").read_text())["ffn_norm_input"]
 CHANNELS, TOKENS = 2560, 256
@@ -35,14 +36,6 @@ def massive_tokens(low: float, high: float) -> Tensor:
     return x.clamp(low, high)
 
 
-def observe(x: Tensor) -> Statistics:
-    observer = Observer("ffn_norm.input")
-    for token in x.split(32):
-        observer.update(token)
-        observer.end_sequence()
-    return observer.statistics()
-
-
 def error_after_norm(form: Format, x: Tensor, statistics: Statistics, rule: str = "minmax") -> float:
     y = form.for_activation(statistics, Calibration(rule))(x)
     return (F.layer_norm(x, (CHANNELS,)) - F.layer_norm(y, (CHANNELS,))).square().mean().item()
@@ -61,14 +54,14 @@ def best_uniform(x: Tensor, statistics: Statistics) -> float:
 @pytest.mark.parametrize("inputs", [massive_channels, massive_tokens])
 def test_asymmetric_piecewise_errs_a_twentieth_of_the_best_uniform_after_layer_norm(layer, inputs):
     x = inputs(*RANGES[layer])
-    statistics = observe(x)
+    statistics = observe(*x.split(32))
     assert error_after_norm(PiecewiseLinear(8), x, statistics) <= best_uniform(x, statistics) / 20
 
 
 def test_on_layer_29_even_a_scale_per_token_is_a_hundred_times_worse():
     # With channels that are large in every token; where tokens differ, a scale of their own serves them well.
     x = massive_channels(*RANGES["29"])
-    statistics = observe(x)
+    statistics = observe(*x.split(32))
     per_token = error_after_norm(Uniform(8, granularity="token"), x, statistics)
     assert error_after_norm(PiecewiseLinear(8), x, statistics) < per_token / 100
 
@@ -76,7 +69,7 @@ def test_on_layer_29_even_a_scale_per_token_is_a_hundred_times_worse():
 @pytest.mark.parametrize("layer", RANGES)
 def test_breakpoints_on_each_side_and_searched_beat_the_symmetric_ones(layer):
     x = massive_channels(*RANGES[layer])
-    statistics = observe(x)
+    statistics = observe(*x.split(32))
     default = error_after_norm(PiecewiseLinear(8), x, statistics)
     for mode in ("overlapping", "non_overlapping", "ptq4protein"):
         assert default < error_after_norm(PiecewiseLinear(8, mode, "numeric"), x, statistics) / 2

@@ -2,18 +2,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from observed import observe
 
 from protquant.errors import ProtquantError
-from protquant.quant import Moments, Observer, Statistics
-
-
-def observe(*sequences: list[torch.Tensor], **settings: int) -> Statistics:
-    observer = Observer("site", **settings)
-    for calls in sequences:
-        for call in calls:
-            observer.update(call)
-        observer.end_sequence()
-    return observer.statistics()
+from protquant.quant import Moments, Observer
 
 
 @given(st.lists(st.lists(st.floats(-100, 100, width=32), min_size=3, max_size=3), min_size=1, max_size=20))

@@ -6,9 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from observed import observe
 
 from protquant.errors import ProtquantError
-from protquant.quant import FORMATS, Calibration, Format, Observer, PiecewiseLinear, Quantizer, StaticQuantizer
+from protquant.quant import FORMATS, Calibration, Format, PiecewiseLinear, Quantizer, StaticQuantizer
 
 MINMAX = Calibration("minmax")
 # A breakpoint that is searched takes a tenth of a second, and is one like any other.
@@ -23,12 +24,6 @@ MATRICES = st.tuples(st.integers(1, 3), st.sampled_from([32, 64]), st.integers(0
 )
 DTYPES = [torch.float64, torch.bfloat16, torch.float16]
 every_variant = pytest.mark.parametrize("form", VARIANTS, ids=lambda form: form.label)
-
-
-def observe(x: torch.Tensor):
-    observer = Observer("site")
-    observer.update(x)
-    return observer.statistics()
 
 
 def fits(form: Format, x: torch.Tensor) -> list[Quantizer]:

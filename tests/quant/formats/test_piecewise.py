@@ -4,9 +4,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from observed import observe
 
 from protquant.errors import ProtquantError
-from protquant.quant import Calibration, Moments, Observer, PiecewiseLinear, Statistics, Uniform
+from protquant.quant import Calibration, Moments, PiecewiseLinear, Uniform
 from protquant.quant.formats import TailedGrid, TwoScaleQuantizer, optimal_breakpoint
 
 MODES = ("overlapping", "non_overlapping", "ptq4protein", "asymmetric")
@@ -14,12 +15,6 @@ TAILED = ("non_overlapping", "asymmetric")
 RULES = ("numeric", "closed_form_gaussian", "closed_form_laplace", "search")
 VALUES = st.lists(st.floats(-1e4, 1e4, width=32), min_size=1, max_size=60).map(torch.tensor)
 MINMAX = Calibration("minmax")
-
-
-def observe(x: torch.Tensor) -> Statistics:
-    observer = Observer("site")
-    observer.update(x)
-    return observer.statistics()
 
 
 def fit(form: PiecewiseLinear, x: torch.Tensor):

@@ -2,23 +2,16 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from observed import observe
 
 from protquant.errors import ProtquantError
-from protquant.quant import Calibration, Observer, Statistics, Uniform
+from protquant.quant import Calibration, Uniform
 
 VALUES = st.lists(st.floats(-1e4, 1e4, width=32), min_size=1, max_size=60).map(torch.tensor)
 FORMATS = st.sampled_from(
     [Uniform(bits, symmetric, full_range=full) for bits in (2, 4, 6, 8) for symmetric, full in
      ((True, False), (True, True), (False, False))]
 )  # fmt: skip
-
-
-def observe(*sequences: torch.Tensor) -> Statistics:
-    observer = Observer("site")
-    for sequence in sequences:
-        observer.update(sequence)
-        observer.end_sequence()
-    return observer.statistics()
 
 
 @given(VALUES, FORMATS)
