@@ -1,16 +1,19 @@
-"""What the YAML files of the groups may hold: a wrong key or type in them is an error that Hydra names.
+"""Schemas of the YAML files, made of the options of `evaluate`: Hydra names a wrong key or type in the files.
 
 The group `quant` holds recipes, which `protquant.quant.load_recipe` parses once they are composed: the same files
 serve `--quant`.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, make_dataclass
 from enum import StrEnum
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING
+from omegaconf import MISSING, OmegaConf
 
+from protquant.options import DtypeName, EvaluateOptions, kinds_of, parameters
 from protquant.quant import Calibration, Recipe
 
 __all__ = [
@@ -27,29 +30,19 @@ __all__ = [
     "register_schemas",
 ]
 
-
-class Dtype(StrEnum):
-    """What the float parts of a model compute in; the names are torch's."""
-
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
+Dtype = StrEnum("Dtype", {name: name for name in get_args(DtypeName)})  # type: ignore[misc]  # OmegaConf knows no Literal
+_OPTIONS = {each.name: each for each in parameters(EvaluateOptions)}
 
 
-@dataclass
-class ModelConfig:
-    """The float model that a recipe starts from.
-
-    Attributes
-    ----------
-    name_or_path : str
-        As `protquant.load` takes it: `demo`, the name of a released model, a folder, a `.pt` file or a name on the
-        hub.
-    dtype : Dtype
-    """
-
-    name_or_path: str = MISSING
-    dtype: Dtype = Dtype.float32
+def _schema(title: str, /, *options: str, base: type = object, **defaults: Any) -> Any:
+    """Return a dataclass with these options of `evaluate`, some of them with other defaults."""
+    declared = []
+    for key in (*defaults, *(each for each in options if each not in defaults)):
+        option = _OPTIONS.get({"name_or_path": "models"}.get(key, key))
+        kind, default = (str, "") if option is None else (_plain(option.type), option.default)
+        metadata = {} if option is None else {"option": option.option}
+        declared.append((key, kind, field(default=defaults.get(key, default), metadata=metadata)))
+    return make_dataclass(title, declared, bases=(base,), namespace={"__module__": __name__})
 
 
 @dataclass
@@ -77,94 +70,43 @@ class RecipeConfig:
     execution: str = Recipe.execution
 
 
-@dataclass
-class DataConfig:
-    """Reference structures to compare with, and sequences to calibrate on.
-
-    Attributes
-    ----------
-    structures : str or None
-        Folder of PDB or mmCIF files; None for the 50 chains that ship with protquant.
-    limit : int, optional
-        Only the first so many structures.
-    calibration : str, optional
-        FASTA file; by default the UniProt proteins that ship with protquant.
-    heldout : str, optional
-        FASTA file whose residues the task `language` hides; by default other UniProt proteins that ship.
-    """
-
-    structures: str | None = MISSING  # no default, or the ??? of folder.yaml would not stand against it
-    limit: int | None = None
-    calibration: str | None = None
-    heldout: str | None = None
+def _plain(kind: Any) -> Any:
+    """Return a type of options as OmegaConf knows it; of several models or recipes, that of one."""
+    known = {Path: str, Sequence: str, Literal: Dtype}
+    return Union[tuple(known.get(get_origin(each) or each, each) for each in kinds_of(kind))]  # noqa: UP007
 
 
-@dataclass
-class TaskConfig:
-    """What is predicted and scored.
-
-    Attributes
-    ----------
-    name : str
-        `structure`, `contacts` or `language`, as `protquant evaluate --task` has it.
-    """
-
-    name: str = MISSING
-
-
-@dataclass
-class StructureTask(TaskConfig):
-    """Fold, and compare atoms.
-
-    Attributes
-    ----------
-    num_recycles : int, optional
-        How often the output goes through the trunk again; by default as the model was trained.
-    chunk_size : int, optional
-        Rows that triangle attention works on at a time: less memory, the same result.
-    """
-
-    name: str = "structure"
-    num_recycles: int | None = None
-    chunk_size: int | None = None
+ModelConfig = _schema("ModelConfig", "dtype", name_or_path=MISSING)
+# `structures` has no default, or the ??? of folder.yaml would not stand against it.
+DataConfig = _schema("DataConfig", "limit", "calibration", "heldout", structures=MISSING)
+TaskConfig = _schema("TaskConfig", name=MISSING)
+StructureTask = _schema("StructureTask", "num_recycles", "chunk_size", base=TaskConfig, name="structure")
+ContactsTask = _schema("ContactsTask", base=TaskConfig, name="contacts")
+LanguageTask = _schema("LanguageTask", "mask_every", base=TaskConfig, name="language")
+SweepConfig = make_dataclass(
+    "SweepConfig",
+    [
+        ("model", ModelConfig, field(default_factory=ModelConfig)),
+        ("quant", RecipeConfig, field(default_factory=RecipeConfig)),
+        ("data", DataConfig, field(default_factory=DataConfig)),
+        ("task", TaskConfig, field(default_factory=TaskConfig)),
+    ],
+    namespace={"__module__": __name__},
+)
 
 
-@dataclass
-class ContactsTask(TaskConfig):
-    """Predict contacts with a language model, and compare them with those of the structure."""
-
-    name: str = "contacts"
-
-
-@dataclass
-class LanguageTask(TaskConfig):
-    """Hide residues from a language model, and ask for them.
-
-    Attributes
-    ----------
-    mask_every : int, optional
-        How far apart the residues are that are hidden together; null hides one at a time, for as many passes.
-    """
-
-    name: str = "language"
-    mask_every: int | None = 8
-
-
-@dataclass
-class SweepConfig:
-    """One job of a sweep: a model, quantized by a recipe, on structures, for a task."""
-
-    model: ModelConfig = field(default_factory=ModelConfig)
-    quant: RecipeConfig = field(default_factory=RecipeConfig)
-    data: DataConfig = field(default_factory=DataConfig)
-    task: TaskConfig = field(default_factory=TaskConfig)
+def _help() -> str:
+    """Return a line for each key of the groups: what its option is."""
+    groups = [("model", ModelConfig), ("data", DataConfig), ("task", StructureTask), ("task", LanguageTask)]
+    declared = {f"{group}.{each.name}": each.metadata for group, schema in groups for each in fields(schema)}
+    return "\n".join(f"{key}: {each['option'].help}" for key, each in declared.items() if each)
 
 
 def register_schemas() -> None:
-    """Give Hydra the schemas: of the whole, and of each task; may be called again."""
+    """Give Hydra the schemas, of the whole and of each task, and the texts of `--help`; may be called again."""
+    OmegaConf.register_new_resolver("protquant.help", _help, replace=True)
     store = ConfigStore.instance()
     store.store(name="sweep_schema", node=SweepConfig, provider="protquant")
     # In a group of their own, so that task=glob(*) sweeps over tasks alone.
-    store.store(group="schema/task", name="structure", node=StructureTask, provider="protquant")
-    store.store(group="schema/task", name="contacts", node=ContactsTask, provider="protquant")
-    store.store(group="schema/task", name="language", node=LanguageTask, provider="protquant")
+    for name, node in (("structure", StructureTask), ("contacts", ContactsTask), ("language", LanguageTask)):
+        store.store(group="schema/task", name=name, node=node, provider="protquant")
