@@ -1,10 +1,7 @@
-"""Plain torch twins of every kernel: slow, obviously right, the ones that the fast ones are tested against."""
+"""What every kernel must give, in plain torch: slow, obviously right, what the fast kernels are tested against."""
 
 from protquant.kernels.reference.dint import decode_dint, dint_levels, encode_dint
 from protquant.kernels.reference.float8 import decode_float8, encode_float8
-from protquant.kernels.reference.linear import linear_int8
-from protquant.kernels.reference.linear_flattened import linear_flattened
-from protquant.kernels.reference.linear_int4 import linear_int4
 from protquant.kernels.reference.piecewise import (
     PiecewiseCodes,
     Tails,
@@ -20,12 +17,20 @@ from protquant.kernels.reference.token_outlier import (
     outlier_index_dtype,
     token_scale,
 )
-from protquant.kernels.reference.uniform import code_dtype, decode_uniform, encode_uniform
+from protquant.kernels.reference.uniform import (
+    affine_grid,
+    code_dtype,
+    decode_uniform,
+    encode_uniform,
+    positive_scale,
+    uniform_grid,
+)
 
 __all__ = [
     "OutlierCodes",
     "PiecewiseCodes",
     "Tails",
+    "affine_grid",
     "code_dtype",
     "decode_dint",
     "decode_float8",
@@ -40,9 +45,8 @@ __all__ = [
     "encode_token_outlier",
     "encode_two_scale",
     "encode_uniform",
-    "linear_flattened",
-    "linear_int4",
-    "linear_int8",
     "outlier_index_dtype",
+    "positive_scale",
     "token_scale",
+    "uniform_grid",
 ]

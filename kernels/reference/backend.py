@@ -3,53 +3,26 @@
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Float64, Integer, Shaped, UInt8
 from torch import Tensor
 
 from protquant.kernels.backend import Backend, Linear
-from protquant.kernels.operands import Activation, ByteGrid, Codes8, Direction, Grid, IntegerWeight, TokenGrid, spread
-from protquant.kernels.reference.attention import MASKED_LOGIT
+from protquant.kernels.epilogue import Epilogue
+from protquant.kernels.operands import Activation, ByteGrid, Codes8, Direction, Grid, IntegerWeight, TokenGrid
+from protquant.kernels.reference.attention import attention
+from protquant.kernels.reference.gated_projection import gated_projection
+from protquant.kernels.reference.linear import linear, linear_codes
 from protquant.kernels.reference.piecewise_bytes import decode_tailed_bytes, encode_tailed_bytes
+from protquant.kernels.reference.quantize import quantize
+from protquant.kernels.reference.triangle_product import triangle_product
 
-__all__ = ["ReferenceBackend", "quantize_rows"]
+__all__ = ["ReferenceBackend"]
 
 
 class _Plain(Linear):
     @property
     def nbytes(self) -> int:
         return self.weight.nbytes
-
-
-def quantize_rows(x: Float[Tensor, "m k"], grid: Grid | TokenGrid) -> Codes8:
-    """Codes from -128 to 127 of every row, as the formats of `protquant.quant` have them."""
-    x = x.float()
-    if isinstance(grid, Grid):
-        grid = grid.signed
-        scale = torch.tensor([grid.scale], device=x.device)
-        codes = (x * scale.reciprocal()).round_().add_(grid.zero).clamp_(grid.low, grid.high)
-        return Codes8(codes.to(torch.int8), scale, torch.tensor([grid.zero], dtype=torch.int32, device=x.device))
-    low, high = (end.double() for end in x.aminmax(dim=-1))
-    tiny = torch.finfo(torch.float32).tiny
-    if grid.symmetric:
-        # Values that are never negative get all codes for themselves, if none of the matrix is.
-        unsigned = bool((low >= 0).all())
-        code_low, code_high = (
-            (0, 2**grid.bits - 1) if unsigned else (1 - 2 ** (grid.bits - 1), 2 ** (grid.bits - 1) - 1)
-        )
-        scale = torch.maximum(-low, high) / code_high
-        zero = torch.zeros_like(scale)
-    else:
-        low, high = low.clamp(max=0), high.clamp(min=0)
-        code_low, code_high = 0, 2**grid.bits - 1
-        scale = (high - low) / code_high
-        zero = -low
-    scale = torch.where(scale > tiny, scale, 1.0)
-    zero = (zero / scale).round()
-    scale = scale.float()
-    move = 128 if code_high > 127 else 0
-    codes = (x * scale.reciprocal()[:, None]).round_().add_(zero.float()[:, None]).clamp_(code_low, code_high)
-    return Codes8(codes.sub_(move).to(torch.int8), scale, (zero - move).int())
 
 
 class ReferenceBackend(Backend):
@@ -75,42 +48,29 @@ class ReferenceBackend(Backend):
 
     def quantize(self, x: Float[Tensor, "m k"], grid: Grid | TokenGrid) -> Codes8:
         self.calls["quantize", self.name] += 1
-        return quantize_rows(x, grid)
+        return quantize(x, grid)
 
     def linear(
         self, x: Codes8, layer: Linear, dtype: torch.dtype = torch.float32, residual: Float[Tensor, "m n"] | None = None
     ) -> Float[Tensor, "m n"]:
-        y = self._linear(x, layer)
-        return y.to(dtype) if residual is None else residual.add_(y)
-
-    def _linear(self, x: Codes8, layer: Linear) -> Float[Tensor, "m n"]:
         self.calls["linear", self.name] += 1
-        weight = layer.weight
-        steps = weight.steps().double()
-        if weight.kind == "int8" and weight.zero is not None:
-            steps = steps - spread(weight.zero, weight.group_size, weight.in_features).double()
-        codes = x.data.double() - x.zero[:, None].double()
-        size = weight.group_size or weight.in_features
-        y = codes.new_zeros(len(codes), len(steps), dtype=torch.float32)
-        # Sums of a group are integers, and exact; groups are added in float32, in order.
-        for index, (some, part) in enumerate(zip(codes.split(size, 1), steps.split(size, 1), strict=True)):
-            y += (some @ part.T).float() * (x.scale[:, None] * weight.step_scale[:, index])
-        if weight.bias is not None:
-            y = y + weight.bias
-        return F.relu(y) if layer.activation == "relu" else F.gelu(y) if layer.activation == "gelu" else y
+        if residual is None:
+            return linear(x, layer.weight, Epilogue(layer.activation, dtype=dtype))
+        return residual.add_(linear(x, layer.weight, Epilogue(layer.activation)))
 
     def linear_codes(self, x: Codes8, layer: Linear) -> Codes8:
-        parts = self._linear(x, layer).split([count for _, count in layer.outs], dim=1)
-        codes = [quantize_rows(part, grid) for part, (grid, _) in zip(parts, layer.outs, strict=True)]
-        return Codes8(torch.cat([each.data for each in codes], dim=1), codes[0].scale, codes[0].zero)
+        self.calls["linear", self.name] += 1
+        return linear_codes(x, layer.weight, layer.activation, layer.outs)
 
     def gated_codes(self, x: Codes8, gate: Linear, values: Float[Tensor, "m n"], grid: Grid | TokenGrid) -> Codes8:
-        return self.quantize(self._linear(x, gate).sigmoid() * values.float(), grid)
+        self.calls["linear", self.name] += 1
+        return self.quantize(linear(x, gate.weight, Epilogue("sigmoid", gate=values)), grid)
 
     def gated_add_(
         self, x: Codes8, gate: Linear, values: Float[Tensor, "m n"], residual: Float[Tensor, "m n"]
     ) -> Float[Tensor, "m n"]:
-        return residual.add_(self._linear(x, gate).sigmoid() * values.float())
+        self.calls["linear", self.name] += 1
+        return residual.add_(linear(x, gate.weight, Epilogue("sigmoid", gate=values)))
 
     def gated_channels(
         self,
@@ -122,11 +82,9 @@ class ReferenceBackend(Backend):
         out: Integer[Tensor, "c i k"],
         first: int,
     ) -> None:
-        values = self._linear(x, gate).sigmoid() * self._linear(x, proj)
-        if mask is not None:
-            values = values * mask[:, None]
-        codes = quantize_rows(values, grid).data.unflatten(0, (-1, out.shape[2]))
-        out[:, first : first + len(codes)] = codes.permute(2, 0, 1)
+        self.calls["linear", self.name] += 2
+        codes = gated_projection(x, proj.weight, gate.weight, grid, mask).unflatten(1, (-1, out.shape[2]))
+        out[:, first : first + codes.shape[1]] = codes
 
     def channel_buffer(self, channels: int, length: int, device: torch.device) -> Integer[Tensor, "c i k"]:
         return torch.empty(channels, length, length, dtype=torch.int8, device=device)
@@ -140,8 +98,7 @@ class ReferenceBackend(Backend):
         rows: slice,
     ) -> Float64[Tensor, "c i j"]:
         self.calls["triangle_product", self.name] += 1
-        a, b = (codes.double() - grid.signed.zero for codes, grid in zip((left, right), grids, strict=True))
-        return a[:, rows] @ b.mT if direction == "outgoing" else a[:, :, rows].mT @ b
+        return triangle_product(left[:, rows] if direction == "outgoing" else left[:, :, rows], right, grids, direction)
 
     def product_tokens(
         self, product: Shaped[Tensor, "c i j"], grids: tuple[Grid, Grid], rows: slice
@@ -172,9 +129,4 @@ class ReferenceBackend(Backend):
         if grids is not None:
             parts = tuple((x - g.signed.zero) * g.scale for x, g in zip(parts, grids, strict=True))
         q, k, v = parts
-        logits = q @ k.mT * scale
-        if bias is not None:
-            logits = logits + bias.float()
-        if mask is not None:
-            logits = logits + torch.where(mask, 0.0, MASKED_LOGIT)[:, None, None, :]
-        return (logits.softmax(-1) @ v).transpose(1, 2).flatten(0, 1).flatten(1)
+        return attention(q, k, v, None if bias is None else bias[None], mask, scale).flatten(0, 1).flatten(1)

@@ -7,7 +7,6 @@ from jaxtyping import BFloat16, Float, Int8, Int16, Integer, UInt8
 from torch import Tensor
 
 from protquant.kernels.packing import pack_nibbles, unpack_nibbles
-from protquant.kernels.reference.quantize import check_matrix
 from protquant.kernels.reference.token_outlier import (
     OutlierCodes,
     decode_token_outlier,
@@ -70,7 +69,8 @@ def dequantize_token_outlier(encoded: OutlierRows, channels: int) -> Float[Tenso
 
 def check_token_outlier(x: Tensor, bits: int, outliers: int) -> None:
     """Raise ValueError where the operands of `quantize_token_outlier` do not fit together."""
-    check_matrix(x)
+    if x.ndim != 2 or not x.is_floating_point():
+        raise ValueError(f"x must be a matrix of floats, not {tuple(x.shape)} of {x.dtype}")
     if bits not in (4, 8):
         raise ValueError(f"inliers of {bits} bits: kernels have 4 and 8")
     if outliers < 0:

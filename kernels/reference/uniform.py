@@ -1,10 +1,10 @@
-"""Uniform quantization: a value becomes the number of its nearest grid point, and back."""
+"""Uniform quantization: a range gives a grid, a value becomes the number of its nearest grid point, and back."""
 
 import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 
-__all__ = ["code_dtype", "decode_uniform", "encode_uniform"]
+__all__ = ["affine_grid", "code_dtype", "decode_uniform", "encode_uniform", "positive_scale", "uniform_grid"]
 
 
 def code_dtype(low: int, high: int) -> torch.dtype:
@@ -52,3 +52,50 @@ def decode_uniform(
     if zero_point is not None:
         steps = steps - zero_point
     return steps * scale
+
+
+def uniform_grid(
+    low: Tensor, high: Tensor, bits: int, symmetric: bool, full_range: bool = False
+) -> tuple[Tensor, Tensor | None, int, int]:
+    """Scale, zero point, and smallest and largest code of the grid that covers 0 and [low, high].
+
+    This is the rule of every uniform grid, frozen or of a token's own making: each range has a scale of its own, and
+    all have the same codes. A symmetric grid of values of which none is negative has no negative codes.
+
+    Parameters
+    ----------
+    low, high : Tensor
+        Smallest and largest values, of one range or of many.
+    full_range : bool
+        Whether a symmetric grid uses the code -2^(bits - 1) as well.
+
+    Returns
+    -------
+    tuple of (Tensor of float32, Tensor of int32 or None, int, int)
+        Scales and zero points have the shape of `low`; None is a zero point of 0.
+    """
+    if not symmetric:
+        return *affine_grid(low, high, 2**bits), 0, 2**bits - 1
+    low, high = low.double().clamp(max=0), high.double().clamp(min=0)
+    if bool((low >= 0).all()):
+        code_low, code_high = 0, 2**bits - 1
+        scale = high / code_high
+    elif full_range:
+        code_low, code_high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+        scale = 2 * torch.maximum(-low, high) / (2**bits - 1)
+    else:
+        code_low, code_high = 1 - 2 ** (bits - 1), 2 ** (bits - 1) - 1
+        scale = torch.maximum(-low, high) / code_high
+    return positive_scale(scale).float(), None, code_low, code_high
+
+
+def affine_grid(low: Tensor, high: Tensor, levels: int) -> tuple[Tensor, Tensor]:
+    """Scale and zero point of the grid of so many levels, of codes from 0, that covers 0 and [low, high]."""
+    low, high = low.double().clamp(max=0), high.double().clamp(min=0)
+    scale = positive_scale((high - low) / (levels - 1))
+    return scale.float(), torch.round(-low / scale).int()
+
+
+def positive_scale(scale: Tensor) -> Tensor:
+    """`scale`, but 1 for nothing but zeros (or what float32 flushes to zero): any step will do, and 1 divides well."""
+    return torch.where(scale > torch.finfo(torch.float32).tiny, scale, 1.0)

@@ -6,7 +6,7 @@ import triton.language as tl
 from jaxtyping import Bool, Float, Int8, Integer
 from torch import Tensor
 
-from protquant.kernels.reference.attention import MASKED_LOGIT, check_attention_int8
+from protquant.kernels.reference.attention import MASKED_LOGIT
 from protquant.kernels.triton.tiles import blocks_of, target_of
 from protquant.kernels.triton.tiles_triangle import AttentionTile
 from protquant.kernels.triton.tuned import tuned
@@ -228,16 +228,30 @@ def attention_int8(
     dtype: torch.dtype = torch.float32,
     tile: AttentionTile | None = None,
 ) -> Float[Tensor, "b i h d"]:
-    """As `protquant.kernels.reference.attention_int8`, in one kernel without logits in memory.
+    """As `protquant.kernels.reference.attention`, of decoded codes, in one kernel without logits in memory.
 
-    Probabilities are float16, so the sum of their products with v errs by at most 2^-11 of the largest |v|.
+    Products of q and k are summed as integers, without error. Probabilities are float16, so the sum of their products
+    with v errs by at most 2^-11 of the largest |v|. Where there is no key at all, the output is 0.
 
     Parameters
     ----------
+    q, k, v : Tensor, shape=(b, h, i or j, d), dtype=int8
+        Codes of queries, keys and values, strided in any way.
+    q_scale, k_scale, v_scale : Tensor, shape=() or (b, h, i or j)
+        One for all or one per token, positive; also what broadcasts to that, such as (h, 1) for one per head.
+    q_zero, k_zero, v_zero : Tensor of int32, shape=(), optional
+        The codes that mean 0; None for 0.
+    dtype : torch.dtype
+        Type of the output.
     tile : AttentionTile, optional
         By default that of the device.
+
+    Raises
+    ------
+    ValueError
+        For shapes or dtypes that do not fit.
     """
-    check_attention_int8(q, k, v, q_scale, k_scale, v_scale, bias, mask)
+    _check(q, k, v, q_scale, k_scale, v_scale, bias, mask)
     (b, h, i, d), j = q.shape, k.shape[2]
     y = torch.empty((b, i, h, d), dtype=dtype, device=q.device)
     if y.numel() == 0 or j == 0:
@@ -287,3 +301,34 @@ def attention_int8(
         num_stages=tile.num_stages,
     )
     return y
+
+
+def _check(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    q_scale: Tensor,
+    k_scale: Tensor,
+    v_scale: Tensor,
+    bias: Tensor | None,
+    mask: Tensor | None,
+) -> None:
+    """Raise ValueError where the operands of `attention_int8` do not fit together."""
+    for name, tensor in (("q", q), ("k", k), ("v", v)):
+        if tensor.dtype != torch.int8 or tensor.ndim != 4:
+            raise ValueError(f"{name} must be (b, h, l, d) of int8, not {tuple(tensor.shape)} of {tensor.dtype}")
+    b, h, i, d = q.shape
+    j = k.shape[2]
+    if k.shape != v.shape or tuple(k.shape) != (b, h, j, d):
+        raise ValueError(f"queries {tuple(q.shape)}, keys {tuple(k.shape)}, values {tuple(v.shape)} do not fit")
+    operands: list[tuple[str, Tensor, tuple[int, ...]]]
+    operands = [("q_scale", q_scale, (b, h, i)), ("k_scale", k_scale, (b, h, j)), ("v_scale", v_scale, (b, h, j))]
+    operands += [("bias", bias, (b, h, i, j))] if bias is not None else []
+    operands += [("mask", mask, (b, j))] if mask is not None else []
+    for name, tensor, shape in operands:
+        given = tuple(tensor.shape)
+        padded = (1,) * (len(shape) - len(given)) + given
+        if len(given) > len(shape) or any(a not in (1, n) for a, n in zip(padded, shape, strict=True)):
+            raise ValueError(f"{name} has the shape {given}, which does not broadcast to {shape}")
+    if mask is not None and mask.dtype != torch.bool:
+        raise ValueError(f"the mask is of {mask.dtype}, not bool")

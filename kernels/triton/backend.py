@@ -1,7 +1,6 @@
 """Integer execution by Triton kernels, on GPUs of NVIDIA and AMD; on CPUs interpreted, for tests."""
 
 from collections.abc import Sequence
-from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -9,15 +8,17 @@ from jaxtyping import Bool, Float, Integer, UInt8
 from torch import Tensor
 
 from protquant.kernels.backend import Backend, Linear
+from protquant.kernels.epilogue import Epilogue
 from protquant.kernels.operands import Activation, ByteGrid, Codes8, Direction, Grid, IntegerWeight, TokenGrid
 from protquant.kernels.reference.attention import MASKED_LOGIT
 from protquant.kernels.triton.attention import attention_int8
 from protquant.kernels.triton.gated_projection import gated_projection
-from protquant.kernels.triton.layers import Int8Layer, TritonLayer, layer_of, on_grid
-from protquant.kernels.triton.norm import layer_norm_quantize, layer_norm_quantize_per_token
+from protquant.kernels.triton.layers import KernelLayer, TritonLayer, layer_of
+from protquant.kernels.triton.norm import layer_norm_quantize
+from protquant.kernels.triton.operands import numbers, on_grid
 from protquant.kernels.triton.outer import outer_quantize
 from protquant.kernels.triton.piecewise import decode_tailed_bytes, encode_tailed_bytes
-from protquant.kernels.triton.quantize import quantize_int8, quantize_int8_per_token
+from protquant.kernels.triton.quantize import quantize_int8
 from protquant.kernels.triton.tiles import target_of
 from protquant.kernels.triton.transition import MAX_TRANSITION_CHANNELS, transition_int8
 from protquant.kernels.triton.triangle_product import triangle_product
@@ -84,18 +85,13 @@ class TritonBackend(Backend):
 
     def quantize(self, x: Float[Tensor, "m k"], grid: Grid | TokenGrid) -> Codes8:
         self.calls["quantize", "quantize_int8"] += 1
-        if isinstance(grid, Grid):
-            return _static(quantize_int8(x, *_numbers(grid, x.device), grid.signed.low, grid.signed.high), grid)
-        codes, scales, zeros = quantize_int8_per_token(x, symmetric=grid.symmetric, bits=grid.bits, unsigned=True)
-        assert zeros is not None
-        return Codes8(codes, scales, zeros)
+        return quantize_int8(x, grid)
 
     def outer_codes(self, q: Float[Tensor, "j d"], k: Float[Tensor, "i d"], grid: Grid | TokenGrid) -> Codes8:
         if not isinstance(grid, Grid):
             return super().outer_codes(q, k, grid)
         self.calls["quantize", "outer_quantize"] += 1
-        codes = outer_quantize(q, k, *_numbers(grid, q.device), grid.signed.low, grid.signed.high)
-        return _static(codes.flatten(0, 1), grid)
+        return outer_quantize(q, k, grid)
 
     def normalized_codes(
         self,
@@ -106,70 +102,55 @@ class TritonBackend(Backend):
         grid: Grid | TokenGrid,
     ) -> Codes8:
         self.calls["norm", "layer_norm_quantize"] += 1
-        if isinstance(grid, Grid):
-            scale, zero = _numbers(grid, x.device)
-            codes = layer_norm_quantize(x, gain, bias, eps, scale, zero, grid.signed.low, grid.signed.high)
-            return _static(codes, grid)
-        codes, scales, zeros = layer_norm_quantize_per_token(
-            x, gain, bias, eps, symmetric=grid.symmetric, bits=grid.bits, unsigned=True
-        )
-        assert zeros is not None
-        return Codes8(codes, scales, zeros)
+        return layer_norm_quantize(x, gain, bias, eps, grid)
 
     def linear(
         self, x: Codes8, layer: Linear, dtype: torch.dtype = torch.float32, residual: Float[Tensor, "m n"] | None = None
     ) -> Float[Tensor, "m n"]:
         own = self._count(layer)
         if residual is None:
-            return own.run(x, activation=layer.activation, dtype=dtype)
+            return own.run(x, Epilogue(layer.activation, dtype=dtype))
         if not residual.is_contiguous():
-            return residual.add_(own.run(x, activation=layer.activation))
-        return own.run(x, activation=layer.activation, residual=residual, dtype=residual.dtype, out=residual)
+            return residual.add_(own.run(x, Epilogue(layer.activation)))
+        return own.run(x, Epilogue(layer.activation, residual=residual, dtype=residual.dtype), out=residual)
 
     def linear_codes(self, x: Codes8, layer: Linear) -> Codes8:
-        return _static(self._count(layer).run_coded(x), layer.outs[0][0])
+        return on_grid(self._count(layer).run_coded(x), layer.outs[0][0])
 
     def perceptron_add_(
         self, x: Codes8, up: Linear, down: Linear, residual: Float[Tensor, "m n"]
     ) -> Float[Tensor, "m n"]:
-        first = up.projection() if isinstance(up, Int8Layer) else None
-        second = down.projection() if isinstance(down, Int8Layer) else None
+        first, second = (each.pair_weight if isinstance(each, KernelLayer) else None for each in (up, down))
         widest = max(up.weight.in_features, down.weight.out_features)
         fits = widest <= MAX_TRANSITION_CHANNELS and up.activation == "relu" and down.activation == "none"
         if first is None or second is None or not fits or not residual.is_contiguous():
             return super().perceptron_add_(x, up, down, residual)
         self.calls["perceptron", "transition_int8"] += 1
-        assert isinstance(up, Int8Layer)
-        hidden = up.outs[0][0]
-        scale, zero = _numbers(hidden, residual.device)
+        assert isinstance(up, KernelLayer)
         return transition_int8(
-            x.data,
-            x.scale,
+            x,
             first,
-            scale[0],
+            up.outs[0][0],
             second,
-            x_zero=up.zero_of(x),
-            hidden_zero=None if zero is None else zero[0],
-            out_low=hidden.signed.low,
-            out_high=hidden.signed.high,
             residual=residual,
             dtype=residual.dtype,
+            has_zero=up.reads_zero,
             out=residual,
         )
 
     def gated_codes(self, x: Codes8, gate: Linear, values: Float[Tensor, "m n"], grid: Grid | TokenGrid) -> Codes8:
         own = self._count(gate)
         if isinstance(grid, Grid):
-            return _static(own.run(x, activation="sigmoid", gate=values, **on_grid(grid)), grid)
-        return self.quantize(own.run(x, activation="sigmoid", gate=values), grid)
+            return on_grid(own.run(x, Epilogue("sigmoid", gate=values, grid=grid)), grid)
+        return self.quantize(own.run(x, Epilogue("sigmoid", gate=values)), grid)
 
     def gated_add_(
         self, x: Codes8, gate: Linear, values: Float[Tensor, "m n"], residual: Float[Tensor, "m n"]
     ) -> Float[Tensor, "m n"]:
         own = self._count(gate)
         if not residual.is_contiguous():
-            return residual.add_(own.run(x, activation="sigmoid", gate=values))
-        return own.run(x, activation="sigmoid", gate=values, residual=residual, dtype=residual.dtype, out=residual)
+            return residual.add_(own.run(x, Epilogue("sigmoid", gate=values)))
+        return own.run(x, Epilogue("sigmoid", gate=values, residual=residual, dtype=residual.dtype), out=residual)
 
     def gated_channels(
         self,
@@ -185,10 +166,10 @@ class TritonBackend(Backend):
         place = out[:, first : first + len(x.data) // max(length, 1)]
         if len(x.data) == 0 or self._gate_in_one(x, gate, proj, grid, mask, place):
             return
-        gates = self._count(gate).run(x, activation="sigmoid", dtype=self.dtype)
+        gates = self._count(gate).run(x, Epilogue("sigmoid", dtype=self.dtype))
         if mask is not None:
             gates = gates.mul_(mask[:, None])
-        values = self._count(proj).run(x, gate=gates, dtype=self.dtype)
+        values = self._count(proj).run(x, Epilogue(gate=gates, dtype=self.dtype))
         place.copy_(self.quantize(values, grid).data.unflatten(0, (-1, length)).permute(2, 0, 1))
 
     def _gate_in_one(
@@ -201,27 +182,13 @@ class TritonBackend(Backend):
         place: Integer[Tensor, "c i k"],
     ) -> bool:
         """Write an operand of a triangle multiplication by one kernel, if weights are such that it can."""
-        if not (isinstance(gate, Int8Layer) and isinstance(proj, Int8Layer)):
+        if not (isinstance(gate, KernelLayer) and isinstance(proj, KernelLayer)):
             return False
-        projected, opening = proj.projection(), gate.projection()
+        projected, opening = proj.pair_weight, gate.pair_weight
         if projected is None or opening is None:
             return False
         self.calls["gated_channels", "gated_projection"] += 1
-        scale, zero = _numbers(grid, x.data.device)
-        gated_projection(
-            x.data,
-            x.scale,
-            projected,
-            opening,
-            scale,
-            x_zero=proj.zero_of(x),
-            mask=mask,
-            out_zero=None if zero is None else zero[0],
-            out_low=grid.signed.low,
-            out_high=grid.signed.high,
-            out_layout="channels",
-            out=place,
-        )
+        gated_projection(x, projected, opening, grid, mask, has_zero=proj.reads_zero, out=place)
         return True
 
     def channel_buffer(self, channels: int, length: int, device: torch.device) -> Integer[Tensor, "c i k"]:
@@ -243,17 +210,8 @@ class TritonBackend(Backend):
     ) -> Float[Tensor, "c i j"]:
         """Values, that is, sums times both scales; channel by channel in memory, as neighbors are written at once."""
         self.calls["triangle_product", "triangle_product"] += 1
-        (left_scale, left_zero), (right_scale, right_zero) = (_numbers(grid, left.device) for grid in grids)
-        return triangle_product(
-            left[:, rows] if direction == "outgoing" else left[:, :, rows],
-            right,
-            direction,
-            left_scale,
-            right_scale,
-            left_zero=None if left_zero is None else left_zero[0],
-            right_zero=None if right_zero is None else right_zero[0],
-            is_padded=True,
-        ).permute(2, 0, 1)
+        left = left[:, rows] if direction == "outgoing" else left[:, :, rows]
+        return triangle_product(left, right, grids, direction, is_padded=True)
 
     def product_tokens(
         self,
@@ -301,7 +259,7 @@ class TritonBackend(Backend):
             self.calls["attention", "torch, float"] += 1
             return _attend_floats(q, k, v, scale, bias, mask).transpose(1, 2).flatten(0, 1).flatten(1)
         self.calls["attention", "attention_int8"] += 1
-        scales, zeros = zip(*(_numbers(grid, data.device) for grid in grids), strict=True)
+        scales, zeros = zip(*(numbers(grid, data.device) for grid in grids), strict=True)
         q_zero, k_zero, v_zero = (None if zero is None else zero[0] for zero in zeros)
         y = attention_int8(
             q,
@@ -345,20 +303,3 @@ def _attend_floats(
         for qs, ks, vs, hidden in zip(q.split(step), k.split(step), v.split(step), masked.split(step), strict=True)
     ]
     return torch.cat(parts)
-
-
-def _static(codes: Integer[Tensor, "m n"], grid: Grid) -> Codes8:
-    return Codes8(codes, *_both_numbers(grid, codes.device))
-
-
-def _numbers(grid: Grid, device: torch.device) -> tuple[Float[Tensor, " 1"], Integer[Tensor, " 1"] | None]:
-    """Scale and zero point as kernels read them; None for a zero point of 0, which they need not take away."""
-    scale, zero = _both_numbers(grid, device)
-    return scale, zero if grid.signed.zero else None
-
-
-@cache
-def _both_numbers(grid: Grid, device: torch.device) -> tuple[Float[Tensor, " 1"], Integer[Tensor, " 1"]]:
-    # Kept on the device: copying them there with every call would take longer than many a kernel runs.
-    zero = torch.tensor([grid.signed.zero], dtype=torch.int32, device=device)
-    return torch.tensor([grid.scale], dtype=torch.float32, device=device), zero

@@ -1,16 +1,17 @@
-"""What linear layers do with their sums inside the kernel that made them: `protquant.kernels.reference.epilogue`."""
+"""What linear layers do with their sums inside the kernel that made them: `protquant.kernels.epilogue`."""
 
-from typing import Any, Unpack
+from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from protquant.kernels.reference.epilogue import Epilogue, check_epilogue
+from protquant.kernels.epilogue import Epilogue
 from protquant.kernels.triton.nearest_code import nearest_code
+from protquant.kernels.triton.operands import with_unit_columns
 
-__all__ = ["epilogue_arguments", "finish_and_store", "is_wide", "with_unit_columns"]
+__all__ = ["epilogue_arguments", "finish_and_store", "is_wide"]
 
 
 @triton.jit
@@ -56,7 +57,7 @@ def finish_and_store(
 
 
 def epilogue_arguments(
-    m: int, n: int, device: torch.device, out: Tensor | None = None, **after: Unpack[Epilogue]
+    m: int, n: int, device: torch.device, bias: Tensor | None, after: Epilogue, out: Tensor | None = None
 ) -> dict[str, Any]:
     """Arguments of kernels that end with `finish_and_store`; `y_ptr` is the output: `out`, or a new one.
 
@@ -65,12 +66,10 @@ def epilogue_arguments(
     ValueError
         For options that do not fit.
     """
-    check_epilogue(m, n, **after)
-    out_scale, bias = after.get("out_scale"), after.get("bias")
-    gate, residual = after.get("gate"), after.get("residual")
-    gate = None if gate is None else with_unit_columns(gate)
-    residual = None if residual is None else with_unit_columns(residual)
-    dtype = after.get("dtype", torch.float32) if out_scale is None else torch.int8
+    after.check(m, n)
+    gate, residual = (None if each is None else with_unit_columns(each) for each in (after.gate, after.residual))
+    grid = None if after.grid is None else after.grid.signed
+    dtype = after.dtype if grid is None else torch.int8
     if out is None:
         out = torch.empty((m, n), dtype=dtype, device=device)
     elif tuple(out.shape) != (m, n) or out.dtype != dtype or not out.is_contiguous():
@@ -83,19 +82,14 @@ def epilogue_arguments(
         "gate_stride": 0 if gate is None else gate.stride(0),
         "residual_stride": 0 if residual is None else residual.stride(0),
         # Of float32, as the reference takes it.
-        "out_inverse": None if out_scale is None else float(torch.tensor(out_scale).reciprocal()),
-        "out_zero": after.get("out_zero", 0),
-        "ACTIVATION": after.get("activation", "none"),
-        "OUT_LOW": after.get("out_low", -128),
-        "OUT_HIGH": after.get("out_high", 127),
+        "out_inverse": None if grid is None else float(torch.tensor(grid.scale).reciprocal()),
+        "out_zero": 0 if grid is None else grid.zero,
+        "ACTIVATION": after.activation,
+        "OUT_LOW": -128 if grid is None else grid.low,
+        "OUT_HIGH": 127 if grid is None else grid.high,
     }
 
 
 def is_wide(gate: Tensor | None, residual: Tensor | None) -> bool:
     """Whether the epilogue reads more float32 matrices than fit into registers beside a whole tile."""
     return gate is not None and residual is not None and torch.float32 in (gate.dtype, residual.dtype)
-
-
-def with_unit_columns(x: Tensor) -> Tensor:
-    """`x`, copied where its columns are strided."""
-    return x if x.stride(-1) == 1 else x.contiguous()

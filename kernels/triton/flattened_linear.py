@@ -1,18 +1,18 @@
 """A linear layer on split channels, whose pieces are made and quantized inside the kernel, a block at a time."""
 
-from typing import Unpack
-
 import torch
 import triton
 import triton.language as tl
-from jaxtyping import Float, Int8, Integer, UInt8
+from jaxtyping import Float, Int8
 from torch import Tensor
 
-from protquant.kernels.reference.epilogue import Epilogue
-from protquant.kernels.reference.linear_flattened import check_linear_flattened
-from protquant.kernels.triton.epilogue import epilogue_arguments, finish_and_store, is_wide, with_unit_columns
+from protquant.kernels.epilogue import PLAIN, Epilogue
+from protquant.kernels.operands import Grid
+from protquant.kernels.reference.linear_flattened import Pieces
+from protquant.kernels.triton.epilogue import epilogue_arguments, finish_and_store, is_wide
 from protquant.kernels.triton.nearest_code import nearest_code
 from protquant.kernels.triton.nibbles import load_weight_steps
+from protquant.kernels.triton.operands import KernelWeight, check_reads, with_unit_columns
 from protquant.kernels.triton.output_tile import GROUP_M, output_tile
 from protquant.kernels.triton.tiles import MatmulTile, blocks_of, target_of
 
@@ -139,18 +139,12 @@ def linear_flattened_kernel(
 
 def linear_flattened(
     x: Float[Tensor, "m c"],
-    x_scale: float,
-    channel: Integer[Tensor, " d"],
-    low: Float[Tensor, " d"],
-    high: Float[Tensor, " d"],
-    weight: Int8[Tensor, "n d"] | UInt8[Tensor, "n half"],
-    weight_scale: Float[Tensor, " n"],
+    pieces: Pieces,
+    grid: Grid,
+    weight: KernelWeight,
+    after: Epilogue = PLAIN,
     *,
-    weight_zero: UInt8[Tensor, " n"] | None = None,
-    x_low: int = -128,
-    x_high: int = 127,
     tile: MatmulTile | None = None,
-    **after: Unpack[Epilogue],
 ) -> Float[Tensor, "m n"] | Int8[Tensor, "m n"]:
     """As `protquant.kernels.reference.linear_flattened`, in one kernel: the pieces are never in memory.
 
@@ -158,34 +152,41 @@ def linear_flattened(
     ----------
     tile : MatmulTile, optional
         By default that of the device.
+
+    Raises
+    ------
+    ValueError
+        For operands that do not fit: a grid with a zero point, eight-bit weights with zero points, several groups.
     """
-    check_linear_flattened(x, x_scale, channel, low, high, weight, weight_scale, weight_zero, x_low, x_high)
-    m, n = len(x), len(weight)
-    arguments = epilogue_arguments(m, n, x.device, **after)
+    grid, m, n = grid.signed, len(x), len(weight.codes)
+    check_reads(len(pieces.channel), weight)
+    if grid.zero or (weight.kind == "int8" and weight.zero is not None) or weight.group_size < weight.channels:
+        raise ValueError("split channels have neither a zero point nor groups, nor have eight-bit weights zero points")
+    arguments = epilogue_arguments(m, n, x.device, weight.bias, after)
     y: Tensor = arguments["y_ptr"]
     if y.numel() == 0:
         return y
-    x, weight = with_unit_columns(x), with_unit_columns(weight)
+    x = with_unit_columns(x)
     wide = is_wide(arguments["gate_ptr"], arguments["residual_ptr"])
     tile = tile or MatmulTile.of(target_of(x.device), "flattened", wide=wide)
     linear_flattened_kernel[(blocks_of(m, tile.block_m) * blocks_of(n, tile.block_n),)](
         x_ptr=x,
-        channel_ptr=channel.contiguous(),
-        low_ptr=low.to(x.dtype).contiguous(),
-        high_ptr=high.to(x.dtype).contiguous(),
-        weight_ptr=weight,
-        weight_scale_ptr=weight_scale.contiguous(),
-        weight_zero_ptr=None if weight_zero is None else weight_zero.contiguous(),
+        channel_ptr=pieces.channel.contiguous(),
+        low_ptr=pieces.low.to(x.dtype).contiguous(),
+        high_ptr=pieces.high.to(x.dtype).contiguous(),
+        weight_ptr=weight.codes,
+        weight_scale_ptr=weight.scale,
+        weight_zero_ptr=weight.zero,
         M=m,
         N=n,
-        K=len(channel),
-        x_scale=x_scale,
+        K=weight.channels,
+        x_scale=grid.scale,
         # Of float32, as the reference takes it.
-        x_inverse=float(torch.tensor(x_scale).reciprocal()),
+        x_inverse=float(torch.tensor(grid.scale).reciprocal()),
         x_stride=x.stride(0),
-        weight_stride=weight.stride(0),
-        X_LOW=x_low,
-        X_HIGH=x_high,
+        weight_stride=weight.codes.stride(0),
+        X_LOW=grid.low,
+        X_HIGH=grid.high,
         BLOCK_M=tile.block_m,
         BLOCK_N=tile.block_n,
         BLOCK_K=tile.block_k,

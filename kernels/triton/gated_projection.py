@@ -1,16 +1,14 @@
 """A projection times the sigmoid of another, quantized in the same kernel."""
 
-import math
-
 import torch
 import triton
 import triton.language as tl
-from jaxtyping import Bool, Float, Int8, Integer
+from jaxtyping import Bool, Int8
 from torch import Tensor
 
-from protquant.kernels.reference.gated_projection import GatedLayout, check_gated_projection
-from protquant.kernels.reference.projection import Int8Projection
+from protquant.kernels.operands import Codes8, Grid
 from protquant.kernels.triton.nearest_code import nearest_code
+from protquant.kernels.triton.operands import KernelWeight, check_reads, numbers, with_unit_columns
 from protquant.kernels.triton.tiles import MatmulTile, blocks_of, target_of
 from protquant.kernels.triton.tiles_triangle import gated_tile
 from protquant.kernels.triton.tuned import tuned
@@ -109,75 +107,77 @@ def gated_projection_kernel(
 
 
 def gated_projection(
-    x: Int8[Tensor, "m k"],
-    x_scale: Float[Tensor, " s"],
-    proj: Int8Projection,
-    gate: Int8Projection,
-    out_scale: Float[Tensor, "..."],
-    *,
-    x_zero: Integer[Tensor, " s"] | None = None,
+    x: Codes8,
+    proj: KernelWeight,
+    gate: KernelWeight,
+    grid: Grid,
     mask: Bool[Tensor, " m"] | None = None,
-    out_zero: Integer[Tensor, ""] | None = None,
-    out_low: int = -128,
-    out_high: int = 127,
-    out_layout: GatedLayout = "rows",
-    out: Int8[Tensor, "m n"] | Int8[Tensor, "n m"] | Int8[Tensor, "n i k"] | None = None,
+    *,
+    has_zero: bool = True,
+    out: Int8[Tensor, "n i k"] | None = None,
     tile: MatmulTile | None = None,
-) -> Int8[Tensor, "m n"] | Int8[Tensor, "n m"]:
+) -> Int8[Tensor, "n m"] | Int8[Tensor, "n i k"]:
     """As `protquant.kernels.reference.gated_projection`, in one kernel that reads `x` once for both products.
 
     Parameters
     ----------
-    out : Tensor, optional
-        Where to write, of the shape of the layout, strided in any way; that of channels may have its rows in two axes.
+    proj, gate : KernelWeight
+        Of eight bits, without zero points.
+    has_zero : bool
+        False where the zero points of `x` are known to be 0: the kernel leaves them out.
+    out : Tensor, shape=(n, i, k) with m = i * k, optional
+        Where to write, strided in any way.
     tile : MatmulTile, optional
         By default that of the device.
+
+    Raises
+    ------
+    ValueError
+        For operands that do not fit.
     """
-    check_gated_projection(x, x_scale, proj, gate, out_scale, x_zero, mask, out_low, out_high, out_layout)
-    if x_zero is not None and len(x_zero) != len(x_scale):
-        raise ValueError(f"{len(x_scale)} scales and {len(x_zero)} zero points: give as many of one as of the other")
-    (m, k), n = x.shape, len(proj.weight)
-    by_rows = out_layout == "rows"
-    shape = (m, n) if by_rows else (n, m)
-    y = torch.empty(shape, dtype=torch.int8, device=x.device) if out is None else out
-    in_lines = not by_rows and y.ndim == 3
-    flat = (len(y), math.prod(y.shape[1:])) if in_lines else tuple(y.shape)
-    if flat != shape or y.dtype != torch.int8:
-        raise ValueError(f"out must be {shape} of int8, not {tuple(y.shape)} of {y.dtype}")
+    data, (m, k), n = with_unit_columns(x.data), x.data.shape, len(proj.codes)
+    for weight in (proj, gate):
+        check_reads(k, weight)
+        if weight.kind != "int8" or weight.zero is not None or len(weight.codes) != n:
+            raise ValueError("the projection and its gate are not symmetric weights of eight bits with as many outputs")
+    if mask is not None and (tuple(mask.shape) != (m,) or mask.dtype != torch.bool):
+        raise ValueError(f"the mask of {m} rows is {tuple(mask.shape)} of {mask.dtype}, not bool")
+    y = torch.empty((n, m), dtype=torch.int8, device=data.device) if out is None else out
+    if y.dtype != torch.int8 or len(y) != n or y.numel() != n * m:
+        raise ValueError(f"out must be int8 of {n} channels of {m} rows, not {tuple(y.shape)} of {y.dtype}")
     if y.numel() == 0:
         return y
-    x = x if x.stride(1) == 1 else x.contiguous()
-    tile = tile or tuned("gated_projection", x.device, gated_tile(target_of(x.device)))
-    inverse = out_scale.float().reciprocal().reshape(-1)
-    zero = torch.zeros((), dtype=torch.int32, device=x.device) if out_zero is None else out_zero.int()
+    tile = tile or tuned("gated_projection", data.device, gated_tile(target_of(data.device)))
+    scale, zero = numbers(grid, data.device)
     gated_projection_kernel[(blocks_of(m, tile.block_m) * blocks_of(n, tile.block_n),)](
-        x,
-        x_scale.contiguous(),
-        None if x_zero is None else x_zero.int().contiguous(),
-        proj.weight.contiguous(),
-        proj.scale.contiguous(),
-        None if x_zero is None else proj.sums(),
+        data,
+        x.scale,
+        x.zero if has_zero else None,
+        proj.codes,
+        proj.scale,
+        proj.sums if has_zero else None,
         proj.bias,
-        gate.weight.contiguous(),
-        gate.scale.contiguous(),
-        None if x_zero is None else gate.sums(),
+        gate.codes,
+        gate.scale,
+        gate.sums if has_zero else None,
         gate.bias,
         None if mask is None else mask.contiguous().view(torch.uint8),
-        inverse,
-        zero,
+        scale.reciprocal(),
+        torch.zeros((), dtype=torch.int32, device=data.device) if zero is None else zero,
         y,
         m,
         n,
         k,
-        x.stride(0),
-        # One scale for all rows, or all channels, is read again and again: a stride of 0.
-        0 if len(x_scale) == 1 else 1,
-        0 if len(inverse) == 1 else 1,
-        y.shape[2] if in_lines else None,
-        y.stride(1) if in_lines else 0,
-        *(y.stride() if by_rows else (y.stride(-1), y.stride(0))),
-        LOW=out_low,
-        HIGH=out_high,
+        data.stride(0),
+        # One scale for all rows is read again and again, as is that of the output.
+        0 if len(x.scale) == 1 else 1,
+        0,
+        None if out is None else y.shape[2],
+        0 if out is None else y.stride(1),
+        y.stride(-1),
+        y.stride(0),
+        LOW=grid.signed.low,
+        HIGH=grid.signed.high,
         BLOCK_M=tile.block_m,
         BLOCK_N=tile.block_n,
         BLOCK_K=tile.block_k,

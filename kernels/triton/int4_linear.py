@@ -1,19 +1,16 @@
 """A linear layer on packed four-bit weights, which are unpacked, or decoded from dINT, inside the kernel."""
 
-from typing import Unpack
-
 import torch
-import torch.nn.functional as F
 import triton
 import triton.language as tl
-from jaxtyping import Float, Int8, Integer, UInt8
+from jaxtyping import Float, Int8
 from torch import Tensor
 
-from protquant.kernels.reference.epilogue import Epilogue
-from protquant.kernels.reference.linear_int4 import WeightCodes, check_linear_int4, weight_steps
-from protquant.kernels.triton.epilogue import epilogue_arguments, finish_and_store, is_wide, with_unit_columns
-from protquant.kernels.triton.int8_linear import row_stride
+from protquant.kernels.epilogue import PLAIN, Epilogue
+from protquant.kernels.operands import Codes8
+from protquant.kernels.triton.epilogue import epilogue_arguments, finish_and_store, is_wide
 from protquant.kernels.triton.nibbles import load_nibbles, load_weight_steps
+from protquant.kernels.triton.operands import KernelWeight, check_reads, with_unit_columns
 from protquant.kernels.triton.output_tile import GROUP_M, output_tile
 from protquant.kernels.triton.tiles import MatmulTile, Operands, blocks_of, linear_key, target_of
 from protquant.kernels.triton.tuned import tuned
@@ -25,7 +22,6 @@ __all__ = [
     "load_x",
     "operands_of",
     "sum_of_group",
-    "weight_sums",
 ]
 
 
@@ -185,70 +181,71 @@ def linear_int4_kernel(
 
 
 def linear_int4(
-    x: Float[Tensor, "m k"] | Int8[Tensor, "m k"] | UInt8[Tensor, "m half"],
-    weight: UInt8[Tensor, "n half"],
-    weight_scale: Float[Tensor, "n g"],
-    weight_zero: UInt8[Tensor, "n g"],
+    x: Codes8 | Float[Tensor, "m k"],
+    weight: KernelWeight,
+    after: Epilogue = PLAIN,
     *,
-    channels: int,
-    group_size: int | None = None,
-    codes: WeightCodes = "uniform",
-    x_scale: Float[Tensor, " s"] | None = None,
-    x_zero: Integer[Tensor, " s"] | None = None,
-    weight_sum: Integer[Tensor, "n g"] | None = None,
+    has_zero: bool = True,
     out: Float[Tensor, "m n"] | Int8[Tensor, "m n"] | None = None,
     tile: MatmulTile | None = None,
-    **after: Unpack[Epilogue],
 ) -> Float[Tensor, "m n"] | Int8[Tensor, "m n"]:
-    """As `protquant.kernels.reference.linear_int4`, in one kernel.
+    """As `protquant.kernels.reference.linear.linear`, for weights of four bits, in one kernel.
 
     Parameters
     ----------
-    weight_sum : Tensor of int16 or int32, shape=(n, g), optional
-        `weight_sums` of the weight, which `x_zero` of int8 codes needs; reckoned where they are not given.
+    x : Codes8 or Tensor
+        Codes of eight bits, int8; codes of four bits, uint8, packed by `pack_nibbles`; or floats.
+    has_zero : bool
+        False where the zero points of `x` are known to be 0: the kernel leaves them out.
     out : Tensor, shape=(m, n), contiguous, optional
         Where to write; it may be the residual itself.
     tile : MatmulTile, optional
         By default that of the device.
+
+    Raises
+    ------
+    ValueError
+        For operands that do not fit.
     """
-    size = check_linear_int4(x, weight, weight_scale, weight_zero, channels, group_size, codes, x_scale, x_zero)
-    m, n = len(x), len(weight)
-    arguments = epilogue_arguments(m, n, x.device, out, **after)
+    scale, zero = (x.scale, x.zero if has_zero else None) if isinstance(x, Codes8) else (None, None)
+    data = with_unit_columns(x.data)
+    m, n, size = len(data), len(weight.codes), weight.group_size
+    if data.dtype != torch.uint8:
+        check_reads(data.shape[1], weight)
+    elif data.shape[1] != weight.codes.shape[1]:
+        raise ValueError(f"x has rows of {data.shape[1]} bytes, which are not {weight.channels} channels of 4 bits")
+    arguments = epilogue_arguments(m, n, data.device, weight.bias, after, out)
     y: Tensor = arguments["y_ptr"]
     if y.numel() == 0:
         return y
-    if x_zero is None or x.dtype != torch.int8:
-        weight_sum = None
-    elif weight_sum is None:
-        weight_sum = weight_sums(weight, weight_zero, channels, size, codes)
-    x, weight = with_unit_columns(x), with_unit_columns(weight)
-    groups = weight_scale.shape[1]
+    groups = weight.scale.shape[1]
     if tile is None:
         # The sums of a group and those of all take as many registers.
         wide = groups > 1 or is_wide(arguments["gate_ptr"], arguments["residual_ptr"])
-        operands = operands_of(x.dtype)
-        default = MatmulTile.of(target_of(x.device), operands, channels=channels, wide=wide)
-        tile = tuned(linear_key(operands, channels, wide), x.device, default)
+        operands = operands_of(data.dtype)
+        default = MatmulTile.of(target_of(data.device), operands, channels=weight.channels, wide=wide)
+        tile = tuned(linear_key(operands, weight.channels, wide), data.device, default)
     block_k = block_of_group(size, tile.block_k)
     linear_int4_kernel[(blocks_of(m, tile.block_m) * blocks_of(n, tile.block_n),)](
-        x_ptr=x,
-        x_scale_ptr=None if x_scale is None else x_scale.contiguous(),
-        x_zero_ptr=None if x_zero is None else x_zero.contiguous(),
-        weight_ptr=weight,
-        weight_scale_ptr=weight_scale.contiguous(),
-        weight_zero_ptr=weight_zero.contiguous(),
-        weight_sum_ptr=None if weight_sum is None else weight_sum.contiguous(),
+        x_ptr=data,
+        x_scale_ptr=scale,
+        x_zero_ptr=zero,
+        weight_ptr=weight.codes,
+        weight_scale_ptr=weight.scale,
+        weight_zero_ptr=weight.zero,
+        # Codes of four bits lose their zero point before they are multiplied.
+        weight_sum_ptr=None if zero is None or data.dtype == torch.uint8 else weight.sums,
         M=m,
         N=n,
-        K=channels,
-        x_stride=x.stride(0),
-        scale_stride=0 if x_scale is None else row_stride(x_scale, x_zero),
-        weight_stride=weight.stride(0),
+        K=weight.channels,
+        x_stride=data.stride(0),
+        scale_stride=0 if scale is None or len(scale) == 1 else 1,
+        weight_stride=weight.codes.stride(0),
         groups=groups,
         group_size=size,
-        MULTIPLY=_multiplied_as(x),
-        SUM=tl.float32 if x.is_floating_point() else tl.int32,
-        DINT=codes == "dint",
+        MULTIPLY=_multiplied_as(data),
+        SUM=tl.float32 if data.is_floating_point() else tl.int32,
+        DINT=weight.kind == "dint4",
         ONE_GROUP=groups == 1,
         ONE_BLOCK=block_k >= size,
         BLOCK_M=tile.block_m,
@@ -257,24 +254,11 @@ def linear_int4(
         GROUP_M=GROUP_M,
         num_warps=tile.num_warps,
         num_stages=tile.num_stages,
-        # As in the reference, what scales sums of integers is rounded before it is added; products of floats are not.
-        enable_fp_fusion=x.is_floating_point(),
+        # What scales sums of integers is rounded before it is added; products of floats are not.
+        enable_fp_fusion=data.is_floating_point(),
         **arguments,
     )
     return y
-
-
-def weight_sums(
-    weight: UInt8[Tensor, "n half"],
-    weight_zero: UInt8[Tensor, "n g"],
-    channels: int,
-    group_size: int,
-    codes: WeightCodes,
-) -> Integer[Tensor, "n g"]:
-    """Sums of steps by output channel and group, int32; of dINT, of half steps."""
-    steps = weight_steps(weight, weight_zero, channels, group_size, codes)
-    steps = F.pad(2 * steps if codes == "dint" else steps, (0, -channels % group_size))
-    return steps.int().view(len(weight), -1, group_size).sum(2, dtype=torch.int32)
 
 
 def _multiplied_as(x: Tensor) -> tl.dtype:

@@ -1,21 +1,19 @@
 """A linear layer on int8 codes, and in the same kernel what follows: scales, bias, activation, gate, residual."""
 
-from typing import Unpack
-
-import torch
 import triton
 import triton.language as tl
-from jaxtyping import Float, Int8, Integer
+from jaxtyping import Float, Int8
 from torch import Tensor
 
-from protquant.kernels.reference.epilogue import Epilogue
-from protquant.kernels.reference.linear import check_linear_int8
-from protquant.kernels.triton.epilogue import epilogue_arguments, finish_and_store, is_wide, with_unit_columns
+from protquant.kernels.epilogue import PLAIN, Epilogue
+from protquant.kernels.operands import Codes8
+from protquant.kernels.triton.epilogue import epilogue_arguments, finish_and_store, is_wide
+from protquant.kernels.triton.operands import KernelWeight, check_reads, with_unit_columns
 from protquant.kernels.triton.output_tile import GROUP_M, output_tile
 from protquant.kernels.triton.tiles import MatmulTile, blocks_of, linear_key, target_of
 from protquant.kernels.triton.tuned import tuned
 
-__all__ = ["linear_int8", "linear_int8_kernel", "row_stride"]
+__all__ = ["linear_int8", "linear_int8_kernel"]
 
 
 @triton.jit
@@ -104,58 +102,55 @@ def linear_int8_kernel(
 
 
 def linear_int8(
-    x: Int8[Tensor, "m k"],
-    x_scale: Float[Tensor, " s"],
-    weight: Int8[Tensor, "n k"],
-    weight_scale: Float[Tensor, " n"],
+    x: Codes8,
+    weight: KernelWeight,
+    after: Epilogue = PLAIN,
     *,
-    x_zero: Integer[Tensor, " s"] | None = None,
-    weight_zero: Integer[Tensor, " n"] | None = None,
-    weight_sum: Integer[Tensor, " n"] | None = None,
+    has_zero: bool = True,
     out: Float[Tensor, "m n"] | Int8[Tensor, "m n"] | None = None,
     tile: MatmulTile | None = None,
-    **after: Unpack[Epilogue],
 ) -> Float[Tensor, "m n"] | Int8[Tensor, "m n"]:
-    """As `protquant.kernels.reference.linear_int8`, in one kernel.
+    """As `protquant.kernels.reference.linear.linear`, for weights of eight bits, in one kernel.
 
     Parameters
     ----------
-    weight_sum : Tensor of int32, shape=(n,), optional
-        Sums of the rows of `weight - weight_zero`, which `x_zero` needs; reckoned where they are not given.
+    has_zero : bool
+        False where the zero points of `x` are known to be 0: the kernel leaves them out.
     out : Tensor, shape=(m, n), contiguous, optional
         Where to write; it may be the residual itself.
     tile : MatmulTile, optional
         By default that of the device.
+
+    Raises
+    ------
+    ValueError
+        For operands that do not fit.
     """
-    check_linear_int8(x, x_scale, weight, weight_scale, x_zero, weight_zero)
-    (m, k), n = x.shape, len(weight)
-    arguments = epilogue_arguments(m, n, x.device, out, **after)
+    data, (m, k), n = with_unit_columns(x.data), x.data.shape, len(weight.codes)
+    check_reads(k, weight)
+    arguments = epilogue_arguments(m, n, data.device, weight.bias, after, out)
     y: Tensor = arguments["y_ptr"]
     if y.numel() == 0:
         return y
-    if x_zero is not None and weight_sum is None:
-        weight_sum = weight.sum(1, dtype=torch.int32)
-        if weight_zero is not None:
-            weight_sum = weight_sum - k * weight_zero.int()
-    x = with_unit_columns(x)
     if tile is None:
         # Sums of the rows of x take registers, as float32 matrices do.
-        wide = weight_zero is not None or is_wide(arguments["gate_ptr"], arguments["residual_ptr"])
-        default = MatmulTile.of(target_of(x.device), "int8", channels=k, wide=wide)
-        tile = tuned(linear_key("int8", k, wide), x.device, default)
+        wide = weight.zero is not None or is_wide(arguments["gate_ptr"], arguments["residual_ptr"])
+        default = MatmulTile.of(target_of(data.device), "int8", channels=k, wide=wide)
+        tile = tuned(linear_key("int8", k, wide), data.device, default)
     linear_int8_kernel[(blocks_of(m, tile.block_m) * blocks_of(n, tile.block_n),)](
-        x_ptr=x,
-        x_scale_ptr=x_scale.contiguous(),
-        x_zero_ptr=None if x_zero is None else x_zero.contiguous(),
-        weight_ptr=weight.contiguous(),
-        weight_scale_ptr=weight_scale.contiguous(),
-        weight_zero_ptr=weight_zero,
-        weight_sum_ptr=weight_sum,
+        x_ptr=data,
+        x_scale_ptr=x.scale,
+        x_zero_ptr=x.zero if has_zero else None,
+        weight_ptr=weight.codes,
+        weight_scale_ptr=weight.scale,
+        weight_zero_ptr=weight.zero,
+        weight_sum_ptr=weight.sums if has_zero else None,
         M=m,
         N=n,
         K=k,
-        x_stride=x.stride(0),
-        scale_stride=row_stride(x_scale, x_zero),
+        x_stride=data.stride(0),
+        # One scale for all rows is read again and again.
+        scale_stride=0 if len(x.scale) == 1 else 1,
         BLOCK_M=tile.block_m,
         BLOCK_N=tile.block_n,
         BLOCK_K=tile.block_k,
@@ -166,16 +161,3 @@ def linear_int8(
         **arguments,
     )
     return y
-
-
-def row_stride(x_scale: Tensor, x_zero: Tensor | None) -> int:
-    """How far the scale and the zero point of the next row are; 0 where one for all rows is read again and again.
-
-    Raises
-    ------
-    ValueError
-        Where there are not as many of one as of the other.
-    """
-    if x_zero is not None and len(x_zero) != len(x_scale):
-        raise ValueError(f"{len(x_scale)} scales and {len(x_zero)} zero points: give as many of one as of the other")
-    return 0 if len(x_scale) == 1 else 1

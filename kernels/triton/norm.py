@@ -5,24 +5,16 @@ from collections.abc import Mapping
 import torch
 import triton
 import triton.language as tl
-from jaxtyping import Float, Int8, Integer, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from protquant.kernels.operands import ByteGrid
-from protquant.kernels.reference.norm import check_bytes, check_norm
-from protquant.kernels.reference.quantize import TokenCodes, check_matrix, check_scale
+from protquant.kernels.operands import ByteGrid, Codes8, Grid, TokenGrid
 from protquant.kernels.triton.piecewise import decode_bytes, decoding_numbers
-from protquant.kernels.triton.quantize import encode_tokens, store_rows
+from protquant.kernels.triton.quantize import encode, store_rows
 from protquant.kernels.triton.row_tile import UNFUSED, RowTile
 from protquant.kernels.triton.tiles import blocks_of
 
-__all__ = [
-    "decode_norm_quantize",
-    "decode_norm_quantize_per_token",
-    "layer_norm_quantize",
-    "layer_norm_quantize_per_token",
-    "norm_quantize_kernel",
-]
+__all__ = ["decode_norm_quantize", "layer_norm_quantize", "norm_quantize_kernel"]
 
 _NO_GRID = dict.fromkeys(("step", "lowest", "width", "left_step", "left_codes", "right_step"))
 
@@ -92,141 +84,74 @@ def layer_norm_quantize(
     gain: Float[Tensor, " c"] | None,
     bias: Float[Tensor, " c"] | None,
     eps: float,
-    scale: Float[Tensor, " 1"],
-    zero: Integer[Tensor, " 1"] | None = None,
-    low: int = -128,
-    high: int = 127,
-) -> Int8[Tensor, "m c"]:
-    """As `protquant.kernels.reference.norm.layer_norm_quantize`, in one kernel.
+    grid: Grid | TokenGrid,
+) -> Codes8:
+    """As `protquant.kernels.backend.Backend.normalized_codes`, in one kernel.
 
     Sums are taken in another order than torch's, so that a value that lies within the rounding of float32 of the middle
     between two codes may get either.
     """
-    check_matrix(x)
-    check_norm(x, gain, bias)
-    check_scale(scale, zero, low, high)
-    codes = torch.empty(x.shape, dtype=torch.int8, device=x.device)
-    _launch(x, _NO_GRID, gain, bias, eps, scale, zero, codes, None, None, "static", low, high)
-    return codes
-
-
-def layer_norm_quantize_per_token(
-    x: Float[Tensor, "m c"],
-    gain: Float[Tensor, " c"] | None,
-    bias: Float[Tensor, " c"] | None,
-    eps: float,
-    *,
-    symmetric: bool = True,
-    bits: int = 8,
-    unsigned: bool = False,
-) -> TokenCodes:
-    """As `protquant.kernels.reference.norm.layer_norm_quantize_per_token`, in one kernel; see `layer_norm_quantize`."""
-    check_matrix(x)
-    check_norm(x, gain, bias)
-    return _per_token(x, _NO_GRID, gain, bias, eps, None, symmetric=symmetric, bits=bits, unsigned=unsigned)
+    return _encode(x, _NO_GRID, gain, bias, eps, grid, None)
 
 
 def decode_norm_quantize(
     codes: UInt8[Tensor, "m c"],
-    grid: ByteGrid,
+    kept: ByteGrid,
     gain: Float[Tensor, " c"] | None,
     bias: Float[Tensor, " c"] | None,
     eps: float,
-    scale: Float[Tensor, " 1"],
-    zero: Integer[Tensor, " 1"] | None = None,
-    low: int = -128,
-    high: int = 127,
+    grid: Grid | TokenGrid,
     *,
     normalized: torch.dtype | None = None,
-) -> tuple[Int8[Tensor, "m c"], Float[Tensor, "m c"] | None]:
+) -> tuple[Codes8, Float[Tensor, "m c"] | None]:
     """As `protquant.kernels.reference.norm.decode_norm_quantize`, in one kernel; see `layer_norm_quantize`."""
-    check_bytes(codes)
-    check_norm(codes, gain, bias)
-    check_scale(scale, zero, low, high)
-    quantized = torch.empty(codes.shape, dtype=torch.int8, device=codes.device)
+    if codes.dtype != torch.uint8:
+        raise ValueError(f"codes must be bytes (uint8), not {codes.dtype}")
     y = None if normalized is None else torch.empty(codes.shape, dtype=normalized, device=codes.device)
-    _launch(codes, decoding_numbers(grid), gain, bias, eps, scale, zero, quantized, y, None, "static", low, high)
-    return quantized, y
+    return _encode(codes, decoding_numbers(kept), gain, bias, eps, grid, y), y
 
 
-def decode_norm_quantize_per_token(
-    codes: UInt8[Tensor, "m c"],
-    grid: ByteGrid,
-    gain: Float[Tensor, " c"] | None,
-    bias: Float[Tensor, " c"] | None,
-    eps: float,
-    *,
-    symmetric: bool = True,
-    normalized: torch.dtype | None = None,
-) -> tuple[TokenCodes, Float[Tensor, "m c"] | None]:
-    """As `protquant.kernels.reference.norm.decode_norm_quantize_per_token`, in one kernel.
-
-    See `layer_norm_quantize` for what may differ.
-    """
-    check_bytes(codes)
-    check_norm(codes, gain, bias)
-    y = None if normalized is None else torch.empty(codes.shape, dtype=normalized, device=codes.device)
-    numbers = decoding_numbers(grid)
-    return _per_token(codes, numbers, gain, bias, eps, y, symmetric=symmetric, bits=8, unsigned=False), y
-
-
-def _per_token(
+def _encode(
     x: Tensor,
-    grid: Mapping[str, float | None],
+    decoding: Mapping[str, float | None],
     gain: Tensor | None,
     bias: Tensor | None,
     eps: float,
+    grid: Grid | TokenGrid,
     y: Tensor | None,
-    *,
-    symmetric: bool,
-    bits: int,
-    unsigned: bool,
-) -> TokenCodes:
-    def launch(encoded: TokenCodes, below_zero: Tensor | None, mode: str, low: int, high: int) -> None:
-        codes, scales, zeros = encoded
-        _launch(x, grid, gain, bias, eps, scales, zeros, codes, y, below_zero, mode, low, high)
-
-    return encode_tokens(x, launch, symmetric=symmetric, bits=bits, unsigned=unsigned)
-
-
-def _launch(
-    x: Tensor,
-    grid: Mapping[str, float | None],
-    gain: Tensor | None,
-    bias: Tensor | None,
-    eps: float,
-    scale: Tensor,
-    zero: Tensor | None,
-    codes: Tensor,
-    y: Tensor | None,
-    below_zero: Tensor | None,
-    mode: str,
-    low: int,
-    high: int,
-) -> None:
-    if x.numel() == 0:
-        return
+) -> Codes8:
     m, c = x.shape
+    if c == 0:
+        raise ValueError("rows of no channels have no mean")
+    for name, tensor in (("gain", gain), ("bias", bias)):
+        if tensor is not None and tuple(tensor.shape) != (c,):
+            raise ValueError(f"{name} has the shape {tuple(tensor.shape)}, and rows have {c} channels")
     tile = RowTile.of(c)
-    norm_quantize_kernel[(blocks_of(m, tile.block_m),)](
-        x,
-        None if gain is None else gain.contiguous(),
-        None if bias is None else bias.contiguous(),
-        scale,
-        zero,
-        codes,
-        y,
-        below_zero,
-        m,
-        c,
-        *x.stride(),
-        eps,
-        **grid,
-        MODE=mode,
-        LOW=low,
-        HIGH=high,
-        BLOCK_M=tile.block_m,
-        BLOCK_C=tile.block_c,
-        num_warps=tile.num_warps,
-        **UNFUSED,
-    )
+
+    def launch(
+        codes: Tensor, scale: Tensor, zero: Tensor | None, below_zero: Tensor | None, mode: str, low: int, high: int
+    ) -> None:
+        norm_quantize_kernel[(blocks_of(m, tile.block_m),)](
+            x,
+            None if gain is None else gain.contiguous(),
+            None if bias is None else bias.contiguous(),
+            scale,
+            zero,
+            codes,
+            y,
+            below_zero,
+            m,
+            c,
+            *x.stride(),
+            eps,
+            **decoding,
+            MODE=mode,
+            LOW=low,
+            HIGH=high,
+            BLOCK_M=tile.block_m,
+            BLOCK_C=tile.block_c,
+            num_warps=tile.num_warps,
+            **UNFUSED,
+        )
+
+    return encode(x, grid, launch)

@@ -3,13 +3,13 @@
 import torch
 import triton
 import triton.language as tl
-from jaxtyping import Float, Int8, Integer
+from jaxtyping import Float
 from torch import Tensor
 
-from protquant.kernels.reference.outer import check_outer
-from protquant.kernels.reference.quantize import check_scale
+from protquant.kernels.operands import Codes8, Grid
 from protquant.kernels.triton.nearest_code import nearest_code
-from protquant.kernels.triton.row_tile import UNFUSED, RowTile, with_unit_columns
+from protquant.kernels.triton.operands import numbers, on_grid, with_unit_columns
+from protquant.kernels.triton.row_tile import UNFUSED, RowTile
 from protquant.kernels.triton.tiles import blocks_of
 
 __all__ = ["outer_quantize", "outer_quantize_kernel"]
@@ -48,38 +48,29 @@ def outer_quantize_kernel(
     tl.store(products + D, nearest_code(q - k, inverse, zero, LOW, HIGH).to(tl.int8), mask=mask)
 
 
-def outer_quantize(
-    q: Float[Tensor, "j d"],
-    k: Float[Tensor, "i d"],
-    scale: Float[Tensor, " 1"],
-    zero: Integer[Tensor, " 1"] | None = None,
-    low: int = -128,
-    high: int = 127,
-) -> Int8[Tensor, "i j 2*d"]:
-    """As `protquant.kernels.reference.outer.outer_quantize`, in one kernel; the zero point is below 2^21."""
-    check_outer(q, k)
-    check_scale(scale, zero, low, high)
+def outer_quantize(q: Float[Tensor, "j d"], k: Float[Tensor, "i d"], grid: Grid) -> Codes8:
+    """As `protquant.kernels.backend.Backend.outer_codes`, in one kernel; the zero point is below 2^21."""
     (j, d), i = q.shape, len(k)
-    codes = torch.empty((i, j, 2 * d), dtype=torch.int8, device=q.device)
-    if codes.numel() == 0:
-        return codes
-    q, k = with_unit_columns(q), with_unit_columns(k)
-    tile = RowTile.of(d)
-    outer_quantize_kernel[(i * blocks_of(j, tile.block_m),)](
-        q,
-        k,
-        scale,
-        zero,
-        codes,
-        j,
-        d,
-        q.stride(0),
-        k.stride(0),
-        LOW=low,
-        HIGH=high,
-        BLOCK_J=tile.block_m,
-        BLOCK_D=tile.block_c,
-        num_warps=tile.num_warps,
-        **UNFUSED,
-    )
-    return codes
+    if k.shape[1] != d:
+        raise ValueError(f"q has {d} channels, and k has {k.shape[1]}")
+    codes = torch.empty((i * j, 2 * d), dtype=torch.int8, device=q.device)
+    if codes.numel():
+        q, k = with_unit_columns(q), with_unit_columns(k)
+        tile = RowTile.of(d)
+        outer_quantize_kernel[(i * blocks_of(j, tile.block_m),)](
+            q,
+            k,
+            *numbers(grid, q.device),
+            codes,
+            j,
+            d,
+            q.stride(0),
+            k.stride(0),
+            LOW=grid.signed.low,
+            HIGH=grid.signed.high,
+            BLOCK_J=tile.block_m,
+            BLOCK_D=tile.block_c,
+            num_warps=tile.num_warps,
+            **UNFUSED,
+        )
+    return on_grid(codes, grid)

@@ -5,23 +5,16 @@ from collections.abc import Callable
 import torch
 import triton
 import triton.language as tl
-from jaxtyping import Float, Int8, Integer
+from jaxtyping import Float
 from torch import Tensor
 
-from protquant.kernels.reference.quantize import TokenCodes, check_bits, check_matrix, check_scale
+from protquant.kernels.operands import Codes8, Grid, TokenGrid
 from protquant.kernels.triton.nearest_code import nearest_code
-from protquant.kernels.triton.row_tile import UNFUSED, RowTile, with_unit_columns
+from protquant.kernels.triton.operands import numbers, on_grid, with_unit_columns
+from protquant.kernels.triton.row_tile import UNFUSED, RowTile
 from protquant.kernels.triton.tiles import blocks_of
 
-__all__ = [
-    "LaunchTokens",
-    "encode_tokens",
-    "positive",
-    "quantize_int8",
-    "quantize_int8_kernel",
-    "quantize_int8_per_token",
-    "store_rows",
-]
+__all__ = ["Launch", "encode", "positive", "quantize_int8", "quantize_int8_kernel", "store_rows"]
 
 
 @triton.jit
@@ -112,100 +105,60 @@ def quantize_int8_kernel(
     )
 
 
-def quantize_int8(
-    x: Float[Tensor, "m c"],
-    scale: Float[Tensor, " 1"],
-    zero: Integer[Tensor, " 1"] | None = None,
-    low: int = -128,
-    high: int = 127,
-) -> Int8[Tensor, "m c"]:
-    """As `protquant.kernels.reference.quantize.quantize_int8`, in one kernel; the zero point is below 2^21."""
-    check_matrix(x)
-    check_scale(scale, zero, low, high)
-    codes = torch.empty(x.shape, dtype=torch.int8, device=x.device)
-    _launch(x, scale, zero, codes, None, "static", low, high)
-    return codes
+def quantize_int8(x: Float[Tensor, "m c"], grid: Grid | TokenGrid) -> Codes8:
+    """As `protquant.kernels.reference.quantize.quantize`, in one kernel; a frozen zero point is below 2^21.
 
-
-def quantize_int8_per_token(
-    x: Float[Tensor, "m c"], *, symmetric: bool = True, bits: int = 8, unsigned: bool = False
-) -> TokenCodes:
-    """As `protquant.kernels.reference.quantize.quantize_int8_per_token`, in one kernel.
-
-    With `unsigned` a second one runs, which finds out on the device that it has nothing to do: nobody waits to know.
+    For symmetric rows a second kernel runs, which finds out on the device whether it has anything to do: whether codes
+    have no sign. Nobody waits to know.
     """
-    check_matrix(x)
-
-    def launch(encoded: TokenCodes, below_zero: Tensor | None, mode: str, low: int, high: int) -> None:
-        _launch(x, encoded.scales, encoded.zeros, encoded.codes, below_zero, mode, low, high)
-
-    return encode_tokens(x, launch, symmetric=symmetric, bits=bits, unsigned=unsigned)
-
-
-LaunchTokens = Callable[[TokenCodes, Tensor | None, str, int, int], None]
-"""Runs a kernel that ends in `store_rows`, on room for codes, `below_zero`, mode, smallest and largest code."""
-
-
-def encode_tokens(x: Tensor, launch: LaunchTokens, *, symmetric: bool, bits: int, unsigned: bool) -> TokenCodes:
-    """Codes of rows of the shape of `x` that `launch` makes; where rows are empty, it has nothing to do.
-
-    Raises
-    ------
-    ValueError
-        For a number of bits that does not fit.
-    """
-    check_bits(bits)
-    low = -128 if bits == 8 else 0
-    affine = "affine", low, low + 2**bits - 1
-    # Scales and zero points of rows of no channels.
-    scales = torch.ones(len(x), dtype=torch.float32, device=x.device)
-    zeros = None
-    if unsigned or not symmetric:
-        zero = low if not symmetric or x.numel() == 0 else 0
-        zeros = torch.full((len(x),), zero, dtype=torch.int32, device=x.device)
-    encoded = TokenCodes(torch.empty(x.shape, dtype=torch.int8, device=x.device), scales, zeros)
-    if x.numel() == 0:
-        return encoded
-    if not symmetric:
-        launch(encoded, None, *affine)
-        return encoded
-    most = 2 ** (bits - 1) - 1
-    below_zero = torch.zeros(1, dtype=torch.int32, device=x.device) if unsigned else None
-    launch(encoded._replace(zeros=None), below_zero, "symmetric", -most, most)
-    if unsigned:
-        launch(encoded, below_zero, *affine)
-    return encoded
-
-
-def _launch(
-    x: Tensor,
-    scale: Tensor,
-    zero: Tensor | None,
-    codes: Tensor,
-    below_zero: Tensor | None,
-    mode: str,
-    low: int,
-    high: int,
-) -> None:
-    if x.numel() == 0:
-        return
-    m, c = x.shape
-    x = with_unit_columns(x)
+    (m, c), data = x.shape, with_unit_columns(x)
     tile = RowTile.of(c)
-    quantize_int8_kernel[(blocks_of(m, tile.block_m),)](
-        x,
-        scale,
-        zero,
-        codes,
-        below_zero,
-        m,
-        c,
-        x.stride(0),
-        MODE=mode,
-        LOW=low,
-        HIGH=high,
-        BLOCK_M=tile.block_m,
-        BLOCK_C=tile.block_c,
-        num_warps=tile.num_warps,
-        **UNFUSED,
-    )
+
+    def launch(
+        codes: Tensor, scale: Tensor, zero: Tensor | None, below_zero: Tensor | None, mode: str, low: int, high: int
+    ) -> None:
+        quantize_int8_kernel[(blocks_of(m, tile.block_m),)](
+            data,
+            scale,
+            zero,
+            codes,
+            below_zero,
+            m,
+            c,
+            data.stride(0),
+            MODE=mode,
+            LOW=low,
+            HIGH=high,
+            BLOCK_M=tile.block_m,
+            BLOCK_C=tile.block_c,
+            num_warps=tile.num_warps,
+            **UNFUSED,
+        )
+
+    return encode(x, grid, launch)
+
+
+Launch = Callable[[Tensor, Tensor, Tensor | None, Tensor | None, str, int, int], None]
+"""Runs a kernel that ends in `store_rows`, on codes, scale, zero, `below_zero`, mode, smallest and largest code."""
+
+
+def encode(x: Tensor, grid: Grid | TokenGrid, launch: Launch) -> Codes8:
+    """Codes of rows of the shape of `x` that `launch` makes; where rows are empty, it has nothing to do."""
+    codes = torch.empty(x.shape, dtype=torch.int8, device=x.device)
+    if isinstance(grid, Grid):
+        if x.numel():
+            launch(codes, *numbers(grid, x.device), None, "static", grid.signed.low, grid.signed.high)
+        return on_grid(codes, grid)
+    low = -128 if grid.bits == 8 else 0
+    # Scales and zero points of rows without channels, and zero points of symmetric rows.
+    scales = torch.ones(len(x), dtype=torch.float32, device=x.device)
+    zero = 0 if grid.symmetric and x.numel() else low
+    zeros = torch.full((len(x),), zero, dtype=torch.int32, device=x.device)
+    if x.numel():
+        below_zero = None
+        if grid.symmetric:
+            below_zero = torch.zeros(1, dtype=torch.int32, device=x.device)
+            most = 2 ** (grid.bits - 1) - 1
+            launch(codes, scales, None, below_zero, "symmetric", -most, most)
+        launch(codes, scales, zeros, below_zero, "affine", low, low + 2**grid.bits - 1)
+    return Codes8(codes, scales, zeros)

@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 
 import triton
-from torch import Tensor
 
-__all__ = ["UNFUSED", "RowTile", "with_unit_columns"]
+__all__ = ["UNFUSED", "RowTile"]
 
 # Products and sums are rounded apart, as the references round them. (AMD's compiler does so unless told otherwise.)
 UNFUSED = {"enable_fp_fusion": False}
@@ -36,8 +35,3 @@ class RowTile:
             raise ValueError(f"rows of {channels} channels do not fit into registers: {_MOST_CHANNELS} at most")
         block_c = max(triton.next_power_of_2(channels), 16)
         return cls(max(elements // block_c, 1), block_c, min(max(4 * block_c // elements, 4), 16))
-
-
-def with_unit_columns(x: Tensor) -> Tensor:
-    """`x`, or a copy of it whose neighbors in a row are neighbors in memory."""
-    return x if x.stride(-1) == 1 else x.contiguous()

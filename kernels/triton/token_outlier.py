@@ -9,7 +9,8 @@ from torch import Tensor
 from protquant.kernels.reference.token_outlier import outlier_index_dtype
 from protquant.kernels.reference.token_outlier_rows import OutlierRows, check_token_outlier
 from protquant.kernels.triton.nearest_code import nearest_code
-from protquant.kernels.triton.row_tile import UNFUSED, RowTile, with_unit_columns
+from protquant.kernels.triton.operands import with_unit_columns
+from protquant.kernels.triton.row_tile import UNFUSED, RowTile
 from protquant.kernels.triton.tiles import blocks_of
 
 __all__ = ["TILE_ELEMENTS", "inliers_at", "outliers_before", "quantize_token_outlier", "quantize_token_outlier_kernel"]

@@ -3,12 +3,12 @@
 import torch
 import triton
 import triton.language as tl
-from jaxtyping import Float, Int8, Integer
+from jaxtyping import Float
 from torch import Tensor
 
-from protquant.kernels.reference.projection import Int8Projection
-from protquant.kernels.reference.transition import check_transition_int8
+from protquant.kernels.operands import Codes8, Grid
 from protquant.kernels.triton.nearest_code import nearest_code
+from protquant.kernels.triton.operands import KernelWeight, check_reads, numbers, with_unit_columns
 from protquant.kernels.triton.tiles import blocks_of, target_of
 from protquant.kernels.triton.tiles_triangle import TransitionTile
 from protquant.kernels.triton.tuned import tuned
@@ -100,25 +100,27 @@ def transition_int8_kernel(
 
 
 def transition_int8(
-    x: Int8[Tensor, "m k"],
-    x_scale: Float[Tensor, " s"],
-    up: Int8Projection,
-    hidden_scale: Float[Tensor, ""],
-    down: Int8Projection,
+    x: Codes8,
+    up: KernelWeight,
+    hidden: Grid,
+    down: KernelWeight,
     *,
-    x_zero: Integer[Tensor, " s"] | None = None,
-    hidden_zero: Integer[Tensor, ""] | None = None,
-    out_low: int = -128,
-    out_high: int = 127,
     residual: Float[Tensor, "m n"] | None = None,
     dtype: torch.dtype = torch.float32,
+    has_zero: bool = True,
     out: Float[Tensor, "m n"] | None = None,
     tile: TransitionTile | None = None,
 ) -> Float[Tensor, "m n"]:
-    """As `protquant.kernels.reference.transition_int8`, in one kernel, a chunk of hidden channels after another.
+    """`residual + down(codes on hidden of relu(up(x)))`, in one kernel, a chunk of hidden channels after another.
+
+    As `protquant.kernels.backend.Backend.perceptron_add_`.
 
     Parameters
     ----------
+    up, down : KernelWeight
+        Of eight bits, without zero points.
+    has_zero : bool
+        False where the zero points of `x` are known to be 0: the kernel leaves them out.
     out : Tensor, shape=(m, n), contiguous, optional
         Where to write; it may be the residual itself.
     tile : TransitionTile, optional
@@ -127,44 +129,45 @@ def transition_int8(
     Raises
     ------
     ValueError
-        As the reference, and for more than `MAX_TRANSITION_CHANNELS` channels, whose rows do not fit into registers.
+        For operands that do not fit, and for more than `MAX_TRANSITION_CHANNELS` channels, whose rows do not fit into
+        registers.
     """
-    check_transition_int8(x, x_scale, up, hidden_scale, down, x_zero, out_low, out_high)
-    if x_zero is not None and len(x_zero) != len(x_scale):
-        raise ValueError(f"{len(x_scale)} scales and {len(x_zero)} zero points: give as many of one as of the other")
-    (m, k), f, n = x.shape, len(up.weight), len(down.weight)
+    data, (m, k), f, n = with_unit_columns(x.data), x.data.shape, len(up.codes), len(down.codes)
+    check_reads(k, up)
+    if down.channels != f:
+        raise ValueError(f"{f} hidden channels, and a weight that reads {down.channels}")
+    if any(weight.kind != "int8" or weight.zero is not None for weight in (up, down)):
+        raise ValueError("the layers of a transition are not symmetric weights of eight bits")
     widest = max(k, n)
     if widest > MAX_TRANSITION_CHANNELS:
         raise ValueError(
             f"{widest} channels: rows of more than {MAX_TRANSITION_CHANNELS} do not fit into registers; "
             "call linear_int8 for either layer"
         )
-    y = torch.empty((m, n), dtype=dtype, device=x.device) if out is None else out
+    y = torch.empty((m, n), dtype=dtype, device=data.device) if out is None else out
     if tuple(y.shape) != (m, n) or y.dtype != dtype or not y.is_contiguous():
         raise ValueError(f"out must be ({m}, {n}) of {dtype}, contiguous, not {tuple(y.shape)} of {y.dtype}")
     if y.numel() == 0:
         return y
-    x = x if x.stride(1) == 1 else x.contiguous()
-    residual = residual if residual is None or residual.stride(1) == 1 else residual.contiguous()
+    residual = None if residual is None else with_unit_columns(residual)
     if tile is None:
         key = "transition_int8" if widest <= 128 else "transition_int8, wide"
-        tile = tuned(key, x.device, TransitionTile.of(target_of(x.device), widest))
-    hidden_scale = hidden_scale.float()
-    zero = torch.zeros((), dtype=torch.int32, device=x.device) if hidden_zero is None else hidden_zero.int()
+        tile = tuned(key, data.device, TransitionTile.of(target_of(data.device), widest))
+    scale, zero = numbers(hidden, data.device)
     transition_int8_kernel[(blocks_of(m, tile.rows),)](
-        x,
-        x_scale.contiguous(),
-        None if x_zero is None else x_zero.int().contiguous(),
-        up.weight.contiguous(),
-        up.scale.contiguous(),
-        None if x_zero is None else up.sums(),
+        data,
+        x.scale,
+        x.zero if has_zero else None,
+        up.codes,
+        up.scale,
+        up.sums if has_zero else None,
         up.bias,
-        hidden_scale,
-        hidden_scale.reciprocal(),
-        zero,
-        down.weight.contiguous(),
-        down.scale.contiguous(),
-        down.sums(),
+        scale,
+        scale.reciprocal(),
+        torch.zeros((), dtype=torch.int32, device=data.device) if zero is None else zero,
+        down.codes,
+        down.scale,
+        down.sums,
         down.bias,
         residual,
         y,
@@ -172,11 +175,11 @@ def transition_int8(
         n,
         k,
         f,
-        x.stride(0),
-        0 if len(x_scale) == 1 else 1,
+        data.stride(0),
+        0 if len(x.scale) == 1 else 1,
         0 if residual is None else residual.stride(0),
-        LOW=out_low,
-        HIGH=out_high,
+        LOW=hidden.signed.low,
+        HIGH=hidden.signed.high,
         BLOCK_M=tile.rows,
         BLOCK_N=max(32, triton.next_power_of_2(n)),
         BLOCK_K=max(32, triton.next_power_of_2(k)),

@@ -3,11 +3,11 @@
 import torch
 import triton
 import triton.language as tl
-from jaxtyping import Float, Int8, Integer
+from jaxtyping import Float, Int8
 from torch import Tensor
 
-from protquant.kernels.operands import Direction
-from protquant.kernels.reference.triangle_product import check_triangle_product
+from protquant.kernels.operands import Direction, Grid
+from protquant.kernels.triton.operands import numbers
 from protquant.kernels.triton.tiles import MatmulTile, blocks_of, target_of
 from protquant.kernels.triton.tiles_triangle import triangle_tile
 from protquant.kernels.triton.tuned import tuned
@@ -101,19 +101,16 @@ def triangle_product_kernel(
 def triangle_product(
     left: Int8[Tensor, "c i k"],
     right: Int8[Tensor, "c j k"],
+    grids: tuple[Grid, Grid],
     direction: Direction,
-    left_scale: Float[Tensor, "..."],
-    right_scale: Float[Tensor, "..."],
     *,
-    left_zero: Integer[Tensor, ""] | None = None,
-    right_zero: Integer[Tensor, ""] | None = None,
     dtype: torch.dtype = torch.float32,
     is_padded: bool = False,
     tile: MatmulTile | None = None,
-) -> Float[Tensor, "i j c"]:
-    """As `protquant.kernels.reference.triangle_product`, in one kernel, and a sum over each operand with zero points.
+) -> Float[Tensor, "c i j"]:
+    """As `protquant.kernels.reference.triangle_product`, times both scales, in one kernel.
 
-    Operands may be strided in any way.
+    Operands may be strided in any way; one with zero points is summed besides.
 
     Parameters
     ----------
@@ -121,17 +118,28 @@ def triangle_product(
         Whether both operands are parts of larger ones, whose rows begin at multiples of 16 bytes. Along k they go on to
         the next multiple of 16 with zeros; along i and j there is memory for as much, which may hold anything. Any
         number of residues is multiplied as fast then.
+    dtype : torch.dtype
+        Of the output. float16 ends at 65,504, which a sum over many residues may pass; bfloat16 and float32 do not.
     tile : MatmulTile, optional
         By default that of the device.
+
+    Raises
+    ------
+    ValueError
+        For operands that do not fit together.
     """
-    check_triangle_product(left, right, direction, left_scale, right_scale)
+    summed = 2 if direction == "outgoing" else 1
+    if left.dtype != torch.int8 or right.dtype != torch.int8:
+        raise ValueError(f"operands must be int8, not {left.dtype} and {right.dtype}")
+    if left.shape[0] != right.shape[0] or left.shape[summed] != right.shape[summed]:
+        raise ValueError(f"{direction} edges cannot be summed over {tuple(left.shape)} and {tuple(right.shape)}")
     if direction == "incoming":
         left, right = left.transpose(1, 2), right.transpose(1, 2)
     (c, i, k), j = left.shape, right.shape[1]
     y = torch.empty((c, i, j), dtype=dtype, device=left.device)
     if y.numel() == 0:
-        return y.permute(1, 2, 0)
-    left_zero, right_zero = (None if zero is None else zero.int() for zero in (left_zero, right_zero))
+        return y
+    (left_scale, left_zero), (right_scale, right_zero) = (numbers(grid, left.device) for grid in grids)
     lengths = () if is_padded else (i, j, k)
     strides = (*lengths, *left.stride(), *right.stride())
     is_aligned = all(stride % 16 == 0 for stride in strides if stride != 1)
@@ -139,7 +147,6 @@ def triangle_product(
     if tile is None:
         tile = triangle_tile(target_of(left.device), is_aligned=is_aligned)
         tile = tuned("triangle_product", left.device, tile) if is_aligned else tile
-    left_scale, right_scale = left_scale.float().reshape(-1), right_scale.float().reshape(-1)
     triangle_product_kernel[(c * blocks_of(i, tile.block_m) * blocks_of(j, tile.block_n),)](
         left,
         right,
@@ -155,8 +162,8 @@ def triangle_product(
         k,
         *left.stride(),
         *right.stride(),
-        0 if len(left_scale) == 1 else 1,
-        0 if len(right_scale) == 1 else 1,
+        0,  # one scale for all channels of either operand
+        0,
         j,
         i * j,
         PADDING=_PADDING if is_padded else 1,
@@ -166,4 +173,4 @@ def triangle_product(
         num_warps=tile.num_warps,
         num_stages=tile.num_stages,
     )
-    return y.permute(1, 2, 0)
+    return y

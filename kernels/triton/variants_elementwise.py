@@ -70,7 +70,7 @@ def _quantize(channels: int) -> Iterator[Variant]:
             types = {"x_ptr": f"*{dtype}", "scale_ptr": "*fp32", "codes_ptr": "*i8"}
             types |= {"zero_ptr": "*i32"} if zero else {}
             name = f"quantize_int8 ({mode}{', zero' if zero else ''}; {channels} x {dtype})"
-            yield from _signed_or_not(name, quantize_int8_kernel, channels, types, _mode(mode, zero))
+            yield from _by_sign(name, quantize_int8_kernel, channels, types, _mode(mode, zero))
 
 
 def _norm(channels: int) -> Iterator[Variant]:
@@ -80,25 +80,25 @@ def _norm(channels: int) -> Iterator[Variant]:
             settings |= dict.fromkeys(_DECODING) | {"y_ptr": None}
             name = f"layer_norm_quantize ({mode}; {channels} x {dtype})"
             types["x_ptr"] = f"*{dtype}"
-            yield from _signed_or_not(name, norm_quantize_kernel, channels, types, settings | _BY_ROWS)
+            yield from _by_sign(name, norm_quantize_kernel, channels, types, settings | _BY_ROWS)
         if channels == _PAIR:
             types, settings = _norm_types(mode)
-            settings |= dict.fromkeys((*_DECODING, "y_ptr", "below_zero_ptr")) | {"x_stride": 1}
+            settings |= dict.fromkeys((*_DECODING, "y_ptr")) | {"x_stride": 1}
             name = f"layer_norm_quantize ({mode}; {channels} x fp32, channels first)"
             types |= {"x_ptr": "*fp32", "x_column_stride": "i32"}
-            yield _rows(name, norm_quantize_kernel, channels, types, settings)
+            yield from _by_sign(name, norm_quantize_kernel, channels, types, settings)
 
 
 def _decode_norm() -> Iterator[Variant]:
     for mode in _MODES:
         types, settings = _norm_types(mode)
         types |= {"x_ptr": "*u8"} | _DECODING
-        settings |= {"below_zero_ptr": None} | _BY_ROWS
+        settings |= _BY_ROWS
         name = f"decode_norm_quantize ({mode}"
-        yield _rows(f"{name}; {_PAIR})", norm_quantize_kernel, _PAIR, types, settings | {"y_ptr": None})
+        yield from _by_sign(f"{name}; {_PAIR})", norm_quantize_kernel, _PAIR, types, settings | {"y_ptr": None})
         for dtype in _FLOATS:
             normalized = types | {"y_ptr": f"*{dtype}"}
-            yield _rows(f"{name}, and {dtype}; {_PAIR})", norm_quantize_kernel, _PAIR, normalized, settings)
+            yield from _by_sign(f"{name}, and {dtype}; {_PAIR})", norm_quantize_kernel, _PAIR, normalized, settings)
 
 
 def _norm_types(mode: str) -> tuple[dict[str, str], dict[str, object]]:
@@ -113,13 +113,18 @@ def _mode(mode: str, zero: bool) -> dict[str, object]:
     return {"MODE": mode, "LOW": low, "HIGH": high} | ({} if zero else {"zero_ptr": None})
 
 
-def _signed_or_not(
+def _by_sign(
     name: str, kernel: object, channels: int, types: Mapping[str, str], settings: Mapping[str, object]
 ) -> Iterator[Variant]:
-    """Rows of one sign or both; and, of the widest, those that turn out to be of one: they hold no more elsewhere."""
-    yield _rows(name, kernel, channels, types, {**settings, "below_zero_ptr": None})
-    if settings["MODE"] != "static" and channels in (_EMBEDDING, _HIDDEN):
-        yield _rows(f"{name[:-1]}; unsigned)", kernel, channels, {**types, "below_zero_ptr": "*i32"}, settings)
+    """Symmetric rows say whether a value is negative; affine ones ask that, where they run after symmetric ones.
+
+    These hold no more in registers than the affine ones that do not ask: of them only the widest rows are compiled.
+    """
+    says = settings["MODE"] == "symmetric"
+    asked, alone = {**types, "below_zero_ptr": "*i32"}, {**settings, "below_zero_ptr": None}
+    yield _rows(name, kernel, channels, asked if says else types, settings if says else alone)
+    if settings["MODE"] == "affine" and channels in (_EMBEDDING, _HIDDEN):
+        yield _rows(f"{name[:-1]}; unsigned)", kernel, channels, asked, settings)
 
 
 def _token_outlier(channels: int) -> Iterator[Variant]:

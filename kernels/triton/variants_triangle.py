@@ -32,30 +32,24 @@ def _gated_projections(target: str) -> Iterator[Variant]:
     types = {"x_ptr": "*i8", "x_scale_ptr": "*fp32", "inverse_ptr": "*fp32", "out_zero_ptr": "*i32", "y_ptr": "*i8"}
     types |= {f"{which}_ptr": "*i8" for which in ("proj", "gate")}
     types |= {f"{which}_scale_ptr": "*fp32" for which in ("proj", "gate")}
-    types |= dict.fromkeys(("M", "N", "K", "x_stride", "scale_stride", "inverse_stride"), "i32")
+    types |= dict.fromkeys(
+        ("M", "N", "K", "x_stride", "scale_stride", "inverse_stride", "line", "y_line_stride", "y_column_stride"), "i32"
+    )
     zeros = {"x_zero_ptr": "*i32", "proj_sum_ptr": "*i32", "gate_sum_ptr": "*i32"}
     rest = {"proj_bias_ptr": "*fp32", "gate_bias_ptr": "*fp32", "mask_ptr": "*u8"}
     tile = gated_tile(target)
     tiles = {"BLOCK_M": tile.block_m, "BLOCK_N": tile.block_n, "BLOCK_K": tile.block_k}
     for name, present in (("plain", {}), ("bias, mask", rest), ("zero, bias, mask", zeros | rest)):
-        for layout, strided, along, aligned in (
-            ("rows", "y_row_stride", "y_column_stride", ("y_row_stride",)),
-            ("channels", "y_column_stride", "y_row_stride", ("y_column_stride", "y_line_stride")),
-            (
-                "channels; 16 n residues",
-                "y_column_stride",
-                "y_row_stride",
-                ("M", "line", "y_line_stride", "y_column_stride"),
-            ),
+        for residues, aligned in (
+            ("", ("y_column_stride", "y_line_stride")),
+            ("; 16 n residues", ("M", "line", "y_line_stride", "y_column_stride")),
         ):
             settings: dict[str, Any] = {key: None for key in zeros | rest if key not in present}
-            settings |= tiles | {along: 1, "LOW": -128, "HIGH": 127}
-            settings |= {"line": None, "y_line_stride": 0} if layout == "rows" else {}
-            lines = {} if layout == "rows" else {"line": "i32", "y_line_stride": "i32"}
+            settings |= tiles | {"y_row_stride": 1, "LOW": -128, "HIGH": 127}
             yield Variant(
-                f"gated_projection ({name}; {layout})",
+                f"gated_projection ({name}{residues})",
                 gated_projection_kernel,
-                types | present | lines | {strided: "i32"},
+                types | present,
                 settings,
                 _options(tile),
                 ("N", "K", "x_stride", *aligned),

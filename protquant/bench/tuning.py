@@ -8,11 +8,14 @@ import torch
 from torch import Tensor
 
 from protquant.errors import ProtquantError
-from protquant.kernels.reference.projection import Int8Projection
+from protquant.kernels.epilogue import Epilogue
+from protquant.kernels.operands import Codes8, Grid, IntegerWeight
+from protquant.kernels.packing import pack4
 from protquant.kernels.triton.attention import attention_int8
 from protquant.kernels.triton.gated_projection import gated_projection
 from protquant.kernels.triton.int4_linear import linear_int4
 from protquant.kernels.triton.int8_linear import linear_int8
+from protquant.kernels.triton.operands import KernelWeight
 from protquant.kernels.triton.tiles import MatmulTile, linear_key, target_of
 from protquant.kernels.triton.tiles_triangle import AttentionTile, TransitionTile, gated_tile, triangle_tile
 from protquant.kernels.triton.transition import transition_int8
@@ -102,40 +105,44 @@ def cases_of(device: torch.device, length: int) -> Iterator[Case]:
     def codes(*shape: int) -> Tensor:
         return torch.randint(-127, 128, shape, dtype=torch.int8, device=device)
 
-    def scales(count: int, size: float = 1e-3) -> Tensor:
-        return size * (1 + torch.rand(count, device=device))
+    def scales(*shape: int) -> Tensor:
+        return 1e-3 * (1 + torch.rand(*shape, device=device))
+
+    def rows_of(rows: int, reads: int) -> Codes8:
+        zero = torch.zeros(1, dtype=torch.int32, device=device)
+        return Codes8(codes(rows, reads), torch.ones(1, device=device), zero)
+
+    def projection(writes: int, reads: int) -> KernelWeight:
+        bias = torch.randn(writes, device=device)
+        return KernelWeight.of(IntegerWeight(codes(writes, reads), scales(writes, 1), None, bias, writes))
 
     def linear(rows: int, reads: int, writes: int, *, gated: bool) -> Case:
-        x, weight, one = codes(rows, reads), codes(writes, reads), torch.ones(1, device=device)
-        after: dict[str, Any] = {"dtype": torch.float32, "residual": torch.randn(rows, writes, device=device)}
+        x, weight, residual = rows_of(rows, reads), projection(writes, reads), torch.randn(rows, writes, device=device)
+        after = Epilogue(residual=residual)
         if gated:
-            after |= {"activation": "sigmoid", "gate": torch.randn(rows, writes, device=device).bfloat16()}
-        weight_scale, out = scales(writes), torch.empty(rows, writes, device=device)
+            after = Epilogue("sigmoid", torch.randn(rows, writes, device=device).bfloat16(), residual)
+        out = torch.empty(rows, writes, device=device)
         words = "gate and residual" if gated else "residual"
         return Case(
             linear_key("int8", reads, gated),
             f"{rows} x {reads} -> {writes}, {words}",
             MatmulTile.of(target, "int8", channels=reads, wide=gated),
             _LINEARS,
-            lambda tile: linear_int8(x, one, weight, weight_scale, tile=tile, out=out, **after),
+            lambda tile: linear_int8(x, weight, after, has_zero=False, tile=tile, out=out),
         )
 
     def linear_of_4_bits(rows: int, reads: int, writes: int) -> Case:
-        x, one, groups = codes(rows, reads), torch.ones(1, device=device), reads // 32
-        packed = torch.randint(0, 256, (writes, reads // 2), dtype=torch.uint8, device=device)
+        x, after, groups = rows_of(rows, reads), Epilogue(dtype=torch.bfloat16), reads // 32
+        packed = pack4(torch.randint(0, 16, (writes, reads), device=device))
         zero = torch.full((writes, groups), 8, dtype=torch.uint8, device=device)
-        scale = scales(writes * groups).view(writes, groups)
-        options: dict[str, Any] = {"channels": reads, "group_size": 32, "x_scale": one, "dtype": torch.bfloat16}
+        weight = KernelWeight.of(IntegerWeight(packed, scales(writes, groups), zero, None, writes, "int4", 32))
         return Case(
             linear_key("int4", reads, True),
             f"{rows} x {reads} -> {writes}, groups of 32",
             MatmulTile.of(target, "int4", channels=reads, wide=True),
             _LINEARS,
-            lambda tile: linear_int4(x, packed, scale, zero, tile=tile, **options),
+            lambda tile: linear_int4(x, weight, after, has_zero=False, tile=tile),
         )
-
-    def projection(writes: int, reads: int) -> Int8Projection:
-        return Int8Projection(codes(writes, reads), scales(writes), torch.randn(writes, device=device))
 
     def triangle() -> Case:
         # Padded, as the backend has them.
@@ -143,13 +150,13 @@ def cases_of(device: torch.device, length: int) -> Iterator[Case]:
         left, right = (codes(_PAIR, room + 16, room) for _ in range(2))
         for operand in (left, right):
             operand[:, :, length:] = 0
-        operands, one = (left[:, :length, :length], right[:, :length, :length]), torch.ones((), device=device)
+        operands, grid = (left[:, :length, :length], right[:, :length, :length]), Grid(1.0, 0, -128, 127)
         return Case(
             "triangle_product",
             f"{_PAIR} channels, {length} residues",
             triangle_tile(target, is_aligned=True),
             _TRIANGLES,
-            lambda tile: triangle_product(*operands, "outgoing", one, one, is_padded=True, tile=tile),
+            lambda tile: triangle_product(*operands, (grid, grid), "outgoing", is_padded=True, tile=tile),
         )
 
     yield linear(pairs, _PAIR, _PAIR, gated=False)
@@ -160,14 +167,13 @@ def cases_of(device: torch.device, length: int) -> Iterator[Case]:
     yield linear_of_4_bits(max(length, 256), _SINGLE, 3 * _SINGLE)
 
     def gated() -> Case:
-        x, one, step = codes(pairs, _PAIR), torch.ones(1, device=device), torch.tensor(1.0, device=device)
-        both = projection(_PAIR, _PAIR), projection(_PAIR, _PAIR)
+        x, both = rows_of(pairs, _PAIR), (projection(_PAIR, _PAIR), projection(_PAIR, _PAIR))
         return Case(
             "gated_projection",
             f"{pairs} x {_PAIR} -> {_PAIR}, channel by channel",
             gated_tile(target),
             _GATED,
-            lambda tile: gated_projection(x, one, *both, step, out_layout="channels", tile=tile),
+            lambda tile: gated_projection(x, *both, Grid(1.0, 0, -128, 127), has_zero=False, tile=tile),
         )
 
     yield gated()
@@ -189,15 +195,14 @@ def cases_of(device: torch.device, length: int) -> Iterator[Case]:
     yield attention()
 
     def transition() -> Case:
-        x, one, step = codes(pairs, _PAIR), torch.ones(1, device=device), torch.tensor(1.0, device=device)
-        up, down, residual = projection(4 * _PAIR, _PAIR), projection(_PAIR, 4 * _PAIR), torch.randn(pairs, _PAIR)
-        added: dict[str, Any] = {"residual": residual.to(device), "out_low": 0}
+        x, hidden, residual = rows_of(pairs, _PAIR), Grid(1.0, 0, 0, 127), torch.randn(pairs, _PAIR).to(device)
+        up, down = projection(4 * _PAIR, _PAIR), projection(_PAIR, 4 * _PAIR)
         return Case(
             "transition_int8",
             f"{pairs} x {_PAIR} -> {4 * _PAIR} -> {_PAIR}",
             TransitionTile.of(target, _PAIR),
             _TRANSITIONS,
-            lambda tile: transition_int8(x, one, up, step, down, tile=tile, **added),
+            lambda tile: transition_int8(x, up, hidden, down, residual=residual, has_zero=False, tile=tile),
         )
 
     yield transition()

@@ -16,8 +16,10 @@ import triton
 
 from protquant.bench.tuning import Case, cases_of, tune
 from protquant.errors import ProtquantError
+from protquant.kernels.operands import Codes8, IntegerWeight
 from protquant.kernels.triton import tuned as module
 from protquant.kernels.triton.int8_linear import linear_int8, linear_int8_kernel
+from protquant.kernels.triton.operands import KernelWeight
 from protquant.kernels.triton.tiles import MatmulTile
 from protquant.kernels.triton.tiles_triangle import AttentionTile
 from protquant.kernels.triton.tuned import keep_tiles, tuned, tuned_tiles
@@ -93,9 +95,11 @@ def test_kernels_use_what_is_kept(as_on_a_gpu: Path, monkeypatch: pytest.MonkeyP
     used = []
     monkeypatch.setattr(linear_int8_kernel, "run", lambda *_, **given: used.append(given["BLOCK_M"]), raising=False)
     monkeypatch.setattr(type(linear_int8_kernel), "__getitem__", lambda self, _: self.run)
-    x, weight = torch.zeros(3, 16, dtype=torch.int8), torch.zeros(8, 16, dtype=torch.int8)
+    x = Codes8(torch.zeros(3, 16, dtype=torch.int8), torch.ones(1), torch.zeros(1, dtype=torch.int32))
+    codes = torch.zeros(8, 16, dtype=torch.int8)
+    weight = KernelWeight.of(IntegerWeight(codes, torch.ones(8, 1), None, None, 8))
     for _ in range(2):
-        linear_int8(x, torch.ones(1), weight, torch.ones(8))
+        linear_int8(x, weight)
         assert keep_tiles(GPU, {"linear int8, few channels": FAST}) == as_on_a_gpu
     assert used == [64, FAST.block_m]
     assert json.loads(as_on_a_gpu.read_text())["gpu"] == GPU

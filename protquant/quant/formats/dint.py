@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor
 
 from protquant.errors import ProtquantError
-from protquant.kernels.reference import decode_dint, dint_levels, encode_dint
+from protquant.kernels.reference import affine_grid, decode_dint, dint_levels, encode_dint
 from protquant.quant.formats.base import Codes, Format, StaticQuantizer, register_format
 from protquant.quant.formats.frozen import fit_frozen
 from protquant.quant.formats.granularity import (
@@ -19,7 +19,6 @@ from protquant.quant.formats.granularity import (
     ungrouped,
     weight_range,
 )
-from protquant.quant.formats.uniform import affine_grid
 from protquant.quant.observers import Statistics
 from protquant.quant.ranges import Calibration
 

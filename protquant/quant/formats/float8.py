@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from protquant.errors import ProtquantError
-from protquant.kernels.reference import decode_float8, encode_float8
+from protquant.kernels.reference import decode_float8, encode_float8, positive_scale
 from protquant.quant.formats.base import Codes, Format, Quantizer, StaticQuantizer, register_format
 from protquant.quant.formats.frozen import fit_frozen
 from protquant.quant.formats.granularity import (
@@ -15,7 +15,6 @@ from protquant.quant.formats.granularity import (
     vector_range,
     weight_range,
 )
-from protquant.quant.formats.uniform import positive_scale
 from protquant.quant.observers import Statistics
 from protquant.quant.ranges import Calibration
 

@@ -3,10 +3,9 @@
 import torch
 from torch import Tensor
 
-from protquant.kernels.reference import PiecewiseCodes, decode_two_scale, encode_two_scale
+from protquant.kernels.reference import PiecewiseCodes, decode_two_scale, encode_two_scale, uniform_grid
 from protquant.quant.formats.base import Codes, StaticQuantizer
 from protquant.quant.formats.blockwise import blockwise
-from protquant.quant.formats.uniform import uniform_grid
 
 __all__ = ["TwoScaleQuantizer"]
 

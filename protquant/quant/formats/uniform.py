@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor
 
 from protquant.errors import ProtquantError
-from protquant.kernels.reference import decode_uniform, encode_uniform
+from protquant.kernels.reference import decode_uniform, encode_uniform, uniform_grid
 from protquant.quant.formats.base import Codes, Format, Quantizer, StaticQuantizer, register_format
 from protquant.quant.formats.frozen import fit_frozen
 from protquant.quant.formats.granularity import (
@@ -16,7 +16,6 @@ from protquant.quant.formats.granularity import (
     GroupSize,
     check_group,
     grouped,
-    magnitude,
     of_columns,
     ungrouped,
     vector_range,
@@ -30,48 +29,11 @@ __all__ = [
     "DynamicUniformQuantizer",
     "Uniform",
     "UniformQuantizer",
-    "affine_grid",
-    "positive_scale",
-    "uniform_grid",
 ]
 
 _SCALE_BITS = 32
 
 Bits = Annotated[int, Field(ge=2, le=16)]
-
-
-def uniform_grid(
-    low: Tensor, high: Tensor, bits: int, symmetric: bool, full_range: bool = False
-) -> tuple[Tensor, Tensor | None, int, int]:
-    """Scale, zero point, and smallest and largest code of the grid that covers 0 and [low, high].
-
-    A symmetric grid of values that are never negative has no negative codes.
-    """
-    if not symmetric:
-        return *affine_grid(low, high, 2**bits), 0, 2**bits - 1
-    low, high = low.double().clamp(max=0), high.double().clamp(min=0)
-    if bool((low >= 0).all()):
-        code_low, code_high = 0, 2**bits - 1
-        scale = high / code_high
-    elif full_range:
-        code_low, code_high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
-        scale = 2 * magnitude(low, high) / (2**bits - 1)
-    else:
-        code_low, code_high = 1 - 2 ** (bits - 1), 2 ** (bits - 1) - 1
-        scale = magnitude(low, high) / code_high
-    return positive_scale(scale).float(), None, code_low, code_high
-
-
-def affine_grid(low: Tensor, high: Tensor, levels: int) -> tuple[Tensor, Tensor]:
-    """Scale and zero point of the grid of so many levels, of codes from 0, that covers 0 and [low, high]."""
-    low, high = low.double().clamp(max=0), high.double().clamp(min=0)
-    scale = positive_scale((high - low) / (levels - 1))
-    return scale.float(), torch.round(-low / scale).int()
-
-
-def positive_scale(scale: Tensor) -> Tensor:
-    """`scale`, but 1 for nothing but zeros (or what float32 flushes to zero): any step will do, and 1 divides well."""
-    return torch.where(scale > torch.finfo(torch.float32).tiny, scale, 1.0)
 
 
 class UniformQuantizer(StaticQuantizer):

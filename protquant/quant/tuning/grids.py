@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from protquant.kernels.reference import uniform_grid
 from protquant.quant.formats import Uniform, UniformQuantizer
 from protquant.quant.formats.granularity import grouped, ungrouped
-from protquant.quant.formats.uniform import uniform_grid
 from protquant.quant.straight_through import round_straight_through
 
 __all__ = ["LearnedClipping", "LearnedRange"]

@@ -6,7 +6,7 @@ from torch import Tensor
 
 pytest.importorskip("triton")
 
-from protquant.kernels.reference import attention as reference
+from protquant.kernels.reference.attention import attention
 from protquant.kernels.triton.attention import attention_int8
 from protquant.kernels.triton.tiles_triangle import AttentionTile
 
@@ -31,6 +31,16 @@ def operands(b: int, h: int, i: int, j: int, d: int, *, per_token: bool, zeros: 
     return given
 
 
+def reference(q, k, v, *, bias=None, mask=None, scale=1.0, dtype=torch.float32, **numbers) -> Tensor:
+    """Attention of the values that codes mean."""
+    values = []
+    for name, codes in (("q", q), ("k", k), ("v", v)):
+        zero = numbers[f"{name}_zero"]
+        steps = codes.float() - (0 if zero is None else zero)
+        values.append(steps * numbers[f"{name}_scale"].expand(codes.shape[:3])[..., None])
+    return attention(*values, bias, mask, scale).to(dtype)
+
+
 def largest_value(given: dict) -> float:
     steps = given["v"].float() - (0 if given["v_zero"] is None else given["v_zero"])
     return float((steps * given["v_scale"].expand(given["v"].shape[:3])[..., None]).abs().max())
@@ -42,7 +52,7 @@ def test_float_values_agree_with_the_reference(i: int, j: int, d: int, per_token
     torch.manual_seed(i * j)
     given = operands(2, 2, i, j, d, per_token=per_token) | {"bias": torch.randn(2, 2, i, j), "scale": 0.7}
     given |= {"mask": torch.rand(2, j) > 0.2}
-    found, expected = attention_int8(**given), reference.attention_int8(**given)
+    found, expected = attention_int8(**given), reference(**given)
     assert found.shape == (2, i, 2, d)
     torch.testing.assert_close(found, expected, rtol=0, atol=FLOAT_TOLERANCE * largest_value(given))
 
@@ -57,7 +67,7 @@ def test_operands_are_strided_and_biases_shared(dtype: torch.dtype):
     given |= {name: x.transpose(1, 2) for name, x in zip("qkv", together.unbind(2), strict=True)}
     bias = torch.randn(length, length, h).to(dtype).permute(2, 1, 0)[None]  # for all rows, heads side by side
     given |= {"bias": bias, "mask": (torch.rand(1, length) > 0.3), "dtype": dtype}
-    found, expected = attention_int8(**given), reference.attention_int8(**given)
+    found, expected = attention_int8(**given), reference(**given)
     assert found.dtype == dtype and found.is_contiguous()
     allowed = FLOAT_TOLERANCE * largest_value(given)
     torch.testing.assert_close(found, expected, rtol=2 * torch.finfo(dtype).eps, atol=allowed)
@@ -78,7 +88,7 @@ def test_rows_without_a_key_have_the_mean_of_values():
     values = (given["v"].float() - given["v_zero"]) * given["v_scale"][..., None]
     mean = values[1].mean(1)[None].expand(5, -1, -1)
     torch.testing.assert_close(found[1], mean, rtol=0, atol=0.005 * largest_value(given))
-    torch.testing.assert_close(found, reference.attention_int8(**given), rtol=0, atol=0.01 * largest_value(given))
+    torch.testing.assert_close(found, reference(**given), rtol=0, atol=0.01 * largest_value(given))
 
 
 def test_masked_keys_count_for_nothing_even_a_block_of_them():

@@ -27,7 +27,7 @@ json.dump(found, sys.stdout)
 CHOSEN = {
     "triangle_product incoming (zeros; bf16; 16 n residues)": "sm_80",
     "attention_int8 (bias, zeros; 32 channels; bf16; 16 n residues)": "sm_90",
-    "gated_projection (zero, bias, mask; channels)": "sm_100",
+    "gated_projection (zero, bias, mask)": "sm_100",
     "transition_int8 (zero, bias, residual; 128 channels; fp32)": "gfx942",
 }
 

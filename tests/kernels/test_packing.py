@@ -6,7 +6,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protquant.kernels.packing import pack_bits, packed_length, unpack_bits
+from protquant.kernels.packing import (
+    pack4,
+    pack_bits,
+    pack_nibbles,
+    packed_length,
+    unpack4,
+    unpack_bits,
+    unpack_nibbles,
+)
 
 
 @given(bits=st.integers(1, 8), data=st.data())
@@ -46,3 +54,24 @@ def test_a_truncated_pack_is_refused():
 def test_widths_that_no_byte_holds_are_refused(bits: int):
     with pytest.raises(ValueError, match="1 to 8"):
         pack_bits(torch.arange(2), bits)
+
+
+@pytest.mark.parametrize("k", [0, 1, 2, 17])
+def test_rows_of_nibbles_begin_with_a_byte_of_their_own(k: int):
+    codes = torch.randint(0, 16, (3, k), dtype=torch.uint8)
+    packed = pack_nibbles(codes)
+    assert packed.shape == (3, -(-k // 2))
+    assert torch.equal(unpack_nibbles(packed, k), codes)
+    for row in range(3):
+        assert torch.equal(pack_nibbles(codes[row : row + 1])[0], packed[row])
+    with pytest.raises(ValueError, match=f"{k + 2} channels of 4 bits take {k // 2 + k % 2 + 1} bytes"):
+        unpack_nibbles(packed, k + 2)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 4, 5])
+def test_halves_of_the_rows_share_bytes(rows: int):
+    codes = torch.randint(0, 16, (rows, 3), dtype=torch.uint8)
+    packed = pack4(codes)
+    assert packed.shape == (-(-rows // 2), 3)
+    assert torch.equal(unpack4(packed, rows), codes)
+    assert torch.equal(packed & 15, codes[: len(packed)])
