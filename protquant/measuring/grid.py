@@ -55,13 +55,18 @@ def run_grid(
     jobs : iterable of Job
         They are taken one at a time, so that a model need not be loaded before its first job.
     title, total : str, int
-        What the progress bar says, and the number of jobs; no title draws no bar.
+        What the progress bar says, and the number of jobs; without a title there is none.
     """
-    bar = Steps(jobs, desc=title, unit="job", total=total, disable=not title or not sys.stderr.isatty(), leave=False)
-    for job in bar:
+    bar = (
+        Steps(jobs, desc=title, unit="job", total=total, disable=not sys.stderr.isatty(), leave=False)
+        if title
+        else None
+    )
+    for job in jobs if bar is None else bar:
         row = store.finished(job.key)
         if row is None:
-            bar.set_postfix_str(" ".join(str(label) for label in job.labels.values()))
+            if bar is not None:
+                bar.set_postfix_str(" ".join(str(label) for label in job.labels.values()))
             row = store.add(job.key, {**job.labels, **_result(job)})
         yield {name: value for name, value in {**row, **job.labels}.items() if name != KEY}
 

@@ -1,10 +1,11 @@
 """Methods and settings as data: every pair of them is an ordinary recipe."""
 
-import copy
 import math
+import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from importlib import resources
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -18,21 +19,16 @@ from protquant.proteins import safe_name
 from protquant.quant import Recipe, plan
 from protquant.quant.formats import FORMATS
 from protquant.quant.steps import STEPS
-from protquant.sites import KINDS, WEIGHT_KINDS
+from protquant.sites import WEIGHT_KINDS
 
 __all__ = ["Cell", "Method", "MethodGrid", "Part", "group_size", "load_method_grid", "write_recipes"]
 
 Part = Literal["language", "folding"]
 PARTS: tuple[Part, ...] = get_args(Part)
 _LARGEST_GROUP = 128
-_RECIPE_KEYS: dict[str, Any] = {
-    "calibration": dict[str, Any],
-    "kinds": dict[str, dict[str, Any] | None],
-    "sites": dict[str, dict[str, Any] | None],
-    "steps": list[dict[str, Any]],
-    "propagate": str,
-}
-_KEYS: dict[str, Any] = {"notes": list[str], "title": str, "settings": list[str], **_RECIPE_KEYS}
+_Bits = Literal["weight_bits", "activation_bits"]
+_OTHER_INTERPOLATION = re.compile(r"\$\{(?!(?:weight_bits|activation_bits|group_size)\})[^}]*")
+_Formats = dict[str, dict[str, Any] | None]
 
 
 @dataclass(frozen=True)
@@ -42,9 +38,9 @@ class Cell:
     Attributes
     ----------
     recipe : Recipe or None
-        None where a step or a format that it takes is not known.
+        None if this version does not have a step or a format of it.
     missing : str
-        Which, in words; empty where none is.
+        Which steps and formats those are; empty if there are none.
     """
 
     method: str
@@ -55,26 +51,40 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Method:
-    """A row of the table.
+class _Content:
+    """Keys of a recipe."""
+
+    calibration: dict[str, Any] | None = None
+    kinds: _Formats = field(default_factory=dict)
+    sites: _Formats = field(default_factory=dict)
+    steps: list[dict[str, Any]] | None = None
+    propagate: str | None = None
+
+
+@dataclass(frozen=True)
+class Method(_Content):
+    """An entry of the list: a row of the table at some settings.
 
     Attributes
     ----------
     name, title : str
-        What it is called in options and in a table.
-    settings : tuple of str
-        Where it is shown.
-    content : dict
-        What its recipe has beside, or instead of, what all have in common: keys of a recipe.
-    at : dict
-        The same for a setting or a part (`language`, `folding`) alone, by its name.
+        What the method is called in options and in a table.
+    settings, parts : list of str
+        Where the entry holds; all by default. A method that differs between settings has several entries.
     """
 
-    name: str
-    title: str
-    settings: tuple[str, ...]
-    content: dict[str, Any] = field(default_factory=dict)
-    at: dict[str, dict[str, Any]] = field(default_factory=dict)
+    name: str = ""
+    title: str = ""
+    settings: list[str] = field(default_factory=list)
+    parts: list[Part] = field(default_factory=lambda: list(PARTS))
+
+
+@dataclass(frozen=True)
+class _File:
+    settings: dict[str, dict[_Bits, int]]
+    methods: list[Method]
+    common: _Content = field(default_factory=_Content)
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -84,22 +94,32 @@ class MethodGrid:
     Attributes
     ----------
     settings : dict
-        Bits of weights (`W`) and activations (`A`) by name; what is not given stays in float.
+        `weight_bits` and `activation_bits` of each setting by its name; what is not given stays in float.
     common : dict
-        What the recipes of all methods have.
-    methods : dict
-        By name, in order.
+        Keys that the recipes of all methods have.
+    entries : tuple of Method
+        The list of the file.
     notes : tuple of str
         What a reader of the table must know.
     source : str
         The file, for messages.
     """
 
-    settings: dict[str, dict[str, int]]
-    common: dict[str, Any]
-    methods: dict[str, Method]
-    notes: tuple[str, ...] = ()
-    source: str = "methods.yaml"
+    settings: dict[str, dict[_Bits, int]]
+    common: _Content
+    entries: tuple[Method, ...]
+    notes: tuple[str, ...]
+    source: str
+
+    @property
+    def methods(self) -> dict[str, Method]:
+        """Each method by its name, in the order of the file, with all the settings of its entries."""
+        names = dict.fromkeys(entry.name for entry in self.entries)
+        return {name: self._joined([entry for entry in self.entries if entry.name == name]) for name in names}
+
+    def _joined(self, entries: Sequence[Method]) -> Method:
+        shown = [name for name in self.settings if any(name in entry.settings for entry in entries)]
+        return replace(entries[0], settings=shown)
 
     def cells(
         self,
@@ -108,41 +128,45 @@ class MethodGrid:
         methods: Collection[str] | None = None,
         settings: Collection[str] | None = None,
     ) -> list[Cell]:
-        """The cells of a part, method after method.
+        """Return the cells of a part, method after method.
 
         Parameters
         ----------
         group : int
-            How many neighbors in a row of a weight share a scale where a recipe says `G`.
+            What `${group_size}` stands for: number of neighbors in a row of a weight that share a scale.
         methods, settings : collection of str, optional
             Only these; all by default.
 
         Raises
         ------
         ProtquantError
-            For a name that is not known, or a method whose recipe is none.
+            If a name is not known, or the recipe of a method is not valid.
         """
         chosen = _choose("method", methods, self.methods)
         shown = _choose("setting", settings, self.settings)
         return [
-            self._cell(self.methods[method], setting, part, group)
+            self._cell(entry, setting, part, group)
             for method in chosen
             for setting in shown
-            if setting in self.methods[method].settings
+            for entry in self.entries
+            if entry.name == method and setting in entry.settings and part in entry.parts
         ]
 
     def _cell(self, method: Method, setting: str, part: Part, group: int) -> Cell:
-        bits: dict[str, int] = {**self.settings[setting], "G": group}
-        content: dict[str, Any] = {}
-        for layer in (self.common, method.content, method.at.get(part, {}), method.at.get(setting, {})):
-            content = _laid_over(content, layer)
+        bits = self.settings[setting]
+        content = {
+            each.name: getattr(method, each.name) or getattr(self.common, each.name) for each in fields(_Content)
+        }
+        content["sites"] = {**self.common.sites, **method.sites}
         content["kinds"] = {
             kind: form
-            for kind, form in content.get("kinds", {}).items()
-            if ("W" if kind in WEIGHT_KINDS else "A") in bits
+            for kind, form in {**self.common.kinds, **method.kinds}.items()
+            if ("weight_bits" if kind in WEIGHT_KINDS else "activation_bits") in bits
         }
         where = f"{self.source}: method {method.name} at {setting}"
-        filled = _fill(content, bits, where)
+        filled = _resolve(
+            {name: value for name, value in content.items() if value}, {**bits, "group_size": group}, where
+        )
         missing = _missing(filled)
         if missing:
             return Cell(method.name, setting, part, None, missing)
@@ -166,34 +190,29 @@ def load_method_grid(source: Path | None = None) -> MethodGrid:
     shipped = resources.files("protquant.configs") / "methods.yaml"
     try:
         data = parse_yaml((shipped if source is None else source).read_text(encoding="utf-8"))
+        if other := _OTHER_INTERPOLATION.search(repr(data)):
+            raise ValueError(f"{other[0]}}} is none of ${{weight_bits}}, ${{activation_bits}}, ${{group_size}}")
+        file = typed(_File, data)
     except (OSError, UnicodeDecodeError) as error:
         raise ProtquantError(f"{where} cannot be read as text ({error})") from error
     except ValueError as error:
         raise ProtquantError(f"{where}: {error}") from None
-    top = _mapping(where, data, ("notes", "settings", "common", "methods"), ("notes",))
-    settings = {
-        str(name): _bits(f"{where}: settings.{name}", bits)
-        for name, bits in _mapping(f"{where}: settings", top.get("settings")).items()
-    }
-    methods = {}
-    entries = _mapping(f"{where}: methods", top.get("methods"))
-    for name in (*settings, *map(str, entries)):
+    for name in (*file.settings, *(entry.name for entry in file.methods)):
         # Files of recipes are called by them.
         if safe_name(name) != name:
             raise ProtquantError(f"{where}: {name!r} is no name of a method or setting: letters, digits, '.', '_', '-'")
-    for name, entry in entries.items():
-        here = f"{where}: methods.{name}"
-        content = _mapping(here, entry, ("title", "settings", "at", *_RECIPE_KEYS))
-        shown = tuple(str(setting) for setting in content.pop("settings", settings))
-        for setting in shown:
-            if setting not in settings:
-                raise ProtquantError(f"{here}: unknown setting {setting!r}; {suggestion(setting, settings)}")
-        at = _mapping(f"{here}.at", content.pop("at", {}), (*settings, *PARTS))
-        for key, layer in at.items():
-            _mapping(f"{here}.at.{key}", layer, _RECIPE_KEYS)
-        methods[str(name)] = Method(str(name), str(content.pop("title", name)), shown, content, at)
-    common = _mapping(f"{where}: common", top.get("common", {}), _RECIPE_KEYS)
-    return MethodGrid(settings, common, methods, tuple(top.get("notes", ())), where)
+    seen = set()
+    for entry in file.methods:
+        for setting in entry.settings:
+            if setting not in file.settings:
+                known = suggestion(setting, file.settings)
+                raise ProtquantError(f"{where}: method {entry.name}: unknown setting {setting!r}; {known}")
+        for place in product([entry.name], entry.settings or file.settings, entry.parts):
+            if place in seen:
+                raise ProtquantError(f"{where}: method {entry.name} has two entries for {place[1]}, {place[2]}")
+            seen.add(place)
+    entries = (replace(e, title=e.title or e.name, settings=e.settings or list(file.settings)) for e in file.methods)
+    return MethodGrid(file.settings, file.common, tuple(entries), tuple(file.notes), where)
 
 
 def group_size(model: nn.Module) -> int:
@@ -234,28 +253,17 @@ def _choose(what: str, names: Collection[str] | None, known: Mapping[str, Any]) 
     return [name for name in known if names is None or name in names]
 
 
-def _laid_over(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of `above` instead of those `below`; of kinds and sites one by one."""
-    result = copy.deepcopy(below)
-    for key, value in above.items():
-        if key in ("kinds", "sites"):
-            result[key] = {**result.get(key, {}), **copy.deepcopy(value)}
-        else:
-            result[key] = copy.deepcopy(value)
-    return result
+def _resolve(content: dict[str, Any], values: Mapping[str, int], where: str) -> dict[str, Any]:
+    """Put numbers in the places of `${weight_bits}` and its like."""
+    from omegaconf import OmegaConf  # noqa: PLC0415 (it takes time to import)
+    from omegaconf.errors import OmegaConfBaseException  # noqa: PLC0415
 
-
-def _fill(value: Any, bits: Mapping[str, int], where: str) -> Any:
-    """Numbers in the places of the letters W, A and G."""
-    if isinstance(value, dict):
-        return {key: _fill(item, bits, where) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_fill(item, bits, where) for item in value]
-    if value in ("W", "A", "G"):
-        if value not in bits:
-            raise ProtquantError(f"{where}: {value} is asked for, and the setting does not say it")
-        return bits[value]
-    return value
+    try:
+        resolved: Any = OmegaConf.to_container(OmegaConf.create({**values, "recipe": content}), resolve=True)
+    except OmegaConfBaseException as error:
+        raise ProtquantError(f"{where}: {str(error).splitlines()[0]}: the setting does not say it") from None
+    recipe: dict[str, Any] = resolved["recipe"]
+    return recipe
 
 
 def _missing(content: Mapping[str, Any]) -> str:
@@ -266,30 +274,3 @@ def _missing(content: Mapping[str, Any]) -> str:
         f"step {step['step']!r}" for step in content.get("steps", ()) if str(step.get("step", "awq")) not in STEPS
     ]
     return ", ".join(dict.fromkeys(unknown))
-
-
-def _mapping(
-    where: str, data: Any, known: Collection[str] | None = None, checked: Collection[str] | None = None
-) -> dict[str, Any]:
-    """A mapping without keys other than those that are known; values of `checked` ones, by default all, have types."""
-    if not isinstance(data, dict):
-        raise ProtquantError(f"{where}: a mapping is expected, not {data!r}")
-    for key in data:
-        if known is not None and key not in known:
-            raise ProtquantError(f"{where}: unknown key {key!r}; {suggestion(str(key), known)}")
-    for key in data.keys() & _KEYS.keys() & set((known or ()) if checked is None else checked):
-        try:
-            typed(_KEYS[key], data[key])
-        except ValueError as error:
-            raise ProtquantError(f"{where}: {key}: {error}") from None
-    for kind in data.get("kinds", ()) if known and "kinds" in known else ():
-        if kind not in KINDS:
-            raise ProtquantError(f"{where}: unknown kind of site {kind!r}; {suggestion(str(kind), KINDS)}")
-    return dict(data)
-
-
-def _bits(where: str, data: Any) -> dict[str, int]:
-    bits = _mapping(where, data, ("W", "A"))
-    if not bits or not all(isinstance(value, int) for value in bits.values()):
-        raise ProtquantError(f"{where}: numbers of bits are expected, such as {{W: 4, A: 8}}, not {data!r}")
-    return bits

@@ -53,7 +53,7 @@ def test_methods_are_listed():
         (["--methods", "rnt", "--lm", "none"], "unknown method 'rnt'"),
         (["--lm", "none", "-m", "none"], "nothing to compare methods on"),
         (["--markdown", "table.txt"], "ends in .md"),
-        (["-o", "table.parquet"], "ends in .csv"),
+        (["-o", "table.txt"], "ends in .csv"),
         (["--grid", "nowhere.yaml"], "nowhere.yaml cannot be read"),
     ],
 )
@@ -65,7 +65,7 @@ def test_what_cannot_be_done_is_refused(arguments: list[str], message: str, esmf
 
 def test_a_method_of_another_day_is_told_loudly(esm2_checkpoint, structures_folder, tmp_path: Path):
     grid = tmp_path / "grid.yaml"
-    grid.write_text("settings: {W4: {W: 4}}\nmethods: {later: {steps: [{step: tomorrow}]}}\n")
+    grid.write_text("settings: {W4: {weight_bits: 4}}\nmethods: [{name: later, steps: [{step: tomorrow}]}]\n")
     result = run("--lm", esm2_checkpoint, "-m", "none", "--structures", structures_folder, "--grid", grid)
     assert result.exit_code == 1
     assert "later W4: not available: not in this version: step 'tomorrow'" in result.stderr

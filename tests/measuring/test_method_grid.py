@@ -12,24 +12,29 @@ from protquant.sites import WEIGHT_KINDS
 
 GRID = """
 settings:
-  W4A8: {W: 4, A: 8}
-  W3: {W: 3}
-  A6: {A: 6}
+  W4A8: {weight_bits: 4, activation_bits: 8}
+  W3: {weight_bits: 3}
+  A6: {activation_bits: 6}
 common:
   calibration: {range: minmax}
   kinds:
-    linear_weight: {format: uniform, bits: W, symmetric: false, granularity: channel}
-    linear_input: {format: uniform, bits: A, symmetric: false}
+    linear_weight: {format: uniform, bits: "${weight_bits}", symmetric: false, granularity: channel}
+    linear_input: {format: uniform, bits: "${activation_bits}", symmetric: false}
     norm_input: {format: uniform, bits: 16, symmetric: false}
 methods:
-  plain: {title: Plain, settings: [W4A8, W3, A6]}
-  groups:
+  - {name: plain, title: Plain, settings: [W4A8, W3, A6]}
+  - &groups
+    name: groups
     settings: [W4A8]
-    kinds: {linear_weight: {format: uniform, bits: W, granularity: group, group_size: G}}
+    parts: [language]
+    kinds:
+      linear_weight: {format: uniform, bits: "${weight_bits}", granularity: group, group_size: "${group_size}"}
     steps: [{step: smoothquant, alpha: 0.6}]
-    at:
-      folding: {steps: [{step: smoothquant, alpha: 0.7}]}
-  later: {settings: [W3], steps: [{step: tomorrow}], kinds: {linear_weight: {format: someday, bits: W}}}
+  - {<<: *groups, parts: [folding], steps: [{step: smoothquant, alpha: 0.7}]}
+  - name: later
+    settings: [W3]
+    steps: [{step: tomorrow}]
+    kinds: {linear_weight: {format: someday, bits: "${weight_bits}"}}
 """
 
 
@@ -40,7 +45,7 @@ def grid(tmp_path: Path) -> MethodGrid:
     return load_method_grid(path)
 
 
-def test_letters_become_the_bits_of_the_setting(grid: MethodGrid):
+def test_interpolations_become_the_bits_of_the_setting(grid: MethodGrid):
     by_setting = {cell.setting: cell.recipe for cell in grid.cells("language", 8, ["plain"])}
     assert list(by_setting) == ["W4A8", "W3", "A6"]
     kinds = by_setting["W4A8"].kinds
@@ -85,14 +90,16 @@ def test_recipes_are_written_as_quant_takes_them(grid: MethodGrid, tmp_path: Pat
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("methods:", "method:", "unknown key 'method'"),
-        ("{W: 4, A: 8}", "{W: 4, B: 8}", "settings.W4A8: unknown key 'B'"),
-        ("{W: 4, A: 8}", "W4A8", "settings.W4A8: a mapping is expected"),
-        ("{W: 3}", "{W: three}", "settings.W3: numbers of bits"),
-        ("settings: [W4A8]", "settings: [W5A8]", r"methods\.groups: unknown setting 'W5A8'"),
-        ("linear_input:", "linear_imput:", "unknown kind of site 'linear_imput'"),
-        ("    steps: [{step: smoothquant, alpha: 0.6}]", "    stepz: []", r"methods\.groups: unknown key 'stepz'"),
-        ("      folding:", "      fold:", r"groups\.at: unknown key 'fold'"),
+        ("methods:", "method:", "method: Unexpected keyword argument"),
+        ("activation_bits: 8}", "bits: 8}", r"settings\.W4A8\.bits"),
+        ("{weight_bits: 4, activation_bits: 8}", "W4A8", r"settings\.W4A8: Input should be an object"),
+        ("{weight_bits: 3}", "{weight_bits: three}", r"settings\.W3\.weight_bits: .* valid integer"),
+        ("settings: [W4A8]", "settings: [W5A8]", r"method groups: unknown setting 'W5A8'"),
+        ("    steps: [{step: smoothquant, alpha: 0.6}]", "    stepz: []", r"methods\.1\.stepz"),
+        ("parts: [folding]", "parts: [fold]", r"methods\.2\.parts\.0: .* 'language' or 'folding'"),
+        ("parts: [folding]", "parts: [language]", "method groups has two entries for W4A8, language"),
+        ('"${weight_bits}"', '"\\x24{oc.env:HOME}"', r"\$\{oc\.env:HOME\} is none of"),
+        ('bits: "${weight_bits}"', 'bits: "${W}"', r"\$\{W\} is none of \$\{weight_bits\}"),
         ("common:", "common: [", "not YAML"),
     ],
 )
@@ -101,6 +108,20 @@ def test_mistakes_are_named(tmp_path: Path, old: str, new: str, message: str):
     path.write_text(GRID.replace(old, new))
     with pytest.raises(ProtquantError, match=message):
         load_method_grid(path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("linear_input:", "linear_imput:", "method plain at W4A8: .*linear_imput"),
+        ("bits: 16,", "bits: '${weight_bits}',", "method plain at A6: .*'weight_bits' not found: the setting does not"),
+    ],
+)
+def test_mistakes_of_a_cell_are_named(tmp_path: Path, old: str, new: str, message: str):
+    path = tmp_path / "grid.yaml"
+    path.write_text(GRID.replace(old, new))
+    with pytest.raises(ProtquantError, match=message):
+        load_method_grid(path).cells("language", 8)
 
 
 def test_a_setting_of_a_step_that_is_wrong_is_named_with_its_method(tmp_path: Path):
@@ -128,8 +149,8 @@ def test_every_shipped_cell_is_a_recipe_of_known_parts(part, esmfold_checkpoint,
     for cell in cells:
         bits = load_method_grid().settings[cell.setting]
         kinds = {assignment.site.kind for assignment in plan(model, cell.recipe) if assignment.format is not None}
-        assert any(kind in WEIGHT_KINDS for kind in kinds) == ("W" in bits)
-        assert any(kind not in WEIGHT_KINDS for kind in kinds) == ("A" in bits)
+        assert any(kind in WEIGHT_KINDS for kind in kinds) == ("weight_bits" in bits)
+        assert any(kind not in WEIGHT_KINDS for kind in kinds) == ("activation_bits" in bits)
     recipes = [yaml.safe_dump({**cell.recipe.to_dict(), "name": "", "description": ""}) for cell in cells]
     assert len(set(recipes)) == len(recipes)  # no two rows are the same under two names
 
@@ -141,6 +162,6 @@ def test_the_methods_of_the_papers_are_all_there():
 
 @pytest.mark.parametrize("name", ["/tmp/x", "../x", "a b", "-x"])
 def test_names_that_are_no_names_of_files_are_refused(tmp_path: Path, name: str):
-    (tmp_path / "grid.yaml").write_text(f"settings: {{'{name}': {{W: 4}}}}\nmethods: {{rtn: {{}}}}\n")
+    (tmp_path / "grid.yaml").write_text(f"settings: {{'{name}': {{weight_bits: 4}}}}\nmethods: [{{name: rtn}}]\n")
     with pytest.raises(ProtquantError, match=r"grid\.yaml: '.*' is no name of a method or setting"):
         load_method_grid(tmp_path / "grid.yaml")

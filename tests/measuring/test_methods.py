@@ -15,16 +15,16 @@ from protquant.measuring.tasks import ContactTask
 
 GRID = """
 notes: ["One rule | for all."]
-settings: {W8A8: {W: 8, A: 8}, W4: {W: 4}}
+settings: {W8A8: {weight_bits: 8, activation_bits: 8}, W4: {weight_bits: 4}}
 common:
   calibration: {range: minmax}
   kinds:
-    linear_weight: {format: uniform, bits: W, symmetric: false, granularity: channel}
-    linear_input: {format: uniform, bits: A, symmetric: false}
+    linear_weight: {format: uniform, bits: "${weight_bits}", symmetric: false, granularity: channel}
+    linear_input: {format: uniform, bits: "${activation_bits}", symmetric: false}
 methods:
-  rtn: {title: Round to nearest}
-  smooth: {title: Smooth, settings: [W8A8], steps: [{step: smoothquant}]}
-  later: {title: Later, settings: [W4], steps: [{step: tomorrow}]}
+  - {name: rtn, title: Round to nearest}
+  - {name: smooth, title: Smooth, settings: [W8A8], steps: [{step: smoothquant}]}
+  - {name: later, title: Later, settings: [W4], steps: [{step: tomorrow}]}
 """
 
 
