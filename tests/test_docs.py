@@ -8,13 +8,15 @@ import pytest
 from typer.testing import CliRunner
 
 from protquant.cli import app
-from protquant.quant import STEPS, load_recipe
+from protquant.quant import FORMATS, STEPS, load_recipe
 
-PAGE = Path(__file__).parents[1] / "docs" / "write_your_own_method.md"
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE = DOCS / "write_your_own_method.md"
+FORMAT = DOCS / "add_a_format.md"
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
+def blocks(language: str, page: Path = PAGE) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
 @pytest.fixture
@@ -57,3 +59,31 @@ def test_a_plugin_that_cannot_be_run_is_named(tmp_path: Path, text: str | None, 
     assert result.exit_code == 2
     assert message in result.output
     assert "mine.py" in result.output
+
+
+@pytest.fixture
+def _own_formats():
+    """What the page registers is gone after the test."""
+    before = dict(FORMATS)
+    yield
+    FORMATS.clear()
+    FORMATS.update(before)
+
+
+@pytest.mark.usefixtures("_own_formats")
+def test_the_format_of_the_page_keeps_its_promises():
+    names: dict[str, Any] = {"__name__": "page"}
+    for block in blocks("python", FORMAT):
+        exec(compile(block, str(FORMAT), "exec"), names)
+
+
+@pytest.mark.usefixtures("_own_formats")
+def test_the_format_of_the_page_runs_as_a_plugin(tmp_path: Path, esm2_checkpoint: Path, structures_folder: Path):
+    (tmp_path / "logarithmic.py").write_text(blocks("python", FORMAT)[0])
+    (tmp_path / "w4-logarithmic.yaml").write_text(blocks("yaml", FORMAT)[0])
+    words = blocks("sh", FORMAT)[0].split()[1:]
+    words = [str(tmp_path / word) if word.endswith((".py", ".yaml")) else word for word in words]
+    words[words.index("demo")] = str(esm2_checkpoint)
+    result = CliRunner().invoke(app, [*words, "--structures", str(structures_folder)])
+    assert result.exit_code == 0, result.output
+    assert "w4-logarithmic" in result.output
