@@ -13,7 +13,6 @@ import yaml
 
 from protquant.choosing.format_choice import FormatChoice
 from protquant.choosing.sensitivity import (
-    Granularity,
     Sensitivity,
     measured_sequences,
     open_model,
@@ -27,9 +26,9 @@ from protquant.files.run_store import RunStore
 from protquant.measuring.drift import DriftTask, check_drift, drift_measure
 from protquant.measuring.grid import Job, ScoredModel, run_grid
 from protquant.models import ProteinModel
+from protquant.options import AutoOptions, takes
 from protquant.preparing.quantize import calibration_sequences
 from protquant.quant import Format, Recipe, load_recipe, model_hash
-from protquant.quant.sensitivity import Grouping
 from protquant.running.execution import Execution
 from protquant.structures import load_references
 
@@ -83,126 +82,66 @@ class AutoRecipe:
         return self.to_frame().to_html(index=False, float_format=lambda value: f"{value:.4g}")
 
 
-def auto(
-    model: str | Path | ProteinModel = "demo",
-    target_bits: float | None = None,
-    max_drift: float | None = None,
-    *,
-    base: str | Path | Recipe = "w8",
-    drift: str | None = None,
-    by: Grouping = "site",
-    weight_bits: Sequence[int] = (2, 3, 4, 5, 6, 8),
-    activation_bits: Sequence[int] = (),
-    target_activation_bits: float | None = None,
-    granularity: Granularity = "both",
-    group_size: int = 64,
-    frontier: Sequence[float] = (3, 4, 5, 6),
-    compare: Sequence[str | Path | Recipe] = (),
-    sequences: Path | Sequence[str] | None = None,
-    limit: int | None = None,
-    check: Path | Sequence[str] | None = None,
-    check_limit: int = _NUM_CHECKED,
-    num_recycles: int | None = None,
-    choose_recycles: int = 0,
-    calibration: Path | None = None,
-    table: Path | None = None,
-    output: Path | None = None,
-    cpu_only: bool = False,
-    dtype: str = "float32",
-) -> AutoRecipe:
+@takes(AutoOptions)
+def auto(options: AutoOptions) -> AutoRecipe:
     """Choose a format for every weight: least drift at `target_bits`, or fewest bits within `max_drift`.
 
     The drift of each part alone is measured (`sensitivity`) and taken to add up, so that the choice is a knapsack
     (`protquant.quant.allocation`). What comes of it is then measured on other sequences.
-
-    Parameters
-    ----------
-    model : str, Path, ESM2 or ESMFold
-        As for `load`, or a model.
-    target_bits : float, optional
-        Mean effective bits of all weights that are not excluded, scales and gains included: `Report.weight_bits`.
-    max_drift : float, optional
-        Largest drift, as measured on the sequences of `check`. One of the two must be given.
-    base : str, Path or Recipe
-        Its steps, gains and activations stay; the weights of linear layers that it quantizes get other formats. Its
-        steps play no part in the choice: what they repair is taken to be alike everywhere.
-    drift : str, optional
-        What to keep small (`protquant.measuring.drift`). By default, for a language model contact drift and logit KL,
-        and for a folding model TM drift and distogram KL: the sum of both, each relative to what it sums to over all
-        parts. `max_drift` then is of contacts, or of lDDT.
-    activation_bits, target_activation_bits : sequence of int, float
-        Where given, activations too get the base's format with a width of their own, by a budget of their own.
-    by, weight_bits, granularity, group_size, sequences, limit, calibration
-        As for `sensitivity`.
-    num_recycles, choose_recycles : int, optional
-        Of folding models, where recipes are measured (by default as trained), and where parts are. One pass tells parts
-        apart as well as several, which would take several times as long.
-    frontier : sequence of float
-        Other mean bits at which to choose and measure, for the table.
-    compare : sequence
-        Recipes to measure beside. The base with all weights alike, at every width, always is.
-    check : Path or sequence of str, optional
-        FASTA, or sequences, to measure recipes on; by default shipped chains. Those in `sequences` are left out.
-    check_limit : int
-        Only the first so many of those.
-    table : Path, optional
-        Table of sensitivities: what it holds is not measured again.
-    output : Path, optional
-        YAML file for the recipe.
 
     Raises
     ------
     ProtquantError
         If an argument cannot be used, or the target cannot be reached with these formats.
     """
-    if (target_bits is None) == (max_drift is None):
+    if (options.target_bits is None) == (options.max_drift is None):
         raise ProtquantError("give a target of mean bits, or a largest drift: one of the two")
-    if (target_activation_bits is None) != (not activation_bits):
+    if (options.target_activation_bits is None) != (not options.activation_bits):
         raise ProtquantError("widths for activations and a target for their mean bits go together: give both or none")
-    if max_drift is not None and not max_drift > 0:
-        raise ProtquantError(f"a largest drift of {max_drift} leaves nothing to choose; give more than 0")
-    if not weight_bits:
+    if options.max_drift is not None and not options.max_drift > 0:
+        raise ProtquantError(f"a largest drift of {options.max_drift} leaves nothing to choose; give more than 0")
+    if not options.weight_bits:
         raise ProtquantError("there are no widths of weights to choose from")
-    network = open_model(model, dtype, cpu_only)
-    recipe = load_recipe(base)
-    measure = drift_measure(network, num_recycles)
-    column = check_drift(measure, drift)
-    chosen_by = measure.smooth if drift is None else (column,)
-    seen, where = measured_sequences(network, sequences, limit)
-    checked = _checked_sequences(check, check_limit, seen)
-    compared = [load_recipe(other) for other in compare]
-    forms = weight_formats(weight_bits, granularity, group_size)
-    choice = FormatChoice(network, recipe, by, chosen_by, forms)
-    if target_bits is not None:
-        choice.check_target(target_bits)
+    network = open_model(options.model, options.dtype, options.cpu_only)
+    recipe = load_recipe(options.base)
+    measure = drift_measure(network, options.num_recycles)
+    column = check_drift(measure, options.drift)
+    chosen_by = measure.smooth if options.drift is None else (column,)
+    seen, where = measured_sequences(network, options.sequences, options.limit)
+    checked = _checked_sequences(options.check, options.check_limit, seen)
+    compared = [load_recipe(other) for other in options.compare]
+    forms = weight_formats(options.weight_bits, options.granularity, options.group_size)
+    choice = FormatChoice(network, recipe, options.by, chosen_by, forms)
+    if options.target_bits is not None:
+        choice.check_target(options.target_bits)
     found = sensitivity(
         network,
         base=recipe,
-        by=by,
-        weight_bits=weight_bits,
-        activation_bits=activation_bits,
-        granularity=granularity,
-        group_size=group_size,
+        by=options.by,
+        weight_bits=options.weight_bits,
+        activation_bits=options.activation_bits,
+        granularity=options.granularity,
+        group_size=options.group_size,
         sequences=seen,
-        num_recycles=choose_recycles if "structure" in network.tasks else None,
-        calibration=calibration,
-        output=table,
+        num_recycles=options.choose_recycles if "structure" in network.tasks else None,
+        calibration=options.calibration,
+        output=options.table,
     )
-    choice.learn(found, target_activation_bits)
-    judge = _Judge(network, DriftTask(measure, checked), calibration_sequences(calibration))
-    name = "auto" if output is None else output.stem
+    choice.learn(found, options.target_activation_bits)
+    judge = _Judge(network, DriftTask(measure, checked), calibration_sequences(options.calibration))
+    name = "auto" if options.output is None else options.output.stem
     rows: list[dict[str, Any]] = []
-    if target_bits is not None:
-        chosen, predicted = choice.within_bits(target_bits)
-        wanted = f"Least {' and '.join(chosen_by)} at {target_bits:g} effective bits per weight"
+    if options.target_bits is not None:
+        chosen, predicted = choice.within_bits(options.target_bits)
+        wanted = f"Least {' and '.join(chosen_by)} at {options.target_bits:g} effective bits per weight"
         chosen = replace(chosen, name=name, description=wanted)
     else:
-        assert max_drift is not None
-        chosen, predicted = _within_drift(choice, judge, column, max_drift)
-        chosen = replace(chosen, name=name, description=f"Fewest bits within a {column} of {max_drift:g}")
+        assert options.max_drift is not None
+        chosen, predicted = _within_drift(choice, judge, column, options.max_drift)
+        chosen = replace(chosen, name=name, description=f"Fewest bits within a {column} of {options.max_drift:g}")
     rows.append(judge(chosen, "auto", predicted))
-    for bits in frontier:
-        if bits == target_bits or not choice.least_bits <= bits <= choice.most_bits:
+    for bits in options.frontier:
+        if bits == options.target_bits or not choice.least_bits <= bits <= choice.most_bits:
             continue
         other, predicted = choice.within_bits(bits)
         rows.append(judge(replace(other, name=f"auto {bits:g}"), "auto", predicted))
@@ -211,8 +150,8 @@ def auto(
         rows.append(judge(replace(other, name=_short(form)), "uniform", None))
     rows += [judge(other, "recipe", None) for other in compared]
     rows.sort(key=lambda row: (row["kind"], row["weight_bits"]))
-    if output is not None:
-        save_recipe(chosen, output)
+    if options.output is not None:
+        save_recipe(chosen, options.output)
     notes = [
         (
             f"Chosen by {' and '.join(chosen_by)} of each part alone on {len(seen)} sequences, {where}; "

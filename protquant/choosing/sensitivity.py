@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 
@@ -20,16 +20,16 @@ from protquant.files.run_store import RunStore
 from protquant.measuring.drift import drift_measure
 from protquant.measuring.grid import Job, run_grid
 from protquant.models import ProteinModel
+from protquant.options import Granularity, SensitivityOptions, takes
 from protquant.predicting.folding import check_folding_options
 from protquant.preparing.quantize import calibration_sequences, gather_statistics
-from protquant.quant import Format, Recipe, Uniform, format_from_config, load_recipe, model_hash, plan
-from protquant.quant.sensitivity import FormatTrials, Grouping, SiteGroup, group_sites
+from protquant.quant import Format, Uniform, format_from_config, load_recipe, model_hash, plan
+from protquant.quant.sensitivity import FormatTrials, SiteGroup, group_sites
 from protquant.running.devices import parse_dtype, pick_device
 from protquant.structures import load_references
 
-__all__ = ["Granularity", "Sensitivity", "measured_sequences", "open_model", "sensitivity", "weight_formats"]
+__all__ = ["Sensitivity", "measured_sequences", "open_model", "sensitivity", "weight_formats"]
 
-Granularity = Literal["channel", "group", "both"]
 _KEYS = ("group", "block", "part", "sites", "elements", "format", "config", "bits")
 _NUM_REFERENCES = 3
 
@@ -116,89 +116,49 @@ def measured_sequences(
     return calibration_sequences(fasta, limit), where
 
 
-def sensitivity(
-    model: str | Path | ProteinModel = "demo",
-    *,
-    base: str | Path | Recipe = "w8a8-uniform",
-    by: Grouping = "site",
-    weight_bits: Sequence[int] = (8, 4, 3, 2),
-    activation_bits: Sequence[int] = (8, 6, 4),
-    granularity: Granularity = "channel",
-    group_size: int = 64,
-    sequences: Path | Sequence[str] | None = None,
-    limit: int | None = None,
-    num_recycles: int | None = None,
-    calibration: Path | None = None,
-    output: Path | None = None,
-    cpu_only: bool = False,
-    dtype: str = "float32",
-) -> Sensitivity:
+@takes(SensitivityOptions)
+def sensitivity(options: SensitivityOptions) -> Sensitivity:
     """Quantize one part of a model at a time, to several widths, and measure the drift from the float model.
 
     Rounding is to nearest. What the steps of a method make of a part is not measured.
-
-    Parameters
-    ----------
-    model : str, Path, ESM2 or ESMFold
-        As for `load`, or a model.
-    base : str, Path or Recipe
-        Says which activations are tried, in which format but with other bits, and how their ranges are chosen; and
-        which weights: those that it does not leave in float. Gains are not tried: they are a thousandth of the weights.
-    by : {"site", "module", "kind", "block"}
-        What a part is, see `protquant.quant.group_sites`.
-    weight_bits, activation_bits : sequence of int
-        Empty: none are tried.
-    granularity : {"channel", "group", "both"}
-        Of the formats of weights, see `weight_formats`. Groups that do not divide rows are made smaller.
-    sequences : Path or sequence of str, optional
-        FASTA, or sequences, to measure the drift on; by default 12 shipped proteins for a language model, the first 3
-        shipped chains for a folding model.
-    limit : int, optional
-        Only the first so many.
-    num_recycles : int, optional
-        Of folding models; by default as trained.
-    calibration : Path, optional
-        FASTA of sequences to calibrate ranges of activations on.
-    output : Path, optional
-        Table, `.csv` or `.parquet`. Each row is written as soon as it is measured, and is not measured again.
 
     Raises
     ------
     ProtquantError
         If an argument cannot be used, or `output` holds a table that was made with another model or other settings.
     """
-    check_folding_options(num_recycles, None)
-    network = open_model(model, dtype, cpu_only)
-    recipe = load_recipe(base)
-    measured, where = measured_sequences(network, sequences, limit)
-    measure = drift_measure(network, num_recycles)
+    check_folding_options(options.num_recycles, None)
+    network = open_model(options.model, options.dtype, options.cpu_only)
+    recipe = load_recipe(options.base)
+    measured, where = measured_sequences(network, options.sequences, options.limit)
+    measure = drift_measure(network, options.num_recycles)
     assignments = [a for a in plan(network, recipe) if a.format is not None and a.site.kind != "norm_gain"]
-    weights = weight_formats(weight_bits, granularity, group_size)
-    if not activation_bits:
+    weights = weight_formats(options.weight_bits, options.granularity, options.group_size)
+    if not options.activation_bits:
         assignments = [a for a in assignments if not a.is_activation]
-    if not weight_bits:
+    if not options.weight_bits:
         assignments = [a for a in assignments if a.is_activation]
     if not assignments:
         raise ProtquantError(f"recipe {recipe.name} leaves everything in float that was to be tried; name another base")
     own = {a.site.name: a.format for a in assignments}
-    groups = group_sites(network, [a.site for a in assignments], by)
-    calibrating = calibration_sequences(calibration)
+    groups = group_sites(network, [a.site for a in assignments], options.by)
+    calibrating = calibration_sequences(options.calibration)
     has_activations = any(not group.is_weight for group in groups)
     settings = fingerprint(
         {
             "model": model_hash(network),
-            "by": by,
+            "by": options.by,
             "sequences": measured,
-            "num_recycles": num_recycles,
+            "num_recycles": options.num_recycles,
             "calibration": [calibrating, recipe.calibration] if has_activations else None,
         }
     )[:16]
-    store = RunStore(output)
+    store = RunStore(options.output)
     _check_table(store, settings)
 
     def formats(group: SiteGroup) -> list[Format]:
         form = own[group.sites[0].name]
-        return list(weights) if group.is_weight else [_with_bits(form, bits) for bits in activation_bits]
+        return list(weights) if group.is_weight else [_with_bits(form, bits) for bits in options.activation_bits]
 
     tried = [(group, form) for group in groups for form in formats(group)]
     keys = [

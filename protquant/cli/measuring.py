@@ -6,12 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
-from protquant import checkpoints, files, measuring
+from protquant import files, measuring
 from protquant.cli.app import SOME_FAILED, Json, announce
 from protquant.cli.commands import command
 from protquant.cli.tables import check_table, print_json, print_table
 from protquant.options import DemoOptions, EvaluateOptions, Option, ScoreOptions, TaskName, check_task
-from protquant.quant import available_recipes
 
 _SCORES = ("tm_score", "gdt_ts", "tm_score_full", "gdt_ts_full", "lddt_ca", "rmsd_ca", "n_aligned")
 _STRUCTURE_COLUMNS = [
@@ -59,12 +58,9 @@ def evaluate(options: EvaluateOptions, output: _Table = None, as_json: Json = Fa
         check_table(output)
     check_task(options.task)
     announce(f"loading {', '.join(options.models)}")
-    if options.recipes is None:
-        known = ["fp32"] if all(map(checkpoints.scheme_of, options.models)) else available_recipes()
-        options = replace(options, recipes=known)
     if output is not None:
         options = replace(options, cache=output.with_suffix(".resume"))
-    result = measuring.evaluate(**vars(options) | {"mask_every": options.mask_every or None})
+    result = measuring.evaluate(**vars(options))
     # First to the screen, so that a disk that is full by now loses nothing.
     if as_json:
         print_json(result.to_dict())

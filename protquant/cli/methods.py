@@ -42,7 +42,7 @@ def methods(
     models = {"lm": options.lm, "model": options.model}
     announce(f"loading {', '.join(name for name in models.values() if name and name != _NONE)}")
     asked = {name: None if model == _NONE else model for name, model in models.items()}
-    table = measuring.compare_methods(**vars(options) | asked | {"mask_every": options.mask_every or None})
+    table = measuring.compare_methods(**vars(options) | asked)
     if as_json:
         print_json(table.to_dict())
     else:

@@ -24,12 +24,12 @@ from protquant.measuring.tasks import (
     Task,
     heldout_records,
 )
-from protquant.options import MASK_EVERY, TaskName, check_task
+from protquant.options import EvaluateOptions, TaskName, check_task, takes
 from protquant.predicting.folding import check_folding_options
 from protquant.preparing.quantize import calibration_sequences
 from protquant.preparing.quantize_checkpoint import already_quantized
 from protquant.proteins import Record
-from protquant.quant import Recipe, Report, load_recipe
+from protquant.quant import Recipe, Report, available_recipes, load_recipe
 from protquant.reporting.progress import note
 from protquant.running.devices import parse_dtype, pick_device
 from protquant.running.execution import Execution, is_float, wants_integers
@@ -89,109 +89,75 @@ class Evaluation:
         return self.to_frame().to_html(index=False, float_format=lambda value: f"{value:.4f}")
 
 
-def evaluate(
-    models: Sequence[str] = ("demo",),
-    recipes: Sequence[str | Path | Recipe] = (FLOAT, "w8a8-uniform", "w8a8-pwlq"),
-    task: TaskName = "structure",
-    *,
-    execution: str | None = None,
-    backend: str = "auto",
-    structures: Path | None = None,
-    heldout: Path | None = None,
-    limit: int | None = None,
-    mask_every: int | None = MASK_EVERY,
-    num_recycles: int | None = None,
-    chunk_size: int | None = None,
-    calibration: Path | None = None,
-    cpu_only: bool = False,
-    dtype: str = "float32",
-    cache: Path | None = None,
-) -> Evaluation:
+@takes(EvaluateOptions)
+def evaluate(options: EvaluateOptions) -> Evaluation:
     """Score models under recipes against reference structures, or on held-out sequences.
 
     The float model is always the first row, and what the drift is measured against.
-
-    Parameters
-    ----------
-    models : sequence of str
-        As for `load`. Folding models for "structure"; for "contacts" and "language" also language models (of a folding
-        model the language model is taken).
-    recipes : sequence
-        Shipped names, YAML files, or recipes; for the float models. A checkpoint that is quantized has a row of its
-        own, behind them, and drifts from the float model that it came from where that is among `models`.
-    task : {"structure", "contacts", "language"}
-        TM-score, GDT-TS, lDDT, RMSD and pLDDT of predictions; precision of predicted contacts; or accuracy,
-        pseudo-perplexity and divergence from the float model at hidden residues.
-    execution : str, optional
-        What quantized models run as, `simulate` or `integer`; by default what each recipe says. The float model stays
-        as it is.
-    backend : str
-        Whose kernels multiply integers: `auto`, `reference`, `cpu` or `triton`.
-    structures : Path, optional
-        Folder of PDB or mmCIF files; by default the 50 chains that ship with protquant.
-    heldout : Path, optional
-        FASTA whose residues are hidden, for "language"; by default the 20 UniProt proteins that ship with protquant.
-    limit : int, optional
-        Only the first so many structures or sequences.
-    mask_every : int, optional
-        How far apart the residues are that are hidden together; None hides one at a time, see `masked_logits`.
-    calibration : Path, optional
-        FASTA of sequences to calibrate on.
-    cache : Path, optional
-        Folder in which each row, and the float model's answers, are kept: the next call with the same inputs goes on
-        from there. Rows with targets that failed are measured again.
 
     Raises
     ------
     ProtquantError
         If a model, recipe, folder or setting cannot be used.
     """
-    check_task(task)
-    check_folding_options(num_recycles, chunk_size)
-    loaded = [load_recipe(recipe) for recipe in recipes]
-    saved = {name: scheme for name in models if (scheme := scheme_of(name)) is not None}
-    if saved and len(saved) == len(set(models)) and not all(map(is_float, loaded)):
+    check_task(options.task)
+    check_folding_options(options.num_recycles, options.chunk_size)
+    saved = {name: scheme for name in options.models if (scheme := scheme_of(name)) is not None}
+    quantized = len(saved) == len(set(options.models))
+    asked = ([FLOAT] if quantized else available_recipes()) if options.recipes is None else options.recipes
+    loaded = [load_recipe(recipe) for recipe in asked]
+    if saved and quantized and not all(map(is_float, loaded)):
         raise already_quantized(*next(iter(saved.items())))
     if not any(is_float(recipe) for recipe in loaded):
         loaded.insert(0, load_recipe(FLOAT))
-    device = pick_device(cpu_only)
-    _check_executions([*loaded, *(scheme.report.recipe for scheme in saved.values())], execution, backend, device)
+    device = pick_device(options.cpu_only)
+    _check_executions(
+        [*loaded, *(scheme.report.recipe for scheme in saved.values())], options.execution, options.backend, device
+    )
     loaded.sort(key=lambda recipe: not is_float(recipe))  # stable: the float model first, the rest as given
-    references = [] if task == "language" else references_of(structures, limit)
-    records = heldout_records(heldout, limit) if task == "language" else []
-    if task == "language":
-        notes = [describe_heldout(records, heldout, mask_every)]
+    references = [] if options.task == "language" else references_of(options.structures, options.limit)
+    records = heldout_records(options.heldout, options.limit) if options.task == "language" else []
+    if options.task == "language":
+        notes = [describe_heldout(records, options.heldout, options.mask_every or None)]
     else:
-        notes = _structure_notes(references, structures)
-    sequences = calibration_sequences(calibration)
+        notes = _structure_notes(references, options.structures)
+    sequences = calibration_sequences(options.calibration)
     notes.append(f"Where a recipe freezes ranges, they were calibrated on {len(sequences)} sequences.")
     notes.append("Simulated execution quantizes and dequantizes in float: seconds say nothing about integer kernels.")
-    evaluation = Evaluation(task, [], [], [], notes)
-    store = RunStore(None if cache is None else cache / "rows.jsonl", done=(DONE,))
-    make_task = partial(_make_task, task, references, records, mask_every, num_recycles, chunk_size)
+    evaluation = Evaluation(options.task, [], [], [], notes)
+    store = RunStore(None if options.cache is None else options.cache / "rows.jsonl", done=(DONE,))
+    make_task = partial(
+        _make_task,
+        options.task,
+        references,
+        records,
+        options.mask_every or None,
+        options.num_recycles,
+        options.chunk_size,
+    )
     baselines: dict[str, Any] = {}
     known: list[str] = []
 
     def jobs() -> Iterator[Job]:
-        for name in sorted(models, key=lambda name: name in saved):
+        for name in sorted(options.models, key=lambda name: name in saved):
             scored = make_task()
-            network = load(name, dtype=parse_dtype(dtype), device=device)
+            network = load(name, dtype=parse_dtype(options.dtype), device=device)
             evaluation.weights[name] = network.fingerprint
             model = ScoredModel(
                 name, scored.network(network, name), model_identity(network), [scored], sequences, store
             )
             targets = [reference.sequence for reference in references]
-            remarks = notes_on_targets(model.model, targets, structures is None) if targets else []
+            remarks = notes_on_targets(model.model, targets, options.structures is None) if targets else []
             evaluation.notes += [remark for remark in remarks if remark not in evaluation.notes]
             report = saved[name].report if name in saved else None
             compared = saved[name].float_fingerprint if name in saved else ""
             scored.baseline = baselines.get(compared, {})
             for recipe in loaded if report is None else [report.recipe]:
-                running = _execution(recipe, execution, backend, device)
+                running = _execution(recipe, options.execution, options.backend, device)
                 settings = {**model.settings(recipe), **running.settings()}
                 key = fingerprint({**settings, "compared": compared if scored.baseline else ""})
                 known.extend([key] * (store.finished(key) is not None))
-                labels = {"model": name, "recipe": recipe.name, "dtype": dtype}
+                labels = {"model": name, "recipe": recipe.name, "dtype": options.dtype}
                 yield Job(labels, key, partial(_measure, model, recipe, running, report))
             if any(scheme.float_fingerprint == network.fingerprint for scheme in saved.values()):
                 model.float_outcomes()

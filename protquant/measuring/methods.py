@@ -1,7 +1,7 @@
 """Every method at every setting, on a language model and on a folding model, to one table that can be resumed."""
 
 import platform
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +22,7 @@ from protquant.measuring.grid import DONE, PARTIAL, Job, Measured, ScoredModel, 
 from protquant.measuring.method_grid import Cell, MethodGrid, Part, group_size, load_method_grid, write_recipes
 from protquant.measuring.references import references_of
 from protquant.measuring.tasks import ContactTask, LanguageTask, StructureTask, Task, heldout_records
-from protquant.options import MASK_EVERY
+from protquant.options import MethodsOptions, takes
 from protquant.preparing.quantize import calibration_sequences
 from protquant.quant import Recipe
 from protquant.reporting.progress import note
@@ -160,92 +160,59 @@ def _training_file(folder: Path | None, key: str) -> Iterator[Path | None]:
     path.unlink(missing_ok=True)
 
 
-def compare_methods(
-    lm: str | None = "esm2_t6_8M",
-    model: str | None = "demo",
-    *,
-    methods: Collection[str] | None = None,
-    settings: Collection[str] | None = None,
-    grid: Path | None = None,
-    structures: Path | None = None,
-    heldout: Path | None = None,
-    limit: int | None = None,
-    mask_every: int | None = MASK_EVERY,
-    num_recycles: int | None = None,
-    calibration: Path | None = None,
-    seed: int = 0,
-    cpu_only: bool = False,
-    output: Path | None = None,
-    recipes: Path | None = None,
-    measure: bool = True,
-) -> MethodTable:
+@takes(MethodsOptions)
+def compare_methods(options: MethodsOptions) -> MethodTable:
     """Quantize models by every method at every setting, and score them.
 
     Of a language model (or that of a folding model): contacts of reference structures and hidden residues of held-out
     sequences; of a folding model: what it folds. A cell that fails is a row with its error.
-
-    Parameters
-    ----------
-    lm, model : str or None
-        A language model and a folding model, as for `load`; None leaves that part out.
-    methods, settings : collection of str, optional
-        Only these of the grid.
-    grid : Path, optional
-        YAML file of methods and settings; by default `configs/methods.yaml`.
-    structures, heldout, mask_every, num_recycles, calibration
-        As for `evaluate`.
-    limit : int, optional
-        Only the first so many structures.
-    seed : int
-        Of what methods that train draw at random.
-    output : Path, optional
-        Table that each cell is written to as soon as it is done, .csv. Cells that stand in it with the same recipe,
-        model, targets, version and seed are not measured again; what else stands in it stays. What is needed to go on
-        (the float model's answers, how far a training came) is kept beside it, in a folder of its name.
-    recipes : Path, optional
-        Folder that the recipe of every cell is written to.
-    measure : bool
-        False measures nothing, and says of cells that do not stand in `output` that they are not measured.
 
     Raises
     ------
     ProtquantError
         If a model, name, file or setting cannot be used.
     """
-    if lm is None and model is None:
+    if options.lm is None and options.model is None:
         raise ProtquantError("neither a language model nor a folding model: there is nothing to compare methods on")
-    chosen = load_method_grid(grid)
-    store = RunStore(output, done=(DONE, PARTIAL))
-    sequences = calibration_sequences(calibration)
-    references, records = references_of(structures, limit), heldout_records(heldout)
-    where = "the 50 chains that ship with protquant" if structures is None else str(structures)
+    mask_every = options.mask_every or None
+    chosen = load_method_grid(options.grid)
+    store = RunStore(options.output, done=(DONE, PARTIAL))
+    sequences = calibration_sequences(options.calibration)
+    references, records = references_of(options.structures, options.limit), heldout_records(options.heldout)
+    where = "the 50 chains that ship with protquant" if options.structures is None else str(options.structures)
     notes = list(chosen.notes)
     asked: list[tuple[Part, str, list[Task]]] = []
-    if lm is not None:
-        asked.append(("language", lm, [ContactTask(references), LanguageTask(records, mask_every)]))
-        shown = Path(lm).name
+    if options.lm is not None:
+        asked.append(("language", options.lm, [ContactTask(references), LanguageTask(records, mask_every)]))
+        shown = Path(options.lm).name
         notes.append(f"Contacts of {shown}: {len(references)} of {where}; P@L of pairs 24 residues apart and more.")
-        notes.append(f"Hidden residues of {shown}: {describe_heldout(records, heldout, mask_every)}")
-    if model is not None:
-        asked.append(("folding", model, [StructureTask(references, num_recycles)]))
-        notes.append(f"Folds of {Path(model).name}: {len(references)} of {where}. lDDT drift: 1 - lDDT to the float's.")
+        notes.append(f"Hidden residues of {shown}: {describe_heldout(records, options.heldout, mask_every)}")
+    if options.model is not None:
+        asked.append(("folding", options.model, [StructureTask(references, options.num_recycles)]))
+        notes.append(
+            f"Folds of {Path(options.model).name}: {len(references)} of {where}. lDDT drift: 1 - lDDT to the float's."
+        )
     notes.append(f"Ranges, and all that steps look at, are of {len(sequences)} calibration sequences.")
     facts = {name: version(name) for name in ("protquant", "torch")}
-    facts |= {"Python": platform.python_version(), "machine": platform.machine(), "seed": str(seed)}
+    facts |= {"Python": platform.python_version(), "machine": platform.machine(), "seed": str(options.seed)}
     shown_parts: list[_Part] = []
     for part, name, tasks in asked:
-        network = load(name, device=pick_device(cpu_only))
+        network = load(name, device=pick_device(options.cpu_only))
         scored = tasks[0].network(network, name)
         if part == "folding":
-            notes += notes_on_targets(scored, [each.sequence for each in references], structures is None)
+            notes += notes_on_targets(scored, [each.sequence for each in references], options.structures is None)
         measured = ScoredModel(name, scored, model_identity(network), tasks, sequences, store)
-        shown_parts.append(_Part(part, measured, chosen.cells(part, group_size(scored), methods, settings), seed))
+        shown_parts.append(
+            _Part(
+                part, measured, chosen.cells(part, group_size(scored), options.methods, options.settings), options.seed
+            )
+        )
         facts[f"{part} model"] = f"{Path(name).name} (weights {network.fingerprint[:16]})"
-    if recipes is not None:
-        write_recipes([cell for each in shown_parts for cell in each.cells], recipes)
+    if options.recipes is not None:
+        write_recipes([cell for each in shown_parts for cell in each.cells], options.recipes)
     jobs = [job for each in shown_parts for job in each.jobs()]
     rows = []
-    if measure:
+    if options.measure:
         for row in run_grid(jobs, store, "methods", len(jobs)):
             if row["status"] != DONE:
                 note("{model}, {method} {setting}: {error}".format(**row), "error")

@@ -19,7 +19,7 @@ Grouping = Literal["site", "module", "kind", "block"]
 Granularity = Literal["channel", "group", "both"]
 Drift = Annotated[str | None, Option(f"Drift that counts: {', '.join(DRIFT_POWERS)}.", ("--drift",))]
 _AnyModel = Annotated[
-    Union[str, Path, "protquant.models.ESM2", "protquant.models.ESMFold"],
+    Union[str, Path, "protquant.models.ProteinModel"],
     Option("Model, as `load` takes it; in Python also one that is loaded.", ("-m",), taken_as=str),
 ]
 _AnyRecipe = Union[str, Path, "protquant.quant.Recipe"]

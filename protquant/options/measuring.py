@@ -148,7 +148,7 @@ class RangesOptions(Device):
     """Options of `range_by_length`."""
 
     model: Annotated[
-        Union[str, "protquant.models.ESM2", "protquant.models.ESMFold"],
+        Union[str, "protquant.models.ProteinModel"],
         Option("Model, as `load` takes it; in Python also one that is loaded.", ("-m",), taken_as=str),
     ] = "demo"
     calibration: Annotated[

@@ -101,7 +101,7 @@ def test_activations_get_widths_by_a_budget_of_their_own(esmfold: ESMFold, calib
     assert 5 < chosen.row["activation_bits"] <= 6
     inputs = [form for site, form in chosen.recipe.sites.items() if site.endswith(".input")]
     assert {form.bits for form in inputs} <= {4, 6, 8}
-    assert all(config["full_range"] for config in inputs)
+    assert all(form.full_range for form in inputs)
 
 
 def test_the_largest_drift_is_held_as_measured(esmfold: ESMFold, written: Path):
