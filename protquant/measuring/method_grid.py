@@ -165,7 +165,7 @@ class MethodGrid:
         }
         where = f"{self.source}: method {method.name} at {setting}"
         filled = _resolve(
-            {name: value for name, value in content.items() if value}, {**bits, "group_size": group}, where
+            {name: value for name, value in content.items() if value}, bits | {"group_size": group}, where
         )
         missing = _missing(filled)
         if missing:
