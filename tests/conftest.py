@@ -6,6 +6,8 @@ import os
 # With PROTQUANT_TEST_DEVICE=cuda those of tests/kernels/triton are compiled, and run on a GPU.
 if "PROTQUANT_TEST_DEVICE" not in os.environ:
     os.environ["TRITON_INTERPRET"] = "1"
+# Programs that tests start keep the bytecode of protquant; each takes two seconds to compile it.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Processes that test side by side share the cores; more threads than cores take many times as long.
 if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
@@ -31,9 +33,63 @@ from protquant.models.alphabet import TOKENS
 from protquant.predicting import fold
 from protquant.proteins import write_pdb
 
+# Files and folders of `pytest -m fast`: some of every package, less than a minute in all on two cores.
+FAST = (
+    "bench/test_report.py",
+    "bench/test_roofline.py",
+    "bench/test_tuning.py",
+    "checkpoints/test_names.py",
+    "checkpoints/test_native.py",
+    "choosing/test_sensitivity.py",
+    "cli/test_folding_options.py",
+    "cli/test_formats_command.py",
+    "configs",
+    "demo/test_losses.py",
+    "files",
+    "integer/test_packed_sequences.py",
+    "integer/test_pair_stream.py",
+    "kernels/cpu/test_packing.py",
+    "kernels/reference",
+    "kernels/test_backend.py",
+    "measuring/test_tasks.py",
+    "models",
+    "options",
+    "predicting/test_folding.py",
+    "preparing/test_statistics_cache.py",
+    "proteins",
+    "quant/formats/test_every_format.py",
+    "quant/formats/test_uniform.py",
+    "quant/test_observers.py",
+    "quant/test_ranges.py",
+    "quant/test_recipe.py",
+    "reporting/test_progress.py",
+    "running",
+    "scores",
+    "structures/test_reader.py",
+    "test_lazy_package.py",
+)
+TESTS = Path(__file__).parent
+
 settings.register_profile("suite", deadline=None)  # other processes test beside this one
 settings.load_profile("suite")
 settings.register_profile("thorough", deadline=None, max_examples=20_000)  # --hypothesis-profile=thorough, for a night
+
+
+def is_fast(path: Path) -> bool:
+    return any(path.is_relative_to(TESTS / each) for each in FAST)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave files without a fast test unread where only these are asked for: reading all takes ten seconds."""
+    if config.option.markexpr != "fast" or collection_path.is_dir():
+        return None
+    return not is_fast(collection_path) or None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if is_fast(item.path) and item.get_closest_marker("slow") is None:
+            item.add_marker("fast")
 
 
 @pytest.fixture(scope="session", autouse=True)
