@@ -7,16 +7,26 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from protquant.checkpoints.registry import LAYOUTS
 from protquant.cli import app
+from protquant.models import MODELS
 from protquant.quant import FORMATS, STEPS, load_recipe
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = DOCS / "write_your_own_method.md"
 FORMAT = DOCS / "add_a_format.md"
+MODEL = DOCS / "add_a_model.md"
 
 
 def blocks(language: str, page: Path = PAGE) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+def run_blocks(page: Path) -> dict[str, Any]:
+    names: dict[str, Any] = {"__name__": "page"}
+    for block in blocks("python", page):
+        exec(compile(block, str(page), "exec"), names)
+    return names
 
 
 @pytest.fixture
@@ -30,9 +40,7 @@ def _own_steps():
 
 @pytest.mark.usefixtures("_own_steps")
 def test_the_method_of_the_page_runs_and_lowers_the_drift():
-    names: dict[str, Any] = {"__name__": "page"}
-    for block in blocks("python"):
-        exec(compile(block, str(PAGE), "exec"), names)
+    names = run_blocks(PAGE)
     assert names["drift"]["mine"] < names["drift"]["plain"]
     assert names["drift"]["fp32"] == 0
 
@@ -48,6 +56,28 @@ def test_the_method_of_the_page_runs_as_a_plugin(tmp_path: Path, esm2_checkpoint
     assert result.exit_code == 0, result.output
     assert "w4a8-mine" in result.output
     assert load_recipe(tmp_path / "w4a8-mine.yaml").to_dict()["steps"] == [{"step": "rms_equalization", "alpha": 0.5}]
+
+
+@pytest.fixture
+def _own_models():
+    """What the page registers is gone after the test."""
+    yield
+    for table in (MODELS, LAYOUTS):
+        table.pop("bytenet", None)
+
+
+@pytest.mark.usefixtures("_own_models")
+def test_the_model_of_the_page_is_quantized_and_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    names = run_blocks(MODEL)
+    assert 0 == names["divergence"]["fp32"] < names["divergence"]["w8a8-int8"] < names["divergence"]["w4a8-smoothquant"]
+    assert set(names["report_of_parts"].values()) == {"integer"}
+
+    MODELS.pop("bytenet"), LAYOUTS.pop("bytenet")
+    (tmp_path / "bytenet.py").write_text("".join(blocks("python", MODEL)[:2]))
+    result = CliRunner().invoke(app, blocks("sh", MODEL)[0].split()[1:])
+    assert result.exit_code == 0, result.output
+    assert "w8a8-int8" in result.output
 
 
 @pytest.mark.parametrize(("text", "message"), [(None, "no such Python file"), ("1 / 0", "ZeroDivisionError")])

@@ -14,10 +14,13 @@ from protquant.checkpoints.assemble import rotary_frequencies
 from protquant.checkpoints.float_checkpoint import FloatCheckpoint
 from protquant.checkpoints.foreign import refuse_other_models, unwrapped
 from protquant.checkpoints.hugging_face_config import esm2_config, esmfold_config, read_config
-from protquant.checkpoints.names import HUGGING_FACE_ESM2, HUGGING_FACE_ESMFOLD
+from protquant.checkpoints.names import HUGGING_FACE_ESM2, HUGGING_FACE_ESMFOLD, RenameTable
+from protquant.checkpoints.registry import LAYOUTS, Layout
 from protquant.checkpoints.weight_files import read_safetensors, read_shards, read_torch_weights
 from protquant.errors import ProtquantError
+from protquant.files.plain_data import parse_json
 from protquant.models import ESM2, ESMFold, ProteinModel
+from protquant.models.registry import empty_model
 
 __all__ = ["IGNORED", "NotDownloadedError", "is_hub_name", "load_hugging_face", "open_hugging_face"]
 
@@ -96,8 +99,10 @@ def open_hugging_face(
             raise ProtquantError(f"{source}: no such folder, and not a name on the hub (owner/name).")
         folder = _download(source, revision, bool(local_files_only))
         source = f"{source}@{revision}" if revision else source
-    settings = read_config(folder / "config.json")
     files = sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors", ".bin"))
+    if layout := _registered_layout(folder / "config.json"):
+        return _open_registered(layout, folder, source, files)
+    settings = read_config(folder / "config.json")
     weights = unwrapped(_read_weights(folder), source)
     refuse_other_models(weights, source)
     if any(name.startswith("classifier.") for name in weights):
@@ -120,6 +125,24 @@ def open_hugging_face(
         return FloatCheckpoint(lambda: ESMFold(config), state, source, HUGGING_FACE_ESMFOLD, files=files)
     encoder = replace(encoder, has_lm_head=any(name.startswith("lm_head.") for name in state))
     return FloatCheckpoint(lambda: ESM2(encoder), state, source, HUGGING_FACE_ESM2, files=files)
+
+
+def _registered_layout(path: Path) -> Layout | None:
+    try:
+        content = parse_json(path.read_bytes())
+    except (OSError, ValueError):
+        return None  # `read_config` says what is wrong.
+    return LAYOUTS.get(content.get("model_type", "")) if isinstance(content, dict) else None
+
+
+def _open_registered(layout: Layout, folder: Path, source: str, files: list[Path]) -> FloatCheckpoint:
+    path = folder / "config.json"
+    try:
+        config = layout.sizes(parse_json(path.read_bytes()))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ProtquantError(f"{path}: the sizes do not go together ({error}).") from error
+    state = unwrapped(_read_weights(folder), source)
+    return FloatCheckpoint(lambda: empty_model(config), state, source, RenameTable(layout.names), files=files)
 
 
 def _download(name: str, revision: str | None, local_files_only: bool) -> Path:

@@ -1,13 +1,12 @@
-"""The released checkpoints that can be named: what they are called, where they are, and their sizes."""
+"""The checkpoints that can be read: released ones by their names, and layouts of other model types."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from types import MappingProxyType
-from typing import Literal
+from typing import Any
 
 from protquant.models import ESM2Config, ESMFoldConfig
 
-__all__ = ["KNOWN", "KnownCheckpoint", "find_known"]
+__all__ = ["KNOWN", "LAYOUTS", "KnownCheckpoint", "Layout", "find_known", "register_checkpoint", "register_layout"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +21,8 @@ class KnownCheckpoint:
         Its name on the hub.
     parameters : int
         How many weights it has; four bytes each in float32.
-    config : ESM2Config or ESMFoldConfig
+    config : object
+        Sizes of the model, of the `config_type` of its class.
     gigabytes : float
         About how much is downloaded, in 10^9 bytes.
     """
@@ -30,12 +30,30 @@ class KnownCheckpoint:
     name: str
     repository: str
     parameters: int
-    config: ESM2Config | ESMFoldConfig
+    config: Any
     gigabytes: float
 
-    @property
-    def kind(self) -> Literal["esm2", "esmfold"]:
-        return "esmfold" if isinstance(self.config, ESMFoldConfig) else "esm2"
+
+@dataclass(frozen=True)
+class Layout:
+    """How a folder with `config.json` and weights becomes one of our models.
+
+    ESM-2 and ESMFold have a reader of their own, `protquant.checkpoints.hugging_face`.
+
+    Attributes
+    ----------
+    model_type : str
+        `model_type` in `config.json`.
+    sizes : callable
+        From the content of `config.json` to the sizes of the model. A KeyError, TypeError or ValueError says that they
+        do not go together.
+    names : Mapping
+        Rows of a `protquant.checkpoints.names.RenameTable`: their name of a module or tensor -> ours.
+    """
+
+    model_type: str
+    sizes: Callable[[Mapping[str, Any]], Any]
+    names: Mapping[str, str]
 
 
 def _esm2(name: str, parameters: int, num_layers: int, dim: int, num_heads: int) -> KnownCheckpoint:
@@ -55,8 +73,37 @@ _CHECKPOINTS = (
     _esm2("esm2_t36_3B", 2_839_005_634, 36, 2560, 40),
     _esm2("esm2_t48_15B", 15_129_100_194, 48, 5120, 40),
 )
-KNOWN: Mapping[str, KnownCheckpoint] = MappingProxyType({known.name: known for known in _CHECKPOINTS})
+KNOWN: dict[str, KnownCheckpoint] = {known.name: known for known in _CHECKPOINTS}
 """The released checkpoints by name."""
+
+LAYOUTS: dict[str, Layout] = {}
+"""Layouts by model type."""
+
+
+def register_checkpoint(known: KnownCheckpoint) -> None:
+    """Let `load` know a released checkpoint by its name.
+
+    Raises
+    ------
+    ValueError
+        If there is a checkpoint of that name.
+    """
+    if known.name in KNOWN:
+        raise ValueError(f"the checkpoint {known.name!r} is known already: {KNOWN[known.name].repository}")
+    KNOWN[known.name] = known
+
+
+def register_layout(layout: Layout) -> None:
+    """Let `load` read the checkpoints of a model type.
+
+    Raises
+    ------
+    ValueError
+        If a reader has that model type.
+    """
+    if layout.model_type == "esm" or layout.model_type in LAYOUTS:
+        raise ValueError(f"checkpoints of model type {layout.model_type!r} are read already")
+    LAYOUTS[layout.model_type] = layout
 
 
 def find_known(name: str) -> KnownCheckpoint | None:

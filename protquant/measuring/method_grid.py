@@ -253,7 +253,7 @@ def _choose(what: str, names: Collection[str] | None, known: Mapping[str, Any]) 
     return [name for name in known if names is None or name in names]
 
 
-def _resolve(content: dict[str, Any], values: Mapping[str, int], where: str) -> dict[str, Any]:
+def _resolve(content: dict[str, Any], values: Mapping[Any, int], where: str) -> dict[str, Any]:
     """Put numbers in the places of `${weight_bits}` and its like."""
     from omegaconf import OmegaConf  # noqa: PLC0415 (it takes time to import)
     from omegaconf.errors import OmegaConfBaseException  # noqa: PLC0415

@@ -90,9 +90,8 @@ class ProteinModel(nn.Module, ABC):
 class LanguageModel(ProteinModel):
     """Base class of masked language models.
 
-    The forward pass takes tokens, and returns an object with `last_hidden`, shape (batch, tokens, channels), and, if
-    `return_attentions` is true, with what the contact head reads. Tokens begin and end with one token that is no
-    residue.
+    The forward pass takes tokens, and returns an object with `last_hidden`, shape (batch, tokens, channels). The first
+    and the last token of a sequence are no residues.
 
     Attributes
     ----------
@@ -114,15 +113,15 @@ class LanguageModel(ProteinModel):
     def logits(self, tokens: Int[Tensor, "b l"]) -> Float[Tensor, "b l vocab"]:
         """Return the logits of the masked language model."""
 
-    @abstractmethod
-    def contacts(self, tokens: Int[Tensor, "b l"]) -> Float[Tensor, "b residues residues"]:
+    def contacts(self, tokens: Int[Tensor, "b l"]) -> Float[Tensor, "b residues residues"]:  # noqa: ARG002
         """Return the probabilities that C-beta atoms of two residues are closer than 8 angstrom.
 
         Raises
         ------
         ProtquantError
-            If the checkpoint has no contact head.
+            If the model or the checkpoint has no contact head.
         """
+        raise ProtquantError(f"{type(self).__name__} predicts no contacts; name a model that does, such as an ESM-2")
 
     def logits_and_contacts(
         self, tokens: Int[Tensor, "b l"]

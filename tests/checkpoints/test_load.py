@@ -10,6 +10,7 @@ from protquant.checkpoints import KNOWN, FloatCheckpoint, find_known, import_che
 from protquant.checkpoints.hugging_face import open_hugging_face
 from protquant.errors import ProtquantError
 from protquant.models import ESM2, ESMFold
+from protquant.models.registry import empty_model
 
 
 def test_every_form_on_disk_is_recognized(
@@ -106,7 +107,7 @@ def test_a_released_model_that_is_not_here_is_named_with_its_size_and_what_to_do
 def test_known_sizes_are_those_of_the_models(name: str) -> None:
     known = KNOWN[name]
     with torch.device("meta"):
-        model = ESM2(known.config) if known.kind == "esm2" else ESMFold(known.config)
+        model = empty_model(known.config)
     assert sum(parameter.numel() for parameter in model.parameters()) == known.parameters
     assert find_known(known.repository.removeprefix("facebook/")) == known
 
