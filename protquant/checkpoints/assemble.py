@@ -1,7 +1,5 @@
 """Checks of the tensors of a checkpoint: every tensor has its place and every place its tensor; their fingerprint."""
 
-import hashlib
-import json
 from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -10,6 +8,7 @@ import torch
 from torch import Tensor
 
 from protquant.errors import ProtquantError
+from protquant.files import weights_fingerprint
 from protquant.models import ESM2Config
 
 __all__ = ["check_places", "fingerprint", "listed", "rotary_frequencies"]
@@ -62,12 +61,7 @@ def fingerprint(config: Any, state: Mapping[str, Tensor]) -> str:
     str
         SHA-256, in hexadecimal.
     """
-    digest = hashlib.sha256(json.dumps(asdict(config), sort_keys=True).encode())
-    for name in sorted(state):
-        tensor = state[name]  # one by one: they may be read when they are asked for
-        digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().float().contiguous().flatten().numpy().data)
-    return digest.hexdigest()
+    return weights_fingerprint(asdict(config), state)
 
 
 def rotary_frequencies(

@@ -1,4 +1,4 @@
-from protquant.files.fingerprints import fingerprint, json_value
+from protquant.files.fingerprints import fingerprint, json_value, weights_fingerprint
 from protquant.files.manifest import MANIFEST_NAME, Manifest
 from protquant.files.manifest_entry import ManifestEntry, OutputFile
 from protquant.files.outputs import OutputError, atomic_write, only_writer, prepare_folder
@@ -15,5 +15,6 @@ __all__ = [
     "json_value",
     "only_writer",
     "prepare_folder",
+    "weights_fingerprint",
     "write_table",
 ]

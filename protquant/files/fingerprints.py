@@ -6,11 +6,14 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-__all__ = ["fingerprint", "json_value"]
+if TYPE_CHECKING:  # torch takes seconds to import, and most callers do without it
+    from torch import Tensor
+
+__all__ = ["fingerprint", "json_value", "weights_fingerprint"]
 
 
 def fingerprint(settings: Mapping[str, Any]) -> str:
@@ -34,6 +37,31 @@ def fingerprint(settings: Mapping[str, Any]) -> str:
     """
     canonical = json.dumps(json_value(settings, keep_nan=True), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def weights_fingerprint(facts: Any, tensors: Mapping[str, "Tensor"]) -> str:
+    """SHA-256 of facts and tensors: the same for the same weights, whatever file and number type they are stored in.
+
+    Parameters
+    ----------
+    facts : object
+        What JSON can hold: sizes of a model, or its modules and their settings.
+    tensors : mapping of str to Tensor
+        Floating-point numbers count as float32; others as they are. They are asked for one by one, in order of names,
+        as they may be read from a file then.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
+    """
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu()
+        values = tensor.float() if tensor.is_floating_point() else tensor
+        digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
+        digest.update(values.contiguous().flatten().numpy().data)
+    return digest.hexdigest()
 
 
 def json_value(value: Any, *, keep_nan: bool = False) -> Any:

@@ -9,10 +9,8 @@ gigabytes for a large encoder, against some hundred kilobytes per site here.
 """
 
 import dataclasses
-import hashlib
-import json
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from typing import Any, Protocol
@@ -20,10 +18,19 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from protquant.files import fingerprint, weights_fingerprint
 from protquant.quant.calibrate import calibrate
 from protquant.quant.observers import Statistics
 
-__all__ = ["MemoryCache", "StatisticsCache", "calibrate_once", "calibration_key", "model_hash", "statistics_bytes"]
+__all__ = [
+    "MemoryCache",
+    "StatisticsCache",
+    "calibrate_once",
+    "calibration_key",
+    "inputs_hash",
+    "model_hash",
+    "statistics_bytes",
+]
 
 _DEPTH, _SAMPLE_SIZE = 64, 2**15
 # Where a model came from says nothing about what it computes.
@@ -134,34 +141,41 @@ def calibration_key(
     own, such as a lambda. Settings of `forward` count where they are bound by `functools.partial`.
     """
     try:
-        facts = {
+        settings = {
             "forward": _name(forward),
-            "sequences": [_content(sequence) for sequence in sequences],
             "depth": depth,
             "sample_size": sample_size,
             "steps": list(steps),
             # What a sum of many floats is in the last digit depends on these.
             "device": str(next((parameter.device.type for parameter in model.parameters()), "cpu")),
             "versions": [torch.__version__, version("protquant")],
-            "model": model_hash(model),
         }
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        return inputs_hash(settings, model, sequences)
     except TypeError:
         return None
 
 
+def inputs_hash(settings: Mapping[str, Any], model: nn.Module, sequences: Iterable[Any]) -> str:
+    """SHA-256 of what a calibration or a training starts from: settings, the model, and sequences.
+
+    Raises
+    ------
+    TypeError
+        If a sequence is neither text nor a tensor, or a setting has no stable text form.
+    """
+    contents = [_content(sequence) for sequence in sequences]
+    return fingerprint({"settings": settings, "model": model_hash(model), "sequences": contents})
+
+
 def model_hash(model: nn.Module) -> str:
     """SHA-256 of what a model computes with: its modules, their settings, and every tensor as it is now."""
-    digest = hashlib.sha256()
+    modules = []
     for path, module in model.named_modules(remove_duplicate=False):
         settings = {name: repr(value) for name, value in vars(module).items() if _is_setting(name, value)}
-        kind = f"{type(module).__module__}.{type(module).__qualname__}"
-        digest.update(json.dumps([path, kind, settings], sort_keys=True).encode())
-    tensors = (*model.named_parameters(), *model.named_buffers())
-    for name, tensor in sorted(tensors, key=lambda item: item[0]):
-        digest.update(name.encode())
-        _update(digest, tensor)
-    return digest.hexdigest()
+        modules.append([path, f"{type(module).__module__}.{type(module).__qualname__}", settings])
+    tensors = dict([*model.named_parameters(), *model.named_buffers()])
+    types = {name: str(tensor.dtype) for name, tensor in tensors.items()}
+    return weights_fingerprint([modules, types], tensors)
 
 
 def _is_setting(name: str, value: object) -> bool:
@@ -176,16 +190,9 @@ def _is_setting(name: str, value: object) -> bool:
     )
 
 
-def _update(digest: Any, tensor: Tensor) -> None:
-    digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-    digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-
-
 def _content(sequence: object) -> object:
     if isinstance(sequence, Tensor):
-        digest = hashlib.sha256()
-        _update(digest, sequence)
-        return {"tensor": digest.hexdigest()}
+        return {"tensor": weights_fingerprint(str(sequence.dtype), {"": sequence})}
     if isinstance(sequence, str):
         return sequence
     raise TypeError(f"a {type(sequence).__name__} has no content to tell it by")

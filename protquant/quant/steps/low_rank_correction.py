@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from protquant.errors import ProtquantError
 from protquant.quant.assignments import Assignments
+from protquant.quant.cache import inputs_hash
 from protquant.quant.calibrate import calibrate
 from protquant.quant.formats import Quantizer
 from protquant.quant.layerwise import Call, record_calls, run_block
 from protquant.quant.ranges import Calibration
 from protquant.quant.settings import Count, Natural
 from protquant.quant.steps.base import Examples, Tuning, register_step
-from protquant.quant.tuning.learner import Learner, fingerprint_of
+from protquant.quant.tuning.learner import Learner
 from protquant.quant.tuning.low_rank import LowRankStudent
 from protquant.reporting.steps import Steps
 from protquant.topology import find_chains
@@ -101,9 +102,7 @@ class LowRankCorrection(Tuning):
         if examples.checkpoint is None:
             return ""
         formats = {a.site.name: str(a.format) for a in assignments}
-        return fingerprint_of(
-            {**self.to_config(), "formats": formats, "seed": examples.seed}, model, examples.sequences
-        )
+        return inputs_hash({**self.to_config(), "formats": formats, "seed": examples.seed}, model, examples.sequences)
 
 
 def _quantizers(model: nn.Module, assignments: Assignments, examples: Examples) -> dict[str, Quantizer]:

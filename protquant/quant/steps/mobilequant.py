@@ -11,6 +11,7 @@ from torch import nn
 
 from protquant.errors import ProtquantError
 from protquant.quant.assignments import Assignments
+from protquant.quant.cache import inputs_hash
 from protquant.quant.calibrate import calibrate
 from protquant.quant.layerwise import sweep
 from protquant.quant.ranges import Calibration, RangeRule
@@ -18,7 +19,7 @@ from protquant.quant.settings import Natural, Rate, Share
 from protquant.quant.steps.base import Examples, Tuning, register_step
 from protquant.quant.steps.smoothquant import SmoothQuant
 from protquant.quant.transforms import LinkLayers
-from protquant.quant.tuning import Learner, Student, fingerprint_of, foldable_links
+from protquant.quant.tuning import Learner, Student, foldable_links
 from protquant.reporting.steps import Steps
 
 __all__ = ["MobileQuant"]
@@ -73,7 +74,7 @@ class MobileQuant(Tuning):
         # The weights that come in, before anything that depends on sums of floats has touched them.
         settings = {**self.to_config(), "formats": {a.site.name: str(a.format) for a in assignments}}
         settings["seed"] = examples.seed
-        fingerprint = fingerprint_of(settings, model, examples.sequences) if examples.checkpoint else ""
+        fingerprint = inputs_hash(settings, model, examples.sequences) if examples.checkpoint else ""
         with _frozen(model):
             with torch.no_grad():
                 answers = [examples.forward(model, sequence) for sequence in examples.sequences]

@@ -1,5 +1,5 @@
 from protquant.quant.tuning.grids import LearnedClipping, LearnedRange
-from protquant.quant.tuning.learner import Learner, fingerprint_of
+from protquant.quant.tuning.learner import Learner
 from protquant.quant.tuning.scales import EquivalentScales, foldable_links
 from protquant.quant.tuning.student import Student
 
@@ -9,6 +9,5 @@ __all__ = [
     "LearnedRange",
     "Learner",
     "Student",
-    "fingerprint_of",
     "foldable_links",
 ]

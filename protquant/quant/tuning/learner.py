@@ -1,11 +1,8 @@
 """Gradient descent that can be stopped, and goes on from a file as if it had not been."""
 
-import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from hashlib import sha256
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,25 +12,9 @@ from torch import Tensor, nn
 from protquant.errors import ProtquantError
 from protquant.files import atomic_write
 
-__all__ = ["Learner", "fingerprint_of"]
+__all__ = ["Learner"]
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # What AdamW remembers of a parameter.
-
-
-def fingerprint_of(settings: Mapping[str, Any], model: nn.Module, sequences: Iterable[Any]) -> str:
-    """SHA-256 of what a training starts from: settings, weights of the float model, and sequences."""
-    digest = sha256(json.dumps(settings, sort_keys=True).encode())
-    for name, parameter in model.named_parameters():
-        digest.update(name.encode())
-        digest.update(_bytes(parameter))
-    for sequence in sequences:
-        digest.update(_bytes(sequence) if isinstance(sequence, Tensor) else repr(sequence).encode())
-    return digest.hexdigest()
-
-
-def _bytes(tensor: Tensor) -> Any:
-    # View as bytes: numpy knows no bfloat16.
-    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
 
 
 def _half_cosine(progress: float) -> float:
