@@ -95,117 +95,123 @@ class TunedCase:
 
 
 def cases_of(device: torch.device, length: int) -> Iterator[Case]:
-    """The kernels of a trunk block on a protein of so many residues, and the linear layers of a language model.
+    """Yield the kernels of a trunk block on a protein of so many residues, and linear layers of a language model.
 
     Operands are made when a case is asked for, and can be dropped before the next.
     """
     torch.manual_seed(0)
-    target, pairs = target_of(device), length * length
+    make, pairs, rows = _Cases(device, length), length * length, max(length, 256)
+    yield make.linear(pairs, _PAIR, _PAIR, gated=False)
+    yield make.linear(pairs, _PAIR, _PAIR, gated=True)
+    yield make.linear(rows, _SINGLE, 3 * _SINGLE, gated=False)
+    yield make.linear(rows, _SINGLE, _SINGLE, gated=True)
+    yield make.linear_of_4_bits(pairs, _PAIR, _PAIR)
+    yield make.linear_of_4_bits(rows, _SINGLE, 3 * _SINGLE)
+    yield make.gated_projection()
+    yield make.triangle_product()
+    yield make.attention()
+    yield make.transition()
 
-    def codes(*shape: int) -> Tensor:
-        return torch.randint(-127, 128, shape, dtype=torch.int8, device=device)
 
-    def scales(*shape: int) -> Tensor:
-        return 1e-3 * (1 + torch.rand(*shape, device=device))
+class _Cases:
+    """Make a case of each kernel, on random operands."""
 
-    def rows_of(rows: int, reads: int) -> Codes8:
-        zero = torch.zeros(1, dtype=torch.int32, device=device)
-        return Codes8(codes(rows, reads), torch.ones(1, device=device), zero)
+    def __init__(self, device: torch.device, length: int) -> None:
+        self.device, self.length, self.target = device, length, target_of(device)
 
-    def projection(writes: int, reads: int) -> KernelWeight:
-        bias = torch.randn(writes, device=device)
-        return KernelWeight.of(IntegerWeight(codes(writes, reads), scales(writes, 1), None, bias, writes))
+    def codes(self, *shape: int) -> Tensor:
+        return torch.randint(-127, 128, shape, dtype=torch.int8, device=self.device)
 
-    def linear(rows: int, reads: int, writes: int, *, gated: bool) -> Case:
-        x, weight, residual = rows_of(rows, reads), projection(writes, reads), torch.randn(rows, writes, device=device)
+    def scales(self, *shape: int) -> Tensor:
+        return 1e-3 * (1 + torch.rand(*shape, device=self.device))
+
+    def floats(self, *shape: int) -> Tensor:
+        return torch.randn(shape, device=self.device)
+
+    def rows_of(self, rows: int, reads: int) -> Codes8:
+        zero = torch.zeros(1, dtype=torch.int32, device=self.device)
+        return Codes8(self.codes(rows, reads), torch.ones(1, device=self.device), zero)
+
+    def projection(self, writes: int, reads: int) -> KernelWeight:
+        codes, scale = self.codes(writes, reads), self.scales(writes, 1)
+        return KernelWeight.of(IntegerWeight(codes, scale, None, self.floats(writes), writes))
+
+    def linear(self, rows: int, reads: int, writes: int, *, gated: bool) -> Case:
+        x, weight, residual = self.rows_of(rows, reads), self.projection(writes, reads), self.floats(rows, writes)
         after = Epilogue(residual=residual)
         if gated:
-            after = Epilogue("sigmoid", torch.randn(rows, writes, device=device).bfloat16(), residual)
-        out = torch.empty(rows, writes, device=device)
-        words = "gate and residual" if gated else "residual"
+            after = Epilogue("sigmoid", self.floats(rows, writes).bfloat16(), residual)
+        out = torch.empty(rows, writes, device=self.device)
         return Case(
             linear_key("int8", reads, gated),
-            f"{rows} x {reads} -> {writes}, {words}",
-            MatmulTile.of(target, "int8", channels=reads, wide=gated),
+            f"{rows} x {reads} -> {writes}, {'gate and residual' if gated else 'residual'}",
+            MatmulTile.of(self.target, "int8", channels=reads, wide=gated),
             _LINEARS,
             lambda tile: linear_int8(x, weight, after, has_zero=False, tile=tile, out=out),
         )
 
-    def linear_of_4_bits(rows: int, reads: int, writes: int) -> Case:
-        x, after, groups = rows_of(rows, reads), Epilogue(dtype=torch.bfloat16), reads // 32
-        packed = pack4(torch.randint(0, 16, (writes, reads), device=device))
-        zero = torch.full((writes, groups), 8, dtype=torch.uint8, device=device)
-        weight = KernelWeight.of(IntegerWeight(packed, scales(writes, groups), zero, None, writes, "int4", 32))
+    def linear_of_4_bits(self, rows: int, reads: int, writes: int) -> Case:
+        x, after, groups = self.rows_of(rows, reads), Epilogue(dtype=torch.bfloat16), reads // 32
+        packed = pack4(torch.randint(0, 16, (writes, reads), device=self.device))
+        zero = torch.full((writes, groups), 8, dtype=torch.uint8, device=self.device)
+        weight = KernelWeight.of(IntegerWeight(packed, self.scales(writes, groups), zero, None, writes, "int4", 32))
         return Case(
             linear_key("int4", reads, True),
             f"{rows} x {reads} -> {writes}, groups of 32",
-            MatmulTile.of(target, "int4", channels=reads, wide=True),
+            MatmulTile.of(self.target, "int4", channels=reads, wide=True),
             _LINEARS,
             lambda tile: linear_int4(x, weight, after, has_zero=False, tile=tile),
         )
 
-    def triangle() -> Case:
-        # Padded, as the backend has them.
-        room = 16 * -(-length // 16)
-        left, right = (codes(_PAIR, room + 16, room) for _ in range(2))
+    def gated_projection(self) -> Case:
+        pairs, both = self.length**2, (self.projection(_PAIR, _PAIR), self.projection(_PAIR, _PAIR))
+        x = self.rows_of(pairs, _PAIR)
+        return Case(
+            "gated_projection",
+            f"{pairs} x {_PAIR} -> {_PAIR}, channel by channel",
+            gated_tile(self.target),
+            _GATED,
+            lambda tile: gated_projection(x, *both, Grid(1.0, 0, -128, 127), has_zero=False, tile=tile),
+        )
+
+    def triangle_product(self) -> Case:
+        length, room = self.length, 16 * -(-self.length // 16)  # padded, as the backend has them
+        left, right = (self.codes(_PAIR, room + 16, room) for _ in range(2))
         for operand in (left, right):
             operand[:, :, length:] = 0
         operands, grid = (left[:, :length, :length], right[:, :length, :length]), Grid(1.0, 0, -128, 127)
         return Case(
             "triangle_product",
             f"{_PAIR} channels, {length} residues",
-            triangle_tile(target, is_aligned=True),
+            triangle_tile(self.target, is_aligned=True),
             _TRIANGLES,
             lambda tile: triangle_product(*operands, (grid, grid), "outgoing", is_padded=True, tile=tile),
         )
 
-    yield linear(pairs, _PAIR, _PAIR, gated=False)
-    yield linear(pairs, _PAIR, _PAIR, gated=True)
-    yield linear(max(length, 256), _SINGLE, 3 * _SINGLE, gated=False)
-    yield linear(max(length, 256), _SINGLE, _SINGLE, gated=True)
-    yield linear_of_4_bits(pairs, _PAIR, _PAIR)
-    yield linear_of_4_bits(max(length, 256), _SINGLE, 3 * _SINGLE)
-
-    def gated() -> Case:
-        x, both = rows_of(pairs, _PAIR), (projection(_PAIR, _PAIR), projection(_PAIR, _PAIR))
-        return Case(
-            "gated_projection",
-            f"{pairs} x {_PAIR} -> {_PAIR}, channel by channel",
-            gated_tile(target),
-            _GATED,
-            lambda tile: gated_projection(x, *both, Grid(1.0, 0, -128, 127), has_zero=False, tile=tile),
-        )
-
-    yield gated()
-    yield triangle()
-
-    def attention() -> Case:
-        q, k, v = codes(length, length, 3, _HEADS, _HEAD).permute(2, 0, 3, 1, 4).unbind()
-        step, size = torch.tensor(1e-2, device=device), torch.tensor(0.1, device=device)
-        width = 16 * -(-length // 16)
-        bias = torch.randn(1, _HEADS, length, width, device=device).half()[..., :length]
+    def attention(self) -> Case:
+        length = self.length
+        q, k, v = self.codes(length, length, 3, _HEADS, _HEAD).permute(2, 0, 3, 1, 4).unbind()
+        step, size = torch.tensor(1e-2, device=self.device), torch.tensor(0.1, device=self.device)
+        bias = self.floats(1, _HEADS, length, 16 * -(-length // 16)).half()[..., :length]
         return Case(
             f"attention_int8, {_HEAD} channels",
             f"{length} x {_HEADS} heads of {_HEAD} channels, {length} residues",
-            AttentionTile.of(target, _HEAD),
+            AttentionTile.of(self.target, _HEAD),
             _ATTENTIONS,
             lambda tile: attention_int8(q, k, v, step, step, size, bias=bias, dtype=torch.bfloat16, tile=tile),
         )
 
-    yield attention()
-
-    def transition() -> Case:
-        x, hidden, residual = rows_of(pairs, _PAIR), Grid(1.0, 0, 0, 127), torch.randn(pairs, _PAIR).to(device)
-        up, down = projection(4 * _PAIR, _PAIR), projection(_PAIR, 4 * _PAIR)
+    def transition(self) -> Case:
+        pairs, hidden = self.length**2, Grid(1.0, 0, 0, 127)
+        x, residual = self.rows_of(pairs, _PAIR), self.floats(pairs, _PAIR)
+        up, down = self.projection(4 * _PAIR, _PAIR), self.projection(_PAIR, 4 * _PAIR)
         return Case(
             "transition_int8",
             f"{pairs} x {_PAIR} -> {4 * _PAIR} -> {_PAIR}",
-            TransitionTile.of(target, _PAIR),
+            TransitionTile.of(self.target, _PAIR),
             _TRANSITIONS,
             lambda tile: transition_int8(x, up, hidden, down, residual=residual, has_zero=False, tile=tile),
         )
-
-    yield transition()
 
 
 def tune(

@@ -48,8 +48,9 @@ class _Worker:
         if given.get("save"):
             self.clock.saved.append(self.name)
             np.save(given["save"], np.array([3.0, 4.0 + len(self.clock.saved)]))
+        seconds = [seconds] if given.get("repeat", 1) == 1 else [seconds, self.clock.left[self.name].pop(0)]
         memory = {"before": 100, "peak": 100 + len(self.clock.order)} if given.get("memory") else None
-        return {"seconds": [seconds], "memory": memory}
+        return {"seconds": seconds, "memory": memory}
 
 
 def run(clock: Clock, candidates: list[Candidate], baselines: list[str] | None = None, **given: Any) -> list[Result]:
@@ -77,6 +78,12 @@ def test_warm_ups_are_not_timed():
     clock = Clock()
     (result,) = run(clock, [clock.candidate("a", 100, 100, 1)], rounds=1, warmups=2)
     assert result.seconds == [1]
+
+
+def test_on_a_gpu_the_first_run_of_a_turn_is_not_timed():
+    clock = Clock()
+    (result,) = run(clock, [clock.candidate("a", 9, 9, 1, 9, 2)], rounds=2, device="cuda")
+    assert result.seconds == [1, 2]
 
 
 def test_a_candidate_that_fails_is_a_row_and_the_others_go_on():
