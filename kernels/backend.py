@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Integer, Shaped, UInt8
 from torch import Tensor
 
 from protquant.kernels.operands import Activation, ByteGrid, Codes8, Direction, Grid, IntegerWeight, TokenGrid
+from protquant.kernels.sequence_attention import OperandGrids, SequenceAttention
 
 __all__ = ["Backend", "Linear"]
 
@@ -189,7 +190,8 @@ class Backend(ABC):
         Returns
         -------
         Tensor, shape=(c, rows, j)
-            Sums in steps of both grids, for `product_tokens`.
+            Sums in steps of both grids, for `product_tokens`. It is valid until the next call: a backend may reuse the
+            memory.
         """
 
     @abstractmethod
@@ -237,4 +239,21 @@ class Backend(ABC):
             As `attention_bias` gives it.
         mask : Tensor, shape=(b, length), optional
             False for keys that nobody attends to. What a row without any key gives is finite.
+        """
+
+    @abstractmethod
+    def sequence_attention(
+        self, grids: OperandGrids, heads: int, channels: int, dtype: torch.dtype | None = None
+    ) -> SequenceAttention:
+        """Return attention within packed sequences, as language models have it, ready for many calls.
+
+        Parameters
+        ----------
+        grids : tuple of Grid or None
+            Grids of queries, keys and values; None where one is in float.
+        heads, channels : int
+            Number of heads, and of channels of all heads together.
+        dtype : torch.dtype, optional
+            Type that probabilities and values are multiplied in, see `SequenceAttention`. By default `update_dtype`
+            where all three have grids, and float32 where not.
         """

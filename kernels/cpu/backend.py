@@ -13,8 +13,10 @@ from protquant.kernels.cpu.features import Features, features
 from protquant.kernels.cpu.linear import CPULinear
 from protquant.kernels.cpu.piecewise import decode_bytes, encode_bytes
 from protquant.kernels.cpu.quantize import on_grid, quantize, quantize_static
+from protquant.kernels.cpu.sequence_attention import CPUCodeAttention
 from protquant.kernels.cpu.triangle_product import float_operand_bytes, float_triangle_product
 from protquant.kernels.operands import Activation, ByteGrid, Codes8, Direction, Grid, IntegerWeight, TokenGrid
+from protquant.kernels.sequence_attention import OperandGrids, SequenceAttention, StepAttention
 
 __all__ = ["CPUBackend"]
 
@@ -221,6 +223,13 @@ class CPUBackend(Backend):
         data = qkv.data if isinstance(qkv, Codes8) else qkv
         out = attend_float32(data, (zeros[0], zeros[2]), heads, length, scale, bias, mask)
         return out if v_scale == 1 else out.mul_(v_scale)
+
+    def sequence_attention(
+        self, grids: OperandGrids, heads: int, channels: int, dtype: torch.dtype | None = None
+    ) -> SequenceAttention:
+        coded = self.can.int_mm and grids[0] is not None and grids[1] is not None
+        dtype = dtype or (self.update_dtype if all(grids) else torch.float32)
+        return (CPUCodeAttention if coded else StepAttention)(grids, heads, channels, dtype, self.calls)
 
     def _space(self, name: str, dtype: torch.dtype, elements: int) -> Tensor:
         """Memory that is kept from call to call: to get tens of megabytes anew costs more than a product does."""

@@ -1,13 +1,19 @@
 """Softmax attention of sequences whose queries and keys are codes, in pieces that stay in cache."""
 
+from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int8
+from jaxtyping import Float, Int8, Num
 from torch import Tensor
 
-__all__ = ["LOGITS", "LONGEST", "attention_of_codes", "multiplies_codes"]
+from protquant.kernels.cpu.quantize import quantize_static
+from protquant.kernels.sequence_attention import OperandGrids, Project, StepAttention
+from protquant.kernels.sequence_tile import SequenceTile
+
+__all__ = ["LOGITS", "LONGEST", "CPUCodeAttention", "attention_of_codes", "multiplies_codes"]
 
 LOGITS = 2**19
 """That are worked on together: in int32, then in float32, then, as it may be, in bfloat16."""
@@ -20,6 +26,40 @@ LONGEST = 2048
 def multiplies_codes(length: int) -> bool:
     """Whether queries and keys of a sequence are multiplied as integers: not if it is very short, or long."""
     return _SHORTEST <= length <= LONGEST
+
+
+class CPUCodeAttention(StepAttention):
+    """Attention that multiplies codes of queries and keys as integers, and probabilities and values in `dtype`.
+
+    Maps are those of `StepAttention`, which holds the same steps in floats.
+    """
+
+    def __init__(
+        self, grids: OperandGrids, heads: int, channels: int, dtype: torch.dtype, calls: Counter[tuple[str, str]]
+    ) -> None:
+        super().__init__(grids, heads, channels, dtype, calls)
+        q, k, v = grids
+        assert q is not None
+        assert k is not None
+        self.what = f"int8 queries and keys, float32 softmax, probabilities and values in {self.dtype_name}"
+        self.zeros = q.signed.zero, k.signed.zero
+        # Where all three have the same codes, and a step is its signed code, one pass over memory makes them.
+        steps = {replace(grid, scale=1.0) for grid in (q, k, v) if grid is not None}
+        self.one_grid = steps.pop() if v is not None and len(steps) == 1 and q.unsigned.zero == 128 else None
+
+    def attend(self, project: Project, tile: SequenceTile) -> Float[Tensor, "t c"]:
+        q, k, v = self._by_head(project, tile, (torch.int8, torch.int8, self.dtype), self._coded)
+        for some in tile.sequences:
+            coded = multiplies_codes(some.stop - some.start)
+            self.calls["attention", "int8 queries and keys" if coded else f"torch SDPA, {self.dtype_name}"] += 1
+        return attention_of_codes(q, k, v, tile.sequences, self.scale, *self.zeros).flatten(1)
+
+    def _coded(self, y: Float[Tensor, "t n"]) -> tuple[Num[Tensor, "t c"], ...]:
+        """Signed codes of queries and keys, and steps of values; in the memory of `y`."""
+        if self.one_grid is not None:
+            return quantize_static(y, self.one_grid).bitwise_xor_(128).view(torch.int8).chunk(3, 1)
+        q, k, v = self._rounded(y)
+        return q.add_(self.zeros[0]).to(torch.int8), k.add_(self.zeros[1]).to(torch.int8), v
 
 
 def attention_of_codes(

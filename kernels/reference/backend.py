@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Float64, Integer, Shaped, UInt8
 from torch import Tensor
 
 from protquant.kernels.backend import Backend, Linear
+from protquant.kernels.code_attention import attention_by_codes
 from protquant.kernels.epilogue import Epilogue
 from protquant.kernels.operands import Activation, ByteGrid, Codes8, Direction, Grid, IntegerWeight, TokenGrid
 from protquant.kernels.reference.attention import attention
@@ -15,6 +16,7 @@ from protquant.kernels.reference.linear import linear, linear_codes
 from protquant.kernels.reference.piecewise_bytes import decode_tailed_bytes, encode_tailed_bytes
 from protquant.kernels.reference.quantize import quantize
 from protquant.kernels.reference.triangle_product import triangle_product
+from protquant.kernels.sequence_attention import OperandGrids, SequenceAttention
 
 __all__ = ["ReferenceBackend"]
 
@@ -130,3 +132,8 @@ class ReferenceBackend(Backend):
             parts = tuple((x - g.signed.zero) * g.scale for x, g in zip(parts, grids, strict=True))
         q, k, v = parts
         return attention(q, k, v, None if bias is None else bias[None], mask, scale).flatten(0, 1).flatten(1)
+
+    def sequence_attention(
+        self, grids: OperandGrids, heads: int, channels: int, dtype: torch.dtype | None = None
+    ) -> SequenceAttention:
+        return attention_by_codes(self, grids, heads, channels, dtype)

@@ -8,9 +8,11 @@ from jaxtyping import Bool, Float, Integer, UInt8
 from torch import Tensor
 
 from protquant.kernels.backend import Backend, Linear
+from protquant.kernels.code_attention import attention_by_codes
 from protquant.kernels.epilogue import Epilogue
 from protquant.kernels.operands import Activation, ByteGrid, Codes8, Direction, Grid, IntegerWeight, TokenGrid
 from protquant.kernels.reference.attention import MASKED_LOGIT
+from protquant.kernels.sequence_attention import OperandGrids, SequenceAttention
 from protquant.kernels.triton.attention import attention_int8
 from protquant.kernels.triton.gated_projection import gated_projection
 from protquant.kernels.triton.layers import KernelLayer, TritonLayer, layer_of
@@ -275,6 +277,11 @@ class TritonBackend(Backend):
             dtype=self.dtype,
         )
         return y.view(len(data), -1)
+
+    def sequence_attention(
+        self, grids: OperandGrids, heads: int, channels: int, dtype: torch.dtype | None = None
+    ) -> SequenceAttention:
+        return attention_by_codes(self, grids, heads, channels, dtype)
 
     def _count(self, layer: Linear) -> TritonLayer:
         assert isinstance(layer, TritonLayer)

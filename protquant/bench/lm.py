@@ -159,7 +159,7 @@ def integer_logits(
     quantized, _ = quantize(model, parsed, sequences, execution="simulate", cache=False, inplace=True)
     converted = execution.convert(quantized)
     assert isinstance(converted, IntegerESM2)
-    running = converted.again(records=records)
+    running = converted.with_recorder(records=records)
     run, read = run_logits(running, work), _real_logits(work)
     return recorded_run(running, run, read) if records else integer_run(execution, run, read)
 

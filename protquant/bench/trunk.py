@@ -146,7 +146,7 @@ def integer_blocks(recipe: str, backend: str, records: bool, preset: str, seed: 
     examples = Examples((inputs,), lambda block, given: block(*given), length=lambda inputs: inputs[0].shape[1])
     converted = execution.convert(quantize(work.blocks, parsed, examples=examples)[0])
     assert isinstance(converted, IntegerBlocks)
-    blocks = converted.again(records=records)
+    blocks = converted.with_recorder(records=records)
     run = work.run(blocks, torch.float32)
     return recorded_run(blocks, run, _updates(work)) if records else integer_run(execution, run, _updates(work))
 

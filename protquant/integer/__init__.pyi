@@ -1,4 +1,5 @@
-from protquant.integer.claims import IntegerClaim, integer_claim
-from protquant.integer.convert import Support, SupportRow, to_integer
+from protquant.integer.convert import to_integer
+from protquant.integer.part import SupportRow
+from protquant.integer.support import IntegerClaim, Support, integer_claim
 
 __all__ = ["IntegerClaim", "Support", "SupportRow", "integer_claim", "to_integer"]

@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from protquant.integer.operands import NoIntegerKernelError, tap_grid
-from protquant.integer.readers import only_input
+from protquant.integer.operands import NoIntegerKernelError, only_input, tap_grid
+from protquant.integer.part import HoldsLayers
 from protquant.kernels.backend import Backend
 from protquant.kernels.operands import Codes8, Grid, IntegerWeight, TokenGrid
 from protquant.sites import Tap
@@ -13,26 +13,26 @@ from protquant.sites import Tap
 __all__ = ["GatedAttention"]
 
 
-class GatedAttention:
-    """From the codes that queries, keys, values and gate are projections of, to what is added to a residual.
+class GatedAttention(HoldsLayers):
+    """Attention and its gate: reads the codes of a normalized input, and adds its output to a residual.
 
     Parameters
     ----------
     module : nn.Module
         Has the taps `q`, `k`, `v`, `logits` and `probs`, and the quantized layer `out_proj`.
     qkv : IntegerWeight
-        Queries, keys and values by turns, each head by head.
+        Outputs are queries, then keys, then values, each head by head.
     gate : IntegerWeight
     grid : Grid or TokenGrid
-        Of the codes that both read.
+        Grid of the codes that both read.
     heads : int
     scale : float
-        Of the logits.
+        Factor of the logits.
 
     Raises
     ------
     NoIntegerKernelError
-        Where a part of it has none.
+        Where a piece of it has none.
     """
 
     def __init__(
@@ -47,6 +47,7 @@ class GatedAttention:
         heads: int,
         scale: float,
     ) -> None:
+        super().__init__()
         if not (isinstance(module.logits, Tap) and isinstance(module.probs, Tap)):
             raise NoIntegerKernelError(f"{path}: attention logits or probabilities are quantized")
         taps = {n: tap_grid(module.get_submodule(n), f"{path}.{n}") for n in "qkv"}
@@ -66,13 +67,6 @@ class GatedAttention:
         self.out_grid, out = only_input(module, "out_proj", path)
         self.out = backend.prepare(out, self.out_grid)
 
-    def opened(self) -> "GatedAttention":
-        """The same with unpacked weights."""
-        other = object.__new__(GatedAttention)
-        other.__dict__.update(self.__dict__)
-        other.qkv, other.gate, other.out = (self.backend.open(layer) for layer in (self.qkv, self.gate, self.out))
-        return other
-
     def add_to_(
         self,
         codes: Codes8,
@@ -80,7 +74,7 @@ class GatedAttention:
         bias: Float[Tensor, "h q k"],
         mask: Bool[Tensor, "b l"] | None,
     ) -> None:
-        """Attend along `l`, and add to the residual, in place; `codes` are of its rows."""
+        """Attend along `l`, and add the output to the residual, in place; `codes` are those of its rows."""
         backend, length = self.backend, residual.shape[1]
         heads = backend.linear(codes, self.qkv) if self.grids is None else backend.linear_codes(codes, self.qkv)
         attended = backend.attention(heads, self.grids, self.heads, length, self.scale, bias, mask)

@@ -1,4 +1,4 @@
-"""The blocks of a folding trunk on integers; on an NVIDIA GPU recorded once, and replayed at every further pass."""
+"""The blocks of a folding trunk on integers; on an NVIDIA GPU recorded once, and replayed in every further pass."""
 
 from collections.abc import Hashable, Iterable
 from functools import partial
@@ -7,8 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from protquant.integer.block import IntegerFoldingBlock
-from protquant.integer.pair_stream import PairStream, SimulatedCodec
+from protquant.integer.pair_stream import PairStream
 from protquant.integer.recording import Recorder, can_record
 from protquant.models.trunk import FoldingBlocks
 from protquant.quant.memory import release_freed
@@ -16,30 +15,30 @@ from protquant.quant.memory import release_freed
 __all__ = ["IntegerBlocks", "may_record"]
 
 _LARGE = 2**23
-"""Elements of a pair from which on it takes next to no time to give back what blocks free."""
+"""Number of elements of a pair above which it costs next to no time to give freed memory back to the system."""
 _MOST_PAIRS = 640**2
-"""Of residues that are recorded: with more, kernels run for longer than it takes to launch them one by one."""
+"""Largest number of pairs that is recorded: with more, kernels run for longer than it takes to launch them."""
 
 
 class IntegerBlocks(FoldingBlocks):
-    """Twin of `FoldingBlocks`.
+    """Twin of `FoldingBlocks`, made of `IntegerFoldingBlock`.
 
-    A pass over proteins of the same shape as the one before is recorded, and further ones are replays: so it is with
-    every protein whose structure is recycled. Only where all is on integers, no residue is padding, and no gradient is
-    asked for.
+    A second pass over proteins of one shape is recorded, and further ones are replays, as with every protein whose
+    structure is recycled. Passes are recorded only where all parts run on integers, no residue is padding, and no
+    gradient is asked for.
 
     Attributes
     ----------
     recorder : Recorder
-        Of passes.
+        Holds the recording of the last pass.
     """
 
     def __init__(self, blocks: Iterable[nn.Module], recorder: Recorder | None = None) -> None:
         super().__init__(blocks)
         self.recorder = recorder or Recorder()
 
-    def again(self, *, records: bool) -> "IntegerBlocks":
-        """Other passes through the same blocks."""
+    def with_recorder(self, *, records: bool) -> "IntegerBlocks":
+        """Return a list of the same blocks with a recorder of its own."""
         return IntegerBlocks(self, Recorder(self.recorder.calls, records=records)).eval()
 
     def forward(
@@ -49,12 +48,12 @@ class IntegerBlocks(FoldingBlocks):
         mask: Bool[Tensor, "b l"] | None,
         chunk_size: int | None = None,
     ) -> tuple[Float[Tensor, "b l s"], Float[Tensor, "b i j c"]]:
-        # Once for all blocks: to ask waits for the device.
+        # Asked once for all blocks, because it waits for the device.
         mask = None if mask is None or bool(mask.all()) else mask
         what: Hashable = None
         if self._can_record(single, pair, mask):
             what = chunk_size, *((x.shape, x.dtype, x.device) for x in (single, pair))
-        # Not the module itself, which would hold what holds it.
+        # The blocks, not `self`: a recorder that references the module would form a reference cycle.
         run = partial(_one_by_one, tuple(self), mask, chunk_size)
         single, pair = self.recorder.run(what, lambda: run, single, pair)
         return single, pair
@@ -62,28 +61,21 @@ class IntegerBlocks(FoldingBlocks):
     def _can_record(self, single: Tensor, pair: Tensor, mask: Tensor | None) -> bool:
         if torch.is_grad_enabled() or mask is not None or single.dtype != pair.dtype:
             return False
-        return may_record(pair) and all(map(_is_recordable, self))
+        return may_record(pair) and all(block.is_recordable for block in self)
 
 
 def _one_by_one(
     blocks: Iterable[nn.Module], mask: Tensor | None, chunk_size: int | None, single: Tensor, pair: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Blocks hand the pair to each other as it is kept."""
-    kept = PairStream(pair)
+    """Blocks hand the pair to each other as it is stored."""
+    stream = PairStream(pair)
     for block in blocks:
-        single, kept = block(single, kept, mask, chunk_size)
+        single, stream = block(single, stream, mask, chunk_size)
         if pair.device.type == "cpu" and pair.numel() >= _LARGE:
-            release_freed()  # As in the language model: what a block frees, the next does not find again.
-    return single, kept.floats()
+            release_freed()  # As in the language model: the next block would not reuse the memory that this one frees.
+    return single, stream.floats()
 
 
 def may_record(pair: Float[Tensor, "b i j c"]) -> bool:
-    """Whether blocks are recorded on such a device, with so many residues."""
+    """Return whether blocks are recorded on such a device, with so many residues."""
     return can_record(pair.device) and pair.shape[:3].numel() <= _MOST_PAIRS
-
-
-def _is_recordable(block: nn.Module) -> bool:
-    """Whether nothing in the block waits for the device, as parts that are simulated do."""
-    if not isinstance(block, IntegerFoldingBlock) or block.left:
-        return False
-    return not any(isinstance(codec, SimulatedCodec) for codec in block.codecs.values())

@@ -1,100 +1,171 @@
 """ESM-2 on integers: batches without their padding, and no hidden state kept that nobody asks for."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Complex, Float, Integer
 from torch import Tensor, nn
 
-from protquant.integer.encoder_layer import IntegerEncoderLayer
-from protquant.integer.linear_twin import PartRow, linear_twin
+from protquant.integer.linear import linear_twin
+from protquant.integer.norm import is_plain
+from protquant.integer.operands import NoIntegerKernelError
 from protquant.integer.packed_sequences import PackedSequences
+from protquant.integer.part import SupportRow
 from protquant.integer.recording import Recorder, can_record
+from protquant.integer.sequence_attention import IntegerSelfAttention
+from protquant.integer.transition import Perceptron
 from protquant.kernels.backend import Backend
+from protquant.kernels.sequence_tile import SequenceTile
 from protquant.models.alphabet import PAD
-from protquant.models.esm2 import ESM2, ESM2Output, LanguageModelHead, RotaryEmbedding
+from protquant.models.esm2 import ESM2, EncoderLayer, ESM2Output, FeedForward, LanguageModelHead, RotaryEmbedding
 from protquant.quant.memory import release_freed
 
-__all__ = ["IntegerESM2", "integer_language_model", "may_record"]
+__all__ = ["IntegerESM2", "IntegerEncoderLayer", "may_record"]
 
 _LARGE = 2**19
-"""Elements of the residual stream from which on layers give back what they free; at 64 residues that cost 8 %."""
+"""Number of elements of the residual stream above which layers give freed memory back; at 64 residues it costs 8 %."""
 _MOST_TOKENS = 2**13
-"""That are recorded: with more, kernels run for longer than it takes to launch them one by one."""
+"""Largest number of tokens that is recorded: with more, kernels run for longer than it takes to launch them."""
 
 
-def integer_language_model(
-    model: ESM2, backend: Backend, prefix: str = "", dtype: torch.dtype | None = None, *, consume: bool = False
-) -> tuple["IntegerESM2", list[PartRow]]:
-    """Twin of a quantized ESM-2 that runs on integers.
+class IntegerEncoderLayer(nn.Module):
+    """Twin of a quantized `EncoderLayer`, which updates its rows in place.
+
+    Parameters
+    ----------
+    dtype : torch.dtype, optional
+        Type of attention, see `Backend.sequence_attention`.
+    stream_dtype : torch.dtype
+        Type of the residual stream.
+
+    Attributes
+    ----------
+    rows : list of SupportRow
+        What each piece runs on.
+    is_recordable : bool
+        Whether nothing in the layer waits for the device, as simulated pieces do.
+    """
+
+    def __init__(
+        self, layer: EncoderLayer, backend: Backend, path: str, dtype: torch.dtype | None, stream_dtype: torch.dtype
+    ) -> None:
+        super().__init__()
+        self.backend = backend
+        self.attn_norm, self.ffn_norm = layer.attn_norm, layer.ffn_norm
+        self.attn = IntegerSelfAttention(layer.attn, backend, f"{path}.attn", dtype, stream_dtype)
+        self.ffn: Perceptron | _PerceptronInPieces
+        try:
+            self.ffn = Perceptron(layer.ffn, backend, f"{path}.ffn", "gelu")
+            rows = [SupportRow(f"{path}.ffn.{name}", "integer", backend.kernel) for name in ("up_proj", "down_proj")]
+        except NoIntegerKernelError:
+            self.ffn = _PerceptronInPieces(layer.ffn, backend, f"{path}.ffn")
+            rows = self.ffn.rows
+        self.rows = [*self.attn.rows, *rows]
+        on_integers = self.attn.is_recordable and isinstance(self.ffn, Perceptron)
+        self.is_recordable = on_integers and is_plain(self.attn_norm) and is_plain(self.ffn_norm)
+
+    def forward(
+        self,
+        x: Float[Tensor, "t c"],
+        tiles: Sequence[SequenceTile],
+        rotary: Complex[Tensor, "t p"],
+        with_maps: bool = False,
+    ) -> list[Float[Tensor, "h n n"]]:
+        """Update all rows, tile by tile; return the attention of each sequence, if wanted.
+
+        Parameters
+        ----------
+        rotary : Tensor, shape=(t, p), complex
+            Factors of each token's pairs of channels of a head.
+        """
+        attn, ffn = self.attn.unpacked(), self.ffn.unpacked()
+        maps = []
+        for tile in tiles:
+            rows = x[tile.rows]
+            maps += attn.add_to_(rows, self.attn_norm, tile, rotary[tile.rows], with_maps)
+            for some in rows.split(self.backend.tile_tokens or len(rows)):
+                ffn.add_to_(some, self.ffn_norm)
+        return maps
+
+
+class _PerceptronInPieces(nn.Module):
+    """A feed-forward network whose layers do not fit together; each runs on integers if it can."""
+
+    def __init__(self, ffn: FeedForward, backend: Backend, path: str) -> None:
+        super().__init__()
+        self.up_proj, up_row = linear_twin(ffn.up_proj, backend, f"{path}.up_proj")
+        self.down_proj, down_row = linear_twin(ffn.down_proj, backend, f"{path}.down_proj")
+        self.rows = [up_row, down_row]
+
+    def unpacked(self) -> "_PerceptronInPieces":
+        return self
+
+    def add_to_(self, residual: Float[Tensor, "m c"], norm: nn.Module) -> None:
+        residual += self.down_proj(F.gelu(self.up_proj(norm(residual))))
+
+
+class IntegerESM2(ESM2):
+    """Twin of a quantized `ESM2`, called as that is.
+
+    Sequences of a batch do not see its padding, where all outputs are 0. The residual stream has the type of the
+    embedding, and is updated in place. On an NVIDIA GPU the layers are recorded where two batches in a row have their
+    tokens in the same places, and replayed from then on, as with variants of a protein, and with masks that wander
+    along it. Batches are recorded only where all parts run on integers, and neither hidden states nor attention are
+    asked for: not in a folding model.
 
     Parameters
     ----------
     model : ESM2
-        Of `quantize`. It is not changed; norms, embedding and what has no integer kernel are shared with it.
-    prefix : str
-        Path of the model in a larger one, for what comes back and for messages.
+        Result of `quantize`. It is taken apart: each layer is dropped once it has a twin, so that no more than one is
+        in memory twice; norms, embedding and what has no integer kernel become those of the twin.
+    path : str
+        Path of the model in a larger one, for `rows` and messages.
     dtype : torch.dtype, optional
-        Of attention whose logits and probabilities are in float, see `IntegerSelfAttention`.
-    consume : bool
-        Whether to take each layer out of `model` once it has a twin, so that no more than one is in memory twice.
-
-    Returns
-    -------
-    IntegerESM2
-        Called as `ESM2` is.
-    list of tuple
-        What each part runs on.
-    """
-    rows: list[PartRow] = []
-    twin = IntegerESM2(model, backend, f"{prefix}." if prefix else "", dtype, rows, consume)
-    return twin, rows
-
-
-class IntegerESM2(ESM2):
-    """Twin of a quantized `ESM2`.
-
-    Sequences of a batch do not see its padding: what comes out there is 0. The residual stream is of the type of the
-    embedding, and updated in place. On an NVIDIA GPU the layers are recorded where a batch has its tokens where the one
-    before had them, and replayed from then on: so it is with variants of a protein, and with masks that wander along
-    it. Only where all is on integers, and neither hidden states nor attention are asked for: not in a folding model.
+        Type of attention whose logits and probabilities are in float, see `Backend.sequence_attention`.
 
     Attributes
     ----------
+    rows : list of SupportRow
+        What each part runs on.
     recorder : Recorder
-        Of batches.
+        Holds the recording of the last batch.
     """
 
-    def __init__(
-        self, model: ESM2, backend: Backend, prefix: str, dtype: torch.dtype | None, rows: list[PartRow], consume: bool
-    ) -> None:
-        nn.Module.__init__(self)
+    def __init__(self, model: ESM2, backend: Backend, path: str = "", dtype: torch.dtype | None = None) -> None:
+        with torch.device("meta"):  # All that has weights is replaced by that of the model, or by twins.
+            super().__init__(replace(model.config, num_layers=1))
+        prefix = f"{path}." if path else ""
         self.config, self.backend = model.config, backend
         self.source, self.fingerprint, self.lineage = model.source, model.fingerprint, model.lineage
         self.embedding, self.final_norm = model.embedding, model.final_norm
         self.stream_entry, self.stream_exit = model.stream_entry, model.stream_exit
         rotary = RotaryEmbedding(self.config.dim // self.config.num_heads, self.config.rotary_frequencies)
         self.rotary = rotary.to(self.embedding.weight.device)
-        self.layers = nn.ModuleList()
+        self.layers, self.rows = nn.ModuleList(), list[SupportRow]()
         for index in range(len(model.layers)):
-            layer: Any = model.layers[index]
-            self.layers.append(IntegerEncoderLayer(layer, backend, f"{prefix}layers.{index}", dtype, rows))
-            if consume:
-                model.layers[index] = nn.Identity()
+            layer = model.layers[index]
+            assert isinstance(layer, EncoderLayer)
+            where = f"{prefix}layers.{index}"
+            twin = IntegerEncoderLayer(layer, backend, where, dtype, self.embedding.weight.dtype)
+            self.layers.append(twin)
+            self.rows += twin.rows
+            model.layers[index] = nn.Identity()
         self.recorder = Recorder(backend.calls)
-        self.lm_head = model.lm_head
-        if isinstance(model.lm_head, LanguageModelHead):
-            self.lm_head = _IntegerHead(model.lm_head, backend, f"{prefix}lm_head", rows)
-        self.contact_head = model.contact_head
+        self.lm_head, self.contact_head = model.lm_head, model.contact_head
+        if isinstance(self.lm_head, LanguageModelHead):
+            dense, row = linear_twin(self.lm_head.dense, backend, f"{prefix}lm_head.dense")
+            self.lm_head.add_module("dense", dense)
+            self.rows.append(row)
         if self.config.has_contact_head:
             reason = "one output for every pair: there is nothing to gain"
-            rows.append((f"{prefix}contact_head.regression", "simulated", reason))
+            self.rows.append(SupportRow(f"{prefix}contact_head.regression", "simulated", reason))
 
-    def again(self, *, records: bool) -> "IntegerESM2":
-        """Other batches through the same layers."""
+    def with_recorder(self, *, records: bool) -> "IntegerESM2":
+        """Return a model of the same layers with a recorder of its own."""
         other = copy.copy(self)
         other.recorder = Recorder(self.backend.calls, records=records)
         return other
@@ -131,7 +202,7 @@ class IntegerESM2(ESM2):
         hidden: Float[Tensor, "b l layers c"] | None = None,
         attentions: Float[Tensor, "b layers h l l"] | None = None,
     ) -> Float[Tensor, "t c"]:
-        """Packed rows after the final norm; inner states and attention go to where they are wanted."""
+        """Return packed rows after the final norm; write inner states and attention to `hidden` and `attentions`."""
         x = self.stream_entry(self._embed(tokens, packed))
         what = None
         plain = hidden is None and attentions is None
@@ -147,25 +218,24 @@ class IntegerESM2(ESM2):
         hidden: Float[Tensor, "b l layers c"] | None,
         attentions: Float[Tensor, "b layers h l l"] | None,
     ) -> Callable[[Tensor], tuple[Tensor]]:
-        """All layers, as a function of packed rows that it changes in place."""
-        tiles, turns = packed.tiles(self.backend.sequence_tokens), self._turns(packed.positions)
+        """Return all layers as a function of packed rows that it changes in place."""
+        tiles, rotary = packed.tiles(self.backend.sequence_tokens), self._rotary_factors(packed.positions)
         if can_record(packed.positions.device):
             for tile in tiles:
                 tile.prepare()
 
-        # Not the model itself, which would hold what holds it.
+        # Layers, not `self`: a recorder that references the module would form a reference cycle.
         layers, stream_exit = self.layers, self.stream_exit
 
         def run(x: Tensor) -> tuple[Tensor]:
             for index, layer in enumerate(layers):
                 if hidden is not None:
                     packed.unpack(stream_exit(x), hidden[:, :, index])
-                maps: list[Tensor] | None = None if attentions is None else []
-                layer(x, tiles, turns, maps)
-                if attentions is not None and maps is not None:
+                maps = layer(x, tiles, rotary, attentions is not None)
+                if attentions is not None:
                     packed.unpack_maps(maps, attentions[:, index])
                 if hidden is not None and x.device.type == "cpu" and x.numel() >= _LARGE:
-                    release_freed()  # What layers free is not found again: 580 MiB in all of them at 512 residues.
+                    release_freed()  # Layers do not reuse what others free: 580 MiB in all at 512 residues.
             return (x,)
 
         return run
@@ -174,18 +244,11 @@ class IntegerESM2(ESM2):
         x: Tensor = self.embedding(packed.pack(tokens))
         return x * packed.pack(self.embedding_factor(tokens)).to(x.dtype)[:, None]
 
-    def _turns(self, positions: Integer[Tensor, " t"]) -> Complex[Tensor, "t p"]:
+    def _rotary_factors(self, positions: Integer[Tensor, " t"]) -> Complex[Tensor, "t p"]:
         angle = torch.outer(positions.float(), self.rotary.inverse_frequency)
         return torch.polar(torch.ones_like(angle), angle)
 
 
 def may_record(packed: PackedSequences) -> bool:
-    """Whether layers are recorded on such a device, with so many tokens."""
+    """Return whether layers are recorded on such a device, with so many tokens."""
     return can_record(packed.positions.device) and len(packed) <= _MOST_TOKENS
-
-
-class _IntegerHead(LanguageModelHead):
-    def __init__(self, head: LanguageModelHead, backend: Backend, path: str, rows: list[PartRow]) -> None:
-        nn.Module.__init__(self)
-        self.dense = linear_twin(head.dense, backend, f"{path}.dense", rows)  # type: ignore[assignment]
-        self.norm, self.bias = head.norm, head.bias

@@ -4,36 +4,23 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from protquant.integer.operands import NoIntegerKernelError, grid_of, integer_weight
+from protquant.integer.operands import NoIntegerKernelError, input_grid, integer_weight
+from protquant.integer.part import HoldsLayers, SupportRow
 from protquant.kernels.backend import Backend
-from protquant.kernels.operands import Grid, TokenGrid
 from protquant.quant.modules import QuantizedLinear
 
-__all__ = ["IntegerLinear", "input_grid"]
+__all__ = ["IntegerLinear", "linear_twin"]
 
 
-def input_grid(layer: nn.Module, name: str) -> Grid | TokenGrid:
-    """The grid of what a quantized linear layer reads.
-
-    Raises
-    ------
-    NoIntegerKernelError
-        Where it has none.
-    """
-    if not isinstance(layer, QuantizedLinear) or layer.input_quantizer is None:
-        raise NoIntegerKernelError(f"{name}.input is in float")
-    return grid_of(layer.input_quantizer.quantizer, f"{name}.input")
-
-
-class IntegerLinear(nn.Module):
+class IntegerLinear(HoldsLayers):
     """Twin of a `QuantizedLinear` that multiplies codes.
 
     Parameters
     ----------
     layer : QuantizedLinear
-        Its transforms are kept, and applied in float before codes are made.
+        Its transforms stay in float, and are applied before the input is quantized.
     name : str
-        Its path, for messages.
+        Path of the layer, for messages.
 
     Raises
     ------
@@ -68,3 +55,13 @@ class IntegerLinear(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.in_features} -> {self.out_features}, {self.layer.weight.kind}, {self.backend.name}"
+
+
+def linear_twin(layer: nn.Module, backend: Backend, path: str) -> tuple[nn.Module, SupportRow]:
+    """Return the integer twin of a linear layer, or the layer itself where it has none; and what it runs on."""
+    if not isinstance(layer, QuantizedLinear):
+        return layer, SupportRow(path, "simulated", f"{path} is in float")
+    try:
+        return IntegerLinear(layer, backend, path), SupportRow(path, "integer", backend.kernel)
+    except NoIntegerKernelError as reason:
+        return layer, SupportRow(path, "simulated", str(reason))

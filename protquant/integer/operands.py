@@ -1,4 +1,4 @@
-"""From quantizers, which simulate, to what integer operations take; says why where that cannot be."""
+"""Convert quantizers, which simulate, to the operands of integer operations, or say why there is no integer kernel."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -16,7 +16,17 @@ from protquant.quant.modules import ActivationQuantizer, QuantizedLinear
 from protquant.quant.packed_codes import PackedCodes
 from protquant.sites import Tap
 
-__all__ = ["NoIntegerKernelError", "grid_of", "integer_weight", "reordered", "stacked", "tap_grid"]
+__all__ = [
+    "NoIntegerKernelError",
+    "grid_of",
+    "input_grid",
+    "integer_weight",
+    "only_input",
+    "reordered",
+    "shared_input",
+    "stacked",
+    "tap_grid",
+]
 
 
 class NoIntegerKernelError(Exception):
@@ -24,7 +34,7 @@ class NoIntegerKernelError(Exception):
 
 
 def grid_of(quantizer: Quantizer | None, name: str) -> Grid | TokenGrid:
-    """The grid of an activation.
+    """Return the grid of an activation.
 
     Raises
     ------
@@ -51,7 +61,7 @@ def grid_of(quantizer: Quantizer | None, name: str) -> Grid | TokenGrid:
 
 
 def tap_grid(tap: nn.Module, name: str) -> Grid | None:
-    """The grid of an operand of a product; None where it is in float.
+    """Return the grid of an operand of a product, or None where it is in float.
 
     Raises
     ------
@@ -67,8 +77,21 @@ def tap_grid(tap: nn.Module, name: str) -> Grid | None:
     return grid
 
 
+def input_grid(layer: nn.Module, name: str) -> Grid | TokenGrid:
+    """Return the grid of the input of a quantized linear layer.
+
+    Raises
+    ------
+    NoIntegerKernelError
+        Where it has none.
+    """
+    if not isinstance(layer, QuantizedLinear) or layer.input_quantizer is None:
+        raise NoIntegerKernelError(f"{name}.input is in float")
+    return grid_of(layer.input_quantizer.quantizer, f"{name}.input")
+
+
 def integer_weight(layer: nn.Module, name: str) -> IntegerWeight:
-    """The weight of a quantized linear layer in small integers.
+    """Return the weight of a quantized linear layer in small integers.
 
     Raises
     ------
@@ -115,6 +138,36 @@ def integer_weight(layer: nn.Module, name: str) -> IntegerWeight:
     return IntegerWeight(moved, scale, (zero - 128).to(torch.int8), bias, rows, "int8", group)
 
 
+def shared_input(
+    parent: nn.Module, names: Sequence[str], path: str
+) -> tuple[Grid | TokenGrid, dict[str, IntegerWeight]]:
+    """Return the grid of the one input of several layers, and their weights by name.
+
+    Raises
+    ------
+    NoIntegerKernelError
+        Where they do not read the same codes, one has no integer kernel, or one transforms its input.
+    """
+    grids, weights = {}, {}
+    for name in names:
+        layer, where = parent.get_submodule(name), f"{path}.{name}"
+        grids[name] = input_grid(layer, where)
+        weights[name] = integer_weight(layer, where)
+        if isinstance(layer, QuantizedLinear) and layer.transforms is not None:
+            raise NoIntegerKernelError(f"{where} changes its input before it is quantized")
+    first = grids[names[0]]
+    other = next((name for name in names if grids[name] != first), None)
+    if other is not None:
+        raise NoIntegerKernelError(f"{path}.{names[0]} and {path}.{other} read different codes")
+    return first, weights
+
+
+def only_input(parent: nn.Module, name: str, path: str) -> tuple[Grid | TokenGrid, IntegerWeight]:
+    """Return the grid and the weight of one layer, see `shared_input`."""
+    grid, weights = shared_input(parent, (name,), path)
+    return grid, weights[name]
+
+
 def _nibbles(packed: PackedCodes) -> Tensor:
     """Return the numbers of codes, two rows to a byte: as they are packed, where they have four bits."""
     if packed.bits == 4:
@@ -129,15 +182,15 @@ def _per_group(values: Tensor, rows: int) -> Tensor:
 
 
 def reordered(weight: IntegerWeight, rows: Sequence[int]) -> IntegerWeight:
-    """The weight with its outputs in another order, or fewer of them."""
+    """Return the weight with its outputs in another order, or with fewer of them."""
     index = torch.tensor(rows, device=weight.codes.device)
     made = _of_codes(weight, _codes(weight)[index], lambda values: values[index])
-    forget_pages([weight.codes])  # Nobody reads them in their old order.
+    forget_pages([weight.codes])  # The old order is not read any more.
     return made
 
 
 def stacked(weights: Sequence[IntegerWeight]) -> IntegerWeight:
-    """One weight with the outputs of all, which read the same.
+    """Return one weight with the outputs of all, which have the same input.
 
     Raises
     ------
@@ -158,7 +211,7 @@ def stacked(weights: Sequence[IntegerWeight]) -> IntegerWeight:
         bias=bias,
     )
     made = _of_codes(whole, torch.cat([_codes(w) for w in weights]), lambda values: values)
-    forget_pages([w.codes for w in weights])  # Nobody reads them one by one.
+    forget_pages([w.codes for w in weights])  # The single weights are not read any more.
     return made
 
 

@@ -1,11 +1,11 @@
-"""The pair representation between updates: rows that are read as floats, and kept in what the recipe says.
+"""The pair representation between updates: its rows are read as floats, and stored in the format of the recipe.
 
-In float32 it is what the float model has. In bytes it takes a quarter: what is read is decoded, what is written is
-encoded, a few rows at a time, and nothing of its size is ever float.
+In float32 it is the pair of the float model. In bytes it takes a quarter of that memory: a few rows at a time are
+decoded when they are read and encoded when they are written, and no float tensor of its size is made.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Shaped
@@ -23,20 +23,20 @@ __all__ = ["PairCodec", "PairRows", "PairStream", "SimulatedCodec", "pair_codec"
 
 
 class PairCodec(ABC):
-    """How rows are kept."""
+    """How rows of the pair are stored."""
 
     @property
     @abstractmethod
     def what(self) -> str:
-        """In a few words, for tables."""
+        """The format in a few words, for tables."""
 
     @abstractmethod
     def encode(self, rows: Float[Tensor, "i j c"]) -> Shaped[Tensor, "i j c"]:
-        """What is kept of rows."""
+        """Return what is stored of rows."""
 
     @abstractmethod
-    def decode(self, kept: Shaped[Tensor, "i j c"]) -> Float[Tensor, "i j c"]:
-        """Rows, in float32 where they were kept in less."""
+    def decode(self, stored: Shaped[Tensor, "i j c"]) -> Float[Tensor, "i j c"]:
+        """Return rows, in float32 where less is stored."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ class FloatCodec(PairCodec):
     def encode(self, rows: Float[Tensor, "i j c"]) -> Float[Tensor, "i j c"]:
         return rows.to(self.dtype)
 
-    def decode(self, kept: Float[Tensor, "i j c"]) -> Float[Tensor, "i j c"]:
-        return kept.float() if kept.dtype == torch.bfloat16 else kept
+    def decode(self, stored: Float[Tensor, "i j c"]) -> Float[Tensor, "i j c"]:
+        return stored.float() if stored.dtype == torch.bfloat16 else stored
 
 
 @dataclass(frozen=True)
@@ -70,13 +70,13 @@ class ByteCodec(PairCodec):
     def encode(self, rows: Float[Tensor, "i j c"]) -> Shaped[Tensor, "i j c"]:
         return self.backend.encode_bytes(rows, self.grid)
 
-    def decode(self, kept: Shaped[Tensor, "i j c"]) -> Float[Tensor, "i j c"]:
-        return self.backend.decode_bytes(kept, self.grid)
+    def decode(self, stored: Shaped[Tensor, "i j c"]) -> Float[Tensor, "i j c"]:
+        return self.backend.decode_bytes(stored, self.grid)
 
 
 @dataclass(frozen=True, eq=False)
 class SimulatedCodec(PairCodec):
-    """Rows in float, but rounded to a format that nothing here keeps in codes."""
+    """Rows in float, rounded to a format that has no codes here."""
 
     quantizer: ActivationQuantizer
 
@@ -88,12 +88,12 @@ class SimulatedCodec(PairCodec):
         rounded: Tensor = self.quantizer(rows)
         return rounded
 
-    def decode(self, kept: Float[Tensor, "i j c"]) -> Float[Tensor, "i j c"]:
-        return kept.clone()
+    def decode(self, stored: Float[Tensor, "i j c"]) -> Float[Tensor, "i j c"]:
+        return stored.clone()
 
 
 def pair_codec(tap: nn.Module, backend: Backend) -> PairCodec | None:
-    """How the tap's format is kept; None where it has none."""
+    """Return how the format of a tap is stored; None where it has none."""
     if isinstance(tap, Tap):
         return None
     assert isinstance(tap, ActivationQuantizer)
@@ -110,99 +110,108 @@ def pair_codec(tap: nn.Module, backend: Backend) -> PairCodec | None:
 
 
 class PairStream:
-    """A pair representation, shape (b, i, j, c), between `starts` and `ends` of updates.
+    """A pair representation, shape (b, i, j, c), which an update changes between `begin` and `commit`.
 
     Parameters
     ----------
     pair : Tensor, shape=(b, i, j, c)
-        Float; updated in place where it stays float.
+        Float; updated in place as long as it is stored as it is.
     """
 
     def __init__(self, pair: Float[Tensor, "b i j c"]) -> None:
-        self._kept: Tensor = pair.contiguous()
+        self._stored: Tensor = pair.contiguous()
         self._codec: PairCodec = FloatCodec(pair.dtype)
-        self._next: Tensor = self._kept
+        self._next: Tensor = self._stored
         self._next_codec: PairCodec = self._codec
 
     @property
     def shape(self) -> torch.Size:
         """(b, i, j, c)."""
-        return self._kept.shape
+        return self._stored.shape
 
     @property
     def device(self) -> torch.device:
-        """Where it is."""
-        return self._kept.device
+        """Device that stores it."""
+        return self._stored.device
 
     @property
     def nbytes(self) -> int:
         """Bytes that it takes now."""
-        return self._kept.numel() * self._kept.element_size()
+        return self._stored.numel() * self._stored.element_size()
 
-    def starts(self, codec: PairCodec | None) -> list["PairRows"]:
-        """Begin an update after which rows are kept by `codec` (None: as they are); one view per protein."""
+    def begin(self, codec: PairCodec | None) -> list["PairRows"]:
+        """Begin an update after which the pair is stored by `codec` (None: as before); return one view per protein."""
         self._next_codec = self._codec if codec is None else codec
         if not (isinstance(self._next_codec, FloatCodec) and self._next_codec == self._codec):
-            element = self._next_codec.encode(self._kept.new_zeros(1, 1, 1, dtype=torch.float32))
+            element = self._next_codec.encode(self._stored.new_zeros(1, 1, 1, dtype=torch.float32))
             # Every row is read before it is written, so codes can take the place of codes.
-            if element.dtype != self._kept.dtype:
-                self._next = torch.empty_like(self._kept, dtype=element.dtype)
-        return [PairRows(self, index) for index in range(len(self._kept))]
+            if element.dtype != self._stored.dtype:
+                self._next = torch.empty_like(self._stored, dtype=element.dtype)
+        return [
+            PairRows(stored, self._codec, target, self._next_codec)
+            for stored, target in zip(self._stored, self._next, strict=True)
+        ]
 
-    def ends(self) -> None:
-        """Every row has been written."""
-        self._kept, self._codec = self._next, self._next_codec
+    def commit(self) -> None:
+        """End an update: every row has been written."""
+        self._stored, self._codec = self._next, self._next_codec
 
     def floats(self) -> Float[Tensor, "b i j c"]:
-        """All of it, in float."""
-        kept = self._kept.flatten(0, 1)
-        if isinstance(self._codec, FloatCodec):
-            return self._codec.decode(kept).view(self.shape)
-        if kept.device.type != "cpu":
-            return self._codec.decode(kept).view(self.shape)
-        # A row at a time: what decoding needs beside it on a CPU is several times as large.
-        floats = torch.empty(kept.shape, dtype=torch.float32, device=kept.device)
-        for row, codes in zip(floats.split(1), kept.split(1), strict=True):
+        """Return all of it in float: the memory itself where that is float32, else a copy."""
+        stored = self._stored.flatten(0, 1)
+        if isinstance(self._codec, FloatCodec) or stored.device.type != "cpu":
+            return self._codec.decode(stored).view(self.shape)
+        # A row at a time: on a CPU decoding needs several times the memory of its result.
+        floats = torch.empty(stored.shape, dtype=torch.float32, device=stored.device)
+        for row, codes in zip(floats.split(1), stored.split(1), strict=True):
             row.copy_(self._codec.decode(codes))
         return floats.view(self.shape)
 
     def put(self, pair: Float[Tensor, "b i j c"], codec: PairCodec | None) -> None:
-        """Keep another pair in place of this one."""
-        for index, rows in enumerate(self.starts(codec)):
-            rows.write(slice(0, pair.shape[1]), pair[index], other=True)
-        self.ends()
+        """Store another pair in place of this one."""
+        for rows, values in zip(self.begin(codec), pair, strict=True):
+            rows.write(slice(0, len(values)), values)
+        self.commit()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PairRows:
-    """The rows of one protein's pair, or its columns where `turned`."""
+    """The rows of one protein's pair, or its columns where `is_transposed`, during an update.
 
-    stream: PairStream
-    index: int
-    turned: bool = False
+    Attributes
+    ----------
+    stored, target : Tensor, shape=(i, j, c)
+        What is read and what is written; they may be the same memory.
+    codec, target_codec : PairCodec
+    """
+
+    stored: Shaped[Tensor, "i j c"]
+    codec: PairCodec
+    target: Shaped[Tensor, "i j c"]
+    target_codec: PairCodec
+    is_transposed: bool = False
 
     def __len__(self) -> int:
-        return self.stream.shape[1]
+        return len(self.stored)
 
     @property
     def device(self) -> torch.device:
-        """Where they are."""
-        return self.stream.device
+        """Device that stores them."""
+        return self.stored.device
 
-    def turn(self) -> "PairRows":
-        """The same with rows for columns."""
-        return PairRows(self.stream, self.index, not self.turned)
+    def transposed(self) -> "PairRows":
+        """Return the same with columns in place of rows."""
+        return replace(self, is_transposed=not self.is_transposed)
 
-    def _of(self, pair: Tensor, rows: slice) -> Tensor:
-        return pair[self.index, :, rows].transpose(0, 1) if self.turned else pair[self.index, rows]
+    def _view(self, pair: Shaped[Tensor, "i j c"], rows: slice) -> Shaped[Tensor, "r j c"]:
+        return pair[:, rows].transpose(0, 1) if self.is_transposed else pair[rows]
 
-    def read(self, rows: slice) -> Float[Tensor, "i j c"]:
-        """Some rows in float, contiguous; what is added to them is lost, or not, until they are written."""
-        return self.stream._codec.decode(self._of(self.stream._kept, rows)).contiguous()  # noqa: SLF001
+    def read(self, rows: slice) -> Float[Tensor, "r j c"]:
+        """Return some rows in float, contiguous; changes of them reach the stream only through `write`."""
+        return self.codec.decode(self._view(self.stored, rows)).contiguous()
 
-    def write(self, rows: slice, values: Float[Tensor, "i j c"], *, other: bool = False) -> None:
-        """Keep these rows, which `read` gave and which were changed in place, or `other` ones."""
-        target = self._of(self.stream._next, rows)  # noqa: SLF001
-        kept = isinstance(self.stream._next_codec, FloatCodec)  # noqa: SLF001
-        if other or not kept or target.data_ptr() != values.data_ptr():
-            target.copy_(self.stream._next_codec.encode(values))  # noqa: SLF001
+    def write(self, rows: slice, values: Float[Tensor, "r j c"]) -> None:
+        """Store values in these rows; values that `read` gave without a copy, and that were changed, are there."""
+        target = self._view(self.target, rows)
+        if not isinstance(self.target_codec, FloatCodec) or target.data_ptr() != values.data_ptr():
+            target.copy_(self.target_codec.encode(values))

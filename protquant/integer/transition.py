@@ -1,29 +1,30 @@
-"""Pair and single transition on integers."""
+"""Single and pair transition on integers, and the feed-forward network that they have in common."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from protquant.integer.linear import input_grid
 from protquant.integer.norm import normalized_codes, row_tiles
-from protquant.integer.operands import integer_weight
-from protquant.integer.pair_stream import PairCodec, PairStream
-from protquant.integer.readers import only_input
+from protquant.integer.operands import input_grid, integer_weight, only_input
+from protquant.integer.pair_stream import PairCodec
+from protquant.integer.part import BlockState, HoldsLayers, SupportRow
 from protquant.kernels.backend import Backend
 from protquant.kernels.operands import Activation, Grid
 from protquant.models.trunk import Transition
 from protquant.quant.modules import QuantizedLinear
 
-__all__ = ["IntegerTransition", "Perceptron"]
+__all__ = ["IntegerPairTransition", "IntegerSingleTransition", "Perceptron"]
 
 
-class Perceptron:
-    """Two linear layers with an activation between them; the hidden codes go from one to the other.
+class Perceptron(HoldsLayers):
+    """Two linear layers with an activation between them; the first writes the codes that the second reads.
 
     Parameters
     ----------
     parent : nn.Module
         Has the quantized layers `up_proj` and `down_proj`.
+    rows : list of SupportRow
+        What it runs on.
 
     Raises
     ------
@@ -32,6 +33,7 @@ class Perceptron:
     """
 
     def __init__(self, parent: nn.Module, backend: Backend, path: str, activation: Activation) -> None:
+        super().__init__()
         self.backend = backend
         self.grid, up = only_input(parent, "up_proj", path)
         down = parent.get_submodule("down_proj")
@@ -44,15 +46,8 @@ class Perceptron:
         self.up = backend.prepare(up, self.grid, activation, outs)
         self.down = backend.prepare(integer_weight(down, f"{path}.down_proj"), self.hidden_grid)
 
-    def opened(self) -> "Perceptron":
-        """The same with unpacked weights."""
-        other = object.__new__(Perceptron)
-        other.__dict__.update(self.__dict__)
-        other.up, other.down = self.backend.open(self.up), self.backend.open(self.down)
-        return other
-
     def add_to_(self, residual: Float[Tensor, "m c"], norm: nn.Module) -> None:
-        """Add what comes of the normalized rows to the rows, in place."""
+        """Add the output for the normalized rows to the rows, in place."""
         backend = self.backend
         codes = normalized_codes(backend, norm, residual, self.grid)
         if self.direct:
@@ -63,28 +58,36 @@ class Perceptron:
         backend.linear(hidden, self.down, residual=residual)
 
 
-class IntegerTransition(nn.Module):
-    """Twin of a quantized `Transition`."""
-
+class _IntegerTransition(nn.Module):
     def __init__(self, module: Transition, backend: Backend, path: str) -> None:
         super().__init__()
-        self.norm = module.norm
-        self.backend = backend
+        self.norm, self.backend = module.norm, backend
         self.perceptron = Perceptron(module, backend, path, "relu")
+        self.rows = [SupportRow(path, "integer", backend.kernel)]
 
-    def add_to_(self, x: Float[Tensor, "... c"]) -> None:
-        """Add the update to `x`, contiguous, in place."""
-        rows = x.view(-1, x.shape[-1])
-        opened = self.perceptron.opened()
+
+class IntegerSingleTransition(_IntegerTransition):
+    """Twin of a quantized `Transition` of the single."""
+
+    def update_(self, state: BlockState) -> None:
+        rows = state.single.view(-1, state.single.shape[-1])
+        perceptron = self.perceptron.unpacked()
         for tile in rows.split(self.backend.tile_tokens or max(1, len(rows))):
-            opened.add_to_(tile, self.norm)
+            perceptron.add_to_(tile, self.norm)
 
-    def add_to_pair(self, pair: PairStream, codec: PairCodec | None = None) -> None:
-        """Add the update to the pair, which is kept by `codec` from then on."""
-        opened = self.perceptron.opened()
-        for rows in pair.starts(codec):
-            for some in row_tiles(self.backend, len(rows), len(rows)):
-                tile = rows.read(some)
-                opened.add_to_(tile.flatten(0, 1), self.norm)
-                rows.write(some, tile)
-        pair.ends()
+
+class IntegerPairTransition(_IntegerTransition):
+    """Twin of a quantized `Transition` of the pair, which is stored by `codec` from then on."""
+
+    def __init__(self, module: Transition, backend: Backend, path: str, codec: PairCodec | None = None) -> None:
+        super().__init__(module, backend, path)
+        self.codec = codec
+
+    def update_(self, state: BlockState) -> None:
+        perceptron = self.perceptron.unpacked()
+        for pair in state.pair.begin(self.codec):
+            for rows in row_tiles(self.backend, len(pair), len(pair)):
+                tile = pair.read(rows)
+                perceptron.add_to_(tile.flatten(0, 1), self.norm)
+                pair.write(rows, tile)
+        state.pair.commit()

@@ -1,7 +1,7 @@
 """Triangle updates of the pair representation on integers (Algorithms 11-14 of Jumper et al. 2021).
 
-What is in codes: what the linear layers read, the operands of triangle multiplication, queries, keys and values.
-Rows of the pair are worked on a few at a time, and the pair is updated in place, so that no float of its size is made.
+Inputs of linear layers, operands of triangle multiplication, queries, keys and values are codes. The pair is updated in
+place, a few rows at a time, so that no float tensor of its size is made.
 """
 
 import torch
@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from protquant.integer.attention import GatedAttention
 from protquant.integer.norm import normalized_codes, row_tiles
-from protquant.integer.operands import NoIntegerKernelError, stacked, tap_grid
-from protquant.integer.pair_stream import PairCodec, PairRows, PairStream
-from protquant.integer.readers import only_input, shared_input
+from protquant.integer.operands import NoIntegerKernelError, only_input, shared_input, stacked, tap_grid
+from protquant.integer.pair_stream import PairCodec, PairRows
+from protquant.integer.part import BlockState, HoldsLayers, SupportRow
 from protquant.kernels.backend import Backend
 from protquant.kernels.operands import Codes8
 from protquant.models.triangle import TriangleAttention, TriangleMultiplication
@@ -20,18 +20,20 @@ from protquant.models.triangle import TriangleAttention, TriangleMultiplication
 __all__ = ["IntegerTriangleAttention", "IntegerTriangleMultiplication"]
 
 
-class IntegerTriangleMultiplication(nn.Module):
-    """Twin of a quantized `TriangleMultiplication`.
+class IntegerTriangleMultiplication(HoldsLayers):
+    """Twin of a quantized `TriangleMultiplication`; the pair is stored by `codec` from then on.
 
     Raises
     ------
     NoIntegerKernelError
-        Where a part of it has none.
+        Where a piece of it has none.
     """
 
-    def __init__(self, module: TriangleMultiplication, backend: Backend, path: str) -> None:
+    def __init__(
+        self, module: TriangleMultiplication, backend: Backend, path: str, codec: PairCodec | None = None
+    ) -> None:
         super().__init__()
-        self.direction, self.backend = module.direction, backend
+        self.direction, self.backend, self.codec = module.direction, backend, codec
         self.norm, self.out_norm = module.norm, module.out_norm
         if type(module.update) is not nn.Identity:
             raise NoIntegerKernelError(f"{path}.update rotates what is added to the pair")
@@ -47,19 +49,21 @@ class IntegerTriangleMultiplication(nn.Module):
         self.product_grid, out = only_input(module, "out_proj", path)
         self.out_proj = backend.prepare(out, self.product_grid)
         self.channels = module.left_proj.out_features
+        self.rows = [SupportRow(path, "integer", backend.kernel)]
 
-    def add_to_(self, pair: PairStream, mask: Bool[Tensor, "b i j"] | None, codec: PairCodec | None = None) -> None:
-        """Add the update to the pair, which is kept by `codec` from then on."""
-        for index, rows in enumerate(pair.starts(codec)):
-            self._add_to(rows, None if mask is None else mask[index])
-        pair.ends()
+    def update_(self, state: BlockState) -> None:
+        layers, mask = self.unpacked(), state.pair_mask
+        for index, pair in enumerate(state.pair.begin(self.codec)):
+            layers.add_to_(pair, None if mask is None else mask[index])
+        state.pair.commit()
 
-    def _add_to(self, pair: PairRows, mask: Bool[Tensor, "i j"] | None) -> None:
+    def add_to_(self, pair: PairRows, mask: Bool[Tensor, "i j"] | None) -> None:
+        """Add the update of one protein to its pair."""
         backend, length = self.backend, len(pair)
         left, right = (backend.channel_buffer(self.channels, length, pair.device) for _ in range(2))
         operands = (
-            (backend.open(self.left_gate), backend.open(self.left_proj), self.grids[0], left),
-            (backend.open(self.right_gate), backend.open(self.right_proj), self.grids[1], right),
+            (self.left_gate, self.left_proj, self.grids[0], left),
+            (self.right_gate, self.right_proj, self.grids[1], right),
         )
         read = list[Codes8]()
         for rows in row_tiles(backend, length, length):
@@ -68,7 +72,6 @@ class IntegerTriangleMultiplication(nn.Module):
             for gate, proj, grid, operand in operands:
                 backend.gated_channels(codes, gate, proj, grid, valid, operand, rows.start)
             read.append(codes)
-        out_gate, out_proj = backend.open(self.out_gate), backend.open(self.out_proj)
         tiles = list(row_tiles(backend, length, length))
         # The product is made for more rows at a time than the other steps work on: it pays.
         step = max(1, backend.product_rows(self.channels, length) // tiles[0].stop) * tiles[0].stop if tiles else 1
@@ -79,24 +82,24 @@ class IntegerTriangleMultiplication(nn.Module):
                 product = backend.triangle_product(left, right, self.grids, self.direction, more)
             some = backend.product_tokens(product, self.grids, slice(rows.start - first, rows.stop - first))
             normalized = normalized_codes(backend, self.out_norm, some, self.product_grid)
-            update = backend.linear(normalized, out_proj, backend.update_dtype)
+            update = backend.linear(normalized, self.out_proj, backend.update_dtype)
             tile = pair.read(rows)
-            backend.gated_add_(codes, out_gate, update, tile.flatten(0, 1))
+            backend.gated_add_(codes, self.out_gate, update, tile.flatten(0, 1))
             pair.write(rows, tile)
 
 
-class IntegerTriangleAttention(nn.Module):
-    """Twin of a quantized `TriangleAttention`.
+class IntegerTriangleAttention(HoldsLayers):
+    """Twin of a quantized `TriangleAttention`; the pair is stored by `codec` from then on.
 
     Raises
     ------
     NoIntegerKernelError
-        Where a part of it has none.
+        Where a piece of it has none.
     """
 
-    def __init__(self, module: TriangleAttention, backend: Backend, path: str) -> None:
+    def __init__(self, module: TriangleAttention, backend: Backend, path: str, codec: PairCodec | None = None) -> None:
         super().__init__()
-        self.node, self.num_heads, self.backend = module.node, module.num_heads, backend
+        self.node, self.num_heads, self.backend, self.codec = module.node, module.num_heads, backend, codec
         self.norm = module.norm
         names = ("q_proj", "k_proj", "v_proj", "gate_proj", "bias_proj")
         self.grid, weights = shared_input(module, names, path)
@@ -105,18 +108,20 @@ class IntegerTriangleAttention(nn.Module):
             module, qkv, weights["gate_proj"], self.grid, backend, path, heads=module.num_heads, scale=module.scale
         )
         self.bias_proj = backend.prepare(weights["bias_proj"], self.grid)
+        self.rows = [SupportRow(path, "integer", backend.kernel)]
 
-    def add_to_(self, pair: PairStream, mask: Bool[Tensor, "b i j"] | None, codec: PairCodec | None = None) -> None:
-        """Add the update to the pair, which is kept by `codec` from then on."""
-        for index, rows in enumerate(pair.starts(codec)):
+    def update_(self, state: BlockState) -> None:
+        mask = state.pair_mask
+        for index, pair in enumerate(state.pair.begin(self.codec)):
             valid = None if mask is None else mask[index]
             if self.node == "ending":
-                self._add_to(rows.turn(), None if valid is None else valid.T)
+                self.add_to_(pair.transposed(), None if valid is None else valid.T)
             else:
-                self._add_to(rows, valid)
-        pair.ends()
+                self.add_to_(pair, valid)
+        state.pair.commit()
 
-    def _add_to(self, pair: PairRows, mask: Bool[Tensor, "i j"] | None) -> None:
+    def add_to_(self, pair: PairRows, mask: Bool[Tensor, "i j"] | None) -> None:
+        """Add the update of one protein to its pair."""
         backend, length = self.backend, len(pair)
         bias_proj = backend.open(self.bias_proj)
         bias = torch.empty(length, length, self.num_heads, dtype=torch.float32, device=pair.device)
@@ -125,7 +130,7 @@ class IntegerTriangleAttention(nn.Module):
             codes = normalized_codes(backend, self.norm, pair.read(rows).flatten(0, 1), self.grid)
             bias[rows] = backend.linear(codes, bias_proj).unflatten(0, (-1, length))
             read.append(codes)
-        attention = self.attention.opened()
+        attention = self.attention.unpacked()
         triangle_bias = backend.attention_bias(bias.permute(2, 0, 1).contiguous(), attention.grids)
         for codes, rows in zip(read, row_tiles(backend, length, length), strict=True):
             tile = pair.read(rows)

@@ -80,7 +80,7 @@ def measure_times(
         model = running.convert(model)
     if isinstance(model.trunk.blocks, IntegerBlocks):
         # A recording would run without the hooks that measure its parts.
-        model.trunk.blocks = model.trunk.blocks.again(records=False)
+        model.trunk.blocks = model.trunk.blocks.with_recorder(records=False)
     with _decoding_as_often(config, recipe):
         _run(model, _WARM_UP)
         measured = {length: _fastest(model, length) for length in _LENGTHS}

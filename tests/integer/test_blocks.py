@@ -53,7 +53,7 @@ def assert_equal(found: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor]) 
 
 def test_the_second_pass_of_a_shape_is_recorded_and_gives_what_the_first_gave(tapes: Any):
     blocks, backend = integer_blocks()
-    expected = [run(blocks.again(records=False), 9, seed) for seed in range(3)]
+    expected = [run(blocks.with_recorder(records=False), 9, seed) for seed in range(3)]
     backend.calls.clear()
     tapes.calls = backend.calls
     found, calls = [], []
@@ -101,7 +101,7 @@ def test_what_is_not_recorded_runs_as_ever(why: str, tapes: Any, monkeypatch: py
     if why == "too long":
         monkeypatch.setattr(blocks_module, "_MOST_PAIRS", 80)
     blocks.recorder.records = why != "switched off"
-    expected = run(blocks.again(records=False), 9, padding=2 * (why == "padding"))
+    expected = run(blocks.with_recorder(records=False), 9, padding=2 * (why == "padding"))
     for _ in range(3):
         if why == "gradients":
             found = blocks(*inputs(9))
@@ -113,7 +113,7 @@ def test_what_is_not_recorded_runs_as_ever(why: str, tapes: Any, monkeypatch: py
 
 def test_parts_that_are_simulated_are_not_recorded(tapes: Any):
     blocks, _ = integer_blocks("w8a8-token")
-    assert any(block.left for block in blocks)
+    assert any(block.simulated for block in blocks)
     for _ in range(3):
         run(blocks, 9)
     assert tapes == []
@@ -127,7 +127,7 @@ def test_where_recording_fails_blocks_run_one_by_one_and_that_is_said(
 
     monkeypatch.setattr(recording_module, "Recording", fails)
     blocks, _ = integer_blocks()
-    expected = run(blocks.again(records=False), 9)
+    expected = run(blocks.with_recorder(records=False), 9)
     for _ in range(3):
         assert_equal(run(blocks, 9), expected)
     assert caplog.text.count("cannot be recorded on this GPU: operation not permitted") == 1

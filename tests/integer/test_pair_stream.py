@@ -20,8 +20,8 @@ FORMATS = {
 
 
 @pytest.mark.parametrize("name", FORMATS)
-@pytest.mark.parametrize("turned", [False, True])
-def test_rows_are_rounded_as_the_simulation_rounds_them(name: str, turned: bool):
+@pytest.mark.parametrize("transposed", [False, True])
+def test_rows_are_rounded_as_the_simulation_rounds_them(name: str, transposed: bool):
     torch.manual_seed(0)
     config, nbytes = FORMATS[name]
     pair, update = 20 * torch.randn(2, 5, 5, 8).exp(), torch.randn(2, 5, 5, 8)
@@ -34,13 +34,13 @@ def test_rows_are_rounded_as_the_simulation_rounds_them(name: str, turned: bool)
     codec = pair_codec(tap, CPUBackend())
     stream, expected = PairStream(pair.clone()), pair
     for _ in range(2):
-        for index, rows in enumerate(stream.starts(codec)):
-            view = rows.turn() if turned else rows
+        for index, rows in enumerate(stream.begin(codec)):
+            view = rows.transposed() if transposed else rows
             for some in (slice(0, 2), slice(2, 5)):
                 tile = view.read(some)
-                tile += (update[index].transpose(0, 1) if turned else update[index])[some]
+                tile += (update[index].transpose(0, 1) if transposed else update[index])[some]
                 view.write(some, tile)
-        stream.ends()
+        stream.commit()
         expected = tap(expected + update)
     torch.testing.assert_close(stream.floats(), expected, rtol=1e-6, atol=1e-6)
     assert stream.nbytes == nbytes * pair.numel()
@@ -50,9 +50,9 @@ def test_without_a_format_the_pair_is_updated_where_it_is():
     pair = torch.zeros(1, 3, 3, 2)
     stream = PairStream(pair)
     assert pair_codec(Tap("residual"), CPUBackend()) is None
-    (rows,) = stream.starts(None)
+    (rows,) = stream.begin(None)
     tile = rows.read(slice(0, 3))
     tile += 1
     rows.write(slice(0, 3), tile)
-    stream.ends()
+    stream.commit()
     assert torch.equal(pair, torch.ones(1, 3, 3, 2))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from protquant.integer import language_model as language_model_module
-from protquant.integer.language_model import IntegerESM2, integer_language_model
+from protquant.integer.language_model import IntegerESM2
 from protquant.integer.recording import Recorder
 from protquant.kernels.backend import Backend
 from protquant.kernels.cpu import CPUBackend
@@ -28,12 +28,12 @@ def integer_model(recipe: str = "w8a8-int8", backend: Backend | None = None) -> 
         parameter.copy_(0.2 * torch.randn(parameter.shape) + (1.0 if parameter.ndim == 1 else 0.0))
     statistics = calibrate(model, [tokenize([sequence]) for sequence in SEQUENCES], lambda m, tokens: m.logits(tokens))
     quantized = quantize(model, load_recipe(recipe), statistics)[0].eval()
-    return integer_language_model(quantized, backend or ReferenceBackend())[0]
+    return IntegerESM2(quantized, backend or ReferenceBackend())
 
 
 def test_masks_that_wander_along_a_protein_are_replayed(tapes: Any):
     model = integer_model()
-    launched = model.again(records=False)
+    launched = model.with_recorder(records=False)
     tapes.calls = model.backend.calls
     tokens = tokenize(SEQUENCES)
     counts = []
@@ -54,7 +54,7 @@ def test_tokens_elsewhere_are_another_recording(tapes: Any):
     tokens = tokenize(SEQUENCES[:2])
     moved = torch.cat((torch.full((2, 1), PAD), tokens), 1)
     wider = torch.cat((tokens, torch.full((2, 1), PAD)), 1)
-    expected = [model.again(records=False).logits(each) for each in (tokens, moved, wider)]
+    expected = [model.with_recorder(records=False).logits(each) for each in (tokens, moved, wider)]
     for _ in range(2):
         for each, logits in zip((tokens, moved, wider), expected, strict=True):
             assert torch.equal(model.logits(each), logits)

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from protquant.integer.sequence_attention import PROJECTED_BYTES
 from protquant.kernels.cpu.sequence_attention import LOGITS, LONGEST
+from protquant.kernels.sequence_attention import PROJECTED_BYTES
 from protquant.running.memory.setup import Setup
 from protquant.running.memory.terms import Term
 

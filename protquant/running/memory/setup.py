@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from protquant.integer.block import IntegerFoldingBlock
-from protquant.integer.convert import prepared_layers
 from protquant.integer.language_model import IntegerESM2
+from protquant.integer.support import prepared_layers
 from protquant.kernels.backend import Backend
 from protquant.models import ESM2, ESMFold, ESMFoldConfig
 from protquant.quant.modules import ActivationQuantizer, QuantizedLayerNorm, QuantizedLinear
@@ -84,7 +84,7 @@ class Setup:
             copies,
             pair_bytes=min([element, *(codec.encode(zero).element_size() for codec in codecs)]),
             opened_layer=_opened_layer(model.lm),
-            simulates_blocks=any(".tri_" in path or ".pair_" in path for block in blocks for path in block.left),
+            simulates_blocks=any(name.startswith(("tri_", "pair_")) for block in blocks for name in block.simulated),
             backend=model.lm.backend if isinstance(model.lm, IntegerESM2) else None,
         )
 

@@ -1,5 +1,6 @@
 """The language model on Triton kernels gives what it gives on plain integers."""
 
+import copy
 from dataclasses import replace
 from functools import cache
 
@@ -8,7 +9,8 @@ import torch
 
 pytest.importorskip("triton")
 
-from protquant.integer.language_model import integer_language_model
+from protquant.integer import SupportRow
+from protquant.integer.language_model import IntegerESM2
 from protquant.kernels.reference.backend import ReferenceBackend
 from protquant.kernels.triton.backend import TritonBackend
 from protquant.models import ESM2, ESM2Config
@@ -42,8 +44,9 @@ def test_it_gives_what_plain_integers_give(sequences: list[str], symmetric: bool
     found = {}
     for backend in (TritonBackend(dtype=torch.float32), ReferenceBackend()):
         with torch.device("cpu"):
-            integer, rows = integer_language_model(quantized(symmetric=symmetric), backend)
-        assert ("layers.0.attn.products", "integer", "int8 queries, keys and values, float32 softmax") in rows
+            integer = IntegerESM2(copy.deepcopy(quantized(symmetric=symmetric)), backend)
+        products = "int8 queries, keys and values, float32 softmax"
+        assert SupportRow("layers.0.attn.products", "integer", products) in integer.rows
         found[backend.name] = integer.logits(tokens)
     expected, exact = found["reference"], quantized(symmetric=symmetric).logits(tokens)
     # A code that falls the other way at a tie moves what follows, as the simulation itself is moved.
@@ -55,7 +58,7 @@ def test_it_gives_what_plain_integers_give(sequences: list[str], symmetric: bool
 def test_few_kernels_run_in_a_layer():
     backend = TritonBackend()
     with torch.device("cpu"):
-        integer, _ = integer_language_model(quantized(), backend)
+        integer = IntegerESM2(copy.deepcopy(quantized()), backend)
     integer.logits(tokenize([SEQUENCES[1]] * 3, DEVICE))
     calls = dict(backend.calls)
     assert calls.pop(("linear", "linear_int8")) == 2 * 4

@@ -25,7 +25,7 @@ def test_a_replay_is_the_same_bit_by_bit(length: int):
         statistics = calibrate(work.blocks, [others], lambda model, three: model(*three))
         recorded, _ = to_integer(quantize(work.blocks, load_recipe("w8a8-int8"), statistics)[0])
         assert isinstance(recorded, IntegerBlocks)
-        launched = recorded.again(records=False)
+        launched = recorded.with_recorder(records=False)
         for number in range(4):
             # Modes change between passes: what was made in one must not be bound to it.
             with torch.inference_mode(number % 2 == 1), torch.no_grad():
@@ -48,7 +48,7 @@ def test_a_language_model_replays_the_same_bit_by_bit(sequences: list[str]):
         statistics = calibrate(model, [tokens[:1]], lambda m, t: m.logits(t))
         recorded, _ = to_integer(quantize(model, load_recipe("w8a8-int8"), statistics)[0])
         assert isinstance(recorded, IntegerESM2)
-        launched = recorded.again(records=False)
+        launched = recorded.with_recorder(records=False)
         for number in range(4):
             with torch.inference_mode(number % 2 == 1):
                 masked = tokens.clone()
