@@ -9,10 +9,12 @@ from protquant.cli.app import Json, announce
 from protquant.cli.commands import command
 from protquant.cli.tables import print_json, print_table
 from protquant.options import ImportOptions, InspectOptions, Option, QuantizeOptions
+from protquant.quant import recipe_schema
 
 if TYPE_CHECKING:
     from protquant.quant import Report
 
+_Schema = Annotated[bool, Option("Print the JSON schema of a recipe instead, which editors complete and check by.")]
 _Sites = Annotated[bool, Option("List every site, not only each kind.")]
 
 
@@ -73,7 +75,7 @@ def inspect(options: InspectOptions, sites: _Sites = False, as_json: Json = Fals
 
 
 @command("recipes")
-def recipes(as_json: Json = False) -> None:
+def recipes(schema: _Schema = False, as_json: Json = False) -> None:
     """List the recipes that ship with protquant.
 
     Example: `protquant recipes`
@@ -81,6 +83,9 @@ def recipes(as_json: Json = False) -> None:
     `integer` says whether a kernel multiplies the codes of every linear layer that the recipe quantizes, and `runs as`
     what a model under it runs as unless `--execution` says otherwise.
     """
+    if schema:
+        print_json(recipe_schema())
+        return
     rows = measuring.list_recipes()
     if as_json:
         print_json(rows)

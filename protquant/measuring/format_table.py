@@ -16,6 +16,7 @@ from protquant.files import prepare_folder
 from protquant.measuring.level_plot import LevelRow, Panel, level_figure
 from protquant.predicting.plots import save_figure
 from protquant.quant import FORMATS, Calibration, Format, Observer, Quantizer, StaticQuantizer
+from protquant.quant.plugins import load_plugins
 
 __all__ = ["SAMPLES", "FittedFormat", "draw_levels", "fit_format", "format_table"]
 
@@ -71,6 +72,7 @@ def fit_format(form: Format, x: Float[Tensor, "n c"]) -> FittedFormat:
 
 
 def _variants() -> Iterator[Format]:
+    load_plugins()
     for _, cls in sorted(FORMATS.items()):
         yield from cls.variants()
 

@@ -18,6 +18,7 @@ from protquant.files.plain_data import parse_yaml, typed
 from protquant.proteins import safe_name
 from protquant.quant import Recipe, plan
 from protquant.quant.formats import FORMATS
+from protquant.quant.plugins import load_plugins
 from protquant.quant.steps import STEPS
 from protquant.sites import WEIGHT_KINDS
 
@@ -267,6 +268,7 @@ def _resolve(content: dict[str, Any], values: Mapping[Any, int], where: str) -> 
 
 
 def _missing(content: Mapping[str, Any]) -> str:
+    load_plugins()
     formats = [form for key in ("kinds", "sites") for form in content.get(key, {}).values() if form]
     # What has no name at all is no recipe, and says so when it is read.
     unknown = [f"format {form['format']!r}" for form in formats if str(form.get("format", "uniform")) not in FORMATS]

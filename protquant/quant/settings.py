@@ -16,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchem
 from pydantic_core import core_schema
 
 from protquant.errors import ProtquantError, suggestion
+from protquant.quant.plugins import load_plugins
 from protquant.quant.registry import enter
 from protquant.quant.setting_messages import message, short
 
@@ -124,6 +125,7 @@ class Named(Settings, ABC):
         if not isinstance(config, Mapping) or cls.key not in config:
             raise ProtquantError(f"a {cls.key} is a mapping with the key {cls.key!r}, not {short(config)}")
         name = str(config[cls.key])
+        load_plugins()
         if name not in cls.registry:
             raise ProtquantError(f"unknown {cls.key} {name!r}; {suggestion(name, sorted(cls.registry))}")
         named = cls.registry[name]
@@ -150,6 +152,7 @@ class Named(Settings, ABC):
 
     @classmethod
     def __get_pydantic_json_schema__(cls, _schema: Any, _handler: Any) -> dict[str, Any]:
+        load_plugins()
         return {"type": "object", "oneOf": [_named_schema(each) for _, each in sorted(cls.registry.items())]}
 
 
