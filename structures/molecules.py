@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from protquant.residues import MAX_CA_DISTANCE
 from protquant.structures.atom_table import AtomTable, strings
-from protquant.structures.protein_atoms import MAX_CA_DISTANCE
 
 __all__ = ["name_molecules"]
 

@@ -8,12 +8,11 @@ from biotite.structure.info import amino_acid_names, one_letter_code
 from numpy.typing import NDArray
 
 from protquant.errors import ProtquantError
+from protquant.residues import MAX_CA_DISTANCE, NEAREST_AMINO_ACID
 
-__all__ = ["MAX_CA_DISTANCE", "NAMES", "is_amino_acid", "keep_protein", "one_letter"]
+__all__ = ["NAMES", "is_amino_acid", "keep_protein", "one_letter"]
 
 UNKNOWN = "UNK"
-MAX_CA_DISTANCE = 4.5
-"""Angstrom between neighboring C-alphas of a chain (3.8 trans, 2.9 cis) with room for poor geometry."""
 
 _THREE_LETTER = {
     "A": "ALA", "R": "ARG", "N": "ASN", "D": "ASP", "C": "CYS", "Q": "GLN", "E": "GLU", "G": "GLY", "H": "HIS",
@@ -31,8 +30,6 @@ _SIDE_CHAINS = {
     "TRP": "CB CG CD1 CD2 NE1 CE2 CE3 CZ2 CZ3 CH2", "TYR": "CB CG CD1 CD2 CE1 CE2 CZ OH", "VAL": "CB CG1 CG2",
 }  # fmt: skip
 _HEAVY_ATOMS = {name: _BACKBONE | set(side_chain.split()) for name, side_chain in _SIDE_CHAINS.items()}
-# Letters outside the twenty: the standard residue nearest in chemistry.
-_NEAREST = {"U": "C", "O": "K", "B": "D", "Z": "E", "J": "L"}
 # Names that molecular dynamics packages give to protonation states; the component dictionary lacks most of them.
 _PROTONATION_STATES = {
     "ASH": "ASP", "CYM": "CYS", "CYX": "CYS", "GLH": "GLU", "HID": "HIS", "HIE": "HIS", "HIP": "HIS", "HSD": "HIS",
@@ -59,7 +56,7 @@ def _parent(res_name: str) -> str:
     if res_name in _PROTONATION_STATES:
         return _PROTONATION_STATES[res_name]
     letter = one_letter_code(res_name) or ""
-    return _THREE_LETTER.get(_NEAREST.get(letter, letter), UNKNOWN)
+    return _THREE_LETTER.get(NEAREST_AMINO_ACID.get(letter, letter), UNKNOWN)
 
 
 def one_letter(res_name: str) -> str:

@@ -9,15 +9,13 @@ from biotite.structure import AtomArray, get_residue_starts
 from numpy.typing import NDArray
 
 from protquant.errors import ProtquantError
+from protquant.residues import VIRTUAL_CB
 from protquant.structures.protein_atoms import keep_protein, one_letter
 
 __all__ = ["Reference", "reference_from_atoms"]
 
 CHAIN_SEPARATOR = ":"
 """Joins the sequences of the chains of a complex, as in a FASTA record for `protquant fold`."""
-
-VIRTUAL_CB = (-0.58273431, 0.56802827, -0.54067466)
-"""Coefficients of (CA-N)x(C-CA), CA-N and C-CA that place an ideal C-beta (Dauparas et al. 2022, ProteinMPNN)."""
 
 
 @dataclass(frozen=True, eq=False)

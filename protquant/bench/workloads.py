@@ -6,10 +6,10 @@ import torch
 
 from protquant.bench.choices import Workload
 from protquant.models.alphabet import tokenize
+from protquant.residues import AMINO_ACIDS
 
 __all__ = ["LanguageWork", "language_work"]
 
-_RESIDUES = "ACDEFGHIKLMNPQRSTVWY"
 _ENDS = 2  # <cls> and <eos>
 _UNIFORM = (8, 256)
 _RAGGED, _SHORTEST, _LONGEST = 64, 50, 400
@@ -52,4 +52,4 @@ def language_work(workload: Workload, *, seed: int = 0, device: torch.device | s
         lengths = [_UNIFORM[1] - _ENDS] * _UNIFORM[0]
     else:
         lengths = [generator.randint(_SHORTEST, _LONGEST) for _ in range(_RAGGED)]
-    return LanguageWork(["".join(generator.choices(_RESIDUES, k=length)) for length in lengths], device)
+    return LanguageWork(["".join(generator.choices(AMINO_ACIDS, k=length)) for length in lengths], device)

@@ -23,11 +23,12 @@ from protquant.demo.checkpoint import load_training_state, save_training_state
 from protquant.demo.sizes import LANGUAGE_MODEL
 from protquant.models.alphabet import EOS, MASK, PAD, TOKENS, tokenize
 from protquant.models.esm2 import ESM2
+from protquant.residues import AMINO_ACIDS
 
 __all__ = ["mask_tokens", "train"]
 
 log = logging.getLogger(__name__)
-_STANDARD = torch.tensor([TOKENS.index(letter) for letter in "ACDEFGHIKLMNPQRSTVWY"])
+_STANDARD = torch.tensor([TOKENS.index(letter) for letter in AMINO_ACIDS])
 
 
 def mask_tokens(tokens: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -12,12 +12,10 @@ from protquant.errors import ProtquantError
 from protquant.models import LanguageModel
 from protquant.options import MASK_EVERY
 from protquant.proteins import clean_sequence
+from protquant.residues import AMINO_ACIDS
 from protquant.running.memory import is_out_of_memory
 
-__all__ = ["AMINO_ACIDS", "masked_logits"]
-
-AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
-"""The letters that are hidden and asked for; others, such as X, are context."""
+__all__ = ["masked_logits"]
 
 _TOKENS_AT_ONCE = 2048
 

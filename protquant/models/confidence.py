@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from transformers.models.esm.openfold_utils import compute_predicted_aligned_error
 
 __all__ = [
-    "MAX_ALIGNED_ERROR",
     "PLDDT_BINS",
     "ROWS",
     "PLDDTHead",
@@ -29,7 +28,6 @@ _ATOMS = 37
 _MAX_BIN = 31
 ROWS = 32
 """Rows of the logits of aligned errors whose probabilities are in memory at a time."""
-MAX_ALIGNED_ERROR = 31.75  # angstrom, center of the last bin
 
 
 class PLDDTHead(nn.Module):

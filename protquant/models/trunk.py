@@ -15,6 +15,7 @@ from protquant.models.configs import TrunkConfig
 from protquant.models.embedding import embedding
 from protquant.models.structure_module import Structure, StructureModule
 from protquant.models.triangle import TriangleAttention, TriangleMultiplication
+from protquant.residues import VIRTUAL_CB
 from protquant.sites import Tap, tap_logits
 from protquant.topology import Link, Product, Stream
 
@@ -185,7 +186,8 @@ class RelativePosition(nn.Module):
 def virtual_cb(n: Float[Tensor, "*l 3"], ca: Float[Tensor, "*l 3"], c: Float[Tensor, "*l 3"]) -> Float[Tensor, "*l 3"]:
     """The C-beta that ideal geometry puts on a backbone, in angstrom."""
     b, a = ca - n, c - ca
-    return -0.58273431 * torch.linalg.cross(b, a) + 0.56802827 * b - 0.54067466 * a + ca
+    cross, along_n, along_c = VIRTUAL_CB
+    return cross * torch.linalg.cross(b, a) + along_n * b + along_c * a + ca
 
 
 class FoldingBlocks(nn.ModuleList):

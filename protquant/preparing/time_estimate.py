@@ -15,13 +15,13 @@ from protquant.models import ESMFold, ESMFoldConfig, encode_complexes
 from protquant.preparing.quantize import quantize
 from protquant.quant import Recipe
 from protquant.quant.decoded_weights import decoded_weights
+from protquant.residues import AMINO_ACIDS
 from protquant.running.execution import Execution
 from protquant.running.random_weights import randomize
 
 __all__ = ["TimeEstimate", "measure_times"]
 
 _WARM_UP, _LENGTHS, _ROUNDS = 32, (64, 160), 2
-_LETTERS = "ACDEFGHIKLMNPQRSTVWY"
 _Powers = tuple[int, int]
 # Of the length. To read weights takes as long whatever the length, and all else of a layer is linear but for attention,
 # a small part of it; linear layers of pairs, and products over a third residue; residues and pairs.
@@ -150,7 +150,7 @@ def _timed(model: ESMFold, times: dict[str, float]) -> Iterator[None]:
 
 
 def _sequence(length: int) -> str:
-    return "".join(random.Random(length).choices(_LETTERS, k=length))
+    return "".join(random.Random(length).choices(AMINO_ACIDS, k=length))
 
 
 def _fit(powers: _Powers, seconds: Mapping[int, float]) -> tuple[float, float]:

@@ -1,19 +1,11 @@
 """One-letter protein sequences as ESMFold can take them: the 20 amino acids, `X`, and `:` between chains."""
 
 from protquant.errors import ProtquantError
+from protquant.residues import AMINO_ACIDS, NEAREST_AMINO_ACID
 
 __all__ = ["AMINO_ACIDS", "SUBSTITUTIONS", "SequenceError", "clean_sequence", "refuse_nucleotides"]
 
-AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
-"""The 20 standard amino acids."""
-
-SUBSTITUTIONS = {
-    "U": "C",  # selenocysteine: cysteine with selenium for sulfur
-    "O": "K",  # pyrrolysine: lysine with a ring on its side chain
-    "B": "D",  # aspartate or asparagine (Asx)
-    "Z": "E",  # glutamate or glutamine (Glx)
-    "J": "L",  # leucine or isoleucine
-}
+SUBSTITUTIONS = NEAREST_AMINO_ACID
 """Letters that ESMFold does not know, and the amino acid folded for each. `X` stays: it is an unknown residue."""
 
 _TRANSLATION = str.maketrans("".join(SUBSTITUTIONS), "".join(SUBSTITUTIONS.values()))

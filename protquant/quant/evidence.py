@@ -8,9 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from protquant.quant.observers import SAMPLE_SEED
+
 __all__ = ["Evidence", "Gatherer"]
 
-_SEED = 20_231
 _CHANNELS_A_VECTOR = 4
 """Vectors are kept themselves while there are so many channels for each: they take less memory than their moments."""
 
@@ -82,7 +83,7 @@ class Gatherer:
         self._minimum, self._maximum = torch.tensor(torch.inf), torch.tensor(-torch.inf)
         self._rows = torch.empty(0)
         self._keys = torch.empty(0)
-        self._generator = torch.Generator().manual_seed(_SEED)
+        self._generator = torch.Generator().manual_seed(SAMPLE_SEED)
 
     def update(self, x: Float[Tensor, "... c"]) -> None:
         """See one tensor."""

@@ -11,7 +11,7 @@ from protquant.errors import ProtquantError
 __all__ = ["Digest", "Moments", "Observer", "Statistics"]
 
 _MAX_ROWS = 32
-_SEED = 20_231
+SAMPLE_SEED = 20_231
 
 
 class Moments(NamedTuple):
@@ -184,7 +184,7 @@ class Observer:
         self._row_stride = 1
         self._num_calls = 0
         # Its own generator, so that what a site draws does not depend on which other sites are observed.
-        self._generator = torch.Generator().manual_seed(_SEED)
+        self._generator = torch.Generator().manual_seed(SAMPLE_SEED)
 
     @property
     def has_seen(self) -> bool:

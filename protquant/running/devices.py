@@ -1,12 +1,15 @@
 """The device and number type to compute on, from what a user asks for."""
 
+from typing import get_args
+
 import torch
 
 from protquant.errors import ProtquantError
+from protquant.options.choices import DtypeName
 
 __all__ = ["parse_dtype", "pick_device"]
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in get_args(DtypeName)}
 
 
 def pick_device(cpu_only: bool = False) -> torch.device:

@@ -8,6 +8,7 @@ from biotite.structure import AtomArray
 from numpy.typing import NDArray
 
 from protquant.errors import ProtquantError
+from protquant.residues import MAX_CA_DISTANCE
 from protquant.scores.alignment import ChainAlignment, align_chains, pair_mutations, settle_gaps
 from protquant.structures import Reference, reference_from_atoms
 
@@ -15,8 +16,6 @@ __all__ = ["Pairing", "as_reference", "chain_pairings", "match_residues", "pair_
 
 MIN_IDENTITY = 0.3
 """Fraction of the shorter chain that must be identical; unrelated chains align with up to about a fifth."""
-MAX_BOND = 4.5
-"""Angstrom between successive C-alphas (3.8 if bonded) beyond which the chain is taken to be broken."""
 MAX_PAIRINGS = 720
 """Orders of identical chains that are considered: all of up to six copies."""
 
@@ -140,4 +139,4 @@ def _settled(
 def _broken(ca: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Whether the chain breaks after each residue; shape (residues,). Its end and missing atoms count as breaks."""
     distance = np.linalg.norm(np.diff(ca, axis=0), axis=-1)
-    return np.append(~(distance <= MAX_BOND), True)
+    return np.append(~(distance <= MAX_CA_DISTANCE), True)

@@ -10,10 +10,11 @@ from protquant.files.run_store import RunStore
 from protquant.measuring import evaluate
 from protquant.measuring import tasks as tasks_module
 from protquant.measuring.grid import ScoredModel
-from protquant.measuring.masking import AMINO_ACIDS, masked_logits
+from protquant.measuring.masking import masked_logits
 from protquant.measuring.tasks import ContactTask, LanguageTask, Outcome, Task, heldout_records
 from protquant.models import ESM2
 from protquant.preparing import calibration_sequences, quantize
+from protquant.residues import AMINO_ACIDS
 from protquant.scores import logit_kl, pseudo_perplexity
 from protquant.structures import load_references
 

@@ -13,6 +13,7 @@ from protquant.bench.full_size.stage import Stage
 from protquant.bench.worker_process import WORKER, allocator_variables, environment_of, target_of
 from protquant.checkpoints.folders import CONFIG, SCHEME
 from protquant.errors import ProtquantError
+from protquant.residues import AMINO_ACIDS
 
 __all__ = [
     "FLOAT_CANDIDATES",
@@ -29,7 +30,6 @@ FLOAT_CANDIDATES = tuple(name for name in folding_script.BUILDERS if name != "pr
 """Candidates that fold with the float checkpoint; all others are named by their recipe."""
 
 _GIB = 2**30
-_RESIDUES = "ACDEFGHIKLMNPQRSTVWY"
 _WARM_UP_LENGTH = 16
 _TURNS_ON_GPU = 4
 # What a float candidate takes at its peak, beside activations: weights that are read while they are cast.
@@ -200,7 +200,7 @@ class Work:
 
     def sequence(self, residues: int) -> str:
         """A random protein, the same for all candidates."""
-        return "".join(random.Random(f"{self.seed} {residues}").choices(_RESIDUES, k=residues))
+        return "".join(random.Random(f"{self.seed} {residues}").choices(AMINO_ACIDS, k=residues))
 
     def _worker(self, name: str, candidate: str, lengths: tuple[int, ...], limit: int | None, *, cold: bool) -> Stage:
         is_float = candidate in FLOAT_CANDIDATES
