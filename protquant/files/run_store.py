@@ -56,6 +56,7 @@ class RunStore:
         self.path, self.done = path, done
         self.folder: Path | None = None
         self._rows: dict[str, dict[str, Any]] = {}
+        self._columns: list[str] = []  # of the table, those without any value too
         if path is None:
             return
         self._is_table = path.name.lower().endswith((".csv", ".csv.gz", ".parquet"))
@@ -90,8 +91,8 @@ class RunStore:
             torn = self._read()
             self._rows[key] = whole
             if self._is_table:
-                columns = dict.fromkeys(name for each in self._rows.values() for name in each if name != KEY)
-                write_table(self.rows(), self.path, columns=[*columns, KEY])
+                columns = dict.fromkeys([*self._columns, *whole])
+                write_table(self.rows(), self.path, columns=[*(name for name in columns if name != KEY), KEY])
             elif torn:
                 atomic_write(self.path, "".join(f"{_line(each)}\n" for each in self._rows.values()))
             else:
@@ -145,7 +146,7 @@ class RunStore:
         assert self.path is not None
         try:
             if self._is_table:
-                self._rows = _read_table(self.path)
+                self._columns, self._rows = _read_table(self.path)
                 return False
             lines, tail = split_lines(self.path.read_bytes())
         except FileNotFoundError:
@@ -169,7 +170,7 @@ def _line(row: Mapping[str, Any]) -> str:
     return json.dumps(json_value(row, keep_nan=True))
 
 
-def _read_table(path: Path) -> dict[str, dict[str, Any]]:
+def _read_table(path: Path) -> tuple[list[str], dict[str, dict[str, Any]]]:
     try:
         frame = pd.read_parquet(path) if path.suffix.lower() == ".parquet" else pd.read_csv(path)
     except FileNotFoundError:
@@ -179,4 +180,5 @@ def _read_table(path: Path) -> dict[str, dict[str, Any]]:
     if KEY not in frame.columns or frame[KEY].isna().any():
         raise ProtquantError(f"{path}: no table that can be resumed (a column {KEY!r} is missing); name another file")
     rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
-    return {str(row[KEY]): {str(name): value for name, value in row.items() if value is not None} for row in rows}
+    by_key = {str(row[KEY]): {str(name): value for name, value in row.items() if value is not None} for row in rows}
+    return [str(name) for name in frame.columns], by_key

@@ -41,6 +41,13 @@ def test_another_attempt_takes_the_place_of_the_first_and_others_stay(tmp_path: 
     assert [each.name for each in tmp_path.iterdir()] == ["table.csv"]
 
 
+def test_columns_stay_in_their_order_even_where_no_row_has_a_value(tmp_path: Path):
+    path = tmp_path / "table.csv"
+    for key in ("k1", "k2"):
+        RunStore(path, DONE).add(key, {"status": "done", "error": None, "score": 1.0})
+    assert list(pd.read_csv(path)) == ["status", "error", "score", "key"]
+
+
 def test_rows_of_json_lines_may_be_nested_and_have_values_that_are_not_finite(tmp_path: Path):
     RunStore(tmp_path / "rows.jsonl").add("k", {"targets": [{"name": "a", "score": math.inf}], "path": tmp_path})
     row = RunStore(tmp_path / "rows.jsonl").finished("k")
