@@ -43,10 +43,11 @@ class Linear(ABC):
 
 
 class Backend(ABC):
-    """Operations on codes of a kind of machine.
+    """Operations on codes, as one kind of machine computes them.
 
-    Rows of matrices are tokens: residues, or pairs of residues. What is called with codes never sees a float of their
-    size, unless it says so.
+    Rows of matrices are tokens: residues, or pairs of residues. An operation on codes makes no float matrix of their
+    size, unless its docstring says so. Functions in `protquant.kernels.reference` say what each operation gives; one
+    with a body here is made of other operations, and a backend that fuses it gives the same.
 
     Attributes
     ----------
