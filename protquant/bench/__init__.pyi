@@ -15,7 +15,7 @@ from protquant.bench.fold import bench_fold
 from protquant.bench.lm import bench_lm
 from protquant.bench.ops import bench_ops
 from protquant.bench.paired_benchmark import Candidate, Ratio, Result, paired_benchmark
-from protquant.bench.report import BenchReport, Section
+from protquant.bench.report import BenchReport, Section, allocator_note
 from protquant.bench.roofline import GPUS, Prediction, roofline
 from protquant.bench.trunk import bench_trunk
 
@@ -38,6 +38,7 @@ __all__ = [
     "Result",
     "Section",
     "Workload",
+    "allocator_note",
     "bench_fold",
     "bench_lm",
     "bench_ops",

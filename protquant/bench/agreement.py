@@ -1,8 +1,6 @@
 """`protquant bench agreement`: how far integers are from the simulation of a recipe, and both are from float."""
 
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,11 +10,13 @@ from tqdm import tqdm
 
 from protquant.bench.choices import check_backend
 from protquant.bench.integer_run import named_recipes
+from protquant.bench.options import AgreementOptions
 from protquant.checkpoints import load
 from protquant.demo.memorized import notes_on_targets
 from protquant.errors import ProtquantError
 from protquant.measuring.references import references_of
 from protquant.models import ESMFold
+from protquant.options import takes
 from protquant.predicting.folding import check_folding_model, check_folding_options, fold_within_memory
 from protquant.preparing.quantize import calibration_sequences, quantize
 from protquant.proteins import Prediction
@@ -31,36 +31,9 @@ PAIRS = ("integer to simulation", "simulation to float", "integer to float")
 """What is compared with what."""
 
 
-def measure_agreement(
-    model: str = "demo",
-    quants: Sequence[str | Path] = (),
-    *,
-    structures: Path | None = None,
-    limit: int | None = None,
-    num_recycles: int | None = None,
-    backend: str = "auto",
-    device: torch.device | str = "cpu",
-    calibration: Path | None = None,
-    progress: bool | None = None,
-) -> pd.DataFrame:
+@takes(AgreementOptions)
+def measure_agreement(options: AgreementOptions) -> pd.DataFrame:
     """Fold chains in float, by the simulation of each recipe, and on integers.
-
-    Parameters
-    ----------
-    model : str
-        Float model, as for `load`.
-    quants : sequence of str or Path
-        Recipes.
-    structures : Path, optional
-        Folder whose structures' sequences are folded; by default the 50 chains that ship with protquant.
-    limit : int, optional
-        Only the first so many.
-    num_recycles : int, optional
-        By default as the model was trained.
-    backend : str
-        Of the integer kernels.
-    calibration : Path, optional
-        FASTA to calibrate on; by default the 12 shipped proteins.
 
     Returns
     -------
@@ -73,25 +46,25 @@ def measure_agreement(
     ProtquantError
         If the model is no float ESMFold, or a file or recipe cannot be used.
     """
-    check_backend(backend)
-    check_folding_options(num_recycles, None)
-    recipes = [load_recipe(quant) for quant in named_recipes(quants).values()]
+    check_backend(options.backend)
+    check_folding_options(options.num_recycles, None)
+    recipes = [load_recipe(quant) for quant in named_recipes(options.quants).values()]
     if not recipes:
         raise ProtquantError("nothing to compare: name a recipe with --quant")
-    network = check_folding_model(load(model, device=torch.device(device)))
-    sequences, references = calibration_sequences(calibration), references_of(structures, limit)
+    network = check_folding_model(load(options.model, device=torch.device(options.device)))
+    sequences, references = calibration_sequences(options.calibration), references_of(options.structures, options.limit)
     folds = (1 + 2 * len(recipes)) * len(references)
-    bar = Steps(total=folds, unit="fold", disable=None if progress is None else not progress)
+    bar = Steps(total=folds, unit="fold", disable=None if options.progress is None else not options.progress)
 
     def traces(folding: ESMFold) -> list[np.ndarray]:
         found = []
         for reference in references:
             given = ([reference.sequence], [reference.name])
-            found.append(ca_trace(fold_within_memory(folding, *given, num_recycles=num_recycles)[0]))
+            found.append(ca_trace(fold_within_memory(folding, *given, num_recycles=options.num_recycles)[0]))
             bar.update()
         return found
 
-    for note in notes_on_targets(network, [each.sequence for each in references], shipped=structures is None):
+    for note in notes_on_targets(network, [each.sequence for each in references], shipped=options.structures is None):
         tqdm.write(note, file=sys.stderr)
     rows = list[dict[str, Any]]()
     with bar:
@@ -99,7 +72,7 @@ def measure_agreement(
         for recipe in recipes:
             quantized, _ = quantize(network, recipe, sequences, execution="simulate")
             simulated = traces(quantized)
-            execution = Execution(recipe, "integer", backend, torch.device(device))
+            execution = Execution(recipe, "integer", options.backend, torch.device(options.device))
             running = execution.convert(quantized)
             assert execution.support is not None
             for reference, *three in zip(references, traces(running), simulated, floats, strict=True):

@@ -1,6 +1,5 @@
 """`protquant bench fold`: one protein folded in float, by the simulation of a recipe, and on integers."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from protquant.bench.agreement import ca_trace
 from protquant.bench.choices import check_backend
 from protquant.bench.integer_run import integer_run, named_recipes
+from protquant.bench.options import FoldBenchOptions
 from protquant.bench.paired_benchmark import Candidate, paired_benchmark
 from protquant.bench.report import RATIO_NOTE, BenchReport, Section
 from protquant.bench.worker import Run
@@ -20,6 +20,7 @@ from protquant.checkpoints import load
 from protquant.demo.memorized import notes_on_targets
 from protquant.errors import ProtquantError
 from protquant.models import ESMFold
+from protquant.options import takes
 from protquant.predicting.example import example_fasta
 from protquant.predicting.folding import check_folding_model, check_folding_options, fold_within_memory
 from protquant.preparing.quantize import calibration_sequences, quantize
@@ -34,40 +35,9 @@ __all__ = ["bench_fold"]
 _BASELINES = ("float32", "bfloat16")
 
 
-def bench_fold(
-    model: str = "demo",
-    quants: Sequence[str | Path] = (),
-    *,
-    fasta: Path | None = None,
-    num_recycles: int | None = None,
-    rounds: int = 5,
-    threads: int | None = None,
-    backend: str = "auto",
-    memory: bool = False,
-    device: torch.device | str = "cpu",
-    calibration: Path | None = None,
-    progress: bool | None = None,
-) -> BenchReport:
+@takes(FoldBenchOptions)
+def bench_fold(options: FoldBenchOptions) -> BenchReport:
     """Fold one protein by each execution in turn, round by round.
-
-    Parameters
-    ----------
-    model : str
-        Float model, as for `load`.
-    quants : sequence of str or Path
-        Recipes; each is simulated, and run on integers.
-    fasta : Path, optional
-        Its first record is folded; by default the first of the shipped example.
-    num_recycles : int, optional
-        By default as the model was trained.
-    threads : int, optional
-        That torch computes with; by default as many as now.
-    backend : str
-        Of the integer kernels.
-    memory : bool
-        Whether to measure the peak of activations too.
-    calibration : Path, optional
-        FASTA to calibrate on; by default the 12 shipped proteins.
 
     Returns
     -------
@@ -80,23 +50,28 @@ def bench_fold(
     ProtquantError
         If the model is no float ESMFold, or a file or recipe cannot be used.
     """
-    check_backend(backend)
-    check_folding_options(num_recycles, None)
-    threads, device = count_threads(threads), torch.device(device)
-    recipes = named_recipes(quants)
-    calibration_sequences(calibration)  # A file that cannot be used is refused before the work.
-    network, sequence = check_folding_model(load(model, device=device)), _first_sequence(fasta)
+    check_backend(options.backend)
+    check_folding_options(options.num_recycles, None)
+    threads, device = count_threads(options.threads), torch.device(options.device)
+    recipes = named_recipes(options.quants)
+    calibration_sequences(options.calibration)  # A file that cannot be used is refused before the work.
+    network, sequence = check_folding_model(load(options.model, device=device)), _first_sequence(options.fasta)
     target_notes = notes_on_targets(network, [sequence], shipped=False)
     del network
-    given: dict[str, Any] = {"model": model, "sequence": sequence, "num_recycles": num_recycles, "device": str(device)}
+    given: dict[str, Any] = {
+        "model": options.model,
+        "sequence": sequence,
+        "num_recycles": options.num_recycles,
+        "device": str(device),
+    }
     candidates = [Candidate(dtype, folding_in_float, {"dtype": dtype, **given}) for dtype in _BASELINES]
-    given |= {"calibration": None if calibration is None else str(calibration)}
+    given |= {"calibration": None if options.calibration is None else str(options.calibration)}
     for name, recipe in recipes.items():
         simulated = {"recipe": recipe, "execution": "simulate", "backend": "auto", **given}
         candidates.append(
             Candidate(_simulated(name), folding_quantized, simulated, "quantize-dequantize in float32"),
         )
-        integer = {**simulated, "execution": "integer", "backend": backend}
+        integer = {**simulated, "execution": "integer", "backend": options.backend}
         candidates.append(Candidate(name, folding_quantized, integer))
     traces: dict[str, np.ndarray] = {}
 
@@ -107,15 +82,21 @@ def bench_fold(
     results = paired_benchmark(
         candidates,
         _BASELINES,
-        rounds=rounds,
+        rounds=options.rounds,
         threads=threads,
         device=device.type,
-        memory=memory,
+        memory=options.memory,
         compare=compare,
-        progress=progress,
+        progress=options.progress,
     )
-    model = Path(model).name if Path(model).exists() else model  # a report tells of no folders
-    settings: dict[str, Any] = {"model": model, "length": len(sequence), "rounds": rounds, "backend": backend}
+    path = Path(options.model)
+    model = path.name if path.exists() else options.model  # a report tells of no folders
+    settings: dict[str, Any] = {
+        "model": model,
+        "length": len(sequence),
+        "rounds": options.rounds,
+        "backend": options.backend,
+    }
     settings |= {"threads": threads, "device": device.type, "quants": list(recipes)}
     between = {name: _between(traces.get(name), traces.get(_simulated(name))) for name in recipes}
     section = Section(

@@ -1,10 +1,9 @@
 """`protquant bench lm`: ESM-2 with random weights and the sizes of a released model, on batches of proteins."""
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,6 @@ import torch
 from protquant.bench import esm_cpp_script
 from protquant.bench.baselines_lm import lm_baseline, random_esm2, run_logits
 from protquant.bench.choices import (
-    DEFAULT_LM_BASELINES,
     LM_BASELINES,
     LM_PRESETS,
     WORKLOADS,
@@ -23,6 +21,7 @@ from protquant.bench.choices import (
 )
 from protquant.bench.esm_cpp import esm_cpp_arguments
 from protquant.bench.integer_run import integer_run, named_recipes, recorded_run
+from protquant.bench.options import LmOptions
 from protquant.bench.paired_benchmark import Candidate, compared_with, paired_benchmark
 from protquant.bench.report import RATIO_NOTE, BenchReport, Section
 from protquant.bench.worker import Run
@@ -32,6 +31,7 @@ from protquant.errors import ProtquantError, suggestion
 from protquant.integer.language_model import IntegerESM2, may_record
 from protquant.integer.packed_sequences import PackedSequences
 from protquant.integer.recording import can_record
+from protquant.options import takes
 from protquant.preparing.quantize import quantize
 from protquant.quant import load_recipe
 from protquant.reporting.machine import describe_machine
@@ -42,41 +42,9 @@ __all__ = ["bench_lm"]
 _CALIBRATION_SEQUENCES = 4
 
 
-def bench_lm(
-    preset: str = "esm2_t33_650M",
-    workloads: Sequence[Workload] = ("uniform", "ragged"),
-    quants: Sequence[str | Path] = (),
-    *,
-    baselines: Sequence[str] = DEFAULT_LM_BASELINES,
-    rounds: int = 5,
-    threads: int | None = None,
-    backend: str = "auto",
-    memory: bool = False,
-    device: torch.device | str = "cpu",
-    esm_cpp_python: str | None = None,
-    seed: int = 0,
-    progress: bool | None = None,
-) -> BenchReport:
+@takes(LmOptions)
+def bench_lm(options: LmOptions) -> BenchReport:
     """Time the logits of ESM-2 against transformers' and others'.
-
-    Parameters
-    ----------
-    preset : str
-        One of `LM_PRESETS`.
-    workloads : sequence of str
-        Of `WORKLOADS`.
-    quants : sequence of str or Path
-        Recipes whose integer execution is timed.
-    baselines : sequence of str
-        Of `LM_BASELINES`. One whose package is not installed is a row that says so.
-    threads : int, optional
-        That all compute with; by default as many as torch does now.
-    backend : str
-        Of the integer kernels.
-    memory : bool
-        Whether to measure the peak of activations too.
-    esm_cpp_python : str, optional
-        The interpreter of an environment that has esm-cpp; by default this one.
 
     Returns
     -------
@@ -88,38 +56,55 @@ def bench_lm(
     ProtquantError
         For names that are not known, or numbers that make no sense.
     """
-    if preset not in LM_PRESETS:
-        raise ProtquantError(f"--preset {preset}: no such preset of a language model; {suggestion(preset, LM_PRESETS)}")
-    check_names("--workload", workloads, list(WORKLOADS))
-    check_names("--baseline", baselines, list(LM_BASELINES))
-    check_backend(backend)
-    threads = count_threads(threads)
-    recipes = named_recipes(quants)
-    if not recipes and not baselines:
+    if options.preset not in LM_PRESETS:
+        raise ProtquantError(
+            f"--preset {options.preset}: no such preset of a language model; {suggestion(options.preset, LM_PRESETS)}"
+        )
+    check_names("--workload", options.workloads, list(WORKLOADS))
+    check_names("--baseline", options.baselines, list(LM_BASELINES))
+    check_backend(options.backend)
+    threads = count_threads(options.threads)
+    recipes = named_recipes(options.quants)
+    if not recipes and not options.baselines:
         raise ProtquantError("nothing to run: name a --quant or a --baseline")
-    compared, device = list(dict.fromkeys(baselines)), torch.device(device)
+    compared, device = list(dict.fromkeys(options.baselines)), torch.device(options.device)
     sections = []
-    for workload in dict.fromkeys(workloads):
-        work = language_work(workload, seed=seed, device=device)
-        given: dict[str, Any] = {"preset": preset, "workload": workload, "seed": seed, "device": str(device)}
-        candidates = [_baseline(name, given, esm_cpp_python) for name in compared]
+    for workload in dict.fromkeys(options.workloads):
+        work = language_work(workload, seed=options.seed, device=device)
+        given: dict[str, Any] = {
+            "preset": options.preset,
+            "workload": workload,
+            "seed": options.seed,
+            "device": str(device),
+        }
+        candidates = [_baseline(name, given, options.esm_cpp_python) for name in compared]
         for name, recipe in recipes.items():
-            candidates += _on_integers(name, {"recipe": recipe, "backend": backend, **given}, work)
+            candidates += _on_integers(name, {"recipe": recipe, "backend": options.backend, **given}, work)
         results = paired_benchmark(
             candidates,
             compared,
-            rounds=rounds,
+            rounds=options.rounds,
             warmups=2 if can_record(device) else 1,  # the second is recorded
             threads=threads,
             device=device.type,
-            memory=memory,
-            progress=progress,
+            memory=options.memory,
+            progress=options.progress,
         )
         facts = {**work.facts(), "deviation from": compared_with(results)}
-        title = f"{preset}, {WORKLOADS[workload]}, random weights"
+        title = f"{options.preset}, {WORKLOADS[workload]}, random weights"
         sections.append(Section(title, results, tuple(compared), facts))
-    settings: dict[str, Any] = {"preset": preset, "workloads": list(workloads), "rounds": rounds}
-    settings |= {"threads": threads, "backend": backend, "device": device.type, "seed": seed, "quants": list(recipes)}
+    settings: dict[str, Any] = {
+        "preset": options.preset,
+        "workloads": list(options.workloads),
+        "rounds": options.rounds,
+    }
+    settings |= {
+        "threads": threads,
+        "backend": options.backend,
+        "device": device.type,
+        "seed": options.seed,
+        "quants": list(recipes),
+    }
     notes = (
         RATIO_NOTE,
         f"deviation: of logits of real tokens, relative to those of {sections[0].facts['deviation from']}.",

@@ -1,6 +1,6 @@
 """`protquant bench ops`: one linear layer, in the shapes that ESM-2 and the folding trunk have."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from protquant.bench.choices import LINEAR_SHAPES, LinearShape, check_backend, check_names
+from protquant.bench.options import OpsOptions
 from protquant.bench.paired_benchmark import Candidate, paired_benchmark
 from protquant.bench.report import RATIO_NOTE, BenchReport, Section
 from protquant.bench.worker import Run
@@ -18,6 +19,7 @@ from protquant.kernels.backend import Backend
 from protquant.kernels.dispatch import choose_backend
 from protquant.kernels.operands import Codes8, Grid, IntegerWeight, TokenGrid
 from protquant.kernels.packing import pack4
+from protquant.options import takes
 from protquant.reporting.machine import describe_machine
 
 __all__ = ["bench_ops"]
@@ -37,26 +39,9 @@ _NOTES = {
 _CODES_OF_WEIGHTS = 127
 
 
-def bench_ops(
-    shapes: Sequence[str] = tuple(LINEAR_SHAPES),
-    *,
-    rounds: int = 20,
-    threads: int | None = None,
-    backend: str = "auto",
-    device: torch.device | str = "cpu",
-    seed: int = 0,
-    progress: bool | None = None,
-) -> BenchReport:
+@takes(OpsOptions)
+def bench_ops(options: OpsOptions) -> BenchReport:
     """Time linear layers in float, torch's bare int8 product, and ours.
-
-    Parameters
-    ----------
-    shapes : sequence of str
-        Of `LINEAR_SHAPES`.
-    threads : int, optional
-        That torch computes with; by default as many as now.
-    backend : str
-        Of the integer kernels.
 
     Returns
     -------
@@ -68,24 +53,29 @@ def bench_ops(
     ProtquantError
         For names that are not known, or numbers that make no sense.
     """
-    check_names("--shape", shapes, list(LINEAR_SHAPES))
-    check_backend(backend)
-    threads, device = count_threads(threads), torch.device(device)
+    check_names("--shape", options.shapes, list(LINEAR_SHAPES))
+    check_backend(options.backend)
+    threads, device = count_threads(options.threads), torch.device(options.device)
     sections = []
-    for shape in dict.fromkeys(shapes):
-        given = {"shape": shape, "backend": backend, "seed": seed, "device": str(device)}
+    for shape in dict.fromkeys(options.shapes):
+        given = {"shape": shape, "backend": options.backend, "seed": options.seed, "device": str(device)}
         results = paired_benchmark(
             [Candidate(name, linear_layer, {"name": name, **given}, notes) for name, notes in _NOTES.items()],
             _BASELINES,
-            rounds=rounds,
+            rounds=options.rounds,
             warmups=2,
             threads=threads,
             device=device.type,
-            progress=progress,
+            progress=options.progress,
         )
         sections.append(Section(str(LINEAR_SHAPES[shape]), results, _BASELINES))
-    settings = {"shapes": list(shapes), "rounds": rounds, "threads": threads, "backend": backend}
-    settings |= {"device": device.type, "seed": seed}
+    settings = {
+        "shapes": list(options.shapes),
+        "rounds": options.rounds,
+        "threads": threads,
+        "backend": options.backend,
+    }
+    settings |= {"device": device.type, "seed": options.seed}
     notes = (
         RATIO_NOTE,
         "deviation: of the result from float32; rounding of weights and activations, no fault of a kernel.",

@@ -1,8 +1,7 @@
 """`protquant bench trunk`: one block of the folding trunk, with random weights and the sizes of a released model."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,12 +10,14 @@ import torch
 from protquant.bench.baselines_trunk import TrunkWork, random_inputs, trunk_baseline
 from protquant.bench.choices import TRUNK_BASELINES, TRUNK_PRESETS, check_backend, check_names
 from protquant.bench.integer_run import integer_run, named_recipes, recorded_run
+from protquant.bench.options import TrunkOptions
 from protquant.bench.paired_benchmark import Candidate, compared_with, paired_benchmark
 from protquant.bench.report import RATIO_NOTE, BenchReport, Section
 from protquant.bench.worker import Run
 from protquant.bench.worker_process import count_threads
 from protquant.errors import ProtquantError, suggestion
 from protquant.integer.blocks import IntegerBlocks, may_record
+from protquant.options import takes
 from protquant.quant import Examples, load_recipe, quantize
 from protquant.reporting.machine import describe_machine
 from protquant.running.execution import Execution
@@ -26,44 +27,9 @@ __all__ = ["bench_trunk"]
 _CALIBRATION_LENGTH = 48
 
 
-def bench_trunk(
-    preset: str = "esmfold_v1",
-    length: int = 256,
-    quants: Sequence[str | Path] = (),
-    *,
-    baselines: Sequence[str] = TRUNK_BASELINES,
-    rounds: int = 5,
-    threads: int | None = None,
-    backend: str = "auto",
-    memory: bool = False,
-    blocks: int = 1,
-    chunk_size: int | None = None,
-    device: torch.device | str = "cpu",
-    seed: int = 0,
-    progress: bool | None = None,
-) -> BenchReport:
+@takes(TrunkOptions)
+def bench_trunk(options: TrunkOptions) -> BenchReport:
     """Time a block against transformers' and against our float one.
-
-    Parameters
-    ----------
-    preset : str
-        One of `TRUNK_PRESETS`.
-    length : int
-        Residues.
-    quants : sequence of str or Path
-        Recipes whose integer execution is timed.
-    baselines : sequence of str
-        Of `TRUNK_BASELINES`.
-    threads : int, optional
-        That torch computes with; by default as many as now.
-    backend : str
-        Of the integer kernels.
-    memory : bool
-        Whether to measure the peak of activations too.
-    blocks : int
-        How many blocks, each with weights of its own, one after the other.
-    chunk_size : int, optional
-        Rows of triangle attention at a time, for the float models; integers choose their own.
 
     Returns
     -------
@@ -75,45 +41,58 @@ def bench_trunk(
     ProtquantError
         For names that are not known, or numbers that make no sense.
     """
-    if preset not in TRUNK_PRESETS:
-        raise ProtquantError(f"--preset {preset}: no such preset of a trunk; {suggestion(preset, TRUNK_PRESETS)}")
-    if length < 1:
-        raise ProtquantError(f"a protein of {length} residues cannot be folded; give a length of 1 or more")
-    check_names("--baseline", baselines, TRUNK_BASELINES)
-    check_backend(backend)
-    threads = count_threads(threads)
-    recipes = named_recipes(quants)
-    compared, device = list(dict.fromkeys(baselines)), torch.device(device)
-    work = {"preset": preset, "length": length, "blocks": blocks, "seed": seed, "device": str(device)}
-    chunks = "without chunks" if chunk_size is None else f"in chunks of {chunk_size}"
+    if options.preset not in TRUNK_PRESETS:
+        raise ProtquantError(
+            f"--preset {options.preset}: no such preset of a trunk; {suggestion(options.preset, TRUNK_PRESETS)}"
+        )
+    if options.length < 1:
+        raise ProtquantError(f"a protein of {options.length} residues cannot be folded; give a length of 1 or more")
+    check_names("--baseline", options.baselines, TRUNK_BASELINES)
+    check_backend(options.backend)
+    threads = count_threads(options.threads)
+    recipes = named_recipes(options.quants)
+    compared, device = list(dict.fromkeys(options.baselines)), torch.device(options.device)
+    work = {
+        "preset": options.preset,
+        "length": options.length,
+        "blocks": options.blocks,
+        "seed": options.seed,
+        "device": str(device),
+    }
+    chunks = "without chunks" if options.chunk_size is None else f"in chunks of {options.chunk_size}"
     candidates = [
         Candidate(
             name,
             float_blocks,
-            {"name": name, "chunk_size": chunk_size, **work},
+            {"name": name, "chunk_size": options.chunk_size, **work},
             f"its own block, {chunks}" if name.startswith("transformers") else f"our float block, {chunks}",
         )
         for name in compared
     ]
     for name, recipe in recipes.items():
-        candidates += _on_integers(name, {"recipe": recipe, "backend": backend, **work}, device, length)
+        candidates += _on_integers(name, {"recipe": recipe, "backend": options.backend, **work}, device, options.length)
     if not candidates:
         raise ProtquantError("nothing to run: name a --quant or a --baseline")
     results = paired_benchmark(
         candidates,
         compared,
-        rounds=rounds,
+        rounds=options.rounds,
         warmups=2,  # the second is recorded, where anything is
         threads=threads,
         device=device.type,
-        memory=memory,
-        progress=progress,
+        memory=options.memory,
+        progress=options.progress,
     )
-    settings = {"preset": preset, "length": length, "blocks": blocks, "chunk_size": chunk_size}
-    settings |= {"rounds": rounds, "threads": threads, "backend": backend}
-    settings |= {"device": device.type, "seed": seed, "quants": list(recipes)}
-    many = "one block" if blocks == 1 else f"{blocks} blocks"
-    title = f"{many} of the trunk of {preset}, {length} residues, random weights"
+    settings = {
+        "preset": options.preset,
+        "length": options.length,
+        "blocks": options.blocks,
+        "chunk_size": options.chunk_size,
+    }
+    settings |= {"rounds": options.rounds, "threads": threads, "backend": options.backend}
+    settings |= {"device": device.type, "seed": options.seed, "quants": list(recipes)}
+    many = "one block" if options.blocks == 1 else f"{options.blocks} blocks"
+    title = f"{many} of the trunk of {options.preset}, {options.length} residues, random weights"
     reference = compared_with(results)
     section = Section(title, results, tuple(compared), {"deviation from": reference})
     notes = [RATIO_NOTE]

@@ -1,6 +1,6 @@
 """The commands `bench ops`, `bench trunk`, `bench lm`, `bench fold` and `bench agreement`."""
 
-from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -8,24 +8,14 @@ import typer
 
 from protquant import bench as benches
 from protquant import files, running
-from protquant.bench.choices import (
-    BACKENDS,
-    DEFAULT_LM_BASELINES,
-    LINEAR_SHAPES,
-    LM_BASELINES,
-    LM_PRESETS,
-    TRUNK_BASELINES,
-    TRUNK_PRESETS,
-    WORKLOADS,
-)
+from protquant.bench.choices import WORKLOADS
+from protquant.bench.options import AgreementOptions, FoldBenchOptions, LmOptions, OpsOptions, TrunkOptions
 from protquant.cli.app import PANELS, SOME_FAILED, Json, announce, app
 from protquant.cli.commands import command
 from protquant.cli.tables import check_table, print_json, print_table
 from protquant.errors import ProtquantError
 from protquant.files import prepare_folder
-from protquant.options import CalibrationFile, CpuOnly, Model, Structures
-
-_DEFAULT_QUANTS = ("w8a8-int8",)
+from protquant.options import CpuOnly, Option
 
 bench = typer.Typer(
     name="bench",
@@ -35,198 +25,66 @@ bench = typer.Typer(
 )
 app.add_typer(bench, rich_help_panel=list(PANELS)[-1])
 
-Quants = Annotated[
-    list[str] | None,
-    typer.Option(
-        "-q",
-        "--quant",
-        help=f"Recipe to run on integers; may be repeated; `none` for none.  [default: {', '.join(_DEFAULT_QUANTS)}]",
-    ),
-]
-Rounds = Annotated[int, typer.Option(min=1, help="Runs of each that are timed.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="Threads to compute with.  [default: torch's]")]
-BackendName = Annotated[str, typer.Option("--backend", help=f"Of the integer kernels: {', '.join(BACKENDS)}.")]
-Memory = Annotated[bool, typer.Option("--memory", help="Measure the peak memory of activations too.")]
+_QUANTS = ("w8a8-int8",)
+_BOTH = "both"
 Output = Annotated[
-    Path | None, typer.Option("-o", "--output", help="Write times of every round and facts of the machine as .json.")
+    Path | None, Option("File, .json, for the times of every round and the facts of the machine.", ("-o",))
 ]
-Seed = Annotated[int, typer.Option(help="Of weights and inputs.")]
-
-
-def _one_of(names: Iterable[str], default: str = "all") -> str:
-    return f"{', '.join(names)}; may be repeated.  [default: {default}]"
 
 
 @command("ops", bench)
-def ops_command(
-    shape: Annotated[list[str] | None, typer.Option(help=_one_of(LINEAR_SHAPES))] = None,
-    rounds: Rounds = 20,
-    threads: Threads = None,
-    backend: BackendName = "auto",
-    cpu_only: CpuOnly = False,
-    seed: Seed = 0,
-    output: Output = None,
-    as_json: Json = False,
-) -> None:
+def ops(options: OpsOptions, cpu_only: CpuOnly = False, output: Output = None, as_json: Json = False) -> None:
     """Time one linear layer: float32, bfloat16, torch's bare int8 product, and ours.
 
     Example: `protquant bench ops --shape pair --threads 2`
     """
     check_output(output)
     announce("loading the kernels")
-    report = benches.bench_ops(
-        shape or list(LINEAR_SHAPES),
-        rounds=rounds,
-        threads=threads,
-        backend=backend,
-        device=running.pick_device(cpu_only),
-        seed=seed,
-    )
-    _show(report, output, as_json)
+    _show(benches.bench_ops(**vars(options) | _device(cpu_only)), output, as_json)
 
 
-@command("trunk", bench)
-def trunk_command(
-    preset: Annotated[str, typer.Option(help=f"Sizes: {', '.join(TRUNK_PRESETS)}.")] = "esmfold_v1",
-    length: Annotated[int, typer.Option(min=1, help="Residues.")] = 256,
-    quant: Quants = None,
-    baseline: Annotated[list[str] | None, typer.Option(help=_one_of(TRUNK_BASELINES))] = None,
-    rounds: Rounds = 5,
-    threads: Threads = None,
-    backend: BackendName = "auto",
-    memory: Memory = False,
-    blocks: Annotated[int, typer.Option(min=1, help="How many, one after the other.")] = 1,
-    chunk_size: Annotated[
-        int | None, typer.Option(min=1, help="Rows of triangle attention at a time, of float models.  [default: all]")
-    ] = None,
-    cpu_only: CpuOnly = False,
-    seed: Seed = 0,
-    output: Output = None,
-    as_json: Json = False,
-) -> None:
+@command("trunk", bench, quants=_QUANTS)
+def trunk(options: TrunkOptions, cpu_only: CpuOnly = False, output: Output = None, as_json: Json = False) -> None:
     """Time one block of ESMFold's trunk, or more, with random weights against transformers' own with the same.
 
     Example: `protquant bench trunk --preset esmfold_v1 --length 256 --threads 2 --memory -o trunk.json`
     """
     check_output(output)
-    announce(f"making a trunk of the size {preset}")
-    report = benches.bench_trunk(
-        preset,
-        length,
-        _quants(quant),
-        baselines=baseline or TRUNK_BASELINES,
-        rounds=rounds,
-        threads=threads,
-        backend=backend,
-        memory=memory,
-        blocks=blocks,
-        chunk_size=chunk_size,
-        device=running.pick_device(cpu_only),
-        seed=seed,
-    )
-    _show(report, output, as_json)
+    announce(f"making a trunk of the size {options.preset}")
+    _show(benches.bench_trunk(**_asked(options) | _device(cpu_only)), output, as_json)
 
 
-@command("lm", bench)
-def lm_command(
-    preset: Annotated[str, typer.Option(help=f"Sizes: {', '.join(LM_PRESETS)}.")] = "esm2_t33_650M",
-    workload: Annotated[str, typer.Option(help=f"{', '.join(WORKLOADS)} or both.")] = "both",
-    quant: Quants = None,
-    baseline: Annotated[
-        list[str] | None, typer.Option(help=_one_of(LM_BASELINES, ", ".join(DEFAULT_LM_BASELINES)))
-    ] = None,
-    esm_cpp_python: Annotated[
-        str | None,
-        typer.Option(help="Interpreter of an environment that has esm-cpp, which needs numpy below 2."),
-    ] = None,
-    rounds: Rounds = 5,
-    threads: Threads = None,
-    backend: BackendName = "auto",
-    memory: Memory = False,
-    cpu_only: CpuOnly = False,
-    seed: Seed = 0,
-    output: Output = None,
-    as_json: Json = False,
-) -> None:
+@command("lm", bench, quants=_QUANTS)
+def lm(options: LmOptions, cpu_only: CpuOnly = False, output: Output = None, as_json: Json = False) -> None:
     """Time the logits of ESM-2 with random weights against transformers and others with the same.
 
     Example: `protquant bench lm --preset esm2_t30_150M --workload ragged --threads 2`
     """
     check_output(output)
-    if workload != "both" and workload not in WORKLOADS:
-        raise ProtquantError(f"--workload {workload}: choose one of {', '.join(WORKLOADS)}, both")
-    announce(f"making a language model of the size {preset}")
-    report = benches.bench_lm(
-        preset,
-        list(WORKLOADS) if workload == "both" else [cast("benches.Workload", workload)],
-        _quants(quant),
-        baselines=baseline or DEFAULT_LM_BASELINES,
-        rounds=rounds,
-        threads=threads,
-        backend=backend,
-        memory=memory,
-        device=running.pick_device(cpu_only),
-        esm_cpp_python=esm_cpp_python,
-        seed=seed,
-    )
-    _show(report, output, as_json)
+    if unknown := [name for name in options.workloads if name not in (*WORKLOADS, _BOTH)]:
+        raise ProtquantError(f"--workload {unknown[0]}: choose one of {', '.join(WORKLOADS)}, {_BOTH}")
+    if _BOTH in options.workloads:
+        options = replace(options, workloads=tuple(WORKLOADS))
+    announce(f"making a language model of the size {options.preset}")
+    _show(benches.bench_lm(**_asked(options) | _device(cpu_only)), output, as_json)
 
 
-@command("fold", bench)
-def fold_command(
-    model: Model = "demo",
-    quant: Quants = None,
-    fasta: Annotated[
-        Path | None, typer.Option("-i", "--fasta", help="Its first record is folded.  [default: a shipped example]")
-    ] = None,
-    num_recycles: Annotated[
-        int | None, typer.Option(help="Times the output is fed back.  [default: as trained]")
-    ] = None,
-    rounds: Rounds = 5,
-    threads: Threads = None,
-    backend: BackendName = "auto",
-    memory: Memory = False,
-    cpu_only: CpuOnly = False,
-    calibration: CalibrationFile = None,
-    output: Output = None,
-    as_json: Json = False,
-) -> None:
+@command("fold", bench, quants=_QUANTS)
+def fold(options: FoldBenchOptions, cpu_only: CpuOnly = False, output: Output = None, as_json: Json = False) -> None:
     """Time the folding of one protein: in float, by simulation, and on integers; and how far these are apart.
 
     Example: `protquant bench fold -m demo --threads 2`
     """
     check_output(output)
-    announce(f"loading {model}")
-    report = benches.bench_fold(
-        model,
-        _quants(quant),
-        fasta=fasta,
-        num_recycles=num_recycles,
-        rounds=rounds,
-        threads=threads,
-        backend=backend,
-        memory=memory,
-        device=running.pick_device(cpu_only),
-        calibration=calibration,
-    )
-    _show(report, output, as_json)
+    announce(f"loading {options.model}")
+    _show(benches.bench_fold(**_asked(options) | _device(cpu_only)), output, as_json)
 
 
-@command("agreement", bench)
-def agreement_command(
-    model: Model = "demo",
-    quant: Quants = None,
-    structures: Structures = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many structures.")] = None,
-    num_recycles: Annotated[
-        int | None, typer.Option(help="Times the output is fed back.  [default: as trained]")
-    ] = None,
-    backend: BackendName = "auto",
+@command("agreement", bench, quants=_QUANTS)
+def agreement(
+    options: AgreementOptions,
     cpu_only: CpuOnly = False,
-    calibration: CalibrationFile = None,
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Table of all chains, .csv or .parquet.")
-    ] = None,
+    output: Annotated[Path | None, Option("Table of all chains, .csv or .parquet.", ("-o",))] = None,
     as_json: Json = False,
 ) -> None:
     """Fold many chains in float, by simulation and on integers: how far these are from each other.
@@ -235,30 +93,25 @@ def agreement_command(
     """
     if output is not None:
         check_table(output)
-    announce(f"loading {model}")
-    table = benches.measure_agreement(
-        model,
-        _quants(quant),
-        structures=structures,
-        limit=limit,
-        num_recycles=num_recycles,
-        backend=backend,
-        device=running.pick_device(cpu_only),
-        calibration=calibration,
-    )
+    announce(f"loading {options.model}")
+    table = benches.measure_agreement(**_asked(options) | _device(cpu_only))
     rows, chains = benches.summarize_agreement(table), cast("list[dict[str, Any]]", table.to_dict("records"))
     if output is not None:
         files.write_table(chains, output)
     if as_json:
         print_json({"summary": rows, "chains": chains})
         return
-    print_table(rows, list(rows[0]), f"{model}: C-alpha RMSD in angstrom (median), TM-score (mean and least)")
+    print_table(rows, list(rows[0]), f"{options.model}: C-alpha RMSD in angstrom (median), TM-score (mean and least)")
     for recipe, support in table.groupby("recipe", sort=False)["support"].first().items():
         typer.echo(f"{recipe}: {support}")
 
 
-def _quants(asked: list[str] | None) -> list[str]:
-    return list(_DEFAULT_QUANTS) if asked is None else [name for name in asked if name != "none"]
+def _asked(options: TrunkOptions | LmOptions | FoldBenchOptions | AgreementOptions) -> dict[str, Any]:
+    return vars(options) | {"quants": [name for name in options.quants if name != "none"]}
+
+
+def _device(cpu_only: bool) -> dict[str, Any]:
+    return {"device": running.pick_device(cpu_only)}
 
 
 def check_output(output: Path | None) -> None:

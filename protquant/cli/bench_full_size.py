@@ -6,16 +6,19 @@ from typing import Annotated
 
 import typer
 
+from protquant import bench as benches
 from protquant import running
 from protquant.bench import full_size
 from protquant.bench.choices import FULL_SIZE_PARTS
-from protquant.bench.report import allocator_note
 from protquant.cli.app import SOME_FAILED, Json
-from protquant.cli.bench import Output, Seed, Threads, bench, check_output
+from protquant.cli.bench import Output, bench, check_output
 from protquant.cli.commands import command
 from protquant.cli.tables import print_json, print_table
 from protquant.errors import ProtquantError
-from protquant.options import CalibrationFile, CpuOnly
+from protquant.options import CalibrationFile, CpuOnly, Option
+
+Threads = Annotated[int | None, Option("Number of threads to compute with.", none="torch's", at_least=1)]
+Seed = Annotated[int, Option("Seed of the random weights and sequences.")]
 
 
 @command("make-checkpoint", bench)
@@ -109,7 +112,7 @@ def full_size_command(
         for title, rows in report.tables():
             if rows:
                 print_table(rows, list(rows[0]), title)
-        for line in (*report.notes(), *allocator_note(), str(report.machine)):
+        for line in (*report.notes(), *benches.allocator_note(), str(report.machine)):
             typer.echo(line)
     if output is not None:
         report.write(output)
@@ -162,7 +165,7 @@ def memory_command(
     else:
         rows = report.rows()
         print_table(rows, list(rows[0]), f"peaks of memory, {num_recycles} recycles")
-        for line in (*report.notes(), *allocator_note(), str(report.machine)):
+        for line in (*report.notes(), *benches.allocator_note(), str(report.machine)):
             typer.echo(line)
     if output is not None:
         report.write(output)
