@@ -4,12 +4,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from protquant import checkpoints, measuring, preparing
+from protquant import checkpoints, measuring, preparing, quant
 from protquant.cli.app import Json, announce
 from protquant.cli.commands import command
 from protquant.cli.tables import print_json, print_table
 from protquant.options import ImportOptions, InspectOptions, Option, QuantizeOptions
-from protquant.quant import recipe_schema
 
 if TYPE_CHECKING:
     from protquant.quant import Report
@@ -84,7 +83,7 @@ def recipes(schema: _Schema = False, as_json: Json = False) -> None:
     what a model under it runs as unless `--execution` says otherwise.
     """
     if schema:
-        print_json(recipe_schema())
+        print_json(quant.recipe_schema())
         return
     rows = measuring.list_recipes()
     if as_json:
