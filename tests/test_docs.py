@@ -1,5 +1,6 @@
 """The pages under docs/ do what they say: their Python blocks run in order, their recipes load."""
 
+import importlib.util
 import re
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 PAGE = DOCS / "write_your_own_method.md"
 FORMAT = DOCS / "add_a_format.md"
 MODEL = DOCS / "add_a_model.md"
+KERNEL = DOCS / "add_a_kernel.md"
 
 
 def blocks(language: str, page: Path = PAGE) -> list[str]:
@@ -117,3 +119,15 @@ def test_the_format_of_the_page_runs_as_a_plugin(tmp_path: Path, esm2_checkpoint
     result = CliRunner().invoke(app, [*words, "--structures", str(structures_folder)])
     assert result.exit_code == 0, result.output
     assert "w4-logarithmic" in result.output
+
+
+def test_the_kernel_of_the_page_gives_what_its_reference_gives(tmp_path: Path):
+    path = tmp_path / "code_sums.py"  # triton reads the source of a kernel from its file
+    path.write_text("\n".join(blocks("python", KERNEL)))
+    spec = importlib.util.spec_from_file_location("code_sums", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    with pytest.raises(ValueError, match="side by side"):
+        module.code_sums(module.torch.zeros(4, 4, dtype=module.torch.int8).T)
