@@ -1,14 +1,14 @@
 """What modules are made of; their plain attributes as JSON, and back to the types that their class annotates."""
 
 import math
-import types
 import typing
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple, Union
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from protquant.quant.formats import Format, format_from_config
+from protquant.files.plain_data import typed
+from protquant.quant.formats import Format
 
 __all__ = ["Parts", "parts_of", "read_settings", "settings_of"]
 
@@ -57,7 +57,7 @@ def settings_of(module: nn.Module) -> dict[str, Any]:
         settings[name] = _to_plain(value)
         try:
             same = _from_plain(settings[name], hints[name]) == value
-        except TypeError:
+        except ValueError:
             same = False
         if not same:
             raise ValueError(f"{type(module).__name__}.{name} is {value!r}, which cannot be saved as {hints[name]}")
@@ -79,7 +79,7 @@ def read_settings(cls: type[nn.Module], settings: Mapping[str, Any]) -> dict[str
             raise ValueError(f"{cls.__name__} has no setting {name!r}")
         try:
             values[name] = _from_plain(value, hints[name])
-        except TypeError:
+        except ValueError:
             raise ValueError(f"setting {name!r} of {cls.__name__} cannot be {value!r}") from None
     return values
 
@@ -102,30 +102,18 @@ def _to_plain(value: Any) -> Any:
 
 
 def _from_plain(value: Any, hint: Any) -> Any:
-    """`value` as of type `hint`, or TypeError."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (Union, types.UnionType):
-        return _first_that_fits(value, arguments)
-    if origin is tuple and isinstance(value, list):
-        kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else arguments
-        if len(value) == len(kinds):
-            return tuple(_from_plain(each, kind) for each, kind in zip(value, kinds, strict=True))
-    if isinstance(hint, type) and issubclass(hint, Format) and isinstance(value, Mapping):
-        form = format_from_config(value)
-        if isinstance(form, hint):
-            return form
-    if hint is float and (value in ("inf", "-inf") or type(value) is int):
-        return float(value)
-    is_plain = hint in (bool, int, float, str) and type(value) is hint
-    if is_plain or (hint is type(None) and value is None) or (origin is Literal and value in arguments):
-        return value
-    raise TypeError
+    """Return plain data as a value of type `hint`, or raise ValueError."""
+    if value is None and type(None) in typing.get_args(hint):  # the other may be a module, of which None is a setting
+        return None
+    try:
+        return typed(hint, value)
+    except ValueError:
+        if (infinite := _with_infinities(value)) == value:
+            raise
+        return typed(hint, infinite)
 
 
-def _first_that_fits(value: Any, hints: tuple[Any, ...]) -> Any:
-    for hint in hints:
-        try:
-            return _from_plain(value, hint)
-        except TypeError:
-            continue
-    raise TypeError
+def _with_infinities(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_with_infinities(each) for each in value]
+    return float(value) if value in ("inf", "-inf") else value
