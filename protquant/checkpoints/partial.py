@@ -188,7 +188,7 @@ class CallFolder:
             plain.append([])
             for place, value in enumerate(call):
                 if isinstance(value, Tensor):
-                    tensors[f"{number}.{place}"] = value.detach().clone(memory_format=torch.contiguous_format)
+                    tensors[f"{number}.{place}"] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
                 plain[-1].append(None if isinstance(value, Tensor) else value)
         path = self._path(block, index)
         temporary = path.with_suffix(".tmp")

@@ -90,7 +90,7 @@ def describe_unit(model: nn.Module, plan: nn.Module, unit: str | None) -> Stored
 def write_unit(stored: StoredUnit, folder: Path) -> Path:
     """Write the file of a unit into `folder`, and return its path."""
     path = folder / (WEIGHTS if stored.path is None else f"{stored.path}.safetensors")
-    save_file(stored.tensors, path, metadata={"format": "pt"})
+    save_file({name: tensor.cpu() for name, tensor in stored.tensors.items()}, path, metadata={"format": "pt"})
     return path
 
 

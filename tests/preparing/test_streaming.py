@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from pretend_device import pretend_device
 from safetensors.torch import load_file
 from torch import nn
 
@@ -142,6 +143,18 @@ def test_weights_and_calls_are_read_onto_the_device_that_is_asked_for(esmfold_ch
     calls.put(block, 0, [(torch.ones(2, 3), None, 1.5)])
     ((tensor, *plain),) = calls.get(block, 0)
     assert (tensor.device.type, tensor.shape, plain) == ("meta", (2, 3), [None, 1.5])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "recipe"), [("folding", "w8a8-int8"), ("encoder", "w4a8-int4")])
+def test_blocks_run_and_are_quantized_on_another_device(
+    request: pytest.FixtureRequest, kind: str, recipe: str, tmp_path: Path
+):
+    source, recipe = request.getfixturevalue(kind), load_recipe(recipe)
+    stream_checkpoint(open_checkpoint(source), recipe, SEQUENCES[2:], tmp_path / "here")
+    with pretend_device() as device:
+        stream_checkpoint(open_checkpoint(source), recipe, SEQUENCES[2:], tmp_path / "there", device=device)
+    assert files(tmp_path / "there") == files(tmp_path / "here")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
