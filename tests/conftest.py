@@ -33,7 +33,7 @@ from protquant.models.alphabet import TOKENS
 from protquant.predicting import fold
 from protquant.proteins import write_pdb
 
-# Files and folders of `pytest -m fast`: some of every package, less than a minute in all on two cores.
+# Files and folders of `pytest -m fast`: some of every package, two minutes in all on two cores.
 FAST = (
     "bench/test_report.py",
     "bench/test_roofline.py",
