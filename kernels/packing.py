@@ -59,7 +59,7 @@ def pack_bits(codes: Integer[Tensor, "..."], bits: int) -> UInt8[Tensor, " bytes
     return ((packed[:, None] >> 8 * place[:bits]) & 255).to(torch.uint8).reshape(-1)[:length].clone()
 
 
-def unpack_bits(packed: UInt8[Tensor, " bytes"], bits: int, count: int) -> UInt8[Tensor, " n"]:
+def unpack_bits(packed: UInt8[Tensor, "..."], bits: int, count: int) -> UInt8[Tensor, " n"]:
     """Codes that `pack_bits` packed, flat.
 
     Raises

@@ -12,6 +12,10 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
 
+from shape_checks import check_shapes
+
+check_shapes("protquant")
+
 import importlib
 import json
 import signal

@@ -74,7 +74,7 @@ class IntegerEncoderLayer(nn.Module):
         tiles: Sequence[SequenceTile],
         rotary: Complex[Tensor, "t p"],
         with_maps: bool = False,
-    ) -> list[Float[Tensor, "h n n"]]:
+    ) -> list[Float[Tensor, "h _ _"]]:
         """Update all rows, tile by tile; return the attention of each sequence, if wanted.
 
         Parameters

@@ -73,7 +73,7 @@ class PackedSequences:
         return batch
 
     def unpack_maps(
-        self, maps: Sequence[Float[Tensor, "h n n"]], batch: Float[Tensor, "b h l l"]
+        self, maps: Sequence[Float[Tensor, "h _ _"]], batch: Float[Tensor, "b h l l"]
     ) -> Float[Tensor, "b h l l"]:
         """Write attention between the tokens of each sequence to its place in `batch`; return it."""
         for row, columns, some in zip(self._rows, self.positions.split(self.lengths), maps, strict=True):

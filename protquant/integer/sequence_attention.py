@@ -122,7 +122,7 @@ class IntegerSelfAttention(HoldsLayers):
         tile: SequenceTile,
         rotary: Complex[Tensor, "t p"],
         with_maps: bool = False,
-    ) -> list[Float[Tensor, "h n n"]]:
+    ) -> list[Float[Tensor, "h _ _"]]:
         """Add the output for the normalized rows of a tile to the rows, in place; return maps, if wanted.
 
         Parameters
@@ -197,7 +197,7 @@ class SimulatedAttention(SequenceAttention):
 
     def attend_with_maps(
         self, project: Project, tile: SequenceTile
-    ) -> tuple[Float[Tensor, "t c"], list[Float[Tensor, "h n n"]]]:
+    ) -> tuple[Float[Tensor, "t c"], list[Float[Tensor, "h _ _"]]]:
         attended, maps = self._result(tile), []
         for some, out, probs in self._by_sequence(project, tile):
             attended[some] = out

@@ -128,7 +128,7 @@ class Gatherer:
         )
 
 
-def _sum_of_squares(vectors: Iterable[Float[Tensor, "n c"]], total: Tensor | None = None) -> Float[Tensor, "c c"]:
+def _sum_of_squares(vectors: Iterable[Float[Tensor, "_ c"]], total: Tensor | None = None) -> Float[Tensor, "c c"]:
     """The sum of x x^T, one tensor after the other, added to `total`."""
     for each in vectors:
         # In place: second moments of a wide layer take 400 MiB.
