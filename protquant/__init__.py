@@ -1,6 +1,6 @@
 """protquant: post-training quantization of protein language and structure models.
 
-The public verbs, for scripts and notebooks; every command calls one of them:
+The public functions, for scripts and notebooks; every command calls one of them:
 
 >>> import protquant as pq
 >>> model = pq.load("demo")  # doctest: +SKIP

@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend: the message says what was wrong, where, and what to do."""
+"""Errors that the user can correct: the message says what was wrong, where, and what to do."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -7,11 +7,11 @@ __all__ = ["ProtquantError", "suggestion"]
 
 
 class ProtquantError(ValueError):
-    """Base of all errors about input, files and settings; commands print it and exit with code 2."""
+    """Base of all errors about input, files and settings; a command prints the message and exits with code 2."""
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
-    """The end of a message about an unknown word: those that are near to it, or else the first that are known."""
+    """Return the end of a message about an unknown word: similar known words, or else the first 8 known words."""
     known = list(known)
     close = get_close_matches(word, known, n=3, cutoff=0.4)
     if close:

@@ -1,9 +1,9 @@
-"""Packages that import a public name when it is first used: torch is loaded by those who need it.
+"""Packages that import a public name when it is first used, so that torch is loaded only when it is needed.
 
 The stub of a package, `__init__.pyi`, lists its public names as `from module import name`; type checkers and the
-program read the same list. This is SPEC 1 of the scientific Python packages. Their library `lazy-loader` does not serve
-here: where a module is imported before the function of the same name, such as `protquant.measuring.evaluate`, the
-package would show the module in place of the function.
+program read the same list. This is SPEC 1 of the scientific Python packages. Their library `lazy-loader` does not work
+here: if a module is imported before the function of the same name, such as `protquant.measuring.evaluate`, the package
+would show the module instead of the function.
 """
 
 import ast
@@ -18,12 +18,12 @@ __all__ = ["make_lazy"]
 
 
 def make_lazy(package: str) -> None:
-    """Let a package import the names of its stub, and its own submodules, when they are first asked for.
+    """Let a package import the names of its stub, and its own submodules, on first access.
 
     Parameters
     ----------
     package : str
-        `__name__` of the package, which is being imported.
+        `__name__` of the package. It calls this function while it is being imported.
     """
     module = sys.modules[package]
     assert module.__file__ is not None
@@ -44,7 +44,7 @@ class _LazyPackage(ModuleType):
     _sources: dict[str, tuple[str, str]]
 
     def __getattr__(self, name: str) -> Any:
-        """Import what is not there yet; Python asks once for each name."""
+        """Import a name on first access; Python calls this only while the attribute is missing."""
         if name in self._sources:
             source, attribute = self._sources[name]
             value = getattr(import_module(source), attribute)
@@ -56,7 +56,7 @@ class _LazyPackage(ModuleType):
         raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Keep a public object where Python would put the module of the same name, which it has just imported."""
+        """Store the public object when Python, after an import, sets the module of the same name."""
         if name in self._sources and isinstance(value, ModuleType):
             value = getattr(value, name)
         super().__setattr__(name, value)

@@ -1,4 +1,4 @@
-"""Facts about amino acid residues that packages of several floors use; they stand here once."""
+"""Constants of amino acid residues that several packages use."""
 
 __all__ = ["AMINO_ACIDS", "MAX_CA_DISTANCE", "NEAREST_AMINO_ACID", "VIRTUAL_CB"]
 
@@ -15,7 +15,7 @@ NEAREST_AMINO_ACID = {
 """Letters outside the twenty, and the standard amino acid that is nearest in chemistry."""
 
 MAX_CA_DISTANCE = 4.5
-"""Angstrom between neighboring C-alphas of a chain (3.8 trans, 2.9 cis) with room for poor geometry."""
+"""Largest distance of neighboring C-alphas of a chain, in angstrom (3.8 trans, 2.9 cis), with a margin."""
 
 VIRTUAL_CB = (-0.58273431, 0.56802827, -0.54067466)
 """Coefficients of (CA-N)x(C-CA), CA-N and C-CA that place an ideal C-beta (Dauparas et al. 2022, ProteinMPNN)."""

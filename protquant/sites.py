@@ -1,22 +1,22 @@
-"""Sites: the named tensors of a model on which a quantizer can sit.
+"""Sites: the named tensors of a model that can be quantized.
 
-Models mark them (a `Tap` where no module boundary exists), quantization finds them; neither imports the other.
+Models mark sites (by a `Tap` where no module boundary exists) and `quant` finds them; neither imports the other.
 A site's name is the path of its module plus, for modules that hold several tensors, the tensor:
 
 =================  =========================================  ====================================
 kind               name                                       the tensor
 =================  =========================================  ====================================
 `linear_weight`    `lm.layers.3.attn.q_proj.weight`           weight of an `nn.Linear`, (out, in)
-`linear_input`     `lm.layers.3.attn.q_proj.input`            what that `nn.Linear` reads, (..., in)
+`linear_input`     `lm.layers.3.attn.q_proj.input`            input of that `nn.Linear`, (..., in)
 `norm_gain`        `lm.layers.3.attn_norm.weight`             gain of an `nn.LayerNorm`, (c,)
-`norm_input`       `lm.layers.3.attn_norm.input`              what that `nn.LayerNorm` reads, (..., c)
+`norm_input`       `lm.layers.3.attn_norm.input`              input of that `nn.LayerNorm`, (..., c)
 `softmax_input`    `lm.layers.3.attn.logits`                  attention logits, (..., query, key)
 `softmax_output`   `lm.layers.3.attn.probs`                   attention probabilities
-`matmul_operand`   `lm.layers.3.attn.q`                       an operand of a product of activations
-`residual`         `trunk.blocks.3.pair_residual.tri_mul_out` the pair representation after an update
+`matmul_operand`   `lm.layers.3.attn.q`                       operand of a product of activations
+`residual`         `trunk.blocks.3.pair_residual.tri_mul_out` pair representation after an update
 =================  =========================================  ====================================
 
-Frames, torsions and the points of invariant point attention are coordinates: they are no sites, and stay in float32.
+Frames, torsions and the points of invariant point attention are coordinates. They are not sites and stay in float32.
 """
 
 from collections.abc import Callable, Iterator
@@ -43,12 +43,12 @@ ACTIVATION_KINDS: tuple[Kind, ...] = tuple(kind for kind in KINDS if kind not in
 
 
 class Tap(nn.Identity):
-    """An identity that makes an intermediate tensor a site.
+    """Identity module that makes an intermediate tensor a site.
 
     Parameters
     ----------
     kind : Kind
-        What the tensor is: one of `softmax_input`, `softmax_output`, `matmul_operand`, `residual`.
+        Kind of the tensor: `softmax_input`, `softmax_output`, `matmul_operand` or `residual`.
     """
 
     def __init__(self, kind: Kind) -> None:
@@ -57,16 +57,16 @@ class Tap(nn.Identity):
 
 
 def tap_logits(tap: Callable[[Tensor], Tensor], logits: Tensor, valid: Tensor) -> Tensor:
-    """Pass attention logits through their tap, so that no range of a quantizer depends on padding.
+    """Pass attention logits through their tap, with zeros in place of padding.
 
     Parameters
     ----------
     logits : Tensor, shape=(..., query, key)
     valid : Tensor, dtype=bool
-        False for padded keys; it broadcasts against `logits`. A quantizer finds zeros there, which widen no range:
-        every range holds zero.
+        False for padded keys; it broadcasts against `logits`. A quantizer at the tap sees zeros there. They do not
+        widen its range, because every range contains zero.
     """
-    # A tensor without data stands for any.
+    # The values of a meta tensor are unknown: assume that some keys are padded.
     if not isinstance(tap, Tap) and (valid.is_meta or not valid.all()):
         logits = logits.masked_fill(~valid, 0)
     return tap(logits)
@@ -82,12 +82,12 @@ class Site:
 
     @property
     def is_weight(self) -> bool:
-        """Whether it is a parameter, not what passes when the model runs."""
+        """Whether the site is a parameter and not an activation."""
         return self.kind in WEIGHT_KINDS
 
 
 def find_sites(model: nn.Module) -> Iterator[Site]:
-    """Every site of `model`, in the order of its modules."""
+    """Yield every site of `model`, in the order of its modules."""
     for path, module in model.named_modules():
         if isinstance(module, Tap):
             yield Site(path, module.kind, path)

@@ -1,6 +1,6 @@
-"""Where the programs begin: an interruption, or an output that nobody reads, ends them in one line.
+"""Entry points of the programs. An interruption or a closed standard output ends them with one line, not a traceback.
 
-Little is imported here, so that this holds from the first moment on.
+This module imports little, so that an interruption during slow imports is handled too.
 """
 
 import errno
@@ -15,7 +15,7 @@ from typing import TypeGuard
 
 __all__ = ["esm_fold", "main", "sweep"]
 
-_SIGNALED = 128  # and the number of the signal, as shells have it: 130 is Ctrl-C
+_SIGNALED = 128  # plus the number of the signal, as in shells: 130 is Ctrl-C
 _UNREADABLE_OUTPUT = 1
 _SECONDS_TO_CLEAN_UP = 5.0
 _received: list[int] = []
@@ -40,7 +40,7 @@ def esm_fold() -> None:
 
 
 def _protquant() -> None:
-    from protquant.cli import main as run  # noqa: PLC0415 (an interruption may come meanwhile)
+    from protquant.cli import main as run  # noqa: PLC0415 (signals must be handled during slow imports)
 
     run()
 
@@ -58,22 +58,22 @@ def _esm_fold() -> None:
 
 
 def _end_in_one_line_by_signals() -> None:
-    for each in (signal.SIGINT, signal.SIGTERM):
-        # What runs behind nohup, or in the background of a script, is not to be interrupted.
-        if signal.getsignal(each) is not signal.SIG_IGN:
-            signal.signal(each, _end)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # A program under nohup, or in the background of a script, ignores the signal and must go on doing so.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _end)
 
 
 def _end(number: int, _frame: FrameType | None) -> None:
-    """Say so, and let what is open be cleaned up; at the second signal, or if that takes long, end without."""
+    """Print a line and clean up; at a second signal, or after 5 s, exit without cleaning up."""
     _received.append(number)
     if len(_received) > 1:
         os._exit(_SIGNALED + number)
     with suppress(OSError):
         os.write(2, b"protquant: interrupted; what is done stays done, and most commands go on from there\n")
-        # An exception is printed by whatever it goes through: by callbacks, and by imports that it breaks.
+        # Callbacks and interrupted imports print the exception that is raised below: silence them.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-    # It may also be caught there.
+    # Such code may also catch the exception, so a timer makes sure that the program ends.
     timer = threading.Timer(_SECONDS_TO_CLEAN_UP, os._exit, (_SIGNALED + number,))
     timer.daemon = True
     timer.start()
@@ -81,22 +81,22 @@ def _end(number: int, _frame: FrameType | None) -> None:
 
 
 def _run(program: Callable[[], None]) -> None:
-    """Run a program, which may be interrupted, and whose standard output may be closed or be on a full disk."""
+    """Run a program; handle an interruption, a closed standard output and a full disk."""
     try:
         try:
             program()
         finally:
-            if sys.stdout is not None:  # it was closed from the beginning
+            if sys.stdout is not None:  # None: it was closed when Python started
                 sys.stdout.flush()
     except BaseException as error:
         if _received:
             os._exit(_SIGNALED + _received[0])
         if not _is_of_standard_output(error):
             raise
-        if error.errno != errno.EPIPE:  # a pipe that is closed was closed by who has read enough
+        if error.errno != errno.EPIPE:  # the reader of a pipe closed it because it has read enough
             with suppress(OSError):
                 os.write(2, f"protquant: standard output cannot be written ({error.strerror})\n".encode())
-        os._exit(_UNREADABLE_OUTPUT)  # or Python would try to write the rest once more, and say so
+        os._exit(_UNREADABLE_OUTPUT)  # a normal exit would write the rest again and print the error
     if _received:
         os._exit(_SIGNALED + _received[0])
 

@@ -1,7 +1,7 @@
-"""How the layers of a model hang together, as far as quantization may change it without changing what it computes.
+"""Connections of layers, along which quantization can move scales or rotations without changing the model's function.
 
-Models declare it (methods `links`, `products`, `streams` and `next_inputs` of their modules), quantization finds it;
-neither imports the other. Paths are relative to the module that declares, and from the root where they are found.
+Models declare them (methods `links`, `products`, `streams` and `next_inputs` of their modules) and `quant` finds them;
+neither imports the other. The methods return paths relative to their module; `find_...` return paths from the root.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,22 +14,22 @@ __all__ = ["Link", "Product", "Stream", "find_chains", "find_links", "find_produ
 
 @dataclass(frozen=True)
 class Link:
-    """Linear layers that read one tensor, and the layer that wrote it.
+    """Linear layers that read one tensor, and the layer that writes it.
 
-    Between the two lies nothing but what commutes with a positive scale per channel: gates, sums over other axes, ReLU.
+    All operations in between commute with a positive scale per channel: gates, sums over other axes, ReLU.
 
     Attributes
     ----------
     readers : tuple of str
-        Paths of `nn.Linear`, all that read the tensor.
+        Paths of all `nn.Linear` that read the tensor.
     writer : str or None
-        Path of the `nn.LayerNorm` or `nn.Linear` whose outputs the channels are; None where something else lies
-        between, such as GELU.
+        Path of the `nn.LayerNorm` or `nn.Linear` that writes the channels; None if an operation in between does not
+        commute with scales, such as GELU.
     rows : tuple of int or None
-        Of a writer that is an `nn.Linear`: which of its outputs the channels are, in order; None: all of them.
+        Outputs of a linear writer that are the channels, in order; None: all outputs.
     mixable : int
-        Where nothing but sums over other axes lies between: so many neighboring channels, those of a head, may be
-        mixed by any matrix. 0 where something else does.
+        Number of neighboring channels (those of a head) that any matrix may mix, because all operations in between
+        are sums over other axes; 0 if there are others.
     """
 
     readers: tuple[str, ...]
@@ -38,16 +38,16 @@ class Link:
     mixable: int = 0
 
     def under(self, path: str) -> "Link":
-        """The same, seen from above."""
+        """Return the same connection with `path` before all paths."""
         writer = None if self.writer is None else _join(path, self.writer)
         return Link(tuple(_join(path, reader) for reader in self.readers), writer, self.rows, self.mixable)
 
 
 @dataclass(frozen=True)
 class Product:
-    """Two linear layers whose outputs are multiplied and summed channel by channel, as queries and keys are.
+    """Two linear layers whose outputs are multiplied and summed over channels, like queries and keys.
 
-    A channel of `left` may be multiplied, and that of `right` divided, by a number.
+    The product stays the same when a channel of `left` is multiplied by a number and that of `right` divided by it.
 
     Attributes
     ----------
@@ -56,8 +56,8 @@ class Product:
     left_rows, right_rows : tuple of int
         Outputs that are multiplied with each other, in order.
     tied : int
-        Channels that a rotary embedding mixes must have one scale: `left_rows[i]` and `left_rows[i + tied]` for the
-        first `tied` of every `2 * tied` rows. 0 where there is none.
+        A rotary embedding mixes `left_rows[i]` and `left_rows[i + tied]` for the first `tied` of every `2 * tied` rows,
+        so the two must have one scale. 0 without a rotary embedding.
     """
 
     left: str
@@ -67,26 +67,26 @@ class Product:
     tied: int = 0
 
     def under(self, path: str) -> "Product":
-        """The same, seen from above."""
+        """Return the same connection with `path` before all paths."""
         return Product(_join(path, self.left), _join(path, self.right), self.left_rows, self.right_rows, self.tied)
 
 
 @dataclass(frozen=True)
 class Stream:
-    """A residual stream: a vector that layers read through a LayerNorm only, and add to.
+    """Residual stream: a vector that layers add to, and read only through a LayerNorm.
 
     Attributes
     ----------
     dim : int
-        Its channels.
+        Number of channels.
     norms : tuple of str
-        Paths of the `nn.LayerNorm` that read it, each the writer of a `Link`.
+        Paths of the `nn.LayerNorm` that read the stream; each is the writer of a `Link`.
     writers : tuple of str
-        Paths of the `nn.Linear` whose outputs are added to it as they are.
+        Paths of the `nn.Linear` whose outputs are added to the stream unchanged.
     entries, exits : tuple of str
-        Paths of the `nn.Identity` through which other vectors are added to it, and through which it is read by others.
+        Paths of the `nn.Identity` where other vectors enter the stream, and where other modules read it.
     mean_is_read : bool
-        Whether any of those others reads the mean over channels; False where all of them subtract it first.
+        Whether any reader at the exits uses the mean over channels; False if all of them subtract it first.
     """
 
     dim: int
@@ -97,7 +97,7 @@ class Stream:
     mean_is_read: bool = True
 
     def under(self, path: str) -> "Stream":
-        """The same, seen from above."""
+        """Return the same connection with `path` before all paths."""
         parts = (self.norms, self.writers, self.entries, self.exits)
         norms, writers, entries, exits = (tuple(_join(path, part) for part in paths) for paths in parts)
         return Stream(self.dim, norms, writers, entries, exits, self.mean_is_read)
@@ -108,28 +108,28 @@ def _join(path: str, name: str) -> str:
 
 
 def find_links(model: nn.Module) -> Iterator[Link]:
-    """Every link of `model`, in the order of its modules."""
+    """Yield every link of `model`, in the order of its modules."""
     for path, module in model.named_modules():
         if declare := getattr(module, "links", None):
             yield from (link.under(path) for link in declare())
 
 
 def find_products(model: nn.Module) -> Iterator[Product]:
-    """Every product of `model`, in the order of its modules."""
+    """Yield every product of `model`, in the order of its modules."""
     for path, module in model.named_modules():
         if declare := getattr(module, "products", None):
             yield from (product.under(path) for product in declare())
 
 
 def find_streams(model: nn.Module) -> Iterator[Stream]:
-    """Every residual stream of `model`, in the order of its modules."""
+    """Yield every residual stream of `model`, in the order of its modules."""
     for path, module in model.named_modules():
         if declare := getattr(module, "streams", None):
             yield from (stream.under(path) for stream in declare())
 
 
 def find_chains(model: nn.Module) -> list[Sequence[str]]:
-    """Paths of blocks that feed each other: the lists of modules that have `next_inputs(inputs, outputs)`."""
+    """Return the paths of each chain of blocks: of each `nn.ModuleList` whose modules all have `next_inputs`."""
     return [
         [_join(path, name) for name, _ in module.named_children()]
         for path, module in model.named_modules()
