@@ -70,7 +70,7 @@ def _end(number: int, _frame: FrameType | None) -> None:
     if len(_received) > 1:
         os._exit(_SIGNALED + number)
     with suppress(OSError):
-        os.write(2, b"protquant: interrupted; what is done stays done, and most commands go on from there\n")
+        os.write(2, b"protquant: interrupted; finished results are kept, and most commands resume from them\n")
         # Callbacks and interrupted imports print the exception that is raised below: silence them.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     # Such code may also catch the exception, so a timer makes sure that the program ends.

@@ -34,7 +34,7 @@ def test_a_signal_ends_folding_in_one_line_whenever_it_comes(tmp_path: Path, sec
     assert code == 128 + number
     assert "Traceback" not in said
     assert said.count("interrupted") == 1
-    assert said.endswith("most commands go on from there\n")
+    assert said.endswith("most commands resume from them\n")
     assert not list(tmp_path.glob("out/*.tmp"))
 
 

@@ -1,4 +1,4 @@
-"""Files that hold through interruptions: atomic writes, tables, manifests, bounded reading."""
+"""Files that stay valid after interruptions: atomic writes, tables, manifests, bounded reading."""
 
 from protquant.lazy_package import make_lazy
 

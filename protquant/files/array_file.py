@@ -1,4 +1,4 @@
-"""Arrays and plain data in one safetensors file, which is read whole or not at all."""
+"""Arrays and plain data in one safetensors file; a damaged file is refused."""
 
 import hashlib
 import json
@@ -16,16 +16,16 @@ _LAYOUT = "protquant-arrays-1"
 
 
 def encode_arrays(key: str, arrays: Mapping[str, NDArray[Any]], facts: Any) -> bytes:
-    """Return the content of a file.
+    """Return the content of a file with arrays and facts.
 
     Parameters
     ----------
     key : str
-        What the file is stored under.
+        Key of the file; `decode_arrays` checks it.
     arrays : mapping of str to array
-        Of numbers.
+        Arrays of numbers.
     facts : object
-        What JSON can hold; NaN and infinities too.
+        Values of JSON types; NaN and infinities are allowed.
     """
     from safetensors.numpy import save  # noqa: PLC0415 (it takes time to import)
 
@@ -37,7 +37,7 @@ def encode_arrays(key: str, arrays: Mapping[str, NDArray[Any]], facts: Any) -> b
 
 
 def decode_arrays(content: bytes, key: str) -> tuple[dict[str, NDArray[Any]], Any]:
-    """Return the arrays and the facts that `encode_arrays` made a file of.
+    """Return the arrays and the facts of a file that `encode_arrays` made.
 
     Raises
     ------
@@ -51,9 +51,9 @@ def decode_arrays(content: bytes, key: str) -> tuple[dict[str, NDArray[Any]], An
         arrays = load(content)
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
         if header["layout"] != _LAYOUT or header["key"] != key:
-            raise ProtquantError("it holds something else")
+            raise ProtquantError("the file belongs to another key")
         if header["sha256"] != _digest(header["document"], arrays):
-            raise ProtquantError("its content does not have the hash that it had")
+            raise ProtquantError("the hash of its content is wrong")
         return arrays, json.loads(header["document"])
     except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ProtquantError(f"{type(error).__name__}: {error}") from None

@@ -1,7 +1,7 @@
-"""The folder for results that can be made again: statistics of calibration, tiles of kernels.
+"""The folder for results that can be recomputed: statistics of calibration, tile sizes of kernels.
 
-It is `$PROTQUANT_CACHE`, or else the cache folder of the system: on Linux `$XDG_CACHE_HOME/protquant` or
-`~/.cache/protquant`. There is none with `PROTQUANT_CACHE=off`.
+It is `$PROTQUANT_CACHE`, or by default the cache folder of the system: on Linux `$XDG_CACHE_HOME/protquant` or
+`~/.cache/protquant`. `PROTQUANT_CACHE=off` switches it off.
 """
 
 import os
@@ -16,7 +16,7 @@ _OFF = ("off", "0", "no", "false")
 
 
 def cache_folder() -> Path | None:
-    """Return the folder, which need not be there yet; None if nothing is to be kept on disk."""
+    """Return the cache folder, which may not exist yet; None if `PROTQUANT_CACHE=off`."""
     chosen = os.environ.get(_VARIABLE)
     if chosen is not None and chosen.strip().lower() in _OFF:
         return None

@@ -1,4 +1,4 @@
-"""Fingerprints of settings: equal settings give equal digits, whatever their order and their number types."""
+"""Fingerprints of settings: equal settings give equal digits, in any order and with any number types."""
 
 import dataclasses
 import hashlib
@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-if TYPE_CHECKING:  # torch takes seconds to import, and most callers do without it
+if TYPE_CHECKING:  # torch takes seconds to import, and most callers do not need it
     from torch import Tensor
 
 __all__ = ["fingerprint", "json_value", "weights_fingerprint"]
 
 
 def fingerprint(settings: Mapping[str, Any]) -> str:
-    """SHA-256 of settings, independent of the order of keys.
+    """Return the SHA-256 of settings, independent of the order of keys.
 
     Parameters
     ----------
     settings : mapping of str to JSON-like values
-        Everything that the result depends on: model and its hash, recipe, options, sequence. Besides what JSON knows,
+        Everything that the result depends on: model and its hash, recipe, options, sequence. Besides JSON types,
         tuples, paths, numpy scalars and dataclasses are accepted.
 
     Returns
@@ -40,15 +40,15 @@ def fingerprint(settings: Mapping[str, Any]) -> str:
 
 
 def weights_fingerprint(facts: Any, tensors: Mapping[str, "Tensor"]) -> str:
-    """SHA-256 of facts and tensors: the same for the same weights, whatever file and number type they are stored in.
+    """Return the SHA-256 of facts and tensors. It does not depend on the file or number type that stores the weights.
 
     Parameters
     ----------
     facts : object
-        What JSON can hold: sizes of a model, or its modules and their settings.
+        Values of JSON types: sizes of a model, or its modules and their settings.
     tensors : mapping of str to Tensor
-        Floating-point numbers count as float32; others as they are. They are asked for one by one, in order of names,
-        as they may be read from a file then.
+        Floating-point tensors are hashed as float32, others unchanged. Tensors are accessed one by one, in the order of
+        their names, so that the mapping can read each from a file.
 
     Returns
     -------
@@ -65,14 +65,14 @@ def weights_fingerprint(facts: Any, tensors: Mapping[str, "Tensor"]) -> str:
 
 
 def json_value(value: Any, *, keep_nan: bool = False) -> Any:
-    """A value as JSON can hold it: numpy scalars, paths, tuples and dataclasses by what they hold.
+    """Convert a value to JSON types: numpy scalars, paths, tuples and dataclasses are converted.
 
     Parameters
     ----------
     value : object
         The value.
     keep_nan : bool, optional
-        Leave NaN and infinities, for which JSON has no word, instead of making them None.
+        Keep NaN and infinities, which are not valid JSON, instead of making them None.
 
     Returns
     -------

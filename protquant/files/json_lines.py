@@ -1,4 +1,4 @@
-"""Files of one JSON object a line, to which lines are added: an interruption leaves at worst a cut last line."""
+"""Files of one JSON object per line. Lines are appended, so an interruption can only cut the last line short."""
 
 import os
 from collections.abc import Sequence
@@ -10,18 +10,18 @@ __all__ = ["append_lines", "split_lines"]
 
 
 def split_lines(data: bytes) -> tuple[list[bytes], bytes]:
-    """Return the complete lines of a file, and what is behind the last line end: empty, or a line that may be cut."""
+    """Return the complete lines of a file, and the bytes after the last line end: empty, or a line that may be cut."""
     *lines, tail = data.split(b"\n")
     return lines, tail
 
 
 def append_lines(path: Path, lines: Sequence[str], what: str) -> None:
-    """Add lines in one write, and flush them to the disk: it costs the same for the first and the ten thousandth.
+    """Append lines in one write, and flush them to the disk; the cost does not grow with the file.
 
     Parameters
     ----------
     what : str
-        What the file is, for the error.
+        Name of the content, for the error message.
 
     Raises
     ------
@@ -36,6 +36,6 @@ def append_lines(path: Path, lines: Sequence[str], what: str) -> None:
     except OSError as error:
         raise unwritable(
             f"{path}: {what} cannot be written ({error.strerror}). "
-            "Check that the folder can be written and the disk has room; run again to go on from here.",
+            "Check that the folder can be written and the disk has room; a new run resumes from here.",
             error,
         ) from error

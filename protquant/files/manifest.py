@@ -1,15 +1,14 @@
-"""The record of a run that lets the next run skip what is done.
+"""The manifest: a record of finished targets, which the next run skips.
 
-A target is done when the manifest says so for the same settings and its files are what was written then; a file that
-merely exists proves nothing. The manifest is a text file of one JSON object a line, `manifest.jsonl`: a first line with
-the version, then one line for each target that was done or failed, the last line of a name being the valid one. A line
-is added in one write after the target's files are complete, so an interruption leaves at worst a cut last line, which
-is dropped and its target folded again. Lines of targets that were folded together are added together (`together`), so
-that after an interruption the same targets are folded together as without one, and come out the same. The last line of
-a shard says that it came to its end.
+A target is done if the manifest has an entry with the same settings and its files have the recorded content. The
+manifest, `manifest.jsonl`, is a text file of one JSON object per line: first the version, then a line for each finished
+or failed target. The last line of a name is valid. A line is appended after the target's files are complete, so an
+interruption can only cut the last line short; that line is then dropped and its target folded anew. Targets that are
+folded in one batch are recorded in one write (`together`), so that a resumed run makes the same batches, and thus the
+same results, as an uninterrupted one. The last line of a shard says whether its run is complete.
 
-The manifest is more than a `RunStore`: it lists and checks the output files of each target, users and `merge` read it,
-and each target has one valid entry by its name, whatever its settings were. Both are files of JSON lines
+In contrast to a `RunStore`, the manifest lists and checks the output files of each target, is read by users and by
+`merge`, and has one valid entry for each name, whatever the settings. Both are files of JSON lines
 (`protquant.files.json_lines`).
 """
 
@@ -35,23 +34,23 @@ _HEAD = {"protquant_manifest": _VERSION}
 
 
 class Manifest:
-    """The targets done and failed in one output folder. One process at a time writes it.
+    """The finished and failed targets of one output folder. Only one process at a time may write it.
 
     Parameters
     ----------
     folder : Path
         The output folder.
     entries : mapping of str to ManifestEntry, optional
-        What is known, by name. Use `Manifest.load` to read it from the folder.
+        Known entries by name. Use `Manifest.load` to read them from the folder.
     part : str
-        Label of a shard, which has a manifest of its own; empty for the manifest of the whole.
+        Label of a shard, which has a manifest of its own; empty for the manifest of the whole run.
 
     Attributes
     ----------
     partition : str
-        What a shard is a shard of.
+        Description of the run that the shard is part of.
     ended : bool
-        Whether the last run of a shard came to its end (`end`), and none has folded since.
+        Whether the last run of a shard is complete (`end`), and no other has folded since.
     """
 
     def __init__(self, folder: Path, entries: Mapping[str, ManifestEntry] | None = None, part: str = "") -> None:
@@ -59,31 +58,31 @@ class Manifest:
         self.ended = False
         self._entries = dict(entries or {})
         self._of_whole: dict[str, ManifestEntry] = {}
-        # The file does not end where an entry ends (it is new, or a write was cut): the next write replaces it.
+        # Lines cannot be appended, because the file is new or its last line is cut: the next write replaces the file.
         self._rewrite = True
         self._held: list[ManifestEntry] | None = None
 
     @property
     def path(self) -> Path:
-        """The manifest's file."""
+        """Path of the manifest's file."""
         return self.folder / (f"manifest.{self.part}.jsonl" if self.part else MANIFEST_NAME)
 
     @property
     def entries(self) -> dict[str, ManifestEntry]:
-        """The valid entry of each target by name, in the order in which the targets were first recorded.
+        """Valid entry of each target by name, in the order in which the targets were first recorded.
 
-        A shard also knows what the manifest of the whole says.
+        For a shard, the entries of the whole run's manifest are included.
         """
         return self._of_whole | self._entries
 
     @property
     def own_entries(self) -> dict[str, ManifestEntry]:
-        """As `entries`, without those that only the manifest of the whole has."""
+        """As `entries`, without those that only the manifest of the whole run has."""
         return dict(self._entries)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str], part: str = "") -> "Manifest":
-        """Read the manifest of a folder; a folder without one (or that does not exist yet) has nothing done.
+        """Read the manifest of a folder; without the file or the folder, the manifest is empty.
 
         Parameters
         ----------
@@ -110,7 +109,7 @@ class Manifest:
         lines, tail = split_lines(data)
         for number, line in enumerate(lines or [tail], start=1):
             manifest._read_line(line, number)
-        if lines and tail:  # an entry whose writing was interrupted, if it is not just the line end that is missing
+        if lines and tail:  # the last write was interrupted; the entry may still be complete but for its line end
             with contextlib.suppress(ProtquantError):
                 manifest._read_line(tail, len(lines) + 1)
         manifest._rewrite = bool(tail)
@@ -118,7 +117,7 @@ class Manifest:
 
     @classmethod
     def partition_of(cls, folder: Path, part: str) -> str:
-        """Return what a shard is a shard of, of which only the first line of its manifest is read.
+        """Return the `partition` of a shard, reading only the first line of its manifest.
 
         Raises
         ------
@@ -134,7 +133,7 @@ class Manifest:
         return manifest.partition
 
     def is_done(self, name: str, fingerprint: str) -> bool:
-        """Whether a target was done with these settings and its files are still what was written."""
+        """Whether a target was folded with these settings and its files are unchanged."""
         entry = self._entries.get(name) or self._of_whole.get(name)
         return (
             entry is not None
@@ -146,21 +145,21 @@ class Manifest:
     def record(
         self, name: str, header: str, fingerprint: str, files: Iterable[str | os.PathLike[str]], row: Mapping[str, Any]
     ) -> ManifestEntry:
-        """Note that a target is done. Call it when all its files are complete.
+        """Record that a target is done. Call this when all its files are complete.
 
-        Files that it had by the same settings, in another layout, stay files of it. Those that it had by other settings
-        and has no more are removed: they would pass for files of this prediction.
+        Earlier files of the same settings, in other formats, stay listed. Earlier files of other settings that were not
+        written anew are removed, as they could be mistaken for files of this prediction.
 
         Parameters
         ----------
         name, header : str
-            Stem of its files, and its header in the FASTA file.
+            Stem of the target's files, and its header in the FASTA file.
         fingerprint : str
-            Of the settings, see `fingerprint`.
+            Fingerprint of the settings, see `fingerprint`.
         files : iterable of path
-            Its files, inside the manifest's folder.
+            Files of the target, inside the manifest's folder.
         row : mapping of str to value
-            Its row in the table of results; numbers that are not finite become null.
+            Row of the target in the table of results; numbers that are not finite become null.
 
         Returns
         -------
@@ -180,7 +179,7 @@ class Manifest:
     def record_failure(
         self, name: str, header: str, fingerprint: str, error: str, row: Mapping[str, Any] | None = None
     ) -> ManifestEntry:
-        """Note that a target failed, and why; it is tried again in the next run.
+        """Record that a target failed, and why; the next run tries it again.
 
         Raises
         ------
@@ -190,12 +189,12 @@ class Manifest:
         return self._note(ManifestEntry(name, header, fingerprint, "failed", {}, error, json_value(row or {})))
 
     def begin(self, partition: str = "") -> None:
-        """Write the file if it is not there: a shard with nothing to record has begun, too.
+        """Write the file if it does not exist, so that a shard without targets has one too.
 
         Parameters
         ----------
         partition : str
-            What the shards are shards of; kept in the file.
+            Description of the run that the shards are part of; stored in the file.
 
         Raises
         ------
@@ -207,7 +206,7 @@ class Manifest:
             self._add()
 
     def end(self) -> None:
-        """Note that the run of a shard came to its end: every target of it is done, or has failed.
+        """Record that the run of a shard is complete: each of its targets is done or has failed.
 
         Raises
         ------
@@ -221,7 +220,7 @@ class Manifest:
         self.ended = True
 
     def reopen(self) -> None:
-        """Note that a shard goes on: until `end`, its files may be newer than what is recorded of them.
+        """Record that a shard is resumed: until `end`, its files may be newer than their entries.
 
         Raises
         ------
@@ -233,7 +232,7 @@ class Manifest:
         self.ended = False
 
     def take(self, entry: ManifestEntry) -> ManifestEntry:
-        """Note what another manifest of the folder says of a target.
+        """Record an entry from another manifest of the folder.
 
         Raises
         ------
@@ -244,7 +243,7 @@ class Manifest:
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """Add the targets that are recorded meanwhile at the end, in one write; none of them if an error comes between.
+        """Collect the targets recorded inside the `with` block, and write them at its end; write none after an error.
 
         Raises
         ------
@@ -261,11 +260,11 @@ class Manifest:
             self._add(*held)
 
     def rows(self) -> list[dict[str, Any]]:
-        """The rows of the targets that are done."""
+        """Return the rows of the targets that are done."""
         return [dict(entry.row) for entry in self._entries.values() if entry.status == "done"]
 
     def failures(self) -> list[ManifestEntry]:
-        """The entries of the targets that failed."""
+        """Return the entries of the targets that failed."""
         return [entry for entry in self._entries.values() if entry.status == "failed"]
 
     def _note(self, entry: ManifestEntry) -> ManifestEntry:
@@ -276,7 +275,7 @@ class Manifest:
         return entry
 
     def owners(self) -> dict[str, str]:
-        """Name of the target that each file of the folder belongs to."""
+        """Return, for each file of the folder, the name of its target."""
         return {file: entry.name for entry in self.entries.values() for file in entry.files}
 
     def _add(self, *entries: ManifestEntry) -> None:
@@ -317,7 +316,7 @@ class Manifest:
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise ProtquantError(
                 f"{self.path}, line {number}: the manifest is damaged ({type(error).__name__}: {error}). "
-                "Restore the file, or delete it: the targets are then folded again."
+                "Restore the file, or delete it to fold all targets anew."
             ) from error
         if number == 1 and version != _VERSION:
             raise ProtquantError(

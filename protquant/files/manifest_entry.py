@@ -1,4 +1,4 @@
-"""An entry of the manifest: the files of a target as they were written, or the reason why there are none."""
+"""An entry of the manifest: the size and hash of each file of a target, or the reason why it failed."""
 
 import dataclasses
 import hashlib
@@ -15,20 +15,20 @@ Status = Literal["done", "failed"]
 
 @dataclass(frozen=True)
 class OutputFile:
-    """A file as it was written: size in bytes and SHA-256."""
+    """Size in bytes and SHA-256 of a file."""
 
     size: int
     sha256: str
 
     @classmethod
     def of(cls, path: Path) -> "OutputFile":
-        """Measure a file."""
+        """Return the size and hash of a file."""
         with path.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
         return cls(path.stat().st_size, digest)
 
     def matches(self, path: Path) -> bool:
-        """Whether `path` is a file with this content; the size is compared first, as it costs nothing."""
+        """Whether `path` is a file with this content. The size is compared first, because that is fast."""
         try:
             return path.is_file() and path.stat().st_size == self.size and OutputFile.of(path) == self
         except OSError:
@@ -37,22 +37,22 @@ class OutputFile:
 
 @dataclass(frozen=True)
 class ManifestEntry:
-    """What became of a target.
+    """Outcome of a target.
 
     Attributes
     ----------
     name, header : str
-        Stem of its files, and its header as it stood in the FASTA file.
+        Stem of the target's files, and its header in the FASTA file.
     fingerprint : str
-        Of the settings it was folded with.
+        Fingerprint of the settings.
     status : {"done", "failed"}
-        The outcome.
+        Whether folding succeeded.
     files : mapping of str to OutputFile
-        Its files, by path relative to the manifest's folder.
+        Files of the target, by path relative to the manifest's folder.
     error : str or None
-        Why it failed.
+        Reason for a failure.
     row : mapping
-        Its row in the table of results.
+        Row of the target in the table of results.
     """
 
     name: str
@@ -70,7 +70,7 @@ class ManifestEntry:
         Raises
         ------
         ValueError, KeyError, TypeError, AttributeError
-            If it is none.
+            If the object is not an entry.
         """
         files = {path: OutputFile(int(file["size"]), str(file["sha256"])) for path, file in document["files"].items()}
         texts = [document[key] for key in ("name", "header", "fingerprint", "status")]
@@ -84,9 +84,9 @@ class ManifestEntry:
         return json.dumps(dataclasses.asdict(self), allow_nan=False)
 
     def outdated_by(self, later: "ManifestEntry") -> list[str]:
-        """Return the files of this entry that a prediction by other settings has left behind.
+        """Return the files of this entry that a later entry with other settings did not replace.
 
-        A path that is not a plain name is left out: a manifest that somebody changed must not name files elsewhere.
+        Only plain file names are returned, so that a manipulated manifest cannot make files elsewhere be deleted.
         """
         if later.status != "done" or self.fingerprint == later.fingerprint:
             return []

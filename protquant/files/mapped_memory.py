@@ -1,4 +1,4 @@
-"""Memory of tensors that are mapped from files: given back to the system when the values are not needed for now."""
+"""Release the memory of tensors that are mapped from files, while their values are not needed."""
 
 import ctypes
 import mmap
@@ -14,20 +14,19 @@ _MADV_DONTNEED = 4
 
 
 def forget_pages(tensors: Iterable[Tensor]) -> None:
-    """Drop the memory pages of tensors that are mapped from files; they are read again when they are used.
+    """Drop the memory pages of tensors that are mapped from files; the next access reads them from the file.
 
-    Tensors that are not mapped keep their values. Does nothing off Linux. What was written to a private mapping is
-    lost: the content of the file comes back.
+    Other tensors keep their values. Changes to a private mapping are lost. The function has no effect outside Linux.
     """
     if sys.platform != "linux":
         return
     ranges = _file_ranges()
     advise = ctypes.CDLL(None).madvise
     for tensor in tensors:
-        # Only whole pages: the ends may belong to neighbors.
+        # Only whole pages: the first and the last may be shared with other tensors.
         first = -(-tensor.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
         last = (tensor.data_ptr() + tensor.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
-        # Anonymous memory would come back as zeros, so that the mapping itself must say that it has a file.
+        # Anonymous memory would become zeros, so check that the range is mapped from a file.
         if last > first and any(start <= first and last <= end for start, end in ranges):
             advise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), _MADV_DONTNEED)
 

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: write beside the target, flush to disk, then rename over it."""
+"""Atomic writes of files: write a temporary file, flush it to disk, then rename it to the target."""
 
 import contextlib
 import errno
@@ -13,19 +13,19 @@ __all__ = ["OutputError", "atomic_write", "only_writer", "prepare_folder", "unwr
 
 _LOCK_BEGINS, _LOCK_ENDS = ".protquant-", ".lock"
 _SECONDS_FOR_A_LOOK = 2.0
-_part = ""  # what this process writes: temporary files of others are not its own to remove
+_part = ""  # label of the shard that this process writes; it removes only temporary files with this label
 
 
 class OutputError(ProtquantError):
-    """The disk is full or cannot be written any more, so that all that follows could not be written either."""
+    """The disk is full or cannot be written any more, so that later writes would fail too."""
 
 
-# Of a file that cannot be written: those that are of its disk, and not of itself.
+# Error numbers that concern the whole disk, not one file.
 _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
 def unwritable(message: str, error: OSError) -> ProtquantError:
-    """The error for something that cannot be written: an `OutputError` where it is the disk's."""
+    """Return the error for a failed write: an `OutputError` if the disk is the cause."""
     return OutputError(message) if error.errno in _OF_THE_DISK else ProtquantError(message)
 
 
@@ -35,7 +35,7 @@ def prepare_folder(path: str | os.PathLike[str]) -> Path:
     Parameters
     ----------
     path : str or PathLike
-        The folder; it and its parents are created where they are missing.
+        The folder; missing folders are created, parents included.
 
     Returns
     -------
@@ -55,7 +55,7 @@ def prepare_folder(path: str | os.PathLike[str]) -> Path:
             f"{folder}: the output folder cannot be created ({_reason(error)}). "
             "Name another folder, or free that name and check the permissions of the folders above it."
         ) from error
-    # Permission bits do not tell (root, read-only mounts, full disks, network shares); an attempt does.
+    # Try to write: permission bits say nothing about root, read-only mounts, full disks and network shares.
     probe = _temporary(folder)
     try:
         probe.touch(exist_ok=False)
@@ -70,28 +70,28 @@ def prepare_folder(path: str | os.PathLike[str]) -> Path:
 
 @contextlib.contextmanager
 def only_writer(folder: Path, part: str = "") -> Iterator[None]:
-    """Keep other processes from writing to a folder, and remove what one that was killed has left unfinished there.
+    """Keep other processes from writing to a folder, and remove temporary files of killed processes.
 
     Parameters
     ----------
     folder : Path
-        One that is there.
+        An existing folder.
     part : str
-        Label of a shard: processes of other shards may write as well, and one of the whole may not.
+        Label of a shard. Processes of different shards may write at the same time; a run without shards excludes all.
 
     Raises
     ------
     ProtquantError
-        If another process writes to it.
+        If another process writes to the folder.
     """
-    global _part  # noqa: PLW0603 (of this process)
+    global _part  # noqa: PLW0603 (one run per process)
     with _locked(folder, part):
         locks = folder.glob(f"{_LOCK_BEGINS}*{_LOCK_ENDS}")
         others = [path.name.removeprefix(_LOCK_BEGINS).removesuffix(_LOCK_ENDS) for path in locks]
         for other in others:
-            # Shards go together; the whole goes with none of them. A lock that nobody holds was left by the killed.
+            # Shards exclude a run without shards, not each other. A killed process leaves a lock that nobody holds.
             if other != part and not (part and other):
-                # Others may be looking at it, too, for that moment.
+                # Wait a moment: another process may be checking the same lock.
                 with _locked(folder, other, _SECONDS_FOR_A_LOOK, keep=bool(part)):
                     pass
         before, _part = _part, part
@@ -100,13 +100,13 @@ def only_writer(folder: Path, part: str = "") -> Iterator[None]:
             _discard_all(folder, temporary)
             yield
         finally:
-            _discard_all(folder, temporary)  # of workers that were ended
+            _discard_all(folder, temporary)  # left by workers that were killed
             _part = before
 
 
 @contextlib.contextmanager
 def _locked(folder: Path, part: str, seconds: float = 0, *, keep: bool = False) -> Iterator[None]:
-    from filelock import FileLock, Timeout  # noqa: PLC0415 (it takes time to import, and reading needs it not)
+    from filelock import FileLock, Timeout  # noqa: PLC0415 (it takes time to import, and reading does not need it)
 
     path = folder / f"{_LOCK_BEGINS}{part}{_LOCK_ENDS}"
     lock = FileLock(path, timeout=seconds)
@@ -122,25 +122,24 @@ def _locked(folder: Path, part: str, seconds: float = 0, *, keep: bool = False) 
         yield
     finally:
         if not keep:
-            # While it is still held. Who has opened it meanwhile sees that it is gone, and makes it anew.
+            # Delete the file before the release: a waiting process then sees that it is gone, and creates it anew.
             with contextlib.suppress(OSError):
                 path.unlink()
         lock.release()
 
 
 def atomic_write(path: str | os.PathLike[str], data: str | bytes) -> Path:
-    """Write a file so that a reader, or an interruption, never meets half of it.
+    """Write a file so that no reader and no interruption ever leaves or sees half of it.
 
-    The data go to a hidden temporary file in the same folder (a rename is atomic within one file system only), are
-    flushed to the disk, and take the file's name by `os.replace`. On an error the temporary file is removed and what
-    `path` held before stays as it was.
+    The data are written to a hidden temporary file in the same folder (a rename is atomic within one file system only),
+    flushed to the disk, and renamed by `os.replace`. On an error the temporary file is removed and `path` is unchanged.
 
     Parameters
     ----------
     path : str or PathLike
         The file; an existing one is replaced.
     data : str or bytes
-        Its whole content; text is stored as UTF-8 with the line ends it has.
+        The content; text is stored as UTF-8 with unchanged line ends.
 
     Returns
     -------
@@ -156,7 +155,7 @@ def atomic_write(path: str | os.PathLike[str], data: str | bytes) -> Path:
     target = Path(path)
     temporary = _temporary(target.parent)
     try:
-        # Not the tempfile module: its files are readable by their owner only, whatever the umask says.
+        # Not the tempfile module: only the owner could read its files, whatever the umask is.
         with temporary.open("xb") as stream:
             stream.write(data.encode("utf-8") if isinstance(data, str) else data)
             stream.flush()
@@ -169,7 +168,7 @@ def atomic_write(path: str | os.PathLike[str], data: str | bytes) -> Path:
             "Check that its folder exists and can be written, that no folder has this name and that the disk has room.",
             error,
         ) from error
-    except BaseException:  # an interruption (Ctrl-C) must not leave the temporary file either
+    except BaseException:  # also remove the temporary file after an interruption (Ctrl-C)
         _discard(temporary)
         raise
     _flush_folder(target.parent)
@@ -191,7 +190,7 @@ def _discard(temporary: Path) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Make the rename itself durable, where the system lets a folder be flushed (not Windows, not every share)."""
+    """Flush the rename to disk, where the system can flush a folder (not on Windows, not on every network share)."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

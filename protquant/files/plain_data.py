@@ -1,6 +1,6 @@
-"""Plain data that others wrote, as JSON or YAML: read without running anything, within bounds, and of the right types.
+"""Safe reading of JSON and YAML: no code is run, sizes are bounded, and types are checked.
 
-All functions raise a ValueError that says what is wrong; who calls them knows the file, and says that too.
+All functions raise a ValueError that says what is wrong; the caller adds the name of the file.
 """
 
 import json
@@ -15,19 +15,19 @@ __all__ = ["parse_json", "parse_yaml", "typed"]
 
 _MAX_DEPTH = 64
 _MAX_VALUES = 200_000
-"""Values of a YAML document; a recipe that names each site of ESMFold has half of this at most."""
+"""Largest number of values of a YAML document; a recipe that names each site of ESMFold has at most half of it."""
 _CORE = ("null", "bool", "int", "float", "str", "seq", "map")
 _TAG = "tag:yaml.org,2002:"
-# YAML 1.1 takes 1e-3 for text; everyone else for a number.
+# In YAML 1.1, 1e-3 is text; users expect a number.
 _FLOAT = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)[eE][-+]?\d+$")
 
 T = TypeVar("T")
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # in C where PyYAML has it
-    """Texts, numbers, truth values, lists and mappings, as JSON has them."""
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # the C loader if PyYAML has it
+    """YAML loader that accepts JSON types only: text, numbers, truth values, lists and mappings."""
 
-    yaml_implicit_resolvers = {  # noqa: RUF012 (PyYAML's way)
+    yaml_implicit_resolvers = {  # noqa: RUF012 (PyYAML expects a class attribute)
         first: [(tag, regex) for tag, regex in resolvers if tag.removeprefix(_TAG) in (*_CORE, "merge")]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
@@ -47,7 +47,7 @@ def parse_json(data: bytes | str) -> Any:
     Raises
     ------
     ValueError
-        If it is none, or nested too deep.
+        If the text is not JSON, or nested too deep.
     """
     try:
         return json.loads(data)
@@ -56,12 +56,12 @@ def parse_json(data: bytes | str) -> Any:
 
 
 def parse_yaml(text: str) -> Any:
-    """Return the value of a YAML document, in which aliases may not make much of little.
+    """Return the value of a YAML document, with a bound on the values that its aliases expand to.
 
     Raises
     ------
     ValueError
-        If it is none, nested too deep, has too many values, or any that JSON does not have.
+        If the text is not YAML, is nested too deep, has too many values, or a value that is not of a JSON type.
     """
     try:
         _check_size(text)
@@ -74,15 +74,15 @@ def parse_yaml(text: str) -> Any:
     except yaml.YAMLError as error:
         raise ValueError(f"not YAML: {error}") from None
     except (RecursionError, OverflowError) as error:
-        raise ValueError(f"not YAML that can be read: {error}") from None
+        raise ValueError(f"YAML that cannot be read: {error}") from None
 
 
 def _check_keys(root: yaml.Node) -> None:
-    """Refuse a key that stands twice in a mapping, before what is merged into it is there, too."""
+    """Refuse duplicate keys of a mapping. This runs before merge keys (`<<`) are expanded, as they may repeat keys."""
     left, seen = [root], set[int]()
     while left:
         node = left.pop()
-        if id(node) in seen:  # an alias
+        if id(node) in seen:  # reached before, through an alias
             continue
         seen.add(id(node))
         if isinstance(node, yaml.SequenceNode):
@@ -100,39 +100,39 @@ def _check_keys(root: yaml.Node) -> None:
 
 
 def typed(kind: type[T], data: Any) -> T:
-    """Return plain data as a value of a type, such as a dataclass with its fields in a mapping.
+    """Convert plain data to a type, for instance a mapping to a dataclass.
 
     Raises
     ------
     ValueError
-        If the data do not fit, or have more than the type: names the field.
+        If the data do not fit the type, or have unknown fields. The message names the field.
     """
     try:
         adapter = _adapter(kind)  # type: ignore[arg-type]  # types can be hashed
         return adapter.validate_json(json.dumps([data]), strict=True)[0]
     except ValidationError as error:
-        details = [(".".join(map(str, each["loc"][1:])), each["msg"]) for each in error.errors(include_url=False)]
+        details = [(".".join(map(str, item["loc"][1:])), item["msg"]) for item in error.errors(include_url=False)]
         raise ValueError("; ".join(f"{place}: {what}" if place else what for place, what in details[:5])) from None
     except PydanticSchemaGenerationError as error:
-        raise ValueError(f"{kind} is no type of plain data") from error
+        raise ValueError(f"{kind} is not a type of plain data") from error
     except (TypeError, RecursionError) as error:
         raise ValueError(f"not plain data ({error})") from None
 
 
 @cache
 def _adapter(kind: Any) -> TypeAdapter[list[Any]]:
-    # Of a list, because a dataclass by itself takes no settings of others.
+    # A list of the type, because pydantic does not apply `config` to a dataclass itself.
     return TypeAdapter(list[kind], config=ConfigDict(extra="forbid"))
 
 
 def _check_size(text: str) -> None:
-    """Count the values that there are when aliases stand for what they name; nothing is built for that."""
+    """Check the depth and the number of values of a document with all aliases expanded, without expanding them."""
     sizes: dict[str | None, int] = {}
     open_nodes: list[tuple[str | None, int]] = []
     total = 0
     for event in yaml.parse(text, Loader=_Loader):
         if isinstance(event, yaml.AliasEvent):
-            # What contains itself has no size yet, and no end.
+            # A value that contains itself would be infinite.
             inside_itself = any(anchor == event.anchor for anchor, _ in open_nodes)
             total += _MAX_VALUES if inside_itself else sizes.get(event.anchor, 1)
         elif isinstance(event, yaml.ScalarEvent):
@@ -147,4 +147,4 @@ def _check_size(text: str) -> None:
         if len(open_nodes) > _MAX_DEPTH:
             raise ValueError(f"nested deeper than {_MAX_DEPTH} levels")
         if total > _MAX_VALUES:
-            raise ValueError(f"more than {_MAX_VALUES} values, with what aliases stand for")
+            raise ValueError(f"more than {_MAX_VALUES} values, with all aliases expanded")

@@ -1,4 +1,4 @@
-"""Results on disk by the fingerprint of all that they depend on: by them the next run knows what is done."""
+"""Results on disk, stored by the fingerprint of all their inputs, so that a later run computes only what is missing."""
 
 import contextlib
 import json
@@ -23,33 +23,33 @@ __all__ = ["KEY", "RunStore"]
 log = logging.getLogger(__name__)
 
 KEY = "key"
-"""Column of the fingerprint of all that a row depends on."""
+"""Column with the fingerprint of all inputs of a row."""
 
 
 class RunStore:
-    """Rows and arrays by key. Several processes may add to one store at the same time.
+    """Store of rows and arrays by key. Several processes may add to one store at the same time.
 
-    Rows are in one file. A table, `.csv` or `.parquet`, is written anew with each row, and is also an output for users:
-    rows that a user deletes are not done any more. To a file `.jsonl` a line is added, so its rows may be nested; a cut
-    last line, which an interruption can leave, counts as not there. Arrays are in a folder beside the table, or in the
-    folder of the `.jsonl` file, one file per key.
+    All rows are in one file. A table (`.csv` or `.parquet`) is also an output for users and is rewritten with each row;
+    a row that a user deletes is computed again. A `.jsonl` file grows by a line for each row, and rows may be nested; a
+    last line that an interruption cut short is ignored. Arrays are in a folder beside the table, or in the folder of
+    the `.jsonl` file, one file per key.
 
     Parameters
     ----------
     path : Path or None
-        The file of the rows, which may exist; None keeps rows in memory alone, and no arrays.
+        The file of the rows, which may exist. With None, rows stay in memory and arrays are dropped.
     done : collection of str, optional
-        Values of a row's `status` that need no other attempt; by default rows have no status, and all are done.
+        Values of the column `status` that mark a row as finished; by default every row is finished.
 
     Attributes
     ----------
     folder : Path or None
-        Folder of what belongs to the store beside its rows.
+        Folder of the arrays.
 
     Raises
     ------
     ProtquantError
-        If the file has another name, cannot be read or written, or is no such file.
+        If the file has another suffix, cannot be read or written, or is not a store.
     """
 
     def __init__(self, path: Path | None, done: Collection[str] | None = None) -> None:
@@ -67,16 +67,16 @@ class RunStore:
         self._read()
 
     def finished(self, key: str) -> dict[str, Any] | None:
-        """Return the row of a key, if it is there and needs no other attempt."""
+        """Return the finished row of a key, or None."""
         row = self._rows.get(key)
         return row if row is not None and (self.done is None or row.get("status") in self.done) else None
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return all rows, those of other runs too; `key` is a value of each."""
+        """Return all rows, those of other runs too; each has a value `key`."""
         return list(self._rows.values())
 
     def add(self, key: str, row: Mapping[str, Any]) -> dict[str, Any]:
-        """Write a row at once, in place of the one that had the key; return it.
+        """Write a row at once, replacing an earlier row of this key; return it.
 
         Raises
         ------
@@ -94,13 +94,13 @@ class RunStore:
                 columns = dict.fromkeys([*self._columns, *whole])
                 write_table(self.rows(), self.path, columns=[*(name for name in columns if name != KEY), KEY])
             elif torn:
-                atomic_write(self.path, "".join(f"{_line(each)}\n" for each in self._rows.values()))
+                atomic_write(self.path, "".join(f"{_line(stored)}\n" for stored in self._rows.values()))
             else:
                 append_lines(self.path, [_line(whole)], "the file of results")
         return whole
 
     def arrays(self, key: str) -> tuple[dict[str, NDArray[Any]], Any] | None:
-        """Return the arrays of a key and the facts beside them; None if there are none, or they are damaged."""
+        """Return the arrays and facts of a key; None if there are none, or the file is damaged."""
         if self.folder is None:
             return None
         path = self._arrays_path(key)
@@ -109,11 +109,11 @@ class RunStore:
         except FileNotFoundError:
             return None
         except (OSError, ProtquantError) as error:
-            log.warning("%s cannot be used (%s); it is computed again", path, error)
+            log.warning("%s cannot be used (%s); it is computed anew", path, error)
             return None
 
     def add_arrays(self, key: str, arrays: Mapping[str, NDArray[Any]], facts: Any) -> None:
-        """Write arrays, and facts that JSON can hold.
+        """Write arrays and facts (values of JSON types).
 
         Raises
         ------
@@ -137,12 +137,12 @@ class RunStore:
         with FileLock(lock):
             try:
                 yield
-            finally:  # a process that waits for the lock sees that the file is gone, and makes it anew
+            finally:  # a process that waits for the lock sees that the file is gone, and creates it anew
                 with contextlib.suppress(OSError):
                     lock.unlink()
 
     def _read(self) -> bool:
-        """Take what is in the file, which other processes may have written to; return whether its last line is cut."""
+        """Read the file, which other processes may have changed; return whether its last line is cut short."""
         assert self.path is not None
         try:
             if self._is_table:
@@ -161,7 +161,7 @@ class RunStore:
             except (ValueError, KeyError, TypeError) as error:
                 raise ProtquantError(
                     f"{self.path}, line {number}: the results are damaged ({type(error).__name__}: {error}). "
-                    "Delete the file: they are then computed again."
+                    "Delete the file to compute them again."
                 ) from None
         return bool(tail)
 
@@ -178,7 +178,7 @@ def _read_table(path: Path) -> tuple[list[str], dict[str, dict[str, Any]]]:
     except (OSError, ValueError) as error:  # the errors of pandas and pyarrow are ValueErrors
         raise ProtquantError(f"{path}: the table cannot be read ({error}); name another file, or remove it") from None
     if KEY not in frame.columns or frame[KEY].isna().any():
-        raise ProtquantError(f"{path}: no table that can be resumed (a column {KEY!r} is missing); name another file")
+        raise ProtquantError(f"{path}: cannot be resumed, as the column {KEY!r} is missing or incomplete; name another")
     rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
     by_key = {str(row[KEY]): {str(name): value for name, value in row.items() if value is not None} for row in rows}
     return [str(name) for name in frame.columns], by_key

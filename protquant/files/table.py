@@ -1,4 +1,4 @@
-"""Writing a table of results as CSV or Parquet."""
+"""Write tables of results as CSV or Parquet."""
 
 import csv
 import io
@@ -18,14 +18,14 @@ __all__ = ["write_table"]
 def write_table(
     rows: Sequence[Mapping[str, Any]], path: str | os.PathLike[str], *, columns: Sequence[str] | None = None
 ) -> Path:
-    """Write rows as CSV or Parquet, by the suffix of the file.
+    """Write rows as CSV or Parquet, depending on the suffix of the file.
 
     Parameters
     ----------
     rows : sequence of mapping
-        The rows; a key that a row lacks is a missing value there.
+        The rows; where a row lacks a key, the table has a missing value.
     path : str or PathLike
-        A file that ends in `.csv` or `.parquet`; `.csv.gz` is compressed.
+        A file that ends in `.csv`, `.csv.gz` (compressed) or `.parquet`.
     columns : sequence of str, optional
         The columns and their order. By default, the keys in order of first appearance.
 
@@ -37,7 +37,7 @@ def write_table(
     Raises
     ------
     ProtquantError
-        If the suffix is none of these, Parquet support is not installed, a column cannot be stored, or the file cannot
+        If the suffix is another, Parquet support is not installed, a column cannot be stored, or the file cannot
         be written.
     """
     target = Path(path)
@@ -53,16 +53,16 @@ def write_table(
                 f"{target}: Parquet needs the package pyarrow. "
                 "Install it with: pip install 'protquant[parquet]', or name a file that ends in .csv."
             ) from error
-        except (ValueError, TypeError) as error:  # pyarrow's errors are both
+        except (ValueError, TypeError) as error:  # pyarrow's errors are of these two classes
             raise ProtquantError(
                 f"{target}: a column cannot be stored as Parquet ({error}). Name a file that ends in .csv."
             ) from error
     elif name.endswith((".csv", ".csv.gz")):
-        # mtime 0: the same rows give the same bytes.
+        # mtime 0, so that the same rows give the same bytes.
         compression: Any = {"method": "gzip", "mtime": 0} if name.endswith(".gz") else None
-        # The csv module of Python before 3.13 leaves a carriage return bare, which readers take for the end of the row.
-        bare = any(isinstance(value, str) and "\r" in value for row in rows for value in row.values())
-        quoting: Any = csv.QUOTE_NONNUMERIC if bare else csv.QUOTE_MINIMAL
+        # Before Python 3.13, csv does not quote a carriage return, which readers take for the end of the row.
+        has_return = any(isinstance(value, str) and "\r" in value for row in rows for value in row.values())
+        quoting: Any = csv.QUOTE_NONNUMERIC if has_return else csv.QUOTE_MINIMAL
         frame.to_csv(content, index=False, lineterminator="\n", compression=compression, quoting=quoting)
     else:
         raise ProtquantError(

@@ -1,4 +1,4 @@
-"""Reading and unpacking files of others within bounds: a small file may unpack to more than there is memory."""
+"""Read and decompress untrusted files within bounds: a small file may decompress to more than the memory holds."""
 
 import gzip
 import zlib
@@ -10,49 +10,49 @@ from protquant.errors import ProtquantError
 __all__ = ["MAX_UNPACKED", "gunzipped", "read_bounded"]
 
 MAX_UNPACKED = 2**30
-"""Bytes that a file may have, or unpack to; the largest entry of the PDB takes a third of this."""
+"""Largest size of a file in bytes, unpacked; the largest entry of the PDB takes a third of this."""
 MAX_RATIO = 100
-"""How many times as large as it was packed a file may become; variants of one protein are packed some 100 times."""
+"""Largest ratio of the unpacked size to the packed size; files of variants of one protein reach about 100."""
 UNSUSPICIOUS = 2**28
-"""Bytes that a file may unpack to, whatever the ratio."""
+"""Unpacked size in bytes up to which any ratio is accepted."""
 
 _MAGIC = b"\x1f\x8b"
 
 
 def read_bounded(stream: BinaryIO, source: str) -> bytes:
-    """Read a stream to its end, which may be a device that has none.
+    """Read a stream to its end. The size is bounded, because a device may have no end.
 
     Raises
     ------
     ProtquantError
-        If it has more than 1 GiB.
+        If the stream has more than 1 GiB.
     """
     data = _read(stream, MAX_UNPACKED + 1)
     if len(data) > MAX_UNPACKED:
-        raise ProtquantError(f"{source}: has more than {MAX_UNPACKED / 2**30:g} GiB, and is not read; split it.")
+        raise ProtquantError(f"{source}: a file of more than {MAX_UNPACKED / 2**30:g} GiB is not read; split it.")
     return data
 
 
 def _read(stream: BinaryIO | gzip.GzipFile, most: int) -> bytes:
-    """Read at most so many bytes, by little: one call would ask for memory for all that there may be."""
+    """Read at most `most` bytes, in small pieces: a single call would allocate memory for all `most` bytes."""
     read = BytesIO()
-    while (left := most - read.tell()) > 0 and (some := stream.read(min(left, 2**20))):
-        read.write(some)
+    while (left := most - read.tell()) > 0 and (piece := stream.read(min(left, 2**20))):
+        read.write(piece)
     return read.getvalue()
 
 
 def gunzipped(data: bytes, source: str) -> bytes:
-    """The content of a gzip file, told by its first bytes; any other data as they are.
+    """Return the content of a gzip file, recognized by its first bytes; return any other data unchanged.
 
     Parameters
     ----------
     source : str
-        For messages.
+        Name of the file, for messages.
 
     Raises
     ------
     ProtquantError
-        If it is damaged, unpacks to more than 1 GiB, or to 100 times its size where that is more than 256 MiB.
+        If the file is damaged, unpacks to more than 1 GiB, or to more than 256 MiB and 100 times its size.
     """
     if not data.startswith(_MAGIC):
         return data
@@ -65,7 +65,7 @@ def gunzipped(data: bytes, source: str) -> bytes:
         ) from error
     if len(unpacked) > most:
         raise ProtquantError(
-            f"{source}: {len(data)} bytes unpack to more than {most / 2**20:.0f} MiB, and are not read. If the file is"
-            " what it should be, unpack it."
+            f"{source}: {len(data)} bytes unpack to more than {most / 2**20:.0f} MiB and are not read. If you trust it,"
+            " unpack it yourself."
         )
     return unpacked

@@ -86,7 +86,7 @@ def test_a_table_of_something_else_is_refused(esmfold: ESMFold, tmp_path: Path):
     with pytest.raises(ProtquantError, match=r"table.csv: this table was made of another model, other sequences"):
         sensitivity(esmfold.lm, sequences=["MKTAYIAK"], **settings)
     table.write_text("a,b\n1,2\n")
-    with pytest.raises(ProtquantError, match=r"table.csv: no table that can be resumed \(a column 'key' is missing\)"):
+    with pytest.raises(ProtquantError, match=r"table.csv: cannot be resumed, as the column 'key' is missing"):
         sensitivity(esmfold.lm, sequences=SEQUENCES, **settings)
 
 
