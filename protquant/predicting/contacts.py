@@ -23,7 +23,7 @@ from protquant.preparing.quantize import calibration_sequences, quantize
 from protquant.preparing.quantize_checkpoint import choose_recipe
 from protquant.proteins import Fasta, Record, clean_sequence, read_fasta, refuse_nucleotides
 from protquant.reporting.event_log import log_event
-from protquant.reporting.failures import read_failures, told_failure, write_failures
+from protquant.reporting.failures import note_failure, read_failures, write_failures
 from protquant.reporting.progress import Progress, note
 from protquant.running.devices import parse_dtype, pick_device
 from protquant.running.execution import Execution, is_float
@@ -165,7 +165,7 @@ def contacts_fasta(options: ContactsOptions) -> dict[str, Any]:
                     except OutputError:
                         raise
                     except ProtquantError as error:
-                        run.failures.append(told_failure(records, record, str(error)))
+                        run.failures.append(note_failure(records, record, str(error)))
                     else:
                         row = {
                             "target": {

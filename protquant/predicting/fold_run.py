@@ -7,7 +7,7 @@ from typing import Any
 
 from protquant.files import Manifest, write_table
 from protquant.proteins import Fasta, Record
-from protquant.reporting.failures import read_failures, told_failure, write_failures
+from protquant.reporting.failures import note_failure, read_failures, write_failures
 from protquant.reporting.progress import note
 
 __all__ = ["FoldRun", "failures_file", "note_warnings", "predictions_file"]
@@ -66,7 +66,7 @@ class FoldRun:
 
     def fail(self, records: Fasta, record: Record, error: str) -> None:
         """Add a failure, and tell of it."""
-        self.failures.append(told_failure(records, record, error))
+        self.failures.append(note_failure(records, record, error))
 
     def finish(self, records: Fasta, manifest: Manifest) -> "FoldRun":
         """Write the tables of all targets of the folder, and of this run's failures."""

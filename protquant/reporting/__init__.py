@@ -1,4 +1,4 @@
-"""What a person is told while something runs: progress, notes, the log of events, the machine."""
+"""Messages to the user during a run: progress, notes, a log of events, facts about the machine."""
 
 from protquant.lazy_package import make_lazy
 

@@ -1,4 +1,4 @@
-"""A log of the events of a run: a file of JSON lines for programs that watch the run, and for people later."""
+"""A log of the events of a run: a file of JSON lines for programs that watch the run and for later reading."""
 
 import json
 import logging
@@ -22,11 +22,11 @@ Level = Literal["info", "warning", "error"]
 
 
 _LINE_ENDS = {0x85: "\\u0085", 0x2028: "\\u2028", 0x2029: "\\u2029"}
-"""Characters that JSON leaves as they are, and that some programs end a line at."""
+"""Characters that JSON does not escape, although some programs treat them as line ends."""
 
 
 class _Log:
-    """A file that lines are appended to, each by one call of the system: whole, whichever process writes."""
+    """A file to which lines are appended. Each line is one system call, so lines of several processes do not mix."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.counts = path, Counter[str]()
@@ -34,7 +34,7 @@ class _Log:
             self._file: int | None = os.open(
                 path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666
             )
-            if _is_torn(path):  # by a run that was killed
+            if _is_torn(path):  # a killed run left half a line
                 os.write(self._file, b"\n")
         except OSError as error:
             raise ProtquantError(
@@ -54,7 +54,7 @@ class _Log:
             reason = "the disk is full" if written < len(data) else ""
         except OSError as error:
             reason = str(error.strerror)
-        if reason:  # The run is worth more than its log.
+        if reason:  # the log must not stop the run
             self.close()
             sys.stderr.write(f"--log {self.path}: WARNING: {reason}; the run goes on, and nothing more is logged\n")
 
@@ -65,7 +65,7 @@ class _Log:
 
 
 class _Warnings(logging.Handler):
-    """Warnings that lower floors log."""
+    """Copies warnings of the `logging` module to the event log."""
 
     def emit(self, entry: logging.LogRecord) -> None:
         log_event("note", "error" if entry.levelno >= logging.ERROR else "warning", text=entry.getMessage())
@@ -75,14 +75,14 @@ _current: _Log | None = None
 
 
 def log_event(event: str, level: Level = "info", **facts: Any) -> None:
-    """Append an event to the log that is open; without one nothing is done.
+    """Append an event to the open log; without an open log, do nothing.
 
     Parameters
     ----------
     event : str
-        Name of the kind of event.
+        Kind of the event.
     **facts
-        What there is to say of it, as JSON has it; other values by their text.
+        Facts about the event; values that are not of a JSON type are stored as text.
     """
     if _current is not None:
         _current.write(event, level, facts)
@@ -90,14 +90,14 @@ def log_event(event: str, level: Level = "info", **facts: Any) -> None:
 
 @contextmanager
 def event_log(path: Path, **begin: Any) -> Iterator[None]:
-    """Log events to a file, from `begin` to `end`; what is in the file stays there.
+    """Log events to a file, from the event `begin` to the event `end`; earlier content of the file is kept.
 
     Parameters
     ----------
     path : Path
-        File that is appended to, made if need be.
+        The file; it is created if it does not exist.
     **begin
-        Facts of the first event.
+        Facts about the first event.
 
     Raises
     ------
@@ -116,7 +116,7 @@ def event_log(path: Path, **begin: Any) -> Iterator[None]:
         log_event("interrupted", "warning")
         raise
     except BaseException as error:
-        # An exit of typer or of Python carries its status; a traceback ends with 1.
+        # Exits of typer and of Python have a status; any other exception ends the program with status 1.
         code = getattr(error, "exit_code", getattr(error, "code", 1))
         status = code if isinstance(code, int) else 0 if code is None else 1
         if not hasattr(error, "exit_code"):
@@ -132,7 +132,7 @@ def event_log(path: Path, **begin: Any) -> Iterator[None]:
 
 
 def _is_torn(path: Path) -> bool:
-    """Whether the last line of a file has no end."""
+    """Whether the last line of a file has no line end."""
     facts = path.stat()
     if not stat.S_ISREG(facts.st_mode) or facts.st_size == 0:
         return False

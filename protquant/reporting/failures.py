@@ -1,4 +1,4 @@
-"""Records of a FASTA file that failed: a message tells of each, and a table lists them."""
+"""Records of a FASTA file that failed: a message for each, and a table of all."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,19 +9,19 @@ from protquant.proteins import Fasta, Record, Rejected
 from protquant.reporting.event_log import log_event
 from protquant.reporting.progress import note
 
-__all__ = ["read_failures", "told_failure", "write_failures"]
+__all__ = ["note_failure", "read_failures", "write_failures"]
 
 
 def read_failures(records: Fasta) -> list[dict[str, Any]]:
-    """Tell of what was changed in the records of a file, and return those that cannot be read, as failures."""
+    """Print the changes to each record of a file, and return a failure for each record that cannot be read."""
     for record in records.records:
         for change in record.substitutions:
             note(f"{records.path}, line {record.line}: {record.header!r}: {change}")
-    return [told_failure(records, each, f"{each.reason}; {each.remedy}") for each in records.rejected]
+    return [note_failure(records, each, f"{each.reason}; {each.remedy}") for each in records.rejected]
 
 
-def told_failure(records: Fasta, record: Record | Rejected, error: str) -> dict[str, Any]:
-    """Tell of a failure, and return its row: `name header line error`."""
+def note_failure(records: Fasta, record: Record | Rejected, error: str) -> dict[str, Any]:
+    """Print a failure, and return its row with the columns `name`, `header`, `line` and `error`."""
     note(f"{records.path}, line {record.line}: {record.header!r}: {error}", "error")
     name = record.name if isinstance(record, Record) else None
     log_event("failed", "error", target=name, header=record.header, line=record.line, error=error)
@@ -29,12 +29,12 @@ def told_failure(records: Fasta, record: Record | Rejected, error: str) -> dict[
 
 
 def write_failures(failures: Sequence[dict[str, Any]], records: Fasta, path: Path) -> None:
-    """Write the table, and tell how many there are; without failures there is no table.
+    """Write the table of failures, and print their number; without failures, do nothing.
 
     Raises
     ------
     ProtquantError
-        If it cannot be written.
+        If the table cannot be written.
     """
     if not failures:
         path.unlink(missing_ok=True)

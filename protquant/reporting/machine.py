@@ -1,4 +1,4 @@
-"""What a measurement was made on: without it, a number of seconds means nothing."""
+"""Facts about the machine and software of a measurement; a time means nothing without them."""
 
 import os
 import platform
@@ -15,38 +15,38 @@ import torch
 
 __all__ = ["INSTRUCTION_SETS", "Machine", "describe_machine"]
 
-# Those that decide how fast integers and half precision are; on Linux, by the names in /proc/cpuinfo.
+# Instruction sets that determine the speed of integer and half-precision arithmetic, as named in Linux's /proc/cpuinfo.
 INSTRUCTION_SETS = (
     *("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_int8", "amx_bf16", "amx_fp16"),
     *("asimd", "asimddp", "i8mm", "bf16", "sve", "sve2"),
 )
 _PACKAGES = ("protquant", "torch", "transformers", "triton", "fair-esm", "torchao", "esm-cpp", "numpy")
 _CPUINFO = Path("/proc/cpuinfo")
-# By these people hide instruction sets from oneDNN and from torch, to see what another machine would do.
+# Environment variables that hide instruction sets from oneDNN, MKL and torch, to imitate another machine.
 _LIMITING = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS")
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Facts, without names of hosts, users or folders.
+    """Facts about a machine and its software, without names of hosts, users or folders.
 
     Attributes
     ----------
     instruction_sets : tuple of str
-        Those of `INSTRUCTION_SETS` that the CPU has; empty where the system does not tell.
+        Those of `INSTRUCTION_SETS` that the CPU has; empty if the system does not list them.
     limited_by : dict
-        Variables of the environment that keep libraries from using all of them.
+        Environment variables that keep libraries from using all instruction sets.
     cores : int
-        That this process may run on.
+        Number of cores that this process may use.
     threads : int
-        That torch computes with.
+        Number of threads of torch.
     memory_gib : float
     versions : dict
-        Of the packages that are installed.
+        Versions of the installed packages.
     revision : str or None
-        Of the source tree, if protquant runs from one; `+` after it where files were changed.
+        Git commit of protquant, if it runs from a repository; a `+` follows if files were changed.
     date : str
-        UTC.
+        Time of the measurement in UTC, ISO 8601.
     """
 
     cpu: str
@@ -73,10 +73,10 @@ class Machine:
 
 
 def describe_machine(cpuinfo: Path = _CPUINFO) -> Machine:
-    """The machine as it is now; the number of threads is that of this moment."""
-    said = cpuinfo.read_text() if cpuinfo.is_file() else ""
-    model = re.search(r"^model name\s*:\s*(.+)$", said, re.MULTILINE)
-    flags = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", said, re.MULTILINE)
+    """Return the facts about this machine, with the current number of threads."""
+    text = cpuinfo.read_text() if cpuinfo.is_file() else ""
+    model = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    flags = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", text, re.MULTILINE)
     present = set(flags[1].split()) if flags else set()
     return Machine(
         cpu=model[1].strip() if model else platform.processor() or platform.machine(),
@@ -111,9 +111,9 @@ def _versions() -> dict[str, str]:
 
 
 def _revision(folder: Path) -> str | None:
-    """Of the repository that `folder` is a part of, if it is protquant's own and git is there."""
+    """Return the git commit of `folder`; None if git is missing or does not track the folder."""
     try:
-        # The last commit that touched this very folder tells whether it is tracked: an installed copy is not.
+        # An installed copy may lie inside another project's repository, but git does not track it there.
         if not _git(folder, "ls-files", "--", "machine.py"):
             return None
         return _git(folder, "rev-parse", "--short=12", "HEAD") + ("+" if _git(folder, "status", "-s", "-uno") else "")

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, and lines in a log, where nobody would see a bar."""
+"""Progress of long work: a bar on a terminal; lines of text where standard error is not a terminal."""
 
 import os
 import sys
@@ -24,51 +24,51 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 
 class Progress:
-    """Tells on standard error how far some work came, and how long the rest will take.
+    """Reports on standard error the progress of some work and the time that is left.
 
     Parameters
     ----------
     label : str
-        Name of the whole work.
+        Name of the work.
     """
 
     def __init__(self, label: str) -> None:
         self.label = label
         self._part = ""
         self._bar: tqdm[Any] | None = None
-        self._first = self._started = self._told = 0.0
+        self._first = self._started = self._printed = 0.0
         self._done = self._total = 0
 
     def __call__(self, part: str, unit: str, done: int, total: int, what: str = "") -> None:
-        """Tell how far a part of the work came.
+        """Report the progress of one part of the work.
 
         Parameters
         ----------
         part, unit : str
-            Name of the part, and of what it counts.
+            Name of the part, and of the units that are counted.
         done, total : int
-            How many units are done, and how many there are.
+            Number of finished units, and of all units.
         what : str
-            What is worked on.
+            Name of the current unit.
         """
         now = time.monotonic()
         is_new = (part, done) != (self._part, self._done)
         self._done, self._total = done, total
-        _Spoken.of = f"{part}: {done} of {total} {unit}s" if done < total else ""
+        _LastOutput.state = f"{part}: {done} of {total} {unit}s" if done < total else ""
         if part != self._part:
-            self._part, self._first, self._started, self._told = part, done, now, now
+            self._part, self._first, self._started, self._printed = part, done, now, now
             self._close()
             if sys.stderr.isatty():
                 label = f"{self.label}: {part}"
                 self._bar = tqdm(total=total, initial=done, desc=label, unit=unit, file=sys.stderr)
-                _Spoken.by_a_bar = True
+                _LastOutput.is_bar = True
         if self._bar is not None:
             self._bar.set_postfix_str(what, refresh=False)
             self._bar.update(done - self._bar.n)
-            _Spoken.at = now
-        elif now - self._told >= _SECONDS_BETWEEN_LINES or done >= total or done == self._first:
-            self._told = now
-            _say(self._line(done, total, what, now))
+            _LastOutput.time = now
+        elif now - self._printed >= _SECONDS_BETWEEN_LINES or done >= total or done == self._first:
+            self._printed = now
+            _print(self._line(done, total, what, now))
         if is_new:
             facts: dict[str, Any] = {
                 "work": self.label,
@@ -84,47 +84,47 @@ class Progress:
 
     @contextmanager
     def during(self, model: "nn.Module") -> Iterator[None]:
-        """Tell how far a model is within one unit, wherever that takes long: which layer or block it is in."""
+        """Report, at most every ten seconds, in which layer or block the model is while it computes one unit."""
         handles = []
         for name, blocks in _chains(model):
             for number, block in enumerate(blocks, start=1):
                 what = f"{name} {number} of {len(blocks)}"
-                handles.append(block.register_forward_pre_hook(lambda *_, what=what: self._still(what)))
+                handles.append(block.register_forward_pre_hook(lambda *_, what=what: self._enter_block(what)))
         try:
             yield
         finally:
             for handle in handles:
                 handle.remove()
 
-    def _still(self, what: str) -> None:
+    def _enter_block(self, what: str) -> None:
         now = time.monotonic()
-        _Spoken.of = f"{self._part}: {self._done} of {self._total}, in {what}"
-        if now - max(self._told, _Spoken.at) < _SECONDS_BETWEEN_LINES:
+        _LastOutput.state = f"{self._part}: {self._done} of {self._total}, in {what}"
+        if now - max(self._printed, _LastOutput.time) < _SECONDS_BETWEEN_LINES:
             return
-        self._told = now
+        self._printed = now
         if self._bar is not None:
             self._bar.set_postfix_str(what)
-            _Spoken.at = now
+            _LastOutput.time = now
         else:
-            _say(f"{self.label}: {_Spoken.of}, {duration(now - self._started)}")
+            _print(f"{self.label}: {_LastOutput.state}, {duration(now - self._started)}")
 
     def _line(self, done: int, total: int, what: str, now: float) -> str:
         made, spent = done - self._first, now - self._started
         line = f"{self.label}: {self._part}: {done} of {total}"
         line += f" ({what})" if what else ""
         line += f", {duration(spent)}" if made else ""
-        # The pace is that of this process: what an earlier one has done took none of its time.
+        # Only units that this process finished count for the pace.
         return line + (f", about {duration(spent / made * (total - done))} left" if made and done < total else "")
 
     def _close(self) -> None:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
-            _Spoken.by_a_bar = False
+            _LastOutput.is_bar = False
 
 
 def _chains(model: "nn.Module") -> Iterator[tuple[str, "Sequence[nn.Module]"]]:
-    """The parts of a model that run one after the other, and what people call them."""
+    """Yield the name of a unit and the modules, for the layers of the language model and the blocks of the trunk."""
     lm, trunk = getattr(model, "lm", model), getattr(model, "trunk", None)
     if (layers := getattr(lm, "layers", None)) is not None:
         yield "layer", tuple(layers)
@@ -143,31 +143,31 @@ def duration(seconds: float) -> str:
 
 
 def note_rejected(records: "Fasta") -> None:
-    """Tell of the records of a file that are not used, where no table does."""
-    for each in records.rejected:
-        note(f"{records.path}, line {each.line}: {each.header!r} is not used: {each.reason}; {each.remedy}")
+    """Print the rejected records of a file, for commands that write no table of failures."""
+    for record in records.rejected:
+        note(f"{records.path}, line {record.line}: {record.header!r} is not used: {record.reason}; {record.remedy}")
 
 
 def note(text: str, level: Level = "info") -> None:
-    """Tell something on standard error, above a bar that may be there, and in the log."""
+    """Print a message on standard error, above a progress bar, and add it to the event log."""
     log_event("note", level, text=text)
-    _say(text)
+    _print(text)
 
 
-class _Spoken:
-    """When something was told last, by whichever part of a command, and how far the work that tells its progress is."""
+class _LastOutput:
+    """Time of the last output of any part of the program, the current state of the work, and whether a bar shows it."""
 
-    at, of, by_a_bar = 0.0, "", False
+    time, state, is_bar = 0.0, "", False
 
 
-def _say(text: str) -> None:
-    _Spoken.at = time.monotonic()
+def _print(text: str) -> None:
+    _LastOutput.time = time.monotonic()
     tqdm.write(text, file=sys.stderr)
     sys.stderr.flush()
 
 
 class Heartbeat:
-    """Tells what a command is at, wherever nothing else has told anything for ten seconds.
+    """Reports the current state of a command after ten seconds without other output.
 
     Parameters
     ----------
@@ -177,28 +177,28 @@ class Heartbeat:
 
     def __init__(self, label: str) -> None:
         self.label = label
-        self._began = _Spoken.at = time.monotonic()
-        _Spoken.of = ""
+        self._began = _LastOutput.time = time.monotonic()
+        _LastOutput.state = ""
 
     def beat(self) -> float:
-        """Tell, if it is time; return after how many seconds it may be next."""
+        """Report if ten seconds have passed; return the seconds until the next call."""
         now = time.monotonic()
-        rest = _Spoken.at + _SECONDS_BETWEEN_LINES - now
+        rest = _LastOutput.time + _SECONDS_BETWEEN_LINES - now
         if rest > 0:
             return rest
         steps = open_steps()
-        where = ", ".join(filter(None, [_Spoken.of, *(each.text() for each in steps)])) or "at work"
+        where = ", ".join(filter(None, [_LastOutput.state, *(bar.text() for bar in steps)])) or "at work"
         log_event("progress", work=self.label, what=where, seconds=round(now - self._began, 3))
-        if _Spoken.by_a_bar or any(not each.disable for each in steps):  # a bar says as much
-            _Spoken.at = now
+        if _LastOutput.is_bar or any(not bar.disable for bar in steps):  # a bar already shows the state
+            _LastOutput.time = now
         else:
-            _say(f"{self.label}: {where}, {duration(now - self._began)}")
+            _print(f"{self.label}: {where}, {duration(now - self._began)}")
         return _SECONDS_BETWEEN_LINES
 
 
 @contextmanager
 def alive(label: str) -> Iterator[None]:
-    """Let a thread tell what this one is at, wherever it tells nothing for ten seconds."""
+    """Report the current state of a command after ten seconds without other output, from a thread of its own."""
     heart, ended = Heartbeat(label), threading.Event()
 
     def run() -> None:
@@ -216,7 +216,7 @@ def alive(label: str) -> Iterator[None]:
         thread.join(timeout=1.0)
 
 
-# A process that is copied meanwhile would hold what the thread holds, for ever.
+# A process that is forked during a beat would inherit locks that nobody releases, so a fork waits for the beat.
 _beating = threading.Lock()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_beating.acquire, after_in_parent=_beating.release, after_in_child=_beating.release)

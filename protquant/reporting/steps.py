@@ -1,4 +1,4 @@
-"""Steps of long work: a bar on a terminal, and elsewhere what a line can tell of them."""
+"""Steps of long work: a bar on a terminal, and the same state as text for other outputs."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,13 +10,13 @@ __all__ = ["Steps", "open_steps"]
 _open: list["Steps"] = []
 
 
-class Steps(tqdm):  # type: ignore[type-arg]  # which tqdm has none of when it runs
-    """A bar of tqdm, with its arguments, that counts where it is not drawn, too."""
+class Steps(tqdm):  # type: ignore[type-arg]  # tqdm is generic in its stubs only
+    """A bar of tqdm that also counts when it is not drawn. It takes the arguments of tqdm."""
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
         self._unit = settings.get("unit", "step")
-        if self.disable:  # of which tqdm keeps next to nothing
+        if self.disable:  # tqdm does not set these attributes of a disabled bar
             self.desc, self.postfix = settings.get("desc") or "", None
         _open.append(self)
 
@@ -25,26 +25,26 @@ class Steps(tqdm):  # type: ignore[type-arg]  # which tqdm has none of when it r
             if not self.disable:
                 yield from super().__iter__()
                 return
-            for each in self.iterable:
-                yield each
+            for item in self.iterable:
+                yield item
                 self.n += 1
         finally:
             self.close()
 
     def update(self, n: float | None = 1) -> bool | None:
-        """Count steps that are done."""
+        """Add to the number of finished steps."""
         if not self.disable:
             return super().update(n)
         self.n += n or 0
         return None
 
     def close(self) -> None:
-        """Tell of it no more."""
-        _open[:] = [each for each in _open if each is not self]  # those of tqdm are equal to each other
+        """End the bar, and remove it from `open_steps()`."""
+        _open[:] = [bar for bar in _open if bar is not self]  # not `remove`: tqdm compares bars by their position
         super().close()
 
     def text(self) -> str:
-        """Return how many steps are done: `calibrate: 3 of 12 sequences`."""
+        """Return the number of finished steps as text, such as `calibrate: 3 of 12 sequences`."""
         of = f" of {self.total}" if self.total else ""
         what = f" ({self.postfix})" if self.postfix else ""
         label = (self.desc or "").removesuffix(": ")
@@ -52,5 +52,5 @@ class Steps(tqdm):  # type: ignore[type-arg]  # which tqdm has none of when it r
 
 
 def open_steps() -> list[Steps]:
-    """Return the steps that are under way, from the outermost to the innermost."""
+    """Return the open bars, from the outermost to the innermost."""
     return list(_open)
