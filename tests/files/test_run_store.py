@@ -108,7 +108,7 @@ def test_without_a_file_rows_are_kept_in_memory():
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("other.csv", "a,b\n1,2\n", "a column 'key' is missing"),
+        ("other.csv", "a,b\n1,2\n", "the column 'key' is missing"),
         ("other.csv", "", "cannot be read"),
         ("other.csv", "a\n1,2\n3,4,5\n", "other.csv"),
         ("rows.jsonl", '{"x": 1}\n', "rows.jsonl, line 1: the results are damaged"),
