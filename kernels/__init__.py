@@ -1,1 +1,1 @@
-"""Operations on tensors and scales; `reference` says what each means, faster ones are tested against it."""
+"""Operations on tensors and scales: `reference` defines each, and tests compare the faster backends with it."""

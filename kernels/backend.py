@@ -1,4 +1,4 @@
-"""What integer execution asks of a machine: a few operations on codes, which every backend has."""
+"""The operations on codes that integer execution needs, and that every backend implements."""
 
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -17,13 +17,13 @@ __all__ = ["Backend", "Linear"]
 
 
 class Linear(ABC):
-    """A linear layer that a backend has made ready.
+    """A linear layer that a backend has prepared.
 
     Attributes
     ----------
     weight : IntegerWeight
     outs : tuple of (Grid, int)
-        Grids that outputs are written on, and how many outputs each; empty where they stay float.
+        Grids of the outputs' codes, each with its number of outputs; empty if outputs are floats.
     activation : str
     """
 
@@ -39,49 +39,49 @@ class Linear(ABC):
     @property
     @abstractmethod
     def nbytes(self) -> int:
-        """Bytes of memory that the layer takes while it waits: codes, scales, zero points."""
+        """Bytes of codes, scales and zero points."""
 
 
 class Backend(ABC):
-    """Operations on codes, as one kind of machine computes them.
+    """Operations on codes for one kind of machine.
 
-    Rows of matrices are tokens: residues, or pairs of residues. An operation on codes makes no float matrix of their
-    size, unless its docstring says so. Functions in `protquant.kernels.reference` say what each operation gives; one
-    with a body here is made of other operations, and a backend that fuses it gives the same.
+    Rows of matrices are tokens: residues, or pairs of residues. Operations do not decode all codes to floats at once,
+    unless their docstring says so. The functions in `protquant.kernels.reference` define the results. A method with a
+    body here combines other operations; a backend that fuses them returns the same result.
 
     Attributes
     ----------
     name : str
     calls : Counter
-        How often each operation has run, by what ran: `("linear", "onednn")`.
+        Number of calls by operation and kernel, such as `("linear", "onednn")`.
     """
 
     name: ClassVar[str]
     tile_rows: ClassVar[int] = 1
-    """Of what rows of the pair in a tile are a multiple, where there are so many."""
+    """The number of rows of the pair in a tile is a multiple of this, if there are enough rows."""
 
     def __init__(self) -> None:
         self.calls: Counter[tuple[str, str]] = Counter()
 
     @property
     def tile_tokens(self) -> int | None:
-        """How many rows are best worked on at a time; None: all."""
+        """Best number of rows to process at a time; None for all."""
         return None
 
     @property
     def sequence_tokens(self) -> int | None:
-        """How many tokens of a language model are best worked on at a time; None: all."""
+        """Best number of tokens of a language model to process at a time; None for all."""
         return self.tile_tokens
 
     @property
     def update_dtype(self) -> torch.dtype:
-        """Of what is rounded again, or added to a residual, and kept nowhere else."""
+        """Type of intermediate values that are rounded later, or added to a residual, and not stored."""
         return torch.float32
 
     @property
     @abstractmethod
     def kernel(self) -> str:
-        """What multiplies here, in a few words for tables."""
+        """Short description of the kernels, for tables."""
 
     @abstractmethod
     def prepare(
@@ -91,18 +91,18 @@ class Backend(ABC):
         activation: Activation = "none",
         outs: Sequence[tuple[Grid, int]] = (),
     ) -> Linear:
-        """Make a layer ready to read codes on `grid`, and to write on `outs`, if any."""
+        """Return a layer that reads codes on `grid`, and writes codes on `outs`, if given."""
 
     @abstractmethod
-    def open(self, layer: Linear) -> Linear:
-        """The layer with its weight unpacked, for many calls in a row; drop it afterwards."""
+    def unpacked(self, layer: Linear) -> Linear:
+        """Return the layer with an unpacked weight, for many calls in a row; drop it afterwards."""
 
     @abstractmethod
     def quantize(self, x: Float[Tensor, "m k"], grid: Grid | TokenGrid) -> Codes8:
-        """Codes of a float matrix."""
+        """Return the codes of a float matrix."""
 
     def outer_codes(self, q: Float[Tensor, "j d"], k: Float[Tensor, "i d"], grid: Grid | TokenGrid) -> Codes8:
-        """Codes of products and differences of rows, [q_j k_i, q_j - k_i], one row for each i and j."""
+        """Return codes of products and differences of rows, [q_j k_i, q_j - k_i], one row for each i and j."""
         return self.quantize(torch.cat((q * k[:, None], q - k[:, None]), dim=-1).flatten(0, 1), grid)
 
     def normalized_codes(
@@ -113,34 +113,34 @@ class Backend(ABC):
         eps: float,
         grid: Grid | TokenGrid,
     ) -> Codes8:
-        """Codes of the rows after LayerNorm."""
+        """Return codes of the rows after LayerNorm."""
         return self.quantize(F.layer_norm(x, x.shape[-1:], gain, bias, eps), grid)
 
     @abstractmethod
     def linear(
         self, x: Codes8, layer: Linear, dtype: torch.dtype = torch.float32, residual: Float[Tensor, "m n"] | None = None
     ) -> Float[Tensor, "m n"]:
-        """`activation(x weight^T + bias)`; where `residual` is given it is added to that, in place."""
+        """Return `activation(x weight^T + bias)`, or add it to `residual` in place, if given."""
 
     @abstractmethod
     def linear_codes(self, x: Codes8, layer: Linear) -> Codes8:
-        """The same on the grids of `layer.outs`; scale and zero are those of the first."""
+        """Return the codes of that on the grids of `layer.outs`; scale and zero point are of the first grid."""
 
     def perceptron_add_(
         self, x: Codes8, up: Linear, down: Linear, residual: Float[Tensor, "m n"]
     ) -> Float[Tensor, "m n"]:
-        """`residual += down(codes of up(x))`, in place; `up` writes on one grid, on which `down` reads."""
+        """Compute `residual += down(codes of up(x))` in place; `down` reads codes on the one grid of `up`'s output."""
         return self.linear(self.linear_codes(x, up), down, residual=residual)
 
     @abstractmethod
     def gated_codes(self, x: Codes8, gate: Linear, values: Float[Tensor, "m n"], grid: Grid | TokenGrid) -> Codes8:
-        """Codes of `sigmoid(gate(x)) * values`."""
+        """Return codes of `sigmoid(gate(x)) * values`."""
 
     @abstractmethod
     def gated_add_(
         self, x: Codes8, gate: Linear, values: Float[Tensor, "m n"], residual: Float[Tensor, "m n"]
     ) -> Float[Tensor, "m n"]:
-        """`residual += sigmoid(gate(x)) * values`, in place."""
+        """Compute `residual += sigmoid(gate(x)) * values` in place."""
 
     @abstractmethod
     def gated_channels(
@@ -153,25 +153,25 @@ class Backend(ABC):
         out: Integer[Tensor, "c i k"],
         first: int,
     ) -> None:
-        """Codes of `sigmoid(gate(x)) * proj(x) * mask`, channel by channel: an operand of a triangle multiplication.
+        """Write codes of `sigmoid(gate(x)) * proj(x) * mask` to `out[:, first : first + m / k]`, channel by channel.
 
-        They go to `out[:, first : first + m / k]`.
+        `out` is an operand of a triangle multiplication.
         """
 
     @abstractmethod
     def channel_buffer(self, channels: int, length: int, device: torch.device) -> Integer[Tensor, "c i k"]:
-        """An empty operand of a triangle multiplication."""
+        """Return uninitialized memory for an operand of a triangle multiplication."""
 
     def product_rows(self, channels: int, length: int) -> int:  # noqa: ARG002
-        """How many rows of a triangle multiplication are best worked on at a time."""
+        """Best number of rows of a triangle multiplication to process at a time."""
         return length
 
     def kept_bytes(self, channels: int, heads: int, length: int) -> int:  # noqa: ARG002
-        """Bytes that are kept from call to call, for a pair of so many channels, heads and residues."""
+        """Bytes of buffers that are reused from call to call, for this number of channels, heads and residues."""
         return 0
 
-    def opened_bytes(self, weights: Sequence[tuple[int, int]]) -> int:  # noqa: ARG002
-        """Bytes that weights take beside their codes while all of them are open, by bits of a code and elements."""
+    def unpacked_bytes(self, weights: Sequence[tuple[int, int]]) -> int:  # noqa: ARG002
+        """Extra bytes while all weights are unpacked; a weight is given by bits of a code and number of elements."""
         return 0
 
     @abstractmethod
@@ -185,36 +185,36 @@ class Backend(ABC):
     ) -> Shaped[Tensor, "c i j"]:
         """Sum over k of left[i, k] right[j, k] (outgoing), or of left[k, i] right[k, j] (incoming), for `rows` of i.
 
-        Products are summed as integers, exactly. Algorithms 11 and 12, line 4, of Jumper et al. 2021. Operands are in
-        memory of `channel_buffer`.
+        This is line 4 of Algorithms 11 and 12 of Jumper et al. 2021. Sums of products of codes are exact. Operands are
+        buffers that `channel_buffer` returned.
 
         Returns
         -------
         Tensor, shape=(c, rows, j)
-            Sums in steps of both grids, for `product_tokens`. It is valid until the next call: a backend may reuse the
-            memory.
+            Sums in units of the product of both scales, for `product_tokens`. They are valid until the next call: a
+            backend may reuse the memory.
         """
 
     @abstractmethod
     def product_tokens(
         self, product: Shaped[Tensor, "c i j"], grids: tuple[Grid, Grid], rows: slice
     ) -> Float[Tensor, "ij c"]:
-        """Values of some `rows` of a triangle product, token by token."""
+        """Return values of `rows` of a triangle product, token by token."""
 
     @abstractmethod
     def encode_bytes(self, x: Float[Tensor, "..."], grid: ByteGrid) -> UInt8[Tensor, "..."]:
-        """Bytes of a piecewise linear grid: how a residual is kept in a byte per element."""
+        """Return codes of one byte on a piecewise linear grid, such as those of a stored residual."""
 
     @abstractmethod
     def decode_bytes(self, codes: UInt8[Tensor, "..."], grid: ByteGrid) -> Float[Tensor, "..."]:
-        """Values of such bytes, float32."""
+        """Return the float32 values of bytes from `encode_bytes`."""
 
     def attention_bias(
         self,
         bias: Float[Tensor, "h q k"],
         grids: tuple[Grid, Grid, Grid] | None,  # noqa: ARG002
     ) -> Float[Tensor, "h q k"]:
-        """The bias as `attention` takes it, for many calls with the same."""
+        """Return the bias in the form that `attention` takes, for many calls with one bias."""
         return bias
 
     @abstractmethod
@@ -228,33 +228,33 @@ class Backend(ABC):
         bias: Float[Tensor, "h q k"] | None,
         mask: Bool[Tensor, "b k"] | None,
     ) -> Float[Tensor, "m hd"]:
-        """Softmax attention of sequences of `length` tokens: queries, keys and values side by side in the columns.
+        """Return softmax attention of sequences of `length` tokens.
 
         Parameters
         ----------
         qkv : Codes8 or Tensor, shape=(b * length, 3 * heads * d)
-            Codes on `grids`, or float where these are None.
+            Queries, keys and values side by side: codes on `grids`, or floats if these are None.
         scale : float
             Logits are `scale * q k^T + bias`.
         bias : Tensor, shape=(h, q, k), optional
-            As `attention_bias` gives it.
+            Result of `attention_bias`.
         mask : Tensor, shape=(b, length), optional
-            False for keys that nobody attends to. What a row without any key gives is finite.
+            False for keys that are left out. Rows with no valid key return finite, unspecified values.
         """
 
     @abstractmethod
     def sequence_attention(
         self, grids: OperandGrids, heads: int, channels: int, dtype: torch.dtype | None = None
     ) -> SequenceAttention:
-        """Return attention within packed sequences, as language models have it, ready for many calls.
+        """Return an object that computes attention within packed sequences, as language models need it.
 
         Parameters
         ----------
         grids : tuple of Grid or None
             Grids of queries, keys and values; None where one is in float.
         heads, channels : int
-            Number of heads, and of channels of all heads together.
+            Number of heads, and number of channels of all heads together.
         dtype : torch.dtype, optional
-            Type that probabilities and values are multiplied in, see `SequenceAttention`. By default `update_dtype`
-            where all three have grids, and float32 where not.
+            Type in which probabilities and values are multiplied, see `SequenceAttention`. The default is
+            `update_dtype` if all three have grids, and float32 otherwise.
         """

@@ -1,4 +1,4 @@
-"""Attention within sequences by the attention of a backend, which multiplies codes of one byte."""
+"""Attention within packed sequences that calls `Backend.attention` on codes of one byte."""
 
 from dataclasses import replace
 
@@ -17,7 +17,7 @@ __all__ = ["CodeAttention", "attention_by_codes"]
 class CodeAttention(StepAttention):
     """Attention on codes by `Backend.attention`: one call for all sequences of similar length.
 
-    Maps are those of `StepAttention`, which holds the same steps in floats.
+    Attention maps come from `StepAttention`, which holds the same steps in floats.
     """
 
     is_recordable = True
@@ -26,7 +26,7 @@ class CodeAttention(StepAttention):
         super().__init__(grids, heads, channels, backend.update_dtype, backend.calls)
         self.what = "int8 queries, keys and values, float32 softmax"
         self.backend = backend
-        # Scales are part of `scale`, and of what reads the result.
+        # The scales of q and k are in `scale`; the reader of the result applies the scale of v.
         q, k, v = (replace(grid, scale=1.0) for grid in grids)
         self.step_grids = q, k, v
 
@@ -57,7 +57,7 @@ class CodeAttention(StepAttention):
 def attention_by_codes(
     backend: Backend, grids: OperandGrids, heads: int, channels: int, dtype: torch.dtype | None
 ) -> SequenceAttention:
-    """Return attention on codes where all operands have grids and `dtype` is that of the backend, else on steps."""
+    """Return `CodeAttention` if all operands have grids and `dtype` is the backend's, else `StepAttention`."""
     q, k, v = grids
     if q is not None and k is not None and v is not None and dtype in (None, backend.update_dtype):
         return CodeAttention(backend, (q, k, v), heads, channels)

@@ -1,4 +1,4 @@
-"""Which backend runs: chosen by name, or by the device; never changed without a word."""
+"""Choose a backend by name or by device; no other one takes its place silently."""
 
 import importlib.util
 import os
@@ -16,14 +16,14 @@ __all__ = ["BACKENDS", "BackendName", "choose_backend"]
 
 
 def choose_backend(name: str, device: torch.device) -> Backend:
-    """The backend of a name; `auto` is `cpu` on a CPU and `triton` on a GPU.
+    """Return the backend of a name; `auto` is `cpu` on a CPU and `triton` on a GPU.
 
-    Its operations are compared with the reference when it is first chosen for a device in a process.
+    The first time a process uses a backend on a device, its operations are compared with the reference.
 
     Raises
     ------
     ValueError
-        For a name that is not known, a backend that does not run on the device, or one that computes wrongly there.
+        If the name is not known, or the backend does not run on the device or computes wrong results there.
     """
     if name not in BACKENDS:
         raise ValueError(f"backend {name!r} is none of {', '.join(BACKENDS)}")

@@ -1,4 +1,4 @@
-"""What a linear layer does with its sums: activation, gate, residual, and rounding to a type or to codes."""
+"""The operations that follow the sums of a linear layer: activation, gate, residual, rounding to a type or to codes."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -19,13 +19,13 @@ class Epilogue:
     Attributes
     ----------
     activation : str
-        "none", "relu", "gelu" (the exact one) or, of a layer that opens a gate, "sigmoid".
+        "none", "relu", "gelu" (the exact one), or "sigmoid" for a gate.
     gate, residual : Tensor, shape=(m, n), or None
-        Factors, after the activation, and summands at the end.
+        Factors after the activation, and summands at the end.
     dtype : torch.dtype
         Type of the floats that are written.
     grid : Grid or None
-        Where it is given, codes on its signed form are written, int8, and no floats.
+        If given, the output is int8 codes on its signed form, not floats.
     """
 
     activation: Activation | Literal["sigmoid"] = "none"
@@ -35,7 +35,7 @@ class Epilogue:
     grid: Grid | None = None
 
     def check(self, m: int, n: int) -> None:
-        """Raise ValueError where the options do not fit an output of m rows and n channels."""
+        """Raise ValueError if the options do not fit an output of m rows and n channels."""
         for name, matrix in (("gate", self.gate), ("residual", self.residual)):
             if matrix is not None and tuple(matrix.shape) != (m, n):
                 raise ValueError(f"{name} has the shape {tuple(matrix.shape)}, the output ({m}, {n})")
@@ -44,4 +44,4 @@ class Epilogue:
 
 
 PLAIN = Epilogue()
-"""No activation, no gate, no residual; float32 is written."""
+"""No activation, gate or residual; the output is float32."""

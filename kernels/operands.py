@@ -1,4 +1,4 @@
-"""What integer operations work on: grids of eight bits at most, codes, and weights of small integers."""
+"""Operands of integer operations: grids of at most eight bits, codes, and weights of small integers."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -25,20 +25,20 @@ __all__ = [
 Activation = Literal["none", "relu", "gelu"]
 WeightCodes = Literal["int8", "int4", "dint4"]
 Direction = Literal["outgoing", "incoming"]
-"""Along which edges of the pair a triangle multiplication sums."""
+"""Edges that a triangle multiplication sums over."""
 
-# Kernels round by adding and taking away 1.5 * 2^23, which leaves so many steps on either side of 0.
+# Kernels round by adding and subtracting 1.5 * 2^23, which works for this number of steps on either side of 0.
 _MOST_STEPS = 2**22
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Codes `low` to `high` of one frozen scale: a value is `(code - zero) * scale`.
+    """Codes from `low` to `high` with one fixed scale: a value is `(code - zero) * scale`.
 
     Raises
     ------
     ValueError
-        For codes that do not lie in -128 .. 127 or in 0 .. 255.
+        If the codes do not lie in -128 .. 127 or in 0 .. 255, or the scale is not positive.
     """
 
     scale: float
@@ -54,24 +54,24 @@ class Grid:
 
     @cached_property
     def unsigned(self) -> "Grid":
-        """The same grid, its codes moved into 0 .. 255: what the matrix instructions of CPUs read."""
+        """The same grid with codes in 0 .. 255, which the matrix instructions of CPUs read."""
         move = 128 if self.low < 0 else 0
         return Grid(self.scale, self.zero + move, self.low + move, self.high + move)
 
     @cached_property
     def signed(self) -> "Grid":
-        """The same grid, its codes moved into -128 .. 127: what the matrix instructions of GPUs read."""
+        """The same grid with codes in -128 .. 127, which the matrix instructions of GPUs read."""
         move = 128 if self.high > 127 else 0
         return Grid(self.scale, self.zero - move, self.low - move, self.high - move)
 
     def stretched(self, factor: float) -> "Grid":
-        """The grid of the values times `factor`, which is positive."""
+        """Return the grid of the values times `factor`, which is positive."""
         return replace(self, scale=self.scale * factor)
 
 
 @dataclass(frozen=True)
 class TokenGrid:
-    """Codes of a scale of each row's own making: symmetric, or affine over the row's range widened to hold 0."""
+    """Codes with a scale that each row computes: symmetric, or affine over the row's range, extended to include 0."""
 
     bits: int
     symmetric: bool
@@ -83,21 +83,21 @@ class TokenGrid:
 
 @dataclass(frozen=True)
 class ByteGrid:
-    """Steps and codes of the pieces, plain numbers in the order of `protquant.quant.formats.TailedGrid`.
+    """Piecewise linear grid of one byte, in plain numbers: the fields of `protquant.quant.formats.TailedGrid`.
 
     Attributes
     ----------
     scale, zero_point, low, high
-        Of the middle: its step, the code of 0, and the smallest and the largest code.
+        The middle: its step, the code of 0, and the smallest and the largest code.
     left_scale, right_scale
-        Steps of the tails, 0 for no tail.
+        Steps of the tails; 0 means no tail.
     tail_high
-        The largest code of a tail; the smallest is 0, at the middle's end.
+        The largest code of a tail. Code 0 of a tail is the end of the middle.
 
     Raises
     ------
     ValueError
-        For steps that are no steps, a middle without codes or too far from 0, or more levels than a byte holds.
+        If a step is not positive, the middle has no codes or is too far from 0, or a byte cannot hold all levels.
     """
 
     scale: float
@@ -126,17 +126,17 @@ class ByteGrid:
 
     @property
     def left_codes(self) -> int:
-        """Bytes of the left tail, and so the byte of the middle's lower end."""
+        """Number of bytes of the left tail, which is also the byte of the middle's lower end."""
         return self.tail_high if self.left_scale else 0
 
     @property
     def right_codes(self) -> int:
-        """Bytes of the right tail."""
+        """Number of bytes of the right tail."""
         return self.tail_high if self.right_scale else 0
 
     @property
     def levels(self) -> int:
-        """Bytes that are used: 0 to this less one."""
+        """Number of levels; their bytes are 0 to this less one."""
         return self.left_codes + self.high - self.low + 1 + self.right_codes
 
 
@@ -147,9 +147,9 @@ class Codes8:
     Attributes
     ----------
     data : Tensor, shape=(m, k), dtype=uint8 or int8
-        As the backend that made it likes them.
+        Codes, of the type that the backend prefers.
     scale : Tensor, shape=(1,) or (m,)
-        Of the matrix, or of every row.
+        Scale of the matrix, or of each row.
     zero : Tensor of int32, shape as of scale
         The code in `data` that means 0.
     """
@@ -159,7 +159,7 @@ class Codes8:
     zero: Integer[Tensor, " s"]
 
     def decode(self) -> Float[Tensor, "m k"]:
-        """Values, float32."""
+        """Return the float32 values."""
         return (self.data.float() - self.zero[:, None]) * self.scale[:, None]
 
 
@@ -170,18 +170,18 @@ class IntegerWeight:
     Attributes
     ----------
     codes : Tensor, shape=(n, k) of int8, or (ceil(n / 2), k) of uint8
-        Four-bit codes lie in the layout of `protquant.kernels.packing.pack4`.
+        Four-bit codes are packed by `protquant.kernels.packing.pack4`.
     scale : Tensor, shape=(n, g), float32
-        Of g groups of neighbors in a row.
+        Scales of g groups of neighbors in a row.
     zero : Tensor, shape=(n, g), or None
-        The code that means 0, of the type of the codes; None: 0.
+        The code that means 0, in the type of the codes; None for 0.
     bias : Tensor, shape=(n,), float32, or None
     out_features : int
     kind : str
-        What the codes are: `int8`; `int4`, from 0 to 15; `dint4`: full steps from 0 to 13, 14 for minus and 15 for
-        plus half a step (`protquant.kernels.reference.dint`).
+        Meaning of the codes. `int8`; `int4`: 0 to 15; `dint4`: 0 to 13 are full steps, 14 and 15 are minus and plus
+        half a step (`protquant.kernels.reference.dint`).
     group_size : int or None
-        None: one group.
+        Number of channels of a group; None for one group.
     """
 
     codes: Integer[Tensor, "r k"]
@@ -194,7 +194,7 @@ class IntegerWeight:
 
     @property
     def in_features(self) -> int:
-        """Channels that the layer reads."""
+        """Number of input channels."""
         return self.codes.shape[1]
 
     @property
@@ -204,14 +204,14 @@ class IntegerWeight:
         return sum(part.numel() * part.element_size() for part in parts if part is not None)
 
     def steps(self) -> Integer[Tensor, "n k"]:
-        """What the codes count, int8: `weight = steps * step_scale`, less `zero` where the codes have eight bits."""
+        """Return int8 steps: `weight = steps * step_scale`; from eight-bit codes, `zero` is not subtracted yet."""
         if self.kind == "int8":
             return self.codes
         codes = unpack4(self.codes, self.out_features).view(torch.int8)
         zero = 0 if self.zero is None else spread(self.zero.view(torch.int8), self.group_size, self.in_features)
         if self.kind == "int4":
             return codes.sub_(zero)
-        # Doubled, so that half a step is an integer; the two special codes are the ends.
+        # Steps are doubled, so that half a step is an integer; the two special codes come last.
         doubled = (codes - zero).mul_(2)
         doubled.masked_fill_(codes == 14, -1)
         return doubled.masked_fill_(codes == 15, 1)
@@ -222,7 +222,7 @@ class IntegerWeight:
         return self.scale / 2 if self.kind == "dint4" else self.scale
 
     def decode(self) -> Float[Tensor, "n k"]:
-        """The weight, float32."""
+        """Return the float32 weight."""
         steps = self.steps().float()
         if self.kind == "int8" and self.zero is not None:
             steps = steps - spread(self.zero.float(), self.group_size, self.in_features)
@@ -230,7 +230,7 @@ class IntegerWeight:
 
 
 def spread(values: Tensor, group_size: int | None, channels: int) -> Tensor:
-    """Values of groups, shape (n, g), as they broadcast against channels: (n, 1) or (n, channels)."""
+    """Return values of groups, shape (n, g), in a shape that broadcasts to channels: (n, 1) or (n, channels)."""
     if group_size is None:
         return values
     return values.repeat_interleave(group_size, dim=1)[:, :channels]

@@ -1,13 +1,13 @@
-"""The three layouts of small codes: without gaps in files, and two four-bit codes to a byte where they are multiplied.
+"""The three layouts of small codes: a stream of bits in files, and two for four-bit codes in kernels.
 
-*Bits* (`pack_bits`): one stream of codes of any width, the lowest bit of the first code in the lowest bit of the first
-byte; of four-bit codes the first of a pair is the low half of their byte. Files hold this.
+*Bits* (`pack_bits`): one stream of codes of any width. The lowest bit of the first code is the lowest bit of the first
+byte, so the first of two four-bit codes is the low half of their byte. Files use this layout.
 
-*Nibbles* (`pack_nibbles`): the same for four-bit codes of a matrix, but each row begins with a byte of its own.
-Neighbors in a row share a byte. Triton kernels read this.
+*Nibbles* (`pack_nibbles`): two neighbors in a row share a byte, and each row begins with a new byte. Triton kernels
+read this layout.
 
 *Halves* (`pack4`): rows i and i + ceil(n / 2) of a matrix share a byte, so that unpacking is two passes over contiguous
-memory. `IntegerWeight` holds this.
+memory. `IntegerWeight` uses this layout.
 """
 
 import torch
@@ -17,22 +17,22 @@ from torch import Tensor
 
 __all__ = ["pack4", "pack_bits", "pack_nibbles", "packed_length", "unpack4", "unpack_bits", "unpack_nibbles"]
 
-# So many codes are a whole number of bytes whatever their width, and at most the 64 bits of an integer.
+# This number of codes fills whole bytes for any width, and fits into the 64 bits of an integer.
 _CODES_PER_WORD = 8
 
 
 def packed_length(count: int, bits: int) -> int:
-    """Bytes that `count` codes of `bits` bits take."""
+    """Return the number of bytes that `count` codes of `bits` bits take."""
     return (count * _checked(bits) + 7) // 8
 
 
 def pack_bits(codes: Integer[Tensor, "..."], bits: int) -> UInt8[Tensor, " bytes"]:
-    """Pack codes, row by row, into bytes; the last byte is filled up with zeros.
+    """Pack codes, row by row, into bytes; zeros fill the last byte.
 
     Parameters
     ----------
     codes : Tensor
-        Integers from 0 to 2^bits - 1: who has signed codes adds an offset first.
+        Integers from 0 to 2^bits - 1; add an offset to signed codes first.
     bits : int
         Width of a code, 1 to 8.
 
@@ -43,7 +43,7 @@ def pack_bits(codes: Integer[Tensor, "..."], bits: int) -> UInt8[Tensor, " bytes
     Raises
     ------
     ValueError
-        For a code that does not fit, or bits that are not in 1 to 8.
+        If a code does not fit, or `bits` is not in 1 to 8.
     """
     length = packed_length(codes.numel(), bits)
     flat = codes.reshape(-1)
@@ -54,18 +54,18 @@ def pack_bits(codes: Integer[Tensor, "..."], bits: int) -> UInt8[Tensor, " bytes
     words = flat.new_zeros(-(-len(flat) // _CODES_PER_WORD), _CODES_PER_WORD, dtype=torch.int64)
     words.view(-1)[: len(flat)] = flat.long()
     place = torch.arange(_CODES_PER_WORD, device=flat.device)
-    # The sum is a bitwise or; that of eight-bit codes may end in the sign bit, which is but the 64th.
+    # The sum is a bitwise or. Eight-bit codes may set the sign bit, which serves as the 64th bit.
     packed = (words << place * bits).sum(1)
     return ((packed[:, None] >> 8 * place[:bits]) & 255).to(torch.uint8).reshape(-1)[:length].clone()
 
 
 def unpack_bits(packed: UInt8[Tensor, "..."], bits: int, count: int) -> UInt8[Tensor, " n"]:
-    """Codes that `pack_bits` packed, flat.
+    """Return the codes that `pack_bits` packed, as a vector.
 
     Raises
     ------
     ValueError
-        Where the number of bytes is not that of `count` codes.
+        If the number of bytes does not fit `count` codes.
     """
     length = packed_length(count, bits)
     if packed.numel() != length:
@@ -78,24 +78,24 @@ def unpack_bits(packed: UInt8[Tensor, "..."], bits: int, count: int) -> UInt8[Te
 
 
 def pack_nibbles(codes: Integer[Tensor, "n k"]) -> UInt8[Tensor, "n k-k//2"]:
-    """Pack codes 0 to 15, the first of a pair in the low half; a row of odd length is filled up with a code 0.
+    """Pack codes 0 to 15, the first of a pair in the low half; a code 0 completes a row of odd length.
 
     Raises
     ------
     ValueError
-        For a code that does not fit.
+        If a code does not fit.
     """
     n, k = codes.shape
     return pack_bits(F.pad(codes.to(torch.int32), (0, k % 2)), 4).view(n, -(-k // 2))
 
 
 def unpack_nibbles(packed: UInt8[Tensor, "n half"], channels: int) -> UInt8[Tensor, "n k"]:
-    """Codes that `pack_nibbles` packed, of `channels` channels.
+    """Return the codes of `channels` channels that `pack_nibbles` packed.
 
     Raises
     ------
     ValueError
-        Where rows have another length.
+        If rows have another length.
     """
     n, width = packed.shape
     if width != -(-channels // 2):
@@ -113,7 +113,7 @@ def pack4(codes: Integer[Tensor, "n k"]) -> UInt8[Tensor, "(n+1)//2 k"]:
 
 
 def unpack4(packed: UInt8[Tensor, "half k"], rows: int) -> UInt8[Tensor, "n k"]:
-    """Codes that `pack4` packed; `rows` is their number of rows."""
+    """Return the codes that `pack4` packed; `rows` is their number of rows."""
     half = len(packed)
     codes = torch.empty(2 * half, packed.shape[1], dtype=torch.uint8, device=packed.device)
     torch.bitwise_and(packed, 15, out=codes[:half])

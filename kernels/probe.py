@@ -1,7 +1,7 @@
-"""A small block through a backend and through the reference, once per process: what computes wrongly is not used.
+"""Compare every operation of a backend with the reference on a small input, once per process.
 
-Compilers, drivers and processors are not the ones that the kernels were tested on. That sums of bytes do not saturate
-on a CPU is tried by `protquant.kernels.cpu.features`; here it is the whole of every operation.
+A user's compiler, driver or processor may differ from those that the kernels were tested on. A backend with wrong
+results is refused. (`protquant.kernels.cpu.features` tests the exactness of single products on a CPU.)
 """
 
 from collections.abc import Iterator
@@ -18,8 +18,8 @@ from protquant.kernels.reference.backend import ReferenceBackend
 __all__ = ["check_backend"]
 
 EXACT, ROUNDED = 1e-3, 0.02
-"""Largest relative difference to the reference (root mean square) that is accepted: the first where a backend may only
-break ties between two codes differently, the second where it may keep values in bfloat16."""
+"""Largest accepted relative difference from the reference (root mean square). EXACT is for operations where a backend
+may only break ties between two codes differently, ROUNDED for those where it may store values in bfloat16."""
 
 _LENGTH, _VALID, _CHANNELS, _HEADS = 20, 17, 32, 2
 _SYMMETRIC, _AFFINE = Grid(0.03, 0, -127, 127), Grid(0.025, 120, 0, 255)
@@ -28,12 +28,12 @@ _KEPT = ByteGrid(scale=0.02, zero_point=0, low=-64, high=63, left_scale=0.05, ri
 
 
 def check_backend(backend: Backend, device: torch.device) -> None:
-    """Compare what a backend computes with the reference, on one thread.
+    """Compare the results of a backend with the reference, on one thread.
 
     Raises
     ------
     ValueError
-        If an operation gives something else.
+        If the result of an operation differs by more than rounding.
     """
     with one_thread(), torch.no_grad():
         answers = zip(_answers(backend, device), _answers(ReferenceBackend(), device), strict=True)
@@ -41,15 +41,15 @@ def check_backend(backend: Backend, device: torch.device) -> None:
             apart = float((found.float() - expected.float()).norm() / expected.float().norm())
             if not apart <= tolerance:  # NaN too
                 raise ValueError(
-                    f"backend {backend.name} ({backend.kernel}) computes {operation} wrongly on this machine: it is"
-                    f" {apart:.2g} off the reference, where at most {tolerance:g} is rounding. Give --backend"
-                    f" reference, which is slow, and report this with the processor and the version of torch,"
-                    f" {torch.__version__}"
+                    f"backend {backend.name} ({backend.kernel}) computes {operation} wrongly on this machine: it"
+                    f" differs from the reference by {apart:.2g} of its size, and rounding explains {tolerance:g} at"
+                    f" most. Give --backend reference, which is slow, and report this with the processor and the"
+                    f" version of torch, {torch.__version__}"
                 )
 
 
 def _answers(backend: Backend, device: torch.device) -> Iterator[tuple[str, Tensor, float]]:
-    """Every operation, its result and its tolerance, on input that is always the same."""
+    """Yield the name, the result and the tolerance of every operation, on fixed input."""
     draw = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> Tensor:
@@ -63,28 +63,28 @@ def _answers(backend: Backend, device: torch.device) -> Iterator[tuple[str, Tens
     pair_valid = (valid[:, None] & valid).flatten()
     bias = normal(_HEADS, _LENGTH, _LENGTH)
 
-    # Three sequences, the rows of a batch with padding; and all pairs of one.
-    some, more, opened = (each[: 3 * _LENGTH] for each in (x, residual, values))
+    # Rows of a batch of three sequences with padding, and all pairs of one sequence.
+    inputs, residuals, gated = (each[: 3 * _LENGTH] for each in (x, residual, values))
 
     kinds: dict[str, Grid | TokenGrid] = {"frozen": _AFFINE, "symmetric": _SYMMETRIC, "per-token": _TOKEN}
     for name, grid in kinds.items():
-        codes = backend.quantize(some, grid)
+        codes = backend.quantize(inputs, grid)
         yield f"codes of a {name} grid", codes.decode(), EXACT
         for kind, weight in weights.items():
             yield f"the {kind} product with {name} codes", backend.linear(codes, backend.prepare(weight, grid)), EXACT
-    yield "LayerNorm", backend.normalized_codes(some, values[0], values[1], 1e-5, _AFFINE).decode(), ROUNDED
+    yield "LayerNorm", backend.normalized_codes(inputs, values[0], values[1], 1e-5, _AFFINE).decode(), ROUNDED
     yield "the outer product", backend.outer_codes(x[:8], x[8:16], _AFFINE).decode(), EXACT
 
-    codes, gate = backend.quantize(some, _AFFINE), backend.prepare(square, _AFFINE)
-    added = backend.linear(codes, gate, residual=more.clone())
+    codes, gate = backend.quantize(inputs, _AFFINE), backend.prepare(square, _AFFINE)
+    added = backend.linear(codes, gate, residual=residuals.clone())
     yield "the sum with a residual", added, EXACT
     up, down = (
         backend.prepare(weights["int8"], _AFFINE, "relu", [(_AFFINE, 3 * _CHANNELS)]),
         backend.prepare(_weight("int8", _CHANNELS, draw, device, 3 * _CHANNELS), _AFFINE),
     )
-    yield "the perceptron", backend.perceptron_add_(codes, up, down, more.clone()), ROUNDED
-    yield "gated codes", backend.gated_codes(codes, gate, opened, _AFFINE).decode(), ROUNDED
-    yield "the gated sum", backend.gated_add_(codes, gate, opened, more.clone()), ROUNDED
+    yield "the perceptron", backend.perceptron_add_(codes, up, down, residuals.clone()), ROUNDED
+    yield "gated codes", backend.gated_codes(codes, gate, gated, _AFFINE).decode(), ROUNDED
+    yield "the gated sum", backend.gated_add_(codes, gate, gated, residuals.clone()), ROUNDED
 
     grids = (_SYMMETRIC, _AFFINE)
     operands = [backend.channel_buffer(_CHANNELS, _LENGTH, device) for _ in grids]

@@ -1,4 +1,4 @@
-"""Attention on integers that are held in floats: a CPU has no other product that is fast on heads so small."""
+"""Attention on integers that are stored as floats: for small heads, no other product is fast on a CPU."""
 
 from collections.abc import Callable
 
@@ -15,9 +15,9 @@ Space = Callable[[int], BFloat16[Tensor, " n"]]
 
 _LOG2E = 1.4426950408889634
 _LOGITS = 2**22
-"""That are worked on together: 8 MB, which stay in the cache from one pass over them to the next."""
+"""Number of logits to process at a time: 8 MB, which stay in the cache between passes."""
 _LARGEST_TOTAL = 2.0**60
-"""Of exponentials, and its reciprocal the least: neither they nor what they are multiplied with leave the floats."""
+"""Limit of the sums of exponentials; its reciprocal is the lower limit. Within them no product overflows."""
 
 
 def attend_float32(
@@ -29,15 +29,15 @@ def attend_float32(
     bias: Float[Tensor, "h q k"] | None,
     mask: Bool[Tensor, "b k"] | None,
 ) -> Float[Tensor, "m hd"]:
-    """Torch's fused attention: logits and probabilities in float32, never stored.
+    """Return the output of torch's fused attention, which computes in float32 and does not store logits.
 
     Integers below 256 are exact in float32, and so are the sums of their products.
 
     Parameters
     ----------
     zeros : tuple of int
-        Codes that mean 0, of queries and of values. One of the keys would move all logits of a query by as much, which
-        softmax does not feel.
+        Zero points of queries and of values. A zero point of keys shifts all logits of a query by the same amount,
+        which does not change the softmax.
     """
     q, k, v = (
         part.unflatten(-1, (heads, -1)).transpose(1, 2)
@@ -48,7 +48,7 @@ def attend_float32(
         penalty = torch.where(mask, 0.0, MASKED_LOGIT)[:, None, None, :]
         extra = penalty if extra is None else extra + penalty
     out = F.scaled_dot_product_attention(q - zeros[0] if zeros[0] else q, k, v, attn_mask=extra, scale=scale)
-    # One of the values comes out as it went in, for probabilities add up to 1.
+    # Probabilities add up to 1, so the zero point of the values is subtracted once, from the output.
     return out.transpose(1, 2).flatten(0, 1).flatten(1).sub_(zeros[1])
 
 
@@ -62,28 +62,30 @@ def attend_bfloat16(
     mask: Bool[Tensor, "b k"] | None,
     space: Space,
 ) -> BFloat16[Tensor, "m hd"]:
-    """The same with products of bfloat16, which holds integers up to 256, in few passes over logits in the cache.
+    """Return attention with bfloat16 products, in few passes over logits that stay in the cache.
 
-    Sums of products are exact; logits, their exponentials, the totals of these and what comes out are rounded to the 8
-    bits of bfloat16, as in a model of that type.
+    bfloat16 holds integers up to 256, so sums of products of codes are exact. Logits, their exponentials, the sums of
+    these and the output are rounded to bfloat16, as in a model of that type.
 
     Parameters
     ----------
     zeros : tuple of int
-        Codes that mean 0, of queries, keys and values.
+        Zero points of queries, keys and values.
     scales : tuple of float
-        Of logits, and of values.
+        Scales of logits and of values.
     bias : Tensor, shape=(h, q, k)
-        Of logits in bits, see `in_bits`.
+        Bias of the logits, times log2(e): see `in_bits`.
     space : callable
-        Memory for so many elements of bfloat16, as it was before: new memory costs more than the products.
+        Returns a reused buffer of this many bfloat16 elements: new memory costs more time than the products.
     """
     channels = qkv.shape[1] // 3
     out = torch.empty(len(qkv), channels, dtype=torch.bfloat16)
     if len(qkv) == 0:
         return out
     if mask is not None:
-        mask = mask | ~mask.any(-1, keepdim=True)  # What has no key may see all: nobody reads it.
+        mask = mask | ~mask.any(
+            -1, keepdim=True
+        )  # Rows without a valid key attend to all keys: their output is not used.
     sequences = len(qkv) // length
     rows = _together(sequences, heads, length)
     memory = space(space_elements(sequences, heads, length, channels))
@@ -102,18 +104,18 @@ def attend_bfloat16(
 
 
 def _together(sequences: int, heads: int, length: int) -> int:
-    """Sequences that are worked on together."""
+    """Return the number of sequences to process together."""
     return min(sequences, max(1, _LOGITS // (heads * length * length)))
 
 
 def space_elements(sequences: int, heads: int, length: int, channels: int) -> int:
-    """Number of elements of bfloat16 that `attend_bfloat16` asks `space` for."""
-    # Logits; codes, and queries, keys and values as floats; what comes out.
+    """Return the number of bfloat16 elements that `attend_bfloat16` takes from `space`."""
+    # Logits; codes, and queries, keys and values as floats; the output.
     return _together(sequences, heads, length) * length * (heads * length + 7 * channels)
 
 
 def in_bits(bias: Float[Tensor, "h q k"]) -> BFloat16[Tensor, "h q k"]:
-    """A bias of logits times log2(e): exponentials are powers of 2 then, which take less time."""
+    """Return a bias of logits times log2(e), so that exponentials are powers of 2, which are faster."""
     return (bias * _LOG2E).to(torch.bfloat16)
 
 
@@ -126,30 +128,30 @@ def _attend_some(
     memory: BFloat16[Tensor, " n"],
     out: BFloat16[Tensor, "b h l d"],
 ) -> None:
-    """Attention within some sequences."""
+    """Return the attention of a few sequences."""
     rows, length, _, heads, _ = qkv.shape
     number = out.numel()
     space, codes, parts, attended = memory.split_with_sizes([len(memory) - 7 * number, 3 * number, 3 * number, number])
-    # Before the products, whose sums are rounded: a zero point of 128 would take the digits of small ones.
+    # Subtract zero points before the product: its sums are rounded, and an offset of 128 would cost digits.
     codes, parts = codes.view(qkv.shape).copy_(qkv), parts.view(3, *out.shape)
     torch.sub(codes.permute(2, 0, 3, 1, 4), zeros.view(3, 1, 1, 1, 1), out=parts)
     q, k, v = parts.flatten(1, 2)
     logits = space[: rows * heads * length * length].view(rows * heads, length, length)
     by_head = logits.view(rows, heads, length, length)
 
-    def reckon() -> None:
+    def compute_logits() -> None:
         if bias is not None:
             by_head.copy_(bias)
         torch.baddbmm(logits, q, k.mT, beta=0 if bias is None else 1, alpha=scales[0], out=logits)
         if mask is not None:
             by_head.add_(torch.where(mask, 0.0, MASKED_LOGIT).to(torch.bfloat16)[:, None, None, :])
 
-    reckon()
+    compute_logits()
     total = torch.exp2(logits, out=logits).sum(-1, keepdim=True)
     low, high = total.aminmax()
     if not 1 / _LARGEST_TOTAL < low <= high < _LARGEST_TOTAL:
-        # Softmax takes off the largest logit first, which is a pass more, and hardly ever needed.
-        reckon()
+        # Subtracting the largest logit first needs one more pass, so it is done only if a sum is out of range.
+        compute_logits()
         torch.softmax(logits.div_(_LOG2E), -1, out=logits)
         total = torch.ones_like(total)
     attended = torch.bmm(logits, v, out=attended.view(v.shape)).view(out.shape)

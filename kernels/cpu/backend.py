@@ -1,4 +1,4 @@
-"""Integer execution on CPUs, by what stock torch has: no compiler is needed where it runs."""
+"""Integer execution on CPUs with operations of stock torch: no compiler is needed at run time."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -21,25 +21,25 @@ from protquant.kernels.sequence_attention import OperandGrids, SequenceAttention
 __all__ = ["CPUBackend"]
 
 _TILE_TOKENS = 8192
-"""Rows that are worked on at a time: few enough for a cache, so many that calls do not cost more than what they do."""
+"""Number of rows to process at a time: they fit into the cache, and the overhead of calls is small."""
 _SEQUENCE_TOKENS = 2048
-"""The same of a language model, whose rows are ten times as wide."""
+"""Number of tokens of a language model to process at a time: its rows are ten times as wide."""
 _PRODUCT_BYTES = 2**25
-"""Of the sums of a triangle multiplication that are made at a time."""
+"""Bytes of the sums of a triangle multiplication that are computed at a time."""
 _APART = 16
-"""Floats of a cache line."""
+"""Number of floats in a cache line."""
 
 
 class CPUBackend(Backend):
-    """oneDNN's int8 product, int8 triangle products, and attention on integers held in floats.
+    """Backend with oneDNN's int8 product, int8 triangle products, and attention on integers stored as floats.
 
-    Memory for logits and for triangle products is kept from call to call: a backend, and so a model on it, is
-    for one thread at a time, and a triangle product is there until the next.
+    Buffers for logits and triangle products are reused. So one thread at a time may use a backend, and a model that
+    runs on it, and a triangle product is valid until the next one.
 
     Parameters
     ----------
     can : Features, optional
-        By default what the CPU turns out to have.
+        Products to use; by default those that trials on this CPU find.
     """
 
     name = "cpu"
@@ -76,8 +76,8 @@ class CPUBackend(Backend):
     ) -> Linear:
         return CPULinear(weight, grid, activation, outs, self.can)
 
-    def open(self, layer: Linear) -> Linear:
-        return _own(layer).opened()
+    def unpacked(self, layer: Linear) -> Linear:
+        return _own(layer).unpacked()
 
     def quantize(self, x: Float[Tensor, "m k"], grid: Grid | TokenGrid) -> Codes8:
         return quantize(x, grid)
@@ -86,16 +86,16 @@ class CPUBackend(Backend):
         self, x: Codes8, layer: Linear, dtype: torch.dtype = torch.float32, residual: Float[Tensor, "m n"] | None = None
     ) -> Float[Tensor, "m n"]:
         self.calls["linear", self.can.product] += 1
-        own = _own(layer).opened()
+        own = _own(layer).unpacked()
         return own.to_float(x, dtype) if residual is None else own.add_to(x, residual)
 
     def linear_codes(self, x: Codes8, layer: Linear) -> Codes8:
         self.calls["linear", self.can.product] += 1
-        return on_grid(_own(layer).opened().to_codes(x), layer.outs[0][0])
+        return on_grid(_own(layer).unpacked().to_codes(x), layer.outs[0][0])
 
     def gated_codes(self, x: Codes8, gate: Linear, values: Float[Tensor, "m n"], grid: Grid | TokenGrid) -> Codes8:
         self.calls["linear", self.can.product] += 1
-        doubled = _gated(_own(gate).opened().tanh_half(x, values.dtype), values)
+        doubled = _gated(_own(gate).unpacked().tanh_half(x, values.dtype), values)
         if isinstance(grid, Grid):
             return on_grid(quantize_static(doubled, grid.stretched(2)), grid)
         return quantize(doubled.mul_(0.5), grid)
@@ -104,7 +104,7 @@ class CPUBackend(Backend):
         self, x: Codes8, gate: Linear, values: Float[Tensor, "m n"], residual: Float[Tensor, "m n"]
     ) -> Float[Tensor, "m n"]:
         self.calls["linear", self.can.product] += 1
-        doubled = _gated(_own(gate).opened().tanh_half(x, values.dtype), values)
+        doubled = _gated(_own(gate).unpacked().tanh_half(x, values.dtype), values)
         return residual.add_(doubled.to(residual.dtype), alpha=0.5)
 
     def gated_channels(
@@ -119,7 +119,7 @@ class CPUBackend(Backend):
     ) -> None:
         values = self.linear(x, proj)
         self.calls["linear", self.can.product] += 1
-        gates = _own(gate).opened().tanh_half(x, torch.float32)
+        gates = _own(gate).unpacked().tanh_half(x, torch.float32)
         if mask is not None:
             values *= mask[:, None]
         codes = quantize_static(_gated(gates, values), grid.stretched(2))
@@ -138,10 +138,10 @@ class CPUBackend(Backend):
         rows: slice,
     ) -> Shaped[Tensor, "c i j"]:
         a, b = (left[:, rows], right.mT) if direction == "outgoing" else (left[:, :, rows].mT, right)
-        # Codes lie in -128 .. 127 here: 128 below the unsigned ones.
+        # Codes are signed here: 128 less than the unsigned codes.
         a_zero, b_zero = (grid.unsigned.zero - 128 for grid in grids)
         channels, count, length = a.shape[0], a.shape[1], right.shape[1]
-        if not self.can.int_mm or count <= 16:  # torch._int_mm asks for more
+        if not self.can.int_mm or count <= 16:  # torch._int_mm needs more rows
             self.calls["triangle_product", "float32"] += 1
             return float_triangle_product(a, b, (a_zero, b_zero), self._space)
         self.calls["triangle_product", "int_mm"] += 1
@@ -157,8 +157,8 @@ class CPUBackend(Backend):
     def product_tokens(
         self, product: Shaped[Tensor, "c i j"], grids: tuple[Grid, Grid], rows: slice
     ) -> Float[Tensor, "ij c"]:
-        # A copy from one type to another that turns as well is slow: one after the other is not. Nor do channels lie a
-        # power of two apart, as they would be in the way of one another in the cache.
+        # Convert first and transpose second: a single copy that does both is slow. Pad the channel stride: strides
+        # that are powers of two cause conflicts in the cache.
         some = product[:, rows]
         channels, tokens = len(some), some.shape[1] * some.shape[2]
         by_channel = self._space("tokens", torch.float32, channels * (tokens + _APART)).view(channels, -1)[:, :tokens]
@@ -174,11 +174,11 @@ class CPUBackend(Backend):
         return decode_bytes(codes, grid)
 
     def product_rows(self, channels: int, length: int) -> int:
-        """Rows of a triangle multiplication that are worked on at a time."""
+        """Return the number of rows of a triangle multiplication to process at a time."""
         return max(32, _PRODUCT_BYTES // (4 * channels * length))
 
     def kept_bytes(self, channels: int, heads: int, length: int) -> int:
-        """Bytes of what `_space` gives for a pair: sums of a triangle product, its tokens, and logits of attention."""
+        """Return the bytes of all `_space` buffers for a pair: a triangle product, its tokens, attention logits."""
         tile = min(length, max(1, self.tile_tokens // length))
         rows = min(length, max(1, self.product_rows(channels, length) // tile) * tile)
         sums = 4 * channels * rows * length
@@ -187,13 +187,13 @@ class CPUBackend(Backend):
         logits = 2 * space_elements(tile, heads, length, channels) if self.can.bfloat16 else 0
         return sums + operands + tokens + logits
 
-    def opened_bytes(self, weights: Sequence[tuple[int, int]]) -> int:
-        """Bytes of weights that are unpacked: those of four bits, and all where a product takes them in halves."""
+    def unpacked_bytes(self, weights: Sequence[tuple[int, int]]) -> int:
+        """Return the bytes of unpacked weights: those of four bits, and all if a product takes weights in two parts."""
         halved = self.can.product == "onednn, 7 bits"
-        opened = sum(elements * (2 if bits > 4 else 1) for bits, elements in weights if bits <= 4 or halved)
-        # Of one at a time: what is packed next, or its floats.
+        unpacked = sum(elements * (2 if bits > 4 else 1) for bits, elements in weights if bits <= 4 or halved)
+        # One weight at a time also exists in the order before oneDNN's packing, or as floats.
         widest = max((elements for _, elements in weights), default=0)
-        return opened + widest * (4 if self.can.product == "float" else 1 if opened else 0)
+        return unpacked + widest * (4 if self.can.product == "float" else 1 if unpacked else 0)
 
     def attention_bias(
         self, bias: Float[Tensor, "h q k"], grids: tuple[Grid, Grid, Grid] | None
@@ -232,10 +232,10 @@ class CPUBackend(Backend):
         return (CPUCodeAttention if coded else StepAttention)(grids, heads, channels, dtype, self.calls)
 
     def _space(self, name: str, dtype: torch.dtype, elements: int) -> Tensor:
-        """Memory that is kept from call to call: to get tens of megabytes anew costs more than a product does."""
+        """Return a buffer that calls reuse: to allocate tens of megabytes takes longer than a product."""
         kept = self._spaces.get((name, dtype))
         if kept is None or len(kept) < elements:
-            with torch.inference_mode(False):  # or nobody outside of that mode could write to it
+            with torch.inference_mode(False):  # a tensor made in inference mode cannot be written outside of it
                 kept = self._spaces[name, dtype] = torch.empty(elements, dtype=dtype)
         return kept[:elements]
 
@@ -246,5 +246,5 @@ def _own(layer: Linear) -> CPULinear:
 
 
 def _gated(tanh_half: Float[Tensor, "m n"], values: Float[Tensor, "m n"]) -> Float[Tensor, "m n"]:
-    """Twice `sigmoid(g) * values`, of tanh(g / 2), whose memory it takes: that is in the cache."""
+    """Return twice `sigmoid(g) * values`, computed from tanh(g / 2) in its own memory, which is in the cache."""
     return torch.addcmul(values, tanh_half, values, out=tanh_half)

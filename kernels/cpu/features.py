@@ -1,7 +1,7 @@
-"""What multiplies codes on this CPU: found by trying whether a product is exact, and by timing it.
+"""Choose the products of codes for this CPU: each is tried for exactness, and timed.
 
-Names of processors and versions of libraries do not tell: a product may be there and saturate, or be right and a
-hundred times as slow as float32. What is tried takes a few milliseconds, once per process.
+Names of processors and versions of libraries do not suffice: a product may saturate, or be a hundred times as slow as
+float32. The trials take a few milliseconds, once per process.
 """
 
 import time
@@ -20,23 +20,23 @@ __all__ = ["Features", "IntegerProduct", "exact_products", "features", "has_exac
 IntegerProduct = Literal["onednn", "onednn, 7 bits", "float"]
 
 _MUCH_SLOWER = 4.0
-"""Integers are given up where float32 takes less than a quarter of their time: float32 comes with more passes over
-memory, which are not timed here, and the slow paths at stake take 20 to 100 times as long."""
+"""float32 replaces an integer product that takes more than 4 times as long. The margin is for the extra passes over
+memory that float32 needs, which are not timed here; slow integer products take 20 to 100 times as long."""
 _ROUNDS = 5
 _HOPELESS = 8.0
-"""So many times too slow, a product is not timed again: no noise is as large."""
+"""A product that is slower by this factor is not timed again: noise is smaller."""
 
 
 @dataclass(frozen=True)
 class Features:
-    """What multiplies codes.
+    """The products of codes that a CPU uses.
 
     Attributes
     ----------
     product : str
-        Of linear layers. `onednn`: oneDNN's product of unsigned by signed bytes. `onednn, 7 bits`: the same with
-        weights in two parts of at most seven bits, for CPUs without VNNI, on which sums of two products of whole bytes
-        saturate at 16 bits. `float`: codes are multiplied as float32.
+        Product of linear layers. `onednn`: oneDNN's product of unsigned by signed bytes. `onednn, 7 bits`: the same
+        with each weight split into two parts of at most seven bits, for CPUs without VNNI, where the sum of two
+        products of whole bytes saturates at 16 bits. `float`: codes are multiplied as float32.
     int_mm : bool
         Whether `torch._int_mm` multiplies signed bytes; if not, they are multiplied as float32.
     bfloat16 : bool
@@ -50,7 +50,7 @@ class Features:
 
 @cache
 def features() -> Features:
-    """Choose the fastest exact products that this CPU and this build of torch have; the answer is kept."""
+    """Return the fastest exact products of this CPU and this build of torch; the result is cached."""
     with one_thread():
         product = next(name for name in exact_products() if name == "float" or not _is_slow(name))
         return Features(product, has_exact_int_mm() and not _is_int_mm_slow(), _is_bfloat16_fast())
@@ -58,14 +58,14 @@ def features() -> Features:
 
 @cache
 def exact_products() -> tuple[IntegerProduct, ...]:
-    """Products of linear layers whose sums are exact on this CPU: one pass over the weight first, float32 last."""
+    """Return the products of linear layers that are exact on this CPU, in order of preference; float32 is last."""
     return tuple(name for name in get_args(IntegerProduct) if name == "float" or _is_exact(name))
 
 
 @cache
 def has_exact_int_mm() -> bool:
-    """Whether sums of `torch._int_mm` are exact on this CPU: without VNNI they saturate."""
-    # Every pair of extremes, alone and mixed: what saturates does so at some of them only.
+    """Return whether sums of `torch._int_mm` are exact on this CPU: without VNNI they saturate."""
+    # Try every pair of extreme codes: a product may saturate for some of them only.
     ends = torch.tensor([[-128, -128], [127, 127], [-128, 127], [127, -128]], dtype=torch.int8)
     x = ends.repeat(8, 32)
     try:
@@ -86,7 +86,7 @@ def _is_exact(product: IntegerProduct) -> bool:
 
 
 def _onednn(x: Tensor, weight: Tensor) -> Callable[[], Tensor]:
-    """A product of codes, summed in integers and given in float32."""
+    """Return a function that multiplies codes with integer sums, and returns float32."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         packed = torch.ops.onednn.qlinear_prepack(weight, None)
@@ -114,20 +114,20 @@ def _is_int_mm_slow() -> bool:
 
 
 def _is_bfloat16_fast() -> bool:
-    # Between 2 and 4 times as fast with instructions for it, where it was tried; half as fast to a hundredth without.
+    # Measured: 2 to 4 times as fast on CPUs with bfloat16 instructions; half as fast, or far slower, on others.
     x = torch.ones(128, 512)
     rounded = x.bfloat16()
     return not _is_slower(lambda: rounded @ rounded.mT, lambda: x @ x.mT, 1.0)
 
 
 def _is_slower(candidate: Callable[[], object], other: Callable[[], object], times: float) -> bool:
-    """Whether `candidate` takes more than `times` as long as `other`: the best of a few rounds, by turns."""
+    """Return whether `candidate` takes more than `times` as long as `other`: best of a few alternating rounds."""
     best = [float("inf"), float("inf")]
     for round_number in range(1 + _ROUNDS):
         for index, run in enumerate((candidate, other)):
             started = time.thread_time()
             run()
-            if round_number:  # In the first, oneDNN compiles.
+            if round_number:  # oneDNN compiles in the first call.
                 best[index] = min(best[index], time.thread_time() - started)
         if round_number and best[0] > _HOPELESS * times * best[1]:
             break
@@ -136,7 +136,7 @@ def _is_slower(candidate: Callable[[], object], other: Callable[[], object], tim
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Compute with one thread, whose own time does not count what other processes take of the CPU."""
+    """Use one thread meanwhile: its CPU time leaves out what other processes take."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

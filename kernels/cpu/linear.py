@@ -1,8 +1,8 @@
 """Linear layers on codes by oneDNN's int8 product, with what follows fused into it.
 
-A weight is used in parts, whose products are added: one, as a rule; one per group where neighbors in a row have scales
-of their own; two where the product of whole bytes saturates. Weights that are kept in fewer bytes than their parts
-take (four bits, or two parts of a byte each) are unpacked by `opened`, for as long as they are needed.
+A weight is multiplied in parts, whose products are added: one part in most cases, one per group of a weight with group
+scales, or two where the product of whole bytes saturates. If the parts take more bytes than the stored weight (four
+bits, or two parts of a byte each), `unpacked` makes them when they are needed.
 """
 
 from collections.abc import Sequence
@@ -23,12 +23,12 @@ from protquant.kernels.operands import Activation, Codes8, Grid, IntegerWeight, 
 __all__ = ["CPULinear"]
 
 _STEPS = Grid(1.0, 0, 0, 255)
-"""The grid of what counts its steps already."""
+"""Grid of scale 1, for outputs that are already divided by the scale of their own grid."""
 
 
 @dataclass(frozen=True)
 class _Part:
-    """Columns of the weight as oneDNN has packed them, and the scale of each output of their product."""
+    """Columns of the weight, packed by oneDNN, and the scale of each output of their product."""
 
     columns: slice
     packed: Tensor
@@ -36,12 +36,12 @@ class _Part:
 
 
 class CPULinear(Linear):
-    """A layer of the CPU backend.
+    """A linear layer of the CPU backend.
 
     Parameters
     ----------
     can : Features
-        What the CPU multiplies codes by.
+        Products of codes that the CPU uses.
     """
 
     def __init__(
@@ -55,9 +55,9 @@ class CPULinear(Linear):
         super().__init__(weight, activation, outs)
         self.grid, self.can = grid, can
         self._row_sums = None if isinstance(grid, Grid) else _row_sums(weight)
-        # What multiplies codes of rows with scales of their own takes them as they are.
+        # Scales and zero points of tokens are applied after the product.
         self._in_scale, self._in_zero = (grid.scale, grid.unsigned.zero) if isinstance(grid, Grid) else (1.0, 0)
-        # Codes of all outputs in one pass, whatever their grids: outputs are counted in steps of their grids.
+        # One pass computes the codes of all outputs: each output is divided by the scale of its own grid.
         grids = [grid.unsigned for grid, count in self.outs for _ in range(count)]
         self._per_step = self._shift = None
         if grids:
@@ -69,7 +69,7 @@ class CPULinear(Linear):
         self._in_two = can.product == "onednn, 7 bits" and _saturates(weight, grid)
         if weight.kind == "int8" and not self._in_two:
             self._open()
-            if can.product != "float":  # What oneDNN has packed is all that is needed.
+            if can.product != "float":  # The layer keeps only the codes that oneDNN packed.
                 self.weight = replace(weight, codes=weight.codes.to("meta"))
 
     @property
@@ -79,8 +79,8 @@ class CPULinear(Linear):
         codes = 0 if self.weight.codes.is_meta else self.weight.codes.nbytes
         return codes + sum(packed) + sum(table.nbytes for table in tables if table is not None)
 
-    def opened(self) -> "CPULinear":
-        """The layer itself where it is ready to multiply, or a copy of it with its weight unpacked."""
+    def unpacked(self) -> "CPULinear":
+        """Return the layer itself if its weight is unpacked, else a copy with an unpacked weight."""
         if self._parts is not None or self._steps is not None:
             return self
         other = object.__new__(CPULinear)
@@ -113,7 +113,7 @@ class CPULinear(Linear):
 
     @property
     def _is_single(self) -> bool:
-        """Whether all that follows can be part of it, as there is one product."""
+        """Whether one product computes the outputs, so that the steps after it can be fused into it."""
         return self.is_fused and self._parts is not None and len(self._parts) == 1
 
     @property
@@ -121,7 +121,7 @@ class CPULinear(Linear):
         return self.weight.kind == "int8" and self.weight.zero is not None
 
     def to_float(self, x: Codes8, dtype: torch.dtype) -> Float[Tensor, "m n"]:
-        """Outputs, in `dtype`."""
+        """Return the outputs in `dtype`."""
         if self._is_single and self._writes(dtype):
             return self._fused(x, dtype=dtype, post=self.activation)
         if self.is_fused and self.activation in ("none", "relu"):
@@ -129,7 +129,7 @@ class CPULinear(Linear):
         return self._activated(self._sum(x)).to(dtype)
 
     def tanh_half(self, x: Codes8, dtype: torch.dtype) -> Float[Tensor, "m n"]:
-        """tanh(y / 2) of the outputs y: twice their sigmoid, less 1. oneDNN fuses the one and not the other."""
+        """Return tanh(y / 2) = 2 sigmoid(y) - 1 of the outputs y: oneDNN fuses tanh, but not the sigmoid."""
         if self._is_single and self._writes(dtype):
             return self._fused(x, 0.5, dtype=dtype, post="tanh")
         half = self._fused(x, 0.5) if self.is_fused else self._sum(x).mul_(0.5)
@@ -137,24 +137,24 @@ class CPULinear(Linear):
 
     def add_to(self, x: Codes8, residual: Float[Tensor, "m n"]) -> Float[Tensor, "m n"]:
         """Add the outputs to `residual`, in place."""
-        # What is kept in 16 bits is rounded once, not at every part.
+        # A 16-bit residual is rounded once, not after each part.
         fits = residual.dtype == torch.float32 or (self._is_single and self._writes(residual.dtype))
         if self.is_fused and self.activation == "none" and residual.is_contiguous() and fits:
             return self._fused(x, dtype=residual.dtype, total=residual)
         return residual.add_(self.to_float(x, torch.float32))
 
     def to_codes(self, x: Codes8) -> UInt8[Tensor, "m n"]:
-        """Outputs on the unsigned forms of `outs`."""
+        """Return codes of the outputs on the unsigned forms of `outs`."""
         if self.is_fused and self.activation == "none":
             return self._clamp(self._fused(x, self._per_step, self._shift, codes=_STEPS))
-        # An activation lies between the bias and the grid.
+        # The activation comes after the bias and before the rounding.
         if len(self.outs) == 1 and (self._is_single or (self.is_fused and self.activation == "relu")):
             return self._clamp(self._fused(x, post=self.activation, codes=self.outs[0][0].unsigned))
         parts = self.to_float(x, torch.float32).split([count for _, count in self.outs], dim=1)
         return torch.cat([quantize_static(p, grid) for p, (grid, _) in zip(parts, self.outs, strict=True)], dim=1)
 
     def _clamp(self, codes: UInt8[Tensor, "m n"]) -> UInt8[Tensor, "m n"]:
-        """Keep codes in grids that do not use all of a byte."""
+        """Clamp codes in place to grids that use fewer codes than a byte has."""
         for part, (grid, _) in zip(codes.split([n for _, n in self.outs], dim=1), self.outs, strict=True):
             low, high = grid.unsigned.low, grid.unsigned.high
             if (low, high) != (0, 255):
@@ -165,7 +165,7 @@ class CPULinear(Linear):
         return F.relu(y) if self.activation == "relu" else F.gelu(y) if self.activation == "gelu" else y
 
     def _writes(self, dtype: torch.dtype) -> bool:
-        """Whether oneDNN's product is fast where it writes this type: bfloat16 takes thousands of times as long."""
+        """Return whether oneDNN's product is fast with outputs of this type; bfloat16 can be 1,000 times slower."""
         return dtype != torch.bfloat16 or self.can.bfloat16
 
     def _fused(
@@ -179,18 +179,18 @@ class CPULinear(Linear):
         codes: Grid | None = None,
         total: Float[Tensor, "m n"] | None = None,
     ) -> Tensor:
-        """`post(factor * x weight^T + bias)`, without a pass over memory beside those of the products.
+        """Return `post(factor * x weight^T + bias)`, with no further pass over memory than the products take.
 
         Parameters
         ----------
         factor : Tensor or float, optional
-            Of each output, or of all.
+            Factor of each output, or one of all.
         bias : Tensor, optional
-            By default that of the layer, times `factor`.
+            By default the layer's bias times `factor`.
         post : str
-            Of several products only `none` and `relu` can be part.
+            oneDNN's name of the activation. With several products only `none` and `relu` are possible.
         codes : Grid, optional
-            Grid whose codes are returned, without regard to its ends.
+            Grid of the codes to return; they are not clamped to its limits.
         total : Tensor, optional
             The result is added to it, in place.
         """
@@ -214,9 +214,9 @@ class CPULinear(Linear):
         codes: Grid | None = None,
         total: Tensor | None = None,
     ) -> Tensor:
-        """OneDNN's product with the scale and zero point of the layer's grid; with `total`, added to it.
+        """Return oneDNN's product with the scale and zero point of the layer's grid, added to `total` if given.
 
-        What is added to is changed in place, but where `codes` are made.
+        `total` is changed in place, unless `codes` are returned.
         """
         some = x.data[:, part.columns]
         scale = part.scale if factor is None else part.scale * factor
@@ -232,11 +232,11 @@ class CPULinear(Linear):
         return y
 
     def _sum(self, x: Codes8) -> Float[Tensor, "m n"]:
-        """Outputs before the activation, float32, whatever the scales are."""
+        """Return outputs before the activation, float32, for any kind of scales."""
         y = self._float_sum(x) if self._parts is None else self._integer_sum(x)
         if self._has_zero:
             self._take_weight_zeros(x, y)
-        if not isinstance(self.grid, Grid):  # zero points and scales of rows come behind
+        if not isinstance(self.grid, Grid):  # apply the zero points and scales of tokens
             assert self._row_sums is not None
             y.addcmul_(x.zero[:, None].float(), self._row_sums, value=-1).mul_(x.scale[:, None])
         return y if self.weight.bias is None else y.add_(self.weight.bias)
@@ -261,7 +261,7 @@ class CPULinear(Linear):
         return y
 
     def _take_weight_zeros(self, x: Codes8, y: Float[Tensor, "m n"]) -> None:
-        """Take away what zero points of eight-bit weights have added: sums of rows of the input."""
+        """Subtract in place the effect of zero points of eight-bit weights: sums of rows of the input."""
         assert self.weight.zero is not None
         size = self.weight.group_size or self.weight.in_features
         for index, codes in enumerate(x.data.split(size, 1)):
@@ -271,7 +271,7 @@ class CPULinear(Linear):
 
 
 def _saturates(weight: IntegerWeight, grid: Grid | TokenGrid) -> bool:
-    """Whether the sum of two products of codes may leave 16 bits; weights of four bits never do."""
+    """Return whether the sum of two products of codes can exceed 16 bits; with four-bit weights it cannot."""
     if weight.kind != "int8" or weight.codes.numel() == 0:
         return False
     largest = max(-int(weight.codes.min()), int(weight.codes.max()))
@@ -280,13 +280,13 @@ def _saturates(weight: IntegerWeight, grid: Grid | TokenGrid) -> bool:
 
 @lru_cache(maxsize=256)
 def _zeros(count: int) -> Integer[Tensor, " n"]:
-    """Zero points of the outputs of a weight that has none."""
-    with torch.inference_mode(False):  # or only that mode could use what is kept
+    """Return cached zeros, the zero points of the outputs of a symmetric weight."""
+    with torch.inference_mode(False):  # code outside of inference mode could not use a tensor made in it
         return torch.zeros(count, dtype=torch.int32)
 
 
 def _row_sums(weight: IntegerWeight) -> Float[Tensor, " n"]:
-    """Sums of the rows of the weight, which zero points of tokens are multiplied with; of integers, group by group."""
+    """Return sums of the rows of the weight, to be multiplied with zero points of tokens; groups are summed exactly."""
     size = weight.group_size or weight.in_features
     groups = weight.steps().split(size, 1)
     sums = torch.stack([group.sum(1, dtype=torch.int32) for group in groups], dim=1).float()

@@ -1,9 +1,9 @@
 """Weights in the layout that oneDNN's int8 products read.
 
-oneDNN has no fast code for this step: it moves byte by byte, and takes half of the time to load a model. Its layout for
-these products is simple: blocks of 64 outputs, in them groups of 4 inputs, and behind all the negative sum of each
-output's weights, for zero points of the input. So it packs the first weight of each shape, and where that turns out to
-be this layout, byte by byte, those to come are packed here.
+oneDNN packs weights byte by byte, which takes half of the time to load a model. Its layout is simple: blocks of 64
+outputs, with groups of 4 inputs in each block, and at the end the negative sum of each output's weights, for zero
+points of the input. oneDNN packs the first weight of each shape. If the result has this layout, the code here packs
+the later ones.
 """
 
 import ctypes
@@ -19,11 +19,11 @@ __all__ = ["pack_weight", "raw_bytes"]
 _OUTPUTS, _INPUTS = 64, 4
 
 _known: dict[tuple[int, int], Tensor] = {}
-"""A packed weight of each shape whose layout is the one above. Models have few shapes; new weights begin as copies."""
+"""One packed weight for each shape that has the layout above; new weights begin as copies of it."""
 
 
 def pack_weight(steps: Int8[Tensor, "n k"]) -> Tensor:
-    """Return a weight as `torch.ops.onednn.qlinear_pointwise` takes it, a tensor that only oneDNN can read."""
+    """Return a packed weight for `torch.ops.onednn.qlinear_pointwise`: a tensor that only oneDNN can read."""
     known = _known.get((steps.shape[0], steps.shape[1]))
     if known is not None:
         packed = known.clone()
@@ -60,12 +60,12 @@ def _fill(packed: Tensor, steps: Int8[Tensor, "n k"]) -> None:
     blocks, sums = raw[: rows * columns].view(torch.int32), raw[rows * columns :].view(torch.int32)
     blocked = _blocked(steps)
     blocks.view(blocked.shape).copy_(blocked)
-    # Their own product tells the sums at once, exactly: no partial sum of weights leaves 16 bits, nor a sum float32.
+    # A product with ones gives all sums quickly and exactly: partial sums fit into 16 bits, and sums into float32.
     sums.copy_(_product_with_ones(packed, rows, columns).neg_())
 
 
 def _blocked(steps: Int8[Tensor, "n k"]) -> Tensor:
-    """Weights block by block; four of them in an element."""
+    """Return weights block by block, four of them in an element."""
     rows, columns = steps.shape
     return steps.contiguous().view(torch.int32).view(rows // _OUTPUTS, _OUTPUTS, columns // _INPUTS).transpose(1, 2)
 

@@ -1,4 +1,4 @@
-"""Piecewise linear bytes in few passes: the pieces are laid end to end, so a byte is a sum of clamped terms."""
+"""Piecewise linear bytes in few passes: the pieces are adjacent, so a byte is the sum of a clamped term for each."""
 
 import torch
 from jaxtyping import Float, UInt8
@@ -10,7 +10,7 @@ __all__ = ["decode_bytes", "encode_bytes"]
 
 
 def encode_bytes(x: Float[Tensor, "..."], grid: ByteGrid) -> UInt8[Tensor, "..."]:
-    """Bytes of `x`, as `protquant.kernels.reference.piecewise_bytes.encode_tailed_bytes` gives them."""
+    """Return bytes of `x`, equal to `protquant.kernels.reference.piecewise_bytes.encode_tailed_bytes`."""
     low, high = grid.low - grid.zero_point, grid.high - grid.zero_point
     level = x.mul(_reciprocal(grid.scale)).round_().clamp_(low, high)
     if grid.right_scale:
@@ -23,14 +23,14 @@ def encode_bytes(x: Float[Tensor, "..."], grid: ByteGrid) -> UInt8[Tensor, "..."
 
 
 def decode_bytes(codes: UInt8[Tensor, "..."], grid: ByteGrid) -> Float[Tensor, "..."]:
-    """Values of bytes, float32."""
+    """Return the float32 values of bytes."""
     low, high = grid.low - grid.zero_point, grid.high - grid.zero_point
     level = codes.float()
     if grid.left_codes or low:
         level.add_(low - grid.left_codes)
     if not grid.left_scale and not grid.right_scale:
         return level.mul_(grid.scale)
-    # What lies beyond the middle's ends counts in the steps of a tail, what lies within in its own.
+    # Levels beyond the middle's ends count steps of a tail, the others steps of the middle.
     middle = level.clamp(low, high)
     beyond = level.sub_(middle)
     values = middle.mul_(grid.scale)
@@ -45,5 +45,5 @@ def _float32(value: float) -> float:
 
 
 def _reciprocal(scale: float) -> float:
-    """As float32 has it: the reference multiplies by it."""
+    """Return the reciprocal in float32: the reference multiplies by it."""
     return float(torch.tensor(scale, dtype=torch.float32).reciprocal())

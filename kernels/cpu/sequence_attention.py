@@ -16,22 +16,22 @@ from protquant.kernels.sequence_tile import SequenceTile
 __all__ = ["LOGITS", "LONGEST", "CPUCodeAttention", "attention_of_codes", "multiplies_codes"]
 
 LOGITS = 2**19
-"""That are worked on together: in int32, then in float32, then, as it may be, in bfloat16."""
+"""Number of logits to process at a time: in int32, in float32, and in some cases in bfloat16."""
 _SHORTEST = 17
-"""What `torch._int_mm` asks for."""
+"""Smallest number of rows that `torch._int_mm` accepts."""
 LONGEST = 2048
-"""Beyond, logits of one head leave the cache, and attention that never stores them is faster."""
+"""Longest sequence whose logits of one head fit into the cache; beyond, attention without stored logits is faster."""
 
 
 def multiplies_codes(length: int) -> bool:
-    """Whether queries and keys of a sequence are multiplied as integers: not if it is very short, or long."""
+    """Return whether the length allows to multiply queries and keys as integers: not if it is very short or long."""
     return _SHORTEST <= length <= LONGEST
 
 
 class CPUCodeAttention(StepAttention):
     """Attention that multiplies codes of queries and keys as integers, and probabilities and values in `dtype`.
 
-    Maps are those of `StepAttention`, which holds the same steps in floats.
+    Attention maps come from `StepAttention`, which holds the same steps in floats.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class CPUCodeAttention(StepAttention):
         assert k is not None
         self.what = f"int8 queries and keys, float32 softmax, probabilities and values in {self.dtype_name}"
         self.zeros = q.signed.zero, k.signed.zero
-        # Where all three have the same codes, and a step is its signed code, one pass over memory makes them.
+        # If all three have the same codes, and zero points are 0, one pass over memory makes the codes.
         steps = {replace(grid, scale=1.0) for grid in (q, k, v) if grid is not None}
         self.one_grid = steps.pop() if v is not None and len(steps) == 1 and q.unsigned.zero == 128 else None
 
@@ -55,7 +55,7 @@ class CPUCodeAttention(StepAttention):
         return attention_of_codes(q, k, v, tile.sequences, self.scale, *self.zeros).flatten(1)
 
     def _coded(self, y: Float[Tensor, "t n"]) -> tuple[Num[Tensor, "t c"], ...]:
-        """Signed codes of queries and keys, and steps of values; in the memory of `y`."""
+        """Return signed codes of queries and keys, and steps of values; they reuse the memory of `y`."""
         if self.one_grid is not None:
             return quantize_static(y, self.one_grid).bitwise_xor_(128).view(torch.int8).chunk(3, 1)
         q, k, v = self._rounded(y)
@@ -71,22 +71,22 @@ def attention_of_codes(
     q_zero: int = 0,
     k_zero: int = 0,
 ) -> Float[Tensor, "t h d"]:
-    """`softmax(scale * (q - q_zero) (k - k_zero)^T) v`, each sequence on its own.
+    """Return `softmax(scale * (q - q_zero) (k - k_zero)^T) v` within each sequence.
 
-    Products of queries and keys are summed as integers, exactly; logits and softmax are float32. Where values are
-    bfloat16, probabilities are rounded to that, 8 significant bits, and so is what comes of their products.
+    Sums of products of queries and keys are exact integers; logits and softmax are float32. If values are bfloat16,
+    probabilities and results are rounded to bfloat16.
 
     Parameters
     ----------
     q, k : Tensor, shape=(h, t, d), dtype=int8
-        Of sequences that lie next to each other.
+        Codes of packed sequences.
     v : Tensor, shape=(h, t, d), dtype=float32 or bfloat16
     sequences : iterable of slice
-        Of the tokens; together they are all.
+        Tokens of each sequence; together they cover all tokens.
     """
     heads, tokens, channels = q.shape
     out = torch.empty(tokens, heads, channels)
-    # Made once: fresh memory costs more than what is reckoned in it.
+    # Allocate once: new memory costs more time than the computation in it.
     memory = _Memory(v.dtype)
     for some in sequences:
         if multiplies_codes(some.stop - some.start):
@@ -99,7 +99,7 @@ def attention_of_codes(
 
 
 class _Memory:
-    """Buffers of the products, logits and rounded probabilities of some heads, as large as was needed so far."""
+    """Buffers for the products, logits and rounded probabilities of a few heads; they grow when needed."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         self._buffers = [torch.empty(0, dtype=each) for each in (torch.int32, torch.float32, dtype)]
@@ -122,7 +122,7 @@ def _attend(
     memory: _Memory,
 ) -> None:
     length = q.shape[1]
-    # Softmax does not feel what is the same for all keys of a query: the zero point of keys adds nothing else.
+    # The zero point of keys shifts all logits of a query by the same amount, which does not change the softmax.
     by_key = k.sum(-1, dtype=torch.int32).mul(-scale * q_zero)[:, None] if q_zero else None
     step = max(1, LOGITS // length**2)
     for first in range(0, len(q), step):
@@ -130,7 +130,7 @@ def _attend(
         sums, logits, probs = memory.of(some.stop - some.start, length, length)
         for each, queries, keys in zip(sums.unbind(), q[some].unbind(), k[some].mT.unbind(), strict=True):
             torch._int_mm(queries, keys, out=each)  # noqa: SLF001
-        # One after the other: a product that changes the type as well takes half as long again.
+        # Convert first, then multiply: a product that also converts takes 1.5 times as long.
         logits.copy_(sums).mul_(scale)
         if by_key is not None:
             logits += by_key[some]

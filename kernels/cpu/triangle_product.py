@@ -1,4 +1,4 @@
-"""Triangle products of signed bytes in float32, exact: for CPUs whose product of bytes is wrong or slow."""
+"""Exact triangle products of signed bytes in float32, for CPUs whose product of bytes saturates or is slow."""
 
 from collections.abc import Callable
 
@@ -9,9 +9,9 @@ from torch import Tensor
 __all__ = ["float_operand_bytes", "float_triangle_product"]
 
 _EXACT = 2**24
-"""Integers up to it, and so sums of integers that stay below, are exact in float32."""
+"""Integers up to this limit are exact in float32, and so are sums that stay below it."""
 _OPERAND_BYTES = 2**22
-"""Of operands that are held in float32 at a time: they stay in the cache."""
+"""Bytes of operands that are converted to float32 at a time, so that they stay in the cache."""
 
 
 def float_triangle_product(
@@ -20,19 +20,19 @@ def float_triangle_product(
     zeros: tuple[int, int],
     space: Callable[[str, torch.dtype, int], Tensor],
 ) -> Shaped[Tensor, "c i j"]:
-    """Sum over k of `(left - zeros[0]) (right - zeros[1])`.
+    """Return the sum over k of `(left - zeros[0]) (right - zeros[1])`.
 
     Parameters
     ----------
     left, right : Tensor, dtype=int8
-        Strided in any way.
+        Codes, with any strides.
     space : callable
-        Memory of a name, a type, and so many elements, as it was before.
+        Returns a reused buffer, given a name, a type and a number of elements.
 
     Returns
     -------
     Tensor, shape=(c, i, j), dtype=float32 or int32
-        float32 where no sum can leave the integers that it holds; else k is split, and parts are added in int32.
+        float32 if it holds every possible sum exactly; otherwise k is split, and the parts are added in int32.
     """
     channels, rows, length = left.shape
     columns = right.shape[2]
@@ -55,12 +55,12 @@ def float_triangle_product(
 
 
 def float_operand_bytes(rows: int, length: int) -> int:
-    """Bytes of operands that are held in float32 at a time, of a product of `rows` by `length`."""
+    """Return the bytes of operands that are in float32 at a time, for a product of `rows` by `length`."""
     return max(_OPERAND_BYTES, 4 * length * (rows + length))
 
 
 def _most_exact(zeros: tuple[int, int]) -> int:
-    """How many products of codes, less zero points, are summed exactly in float32, whatever they are."""
+    """Return how many products of codes, less zero points, float32 sums exactly in the worst case."""
     largest = [max(zero + 128, 127 - zero) for zero in zeros]
     return _EXACT // (largest[0] * largest[1])
 
@@ -73,7 +73,7 @@ def _operands(
     summed: slice,
     space: Callable[[str, torch.dtype, int], Tensor],
 ) -> tuple[Tensor, Tensor]:
-    """Both as float32, in the order in which they lie in memory."""
+    """Return both operands as float32, in their memory order."""
     floats = []
     for name, codes, zero in (
         ("left", left[channels, :, summed], zeros[0]),

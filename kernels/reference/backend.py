@@ -45,7 +45,7 @@ class ReferenceBackend(Backend):
     ) -> Linear:
         return _Plain(weight, activation, outs)
 
-    def open(self, layer: Linear) -> Linear:
+    def unpacked(self, layer: Linear) -> Linear:
         return layer
 
     def quantize(self, x: Float[Tensor, "m k"], grid: Grid | TokenGrid) -> Codes8:

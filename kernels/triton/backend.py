@@ -82,7 +82,7 @@ class TritonBackend(Backend):
     ) -> Linear:
         return layer_of(weight, grid, activation, outs)
 
-    def open(self, layer: Linear) -> Linear:
+    def unpacked(self, layer: Linear) -> Linear:
         return layer  # four-bit weights are unpacked inside the kernels
 
     def quantize(self, x: Float[Tensor, "m k"], grid: Grid | TokenGrid) -> Codes8:

@@ -156,8 +156,8 @@ class _Layer:
         layer, x = backend.prepare(weight, self.grid, outs=outs), backend.quantize(self.x, self.grid)
         # A weight of four bits is unpacked for every call, as it is where a layer is called once.
         if to_codes:
-            return lambda: backend.linear_codes(x, backend.open(layer))
-        return lambda: backend.linear(x, backend.open(layer))
+            return lambda: backend.linear_codes(x, backend.unpacked(layer))
+        return lambda: backend.linear(x, backend.unpacked(layer))
 
     def _by_token(self) -> Callable[[], Tensor]:
         backend, grid = self._backend(), TokenGrid(8, symmetric=True)

@@ -43,7 +43,7 @@ class IntegerLinear(HoldsLayers):
 
     def forward(self, x: Float[Tensor, "... i"]) -> Float[Tensor, "... o"]:
         rows = x.reshape(-1, x.shape[-1])
-        layer = self.backend.open(self.layer)
+        layer = self.backend.unpacked(self.layer)
         tile = self.backend.tile_tokens or len(rows)
         y = torch.empty(len(rows), self.out_features, dtype=x.dtype, device=x.device)
         for first in range(0, len(rows), max(tile, 1)):

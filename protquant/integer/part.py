@@ -118,5 +118,5 @@ class HoldsLayers(nn.Module):
         """Return a copy whose weights are unpacked, for many calls in a row; drop it afterwards."""
         other = copy.copy(self)
         for name, layer in self.prepared().items():
-            setattr(other, name, self.backend.open(layer))
+            setattr(other, name, self.backend.unpacked(layer))
         return other

@@ -26,7 +26,7 @@ class IntegerPairToBias(HoldsLayers):
 
     def update_(self, state: BlockState) -> None:
         batch, length = state.pair.shape[:2]
-        proj = self.backend.open(self.proj)
+        proj = self.backend.unpacked(self.proj)
         bias = torch.empty(batch, length, length, proj.weight.out_features, device=state.pair.device)
         for index, pair in enumerate(state.pair.begin(None)):
             for rows in row_tiles(self.backend, length, length):

@@ -123,7 +123,7 @@ class IntegerTriangleAttention(HoldsLayers):
     def add_to_(self, pair: PairRows, mask: Bool[Tensor, "i j"] | None) -> None:
         """Add the update of one protein to its pair."""
         backend, length = self.backend, len(pair)
-        bias_proj = backend.open(self.bias_proj)
+        bias_proj = backend.unpacked(self.bias_proj)
         bias = torch.empty(length, length, self.num_heads, dtype=torch.float32, device=pair.device)
         read = list[Codes8]()
         for rows in row_tiles(backend, length, length):

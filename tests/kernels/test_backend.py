@@ -249,7 +249,7 @@ def test_a_layer_takes_a_byte_a_weight_or_half_of_one(cpu: CPUBackend, kind: str
     size = 1024 * 512
     layer = cpu.prepare(weight_of(kind, 1024, 512), GRIDS["affine"], outs=[(GRIDS["affine"], 1024)])
     assert 0.5 * size <= layer.nbytes <= most * size
-    assert cpu.open(layer).weight.codes.numel() <= layer.weight.codes.numel()
+    assert cpu.unpacked(layer).weight.codes.numel() <= layer.weight.codes.numel()
     assert layer.nbytes <= most * size  # nothing of what was unpacked is kept
 
 

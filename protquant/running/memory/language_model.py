@@ -39,7 +39,7 @@ def _float_layer(setup: Setup, length: int, batch: int) -> int:
     # Beside the probabilities, which the layer returns: hidden channels before and after GELU, or quantized.
     wide = tokens * lm.ffn_dim * setup.element
     perceptron = maps + tokens * row + wide * (1 + max(1, setup.copies["linear_input"]))
-    return int(max(attention, perceptron)) + setup.opened_layer
+    return int(max(attention, perceptron)) + setup.unpacked_layer
 
 
 def _integer_layer(setup: Setup, length: int, batch: int) -> int:
@@ -57,4 +57,4 @@ def _integer_layer(setup: Setup, length: int, batch: int) -> int:
     logits = 12 * min(lm.num_heads, max(1, LOGITS // sequence**2)) * sequence**2 if sequence <= LONGEST else 0
     # The normalized residual, its codes, and codes of the hidden channels.
     perceptron = min(tokens, backend.tile_tokens or tokens) * (5 * lm.dim + lm.ffn_dim)
-    return max(operands + max(projection, logits), perceptron) + setup.opened_layer
+    return max(operands + max(projection, logits), perceptron) + setup.unpacked_layer

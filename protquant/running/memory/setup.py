@@ -41,7 +41,7 @@ class Setup:
         0 where nothing is.
     pair_bytes : int
         Bytes per element of the pair between updates, on integers.
-    opened_layer : int
+    unpacked_layer : int
         Bytes of the weights of a layer of the language model that are unpacked, or decoded, while the layer runs.
     simulates_blocks : bool
         Whether a part of a block that works on the pair is not on integers though the model is.
@@ -54,7 +54,7 @@ class Setup:
     element: int = 4
     copies: Mapping[Kind, float] = field(default_factory=lambda: defaultdict(float))
     pair_bytes: int = 4
-    opened_layer: int = 0
+    unpacked_layer: int = 0
     simulates_blocks: bool = False
     backend: Backend | None = None
 
@@ -74,7 +74,7 @@ class Setup:
         blocks = [block for block in model.trunk.blocks if isinstance(block, IntegerFoldingBlock)]
         if not blocks:
             runs: Runs = "simulated" if widest or any(copies.values()) else "float"
-            return cls(model.config, runs, element, copies, opened_layer=DECODING * widest)
+            return cls(model.config, runs, element, copies, unpacked_layer=DECODING * widest)
         zero = torch.zeros(1, 1, 1, device=model.device)
         codecs = [codec for block in blocks for codec in block.codecs.values() if codec is not None]
         return cls(
@@ -83,7 +83,7 @@ class Setup:
             element,
             copies,
             pair_bytes=min([element, *(codec.encode(zero).element_size() for codec in codecs)]),
-            opened_layer=_opened_layer(model.lm),
+            unpacked_layer=_unpacked_layer(model.lm),
             simulates_blocks=any(name.startswith(("tri_", "pair_")) for block in blocks for name in block.simulated),
             backend=model.lm.backend if isinstance(model.lm, IntegerESM2) else None,
         )
@@ -119,10 +119,10 @@ def _kind_of_tap(path: str) -> Kind:
     return names.get(path.rpartition(".")[2], "matmul_operand")
 
 
-def _opened_layer(model: ESM2) -> int:
+def _unpacked_layer(model: ESM2) -> int:
     if not isinstance(model, IntegerESM2) or not len(model.layers):
         return 0
     weights = [layer.weight for layer in prepared_layers(model.layers[0])]
-    return model.backend.opened_bytes(
+    return model.backend.unpacked_bytes(
         [(8 if weight.kind == "int8" else 4, weight.out_features * weight.in_features) for weight in weights]
     )

@@ -103,7 +103,7 @@ def setup_of_recipe(
     if runs == "simulated" or backend is None:
         decoded = sum(rows * columns for _, _, rows, columns in coded) * dtype.itemsize > decoded_weights.limit
         widest = max((rows * columns for _, _, rows, columns in coded), default=0) if decoded else 0
-        return Setup(model.config, runs, dtype.itemsize, copies, opened_layer=DECODING * widest)
+        return Setup(model.config, runs, dtype.itemsize, copies, unpacked_layer=DECODING * widest)
     layer = [each for each in coded if each[0].site.module.startswith("lm.layers.0.")]
     simulates = not integer_claim(recipe).claimed or any(map(_simulates_part, assignments))
     return Setup(
@@ -112,7 +112,7 @@ def setup_of_recipe(
         dtype.itemsize,
         copies if simulates else defaultdict(float),
         pair_bytes=pair_bytes,
-        opened_layer=backend.opened_bytes([(bits, rows * columns) for _, bits, rows, columns in layer]),
+        unpacked_layer=backend.unpacked_bytes([(bits, rows * columns) for _, bits, rows, columns in layer]),
         simulates_blocks=simulates,
         backend=backend,
     )

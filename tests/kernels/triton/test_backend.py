@@ -105,7 +105,7 @@ def test_linear_layers_agree(kind: str, grid: str):
         codes = ours.quantize(x, GRIDS[grid])
         activation: Activation = ("none", "relu", "gelu")[m % 3]
         layer, plain = (backend.prepare(weight, GRIDS[grid], activation) for backend in (ours, theirs))
-        y, expected = ours.linear(codes, ours.open(layer)), theirs.linear(codes, plain)
+        y, expected = ours.linear(codes, ours.unpacked(layer)), theirs.linear(codes, plain)
         tolerance = 2e-6 * float(expected.abs().max()) if m else 0.0
         torch.testing.assert_close(y, expected, rtol=1e-5, atol=tolerance)
         added = residual.clone()
