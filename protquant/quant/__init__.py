@@ -1,4 +1,4 @@
-"""Post-training quantization: calibrate a float model, choose a recipe, get a quantized one and a report."""
+"""Post-training quantization: calibrate a float model, choose a recipe, get a quantized model and a report."""
 
 from protquant.lazy_package import make_lazy
 

@@ -1,9 +1,10 @@
-"""The format of each group of sites: the least drift within a budget of bits, or the fewest bits within a drift.
+"""Choose a format for each group of sites: least drift within a budget of bits, or fewest bits within a drift.
 
-A multiple-choice knapsack: of every group one option is taken, costs add up, and so do losses. The search goes through
-the groups one by one and keeps the partial choices that no other beats in both (Nemhauser and Ullmann 1969); those that
-cannot become better than a choice already known, by the bound of the Lagrangian relaxation, are dropped. So it is exact
-unless more than `MAX_STATES` are left at once, and then it tells how far from the optimum it can be.
+This is a multiple-choice knapsack: each group gets one option, and costs and losses add up. The search adds one group
+at a time and stores the partial choices that no other choice beats in both cost and loss (Nemhauser and Ullmann 1969).
+It drops those that the bound of the Lagrangian relaxation shows to be worse than a known choice. The result is exact
+unless more than `MAX_STATES` partial choices remain at once; then `Allocation.bound` limits its distance from the
+optimum.
 """
 
 import itertools
@@ -19,7 +20,7 @@ __all__ = ["MAX_STATES", "Allocation", "Option", "allocate"]
 
 MAX_STATES = 20_000
 _ROUNDS = 60
-# Of every state that was kept, the state that it came from and the option that was added.
+# For every stored state: the index of the state before it, and that of the option that was added.
 _Step = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
@@ -30,11 +31,11 @@ class Option:
     Attributes
     ----------
     name : str
-        For messages and for whoever asked.
+        Name of the format, for messages and for the caller.
     cost : float
-        What the budget is in.
+        Cost, in the unit of the budget.
     loss : float
-        What is to be small in sum.
+        Loss, whose sum over groups is minimized.
     """
 
     name: str
@@ -44,12 +45,12 @@ class Option:
 
 @dataclass(frozen=True)
 class Allocation:
-    """An option for each group.
+    """The chosen option of each group.
 
     Attributes
     ----------
     bound : float
-        No choice within the budget has a smaller sum of losses; equal to `loss` where the search was exhaustive.
+        Lower bound of the sum of losses of any choice within the budget; equal to `loss` if the search was exact.
     """
 
     options: dict[str, Option]
@@ -64,7 +65,7 @@ def allocate(options: Mapping[str, Sequence[Option]], budget: float) -> Allocati
     Parameters
     ----------
     options : mapping
-        By group. For the fewest bits within a drift, let the drift be the cost and the bits be the loss.
+        Options by group. For the fewest bits within a drift, use the drift as the cost and the bits as the loss.
 
     Raises
     ------
@@ -81,14 +82,14 @@ def allocate(options: Mapping[str, Sequence[Option]], budget: float) -> Allocati
                 )
     efficient = {group: _efficient(choices) for group, choices in options.items()}
     least = sum(choices[0].cost for choices in efficient.values())
-    # Sums in another order differ in the last digits.
+    # The tolerance allows for rounding: sums in another order differ in the last digits.
     tolerance = 1e-9 * max(abs(budget), abs(least), 1e-300)
     if least > budget + tolerance:
         raise ProtquantError(f"a budget of {budget:.6g} is less than {least:.6g}, which the cheapest options take")
     budget += tolerance
     multiplier = _multiplier(list(efficient.values()), budget)
     known = _repaired(efficient, multiplier, budget)
-    # Groups with much to decide first: the bound is tight sooner.
+    # Groups with large differences first: the bound becomes tight sooner.
     order = sorted(efficient, key=lambda group: efficient[group][0].loss - efficient[group][-1].loss, reverse=True)
     found, bound = _search(
         [efficient[group] for group in order], multiplier, budget, sum(o.loss for o in known.values())
@@ -100,12 +101,12 @@ def allocate(options: Mapping[str, Sequence[Option]], budget: float) -> Allocati
 
 
 def _efficient(options: Sequence[Option]) -> list[Option]:
-    """Options that no other beats in both, the cheapest first."""
-    kept: list[Option] = []
+    """Return the options that no other option beats in both cost and loss, the cheapest first."""
+    efficient: list[Option] = []
     for option in sorted(options, key=lambda each: (each.cost, each.loss)):
-        if not kept or option.loss < kept[-1].loss:
-            kept.append(option)
-    return kept
+        if not efficient or option.loss < efficient[-1].loss:
+            efficient.append(option)
+    return efficient
 
 
 def _best(options: Sequence[Option], multiplier: float) -> Option:
@@ -113,7 +114,7 @@ def _best(options: Sequence[Option], multiplier: float) -> Option:
 
 
 def _multiplier(groups: Sequence[Sequence[Option]], budget: float) -> float:
-    """The price of a unit of cost at which what is bought just fits the budget, by bisection."""
+    """Return the smallest Lagrange multiplier whose best options fit the budget, by bisection."""
 
     def cost(multiplier: float) -> float:
         return sum(_best(options, multiplier).cost for options in groups)
@@ -134,7 +135,7 @@ def _multiplier(groups: Sequence[Sequence[Option]], budget: float) -> float:
 
 
 def _repaired(groups: Mapping[str, Sequence[Option]], multiplier: float, budget: float) -> dict[str, Option]:
-    """What the multiplier buys, and with what it leaves over the steps that give most per cost."""
+    """Return the best options at the multiplier, improved greedily (by loss per cost) with the rest of the budget."""
     chosen = {group: _best(options, multiplier) for group, options in groups.items()}
     left = budget - sum(option.cost for option in chosen.values())
     if left < 0:
@@ -157,9 +158,9 @@ def _repaired(groups: Mapping[str, Sequence[Option]], multiplier: float, budget:
 def _search(
     groups: Sequence[Sequence[Option]], multiplier: float, budget: float, known: float
 ) -> tuple[list[Option] | None, float]:
-    """The best choice better than `known`, or None, and a lower bound of all."""
+    """Return the best choice with a loss below `known`, or None, and a lower bound of the loss of all choices."""
     relaxed = [min(o.loss + multiplier * o.cost for o in options) for options in groups]
-    # Of what is still to be decided: the smallest relaxed sum, and the least cost.
+    # Smallest relaxed loss and smallest cost of the groups that are still undecided.
     rest = np.append(np.cumsum(relaxed[::-1])[::-1], 0.0)
     least = np.append(np.cumsum([options[0].cost for options in groups][::-1])[::-1], 0.0)
     cost, loss = np.zeros(1), np.zeros(1)

@@ -1,4 +1,4 @@
-"""Which format every site of a model is to have: what a recipe says, and what its steps make of that."""
+"""The format of every site of a model, as the recipe assigns it and its steps change it."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -11,12 +11,12 @@ __all__ = ["Assignment", "Assignments"]
 
 @dataclass(frozen=True)
 class Assignment:
-    """A site, its format (None: float), what decided it, and whether that was the recipe's `exclude`.
+    """A site, its format (None: float), the reason, and whether the recipe's `exclude` is the reason.
 
     Attributes
     ----------
     quantizer : Quantizer or None
-        Fitted by a step; None: to be fitted by the format.
+        Quantizer that a step has fitted; if None, the format fits one.
     """
 
     site: Site
@@ -27,12 +27,12 @@ class Assignment:
 
     @property
     def is_activation(self) -> bool:
-        """Whether the site is what passes when the model runs."""
+        """Whether the site is an activation."""
         return not self.site.is_weight
 
 
 class Assignments:
-    """The assignments of a model's sites, by name, in its order; steps may change them."""
+    """Assignments of the sites of a model, by name, in the order of the model; steps may change them."""
 
     def __init__(self, assignments: Iterable[Assignment]) -> None:
         self._by_name = {assignment.site.name: assignment for assignment in assignments}
@@ -44,17 +44,17 @@ class Assignments:
         return self._by_name[site]
 
     def weight_format(self, linear: str) -> Format | None:
-        """Format of the weight of the linear layer at this path."""
+        """Return the format of the weight of the linear layer at this path."""
         return self._by_name[f"{linear}.weight"].format
 
     def input_format(self, linear: str) -> Format | None:
-        """Format of the input of the linear layer at this path."""
+        """Return the format of the input of the linear layer at this path."""
         return self._by_name[f"{linear}.input"].format
 
-    def set_format(self, site: str, form: Format | None, reason: str) -> None:
-        """Give a site another format; `reason` is shown in reports."""
-        self._by_name[site] = replace(self._by_name[site], format=form, reason=reason, quantizer=None)
+    def set_format(self, site: str, format_: Format | None, reason: str) -> None:
+        """Change the format of a site; reports show `reason`."""
+        self._by_name[site] = replace(self._by_name[site], format=format_, reason=reason, quantizer=None)
 
     def set_quantizer(self, site: str, quantizer: Quantizer, reason: str) -> None:
-        """Give a site a quantizer that is fitted already, of the format that it is to have."""
+        """Set the fitted quantizer of a site; it must be of the site's format."""
         self._by_name[site] = replace(self._by_name[site], quantizer=quantizer, reason=reason)

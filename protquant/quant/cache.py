@@ -1,11 +1,11 @@
-"""Statistics gathered once: they depend on the model as it is, the sequences, and how it is run, and on nothing else.
+"""Cache of calibration statistics, which depend only on the model, the sequences, and how the model is run.
 
-What they do not depend on is the recipe. So the cache is addressed by a hash of what they do depend on, and recipes on
-the same model share them. Where steps have changed the model before calibration it is the changed weights that are
-hashed: the same scales give the same key, whatever formats they were chosen for, and other scales give another one.
+They do not depend on the recipe. So the key is a hash of those three, and recipes for the same model share an entry. If
+steps have changed the model before calibration, the changed weights are hashed: equal scales give equal keys, whatever
+the formats.
 
-What steps gather beside (`Evidence`: second moments of every layer's input) is not kept. It takes a matrix per layer,
-gigabytes for a large encoder, against some hundred kilobytes per site here.
+The statistics that steps gather (`Evidence`: second moments of every layer's input) are not cached: they take one
+matrix per layer, gigabytes for a large encoder. An entry here takes a few hundred kilobytes per site.
 """
 
 import dataclasses
@@ -33,27 +33,27 @@ __all__ = [
 ]
 
 _DEPTH, _SAMPLE_SIZE = 64, 2**15
-# Where a model came from says nothing about what it computes.
+# Attributes that do not affect the outputs of a model.
 _LABELS = ("training", "source", "fingerprint", "lineage")
 
 
 class StatisticsCache(Protocol):
-    """Anything that keeps statistics under a key."""
+    """A store of statistics by key."""
 
     def get(self, key: str) -> dict[str, Statistics] | None:
-        """What was put there; None if nothing was, or it cannot be used."""
+        """Return the stored statistics; None if there are none, or they cannot be used."""
 
     def put(self, key: str, statistics: Mapping[str, Statistics]) -> None:
-        """Keep statistics, or not: a cache that cannot keep them says so, and does not fail."""
+        """Store statistics. A cache that cannot store them warns, and does not fail."""
 
 
 class MemoryCache:
-    """Keeps what was used last, for the life of the process.
+    """Cache in memory that drops the least recently used entries.
 
     Parameters
     ----------
     limit : int
-        Bytes of all that is kept.
+        Maximal bytes of all entries.
     """
 
     def __init__(self, limit: int = 2**29) -> None:
@@ -61,26 +61,26 @@ class MemoryCache:
         self._entries: OrderedDict[str, dict[str, Statistics]] = OrderedDict()
 
     def get(self, key: str) -> dict[str, Statistics] | None:
-        """What was put there."""
+        """Return the stored statistics; None if there are none."""
         if key not in self._entries:
             return None
         self._entries.move_to_end(key)
         return dict(self._entries[key])
 
     def put(self, key: str, statistics: Mapping[str, Statistics]) -> None:
-        """Keep statistics, and forget those that were used longest ago where they are too many."""
+        """Store statistics, and drop the least recently used ones beyond the limit."""
         self._entries[key] = dict(statistics)
         self._entries.move_to_end(key)
         while sum(map(statistics_bytes, self._entries.values())) > self.limit:
             self._entries.popitem(last=False)
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Drop all entries."""
         self._entries.clear()
 
 
 def statistics_bytes(statistics: Mapping[str, Statistics]) -> int:
-    """Bytes of the tensors of `statistics`, those that sites share counted once."""
+    """Return the bytes of the tensors of `statistics`; shared statistics are counted once."""
     distinct = {id(seen): seen for seen in statistics.values()}.values()
     return sum(4 * (len(s.sample) + sum(t.numel() for t in (*s.lowest, *s.highest, *s.rows))) for s in distinct)
 
@@ -95,18 +95,18 @@ def calibrate_once(
     sites: Collection[str] | None = None,
     progress: bool = False,
 ) -> dict[str, Statistics]:
-    """`calibrate`, unless `cache` has what it would return.
+    """Return the statistics from `cache`, or those of `calibrate`.
 
     Parameters
     ----------
     model, sequences, forward, progress
-        As for `calibrate`.
+        See `calibrate`.
     cache : StatisticsCache or None
-        None calibrates in any case.
+        None always calibrates.
     steps : sequence of mapping
-        Configs of the steps that have changed the model; part of the key beside the weights that they have left.
+        Configs of the steps that have changed the model; they are part of the key, with the changed weights.
     sites : collection of str, optional
-        As for `calibrate`; statistics of some sites are not looked for in the cache, and not kept there.
+        See `calibrate`; with `sites` the cache is not used.
     """
 
     def gather() -> dict[str, Statistics]:
@@ -135,10 +135,10 @@ def calibration_key(
     sample_size: int,
     steps: Sequence[Mapping[str, Any]] = (),
 ) -> str | None:
-    """SHA-256 of all that the statistics depend on: 64 hexadecimal digits.
+    """Return the SHA-256 of everything that the statistics depend on: 64 hexadecimal digits.
 
-    None where that cannot be told: sequences that are neither text nor tensors, or a `forward` without a name of its
-    own, such as a lambda. Settings of `forward` count where they are bound by `functools.partial`.
+    None if sequences are neither text nor tensors, or `forward` has no name of its own, as a lambda. Arguments that
+    `functools.partial` binds to `forward` are part of the key.
     """
     try:
         settings = {
@@ -146,7 +146,7 @@ def calibration_key(
             "depth": depth,
             "sample_size": sample_size,
             "steps": list(steps),
-            # What a sum of many floats is in the last digit depends on these.
+            # The last digits of sums of floats depend on these.
             "device": str(next((parameter.device.type for parameter in model.parameters()), "cpu")),
             "versions": [torch.__version__, version("protquant")],
         }
@@ -156,7 +156,7 @@ def calibration_key(
 
 
 def inputs_hash(settings: Mapping[str, Any], model: nn.Module, sequences: Iterable[Any]) -> str:
-    """SHA-256 of what a calibration or a training starts from: settings, the model, and sequences.
+    """Return the SHA-256 of the inputs of a calibration or training: settings, model and sequences.
 
     Raises
     ------
@@ -168,7 +168,7 @@ def inputs_hash(settings: Mapping[str, Any], model: nn.Module, sequences: Iterab
 
 
 def model_hash(model: nn.Module) -> str:
-    """SHA-256 of what a model computes with: its modules, their settings, and every tensor as it is now."""
+    """Return the SHA-256 of a model's modules, their settings, and the current values of all tensors."""
     modules = []
     for path, module in model.named_modules(remove_duplicate=False):
         settings = {name: repr(value) for name, value in vars(module).items() if _is_setting(name, value)}
@@ -195,7 +195,7 @@ def _content(sequence: object) -> object:
         return {"tensor": weights_fingerprint(str(sequence.dtype), {"": sequence})}
     if isinstance(sequence, str):
         return sequence
-    raise TypeError(f"a {type(sequence).__name__} has no content to tell it by")
+    raise TypeError(f"a {type(sequence).__name__} has no content that can be hashed")
 
 
 def _name(forward: Callable[..., object]) -> object:
@@ -203,5 +203,5 @@ def _name(forward: Callable[..., object]) -> object:
         return {"call": _name(forward.func), "arguments": list(forward.args), "settings": forward.keywords}
     name = getattr(forward, "__qualname__", "<")
     if "<" in name:
-        raise TypeError("a function made on the spot has no name to tell it by")
+        raise TypeError("a lambda or local function has no name that identifies it")
     return f"{forward.__module__}.{name}"

@@ -1,4 +1,4 @@
-"""Calibration: run a float model on sequences and remember what passes through its sites."""
+"""Calibration: run a float model on sequences and gather statistics of its activations."""
 
 from collections.abc import Callable, Collection, Iterable
 from typing import TypeVar
@@ -34,34 +34,35 @@ def calibrate(
     sample_size: int = 2**15,
     progress: bool = False,
 ) -> dict[str, Statistics]:
-    """Statistics of the activations of `model`.
+    """Return statistics of the activations of `model`.
 
     Parameters
     ----------
     sequences : iterable
-        What `forward` takes, one protein at a time: padding would be counted as values.
+        Inputs of `forward`, one protein each: statistics would count padding as values.
     forward : callable
-        Runs the model on one of them; its result is not used. Calls the model with it by default.
+        Runs the model on one sequence; its result is not used. By default it calls the model with the sequence.
     sites : collection of str, optional
-        Names of the activations to observe; all by default.
+        Names of the activation sites to observe; by default all.
     counted : collection of str
-        Names of activations whose values are counted only (`Statistics.counted`), which costs nothing.
+        Names of activation sites whose values are only counted (`Statistics.counted`), at no cost.
     depth : int
-        How many extreme values to keep per sequence, at least the `top_k` of the recipes to come.
+        Number of extreme values to store per sequence: at least the `top_k` of all recipes that will use the
+        statistics.
     sample_size : int
-        Bound on the number of values sampled per site.
+        Maximal number of values sampled per site.
     progress : bool
         Whether to draw a progress bar on standard error.
 
     Returns
     -------
     dict
-        By name of site, in the model's order. A site that nothing passed through is missing.
+        Statistics by name of site, in the order of the model. Sites that were not reached are missing.
 
     Raises
     ------
     ProtquantError
-        Where there are no sequences, a name is no activation of the model, or a value is not finite.
+        If there are no sequences, a name is not an activation site of the model, or a value is not finite.
     """
     known = {site.name: site for site in find_sites(model) if site.kind in ACTIVATION_KINDS}
     for name in (*(sites or ()), *counted):
@@ -73,11 +74,13 @@ def calibrate(
     watcher = _Watcher(depth)
     handles = [watcher.watch(model.get_submodule(known[name].module), seen) for name, seen in observers.items()]
     counters = {name: _Counter() for name in known if name in frozenset(counted)}
-    handles += [watch_input(model.get_submodule(known[name].module), each.count) for name, each in counters.items()]
+    handles += [
+        watch_input(model.get_submodule(known[name].module), counter.count) for name, counter in counters.items()
+    ]
     training, count = model.training, 0
     model.eval()
     try:
-        with torch.no_grad():  # Not inference mode, whose tensors count no versions.
+        with torch.no_grad():  # Not inference mode: its tensors have no version counter.
             for sequence in Steps(sequences, desc="calibrate", unit="sequence", disable=not progress):
                 forward(model, sequence)
                 count += 1
@@ -90,20 +93,20 @@ def calibrate(
     if count == 0:
         raise ProtquantError("there are no sequences to calibrate on")
     statistics = _share({name: observer.statistics() for name, observer in observers.items() if observer.has_seen})
-    return statistics | {name: each.statistics() for name, each in counters.items() if each.total}
+    return statistics | {name: counter.statistics() for name, counter in counters.items() if counter.total}
 
 
 def count_activations(
     skeleton: _Model, sequence: _Sequence, forward: Callable[[_Model, _Sequence], object] = _call
 ) -> dict[str, Statistics]:
-    """Count the values of all activations on one sequence, without weights: from shapes alone.
+    """Count the values of all activations on one sequence from shapes alone, without weights.
 
     Parameters
     ----------
     skeleton : nn.Module
-        The model on the meta device; its buffers are moved there too.
+        Model on the meta device; its buffers are moved there as well.
     sequence, forward
-        As for `calibrate`.
+        See `calibrate`.
 
     Returns
     -------
@@ -118,7 +121,7 @@ def count_activations(
 
 
 def _share(statistics: dict[str, Statistics]) -> dict[str, Statistics]:
-    """One object where several sites saw the same, so that it is kept, and formats are fitted to it, once."""
+    """Let sites with equal statistics share one object, so that it is stored once and each format is fitted once."""
     first: dict[tuple[object, ...], Statistics] = {}
     shared = {}
     for name, seen in statistics.items():
@@ -129,21 +132,21 @@ def _share(statistics: dict[str, Statistics]) -> dict[str, Statistics]:
 
 
 def watch_input(module: nn.Module, see: Callable[[Tensor], object]) -> RemovableHandle:
-    """Show `see` the tensor that the input site of `module` is, at every call, until the handle is removed."""
+    """Call `see` with the tensor at the input site of `module`, at every call, until the handle is removed."""
 
     def before(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         see(inputs[0])
 
-    def behind(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def after(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
         see(output)
 
     if isinstance(module, TransformedLinear):
-        return module.transforms.register_forward_hook(behind)
+        return module.transforms.register_forward_hook(after)
     return module.register_forward_pre_hook(before)
 
 
 class _Counter:
-    """Counts the values of what it is shown."""
+    """Counts values and vectors."""
 
     def __init__(self) -> None:
         self.total = self._vectors = 0
@@ -157,7 +160,7 @@ class _Counter:
 
 
 class _Watcher:
-    """Shows observers what their modules are called with, and digests a tensor once where several read it in turn."""
+    """Passes the inputs of modules to observers; computes one digest when consecutive modules read the same tensor."""
 
     def __init__(self, depth: int) -> None:
         self.depth = depth
@@ -169,7 +172,7 @@ class _Watcher:
     def _digest(self, x: Tensor) -> Digest | None:
         if x.numel() == 0:
             return None
-        version = x._version  # noqa: SLF001 (counts changes in place; documented, and has no public name)
+        version = x._version  # noqa: SLF001 (counts changes in place; documented, but without a public name)
         if self._last is None or self._last[0] is not x or self._last[1] != version:
             self._last = (x, version, Digest.of(x, self.depth))
         return self._last[2]

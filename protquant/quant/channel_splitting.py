@@ -1,8 +1,8 @@
-"""Channels that become several, and several that become one: what FlattenQuant and QLLM do to what a layer reads.
+"""Split one input channel of a layer into several, or merge several into one, as FlattenQuant and QLLM do.
 
-A channel that leads all others makes the step of a tensor large for all. Spread over copies of itself, each of which
-meets a copy of its weight column, it leads less, and what the layer computes stays. The old channels keep their places;
-further pieces are appended in the order of their channels.
+One channel far larger than all others makes the quantization step of the whole tensor large. Splitting it into smaller
+pieces, each with a copy of its weight column, makes the step smaller and leaves the output of the layer unchanged. The
+old channels keep their places; further pieces are appended in the order of their channels.
 
 ====================  =======================  =======================  ========================
 `EqualSplit`          x / n in every piece     w in every piece         OCS, QLLM's disassembly
@@ -24,17 +24,17 @@ from protquant.quant.transforms import InputTransform
 
 __all__ = ["EqualSplit", "Merge", "SaturatingSplit", "WeightSplit", "pieces_at", "thresholds_within"]
 
-# Of a threshold: a channel that is a whole multiple of it takes as many pieces, whatever the last bit says.
+# Relative tolerance of a threshold: rounding must not give a channel that is a whole multiple of it one piece more.
 _TOLERANCE = 1e-6
 
 
 def pieces_at(maximum: Float[Tensor, " c"], threshold: float) -> Integer[Tensor, " c"]:
-    """Number of pieces of every channel, ceil(maximum / threshold) and at least 1.
+    """Return the number of pieces of every channel: ceil(maximum / threshold), at least 1.
 
     Raises
     ------
     ProtquantError
-        Where the threshold is not positive.
+        If the threshold is not positive.
     """
     if not threshold > 0:
         raise ProtquantError(f"a threshold of channels must be positive, not {threshold}")
@@ -42,10 +42,10 @@ def pieces_at(maximum: Float[Tensor, " c"], threshold: float) -> Integer[Tensor,
 
 
 def thresholds_within(maximum: Float[Tensor, " c"], extra: int) -> list[float]:
-    """The smallest thresholds that make 0, 1, ..., `extra` channels more, or fewer where channels are alike.
+    """Return the smallest thresholds that add at most 0, 1, ..., `extra` channels.
 
-    A threshold T makes one channel more for every pair (j, n >= 1) with maximum_j / n > T, so that the smallest one
-    that makes at most e more is the (e + 1)-th largest of these quotients.
+    A threshold T adds one channel for every pair (j, n >= 1) with maximum_j / n > T. So the smallest threshold that
+    adds at most e channels is the (e + 1)-th largest of these quotients.
     """
     quotients = maximum.double()[:, None] / torch.arange(1, extra + 2, device=maximum.device)
     largest = quotients.flatten().topk(min(extra + 1, quotients.numel())).values
@@ -53,7 +53,7 @@ def thresholds_within(maximum: Float[Tensor, " c"], extra: int) -> list[float]:
 
 
 def _appended(counts: Integer[Tensor, " c"]) -> tuple[Integer[Tensor, " d"], Integer[Tensor, " d"]]:
-    """For every piece its channel, and its number among those of the channel."""
+    """Return for every piece the index of its channel, and its number among the pieces of that channel."""
     old = torch.arange(len(counts), device=counts.device)
     further = old.repeat_interleave(counts - 1)
     ends = (counts - 1).cumsum(0)
@@ -62,7 +62,7 @@ def _appended(counts: Integer[Tensor, " c"]) -> tuple[Integer[Tensor, " d"], Int
 
 
 class EqualSplit(InputTransform):
-    """Channel j becomes n_j channels of x_j / n_j.
+    """Replaces channel j by n_j channels of x_j / n_j.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ class EqualSplit(InputTransform):
 
     @classmethod
     def of(cls, counts: Integer[Tensor, " c"], multiple: int = 1) -> "EqualSplit":
-        """Split into `counts` pieces, filled up to a `multiple` of channels."""
+        """Return the split of channels into `counts` pieces; zero channels are added up to a `multiple`."""
         channel, _ = _appended(counts)
         filling = channel.new_zeros(-len(channel) % multiple)
         return cls(torch.cat((channel, filling)), torch.cat((counts[channel].float(), filling.float() + torch.inf)))
@@ -95,7 +95,7 @@ class EqualSplit(InputTransform):
 
 
 class _IntervalSplit(InputTransform):
-    """Pieces of channels, each the part of magnitude between two bounds; subclasses say of what."""
+    """Splits channels by magnitude, one piece between each two bounds; subclasses split inputs or weights."""
 
     channel: Tensor
     low: Tensor
@@ -109,24 +109,24 @@ class _IntervalSplit(InputTransform):
 
     @classmethod
     def of(cls, counts: Integer[Tensor, " c"], threshold: float) -> Self:
-        """Split at multiples of `threshold` into `counts` pieces."""
+        """Return the split of channels into `counts` pieces at multiples of `threshold`."""
         channel, number = _appended(counts)
         return cls(channel, *_intervals(channel, number, counts, threshold))
 
 
 class SaturatingSplit(_IntervalSplit):
-    """Channel j becomes what it has between 0 and T, between T and 2 T, ... in magnitude, with its sign.
+    """Replaces channel j by its parts of magnitude between 0 and T, between T and 2 T, ..., with its sign.
 
-    The sum of the pieces is x, bit for bit up to n T: a difference of numbers that are neighboring multiples of T, or
-    between such, is exact. All pieces that are full lie at the end of the range T and so on the grid of a symmetric
-    format. The last takes all that is left, so that the sum is x (but for its last digit) beyond n T too.
+    Up to |x| = n T the sum of the n pieces is exactly x, because the differences are exact in floating point. Full
+    pieces have the value T or -T, the ends of the range, which are on the grid of a symmetric format. The last piece
+    has no upper bound, so that beyond n T the sum is x up to rounding.
 
     Parameters
     ----------
     channel : Tensor, dtype=int, shape=(d,)
         Which channel each piece is of.
     low, high : Tensor, shape=(d,)
-        Magnitudes between which the piece lies; infinity for the last.
+        Bounds of the magnitude of each piece; infinity for the last of a channel.
     """
 
     def forward(self, x: Float[Tensor, "... c"]) -> Float[Tensor, "... d"]:
@@ -137,12 +137,12 @@ class SaturatingSplit(_IntervalSplit):
 
 
 class WeightSplit(_IntervalSplit):
-    """Column j of the weight becomes what it has between 0 and T, between T and 2 T, ...; x_j is repeated.
+    """Splits column j of the weight by magnitude: 0 to T, T to 2 T, ...; x_j is repeated.
 
     Parameters
     ----------
     channel, low, high : Tensor, shape=(d,)
-        As of `SaturatingSplit`, of weights, in units of the largest of the weight.
+        See `SaturatingSplit`; here magnitudes are of weights, divided by the largest magnitude of the weight.
     """
 
     def forward(self, x: Float[Tensor, "... c"]) -> Float[Tensor, "... d"]:
@@ -155,16 +155,16 @@ class WeightSplit(_IntervalSplit):
 
 
 class Merge(InputTransform):
-    """Channels of a group become one, their mean; their weight columns are added.
+    """Replaces the channels of a group by their mean, and adds their weight columns.
 
-    This does NOT leave what the layer computes: it is as good as the channels of a group are alike, or their columns.
+    This changes the output of the layer, unless the channels of a group are equal or their columns are.
 
     Parameters
     ----------
     group : Tensor, dtype=int, shape=(c,)
-        Index of the new channel of each.
+        Index of the new channel of each channel.
     size : Tensor, shape=(d,)
-        How many channels each new one is made of.
+        Number of channels that are merged into each new channel.
     """
 
     group: Tensor
@@ -177,7 +177,7 @@ class Merge(InputTransform):
 
     @classmethod
     def of(cls, group: Integer[Tensor, " c"]) -> "Merge":
-        """Merge by index of the new channel."""
+        """Return the merge into new channels of these indices."""
         return cls(group, torch.bincount(group).float())
 
     def forward(self, x: Float[Tensor, "... c"]) -> Float[Tensor, "... d"]:
@@ -191,12 +191,12 @@ class Merge(InputTransform):
 def _intervals(
     channel: Integer[Tensor, " d"], number: Integer[Tensor, " d"], counts: Integer[Tensor, " c"], threshold: float
 ) -> tuple[Float[Tensor, " d"], Float[Tensor, " d"]]:
-    """Ends of every piece: multiples of the threshold, infinity for the last of a channel."""
+    """Return the bounds of all pieces: multiples of the threshold, and infinity above the last piece of a channel."""
     low = number.double() * threshold
     high = torch.where(number == counts[channel] - 1, torch.inf, (number.double() + 1) * threshold)
     return low.float(), high.float()
 
 
 def _between(values: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """What values have between two magnitudes, with their sign."""
+    """Return the part of values between two magnitudes, with the sign of the values."""
     return values.clamp(-high, high) - values.clamp(-low, low)

@@ -1,8 +1,9 @@
-"""Decoded weights of layers that simulate: kept between calls, up to a bound.
+"""Cache of the decoded weights of simulated layers, up to a limit of bytes.
 
-To decode a weight costs about as much as to multiply a few hundred rows with it, and takes four times the memory of
-eight-bit codes. So the first layers that are called keep theirs until the bound is reached, and the others decode at
-every call. (A model calls its layers in turn: to throw out the one used longest ago would always throw out the next.)
+Decoding a weight costs about as much as multiplying a few hundred rows by it, and the result takes four times the
+memory of eight-bit codes. So weights are cached in the order of the first calls until the limit is reached; later
+layers decode at every call. (A model calls its layers in turn, so evicting the least recently used weight would always
+evict the next one needed.)
 """
 
 from weakref import WeakKeyDictionary
@@ -18,7 +19,7 @@ class DecodedWeights:
     Parameters
     ----------
     limit : int
-        Bytes of all weights that are kept; 0 keeps none.
+        Limit of the cache, in bytes; 0 caches nothing.
     """
 
     def __init__(self, limit: int = 2**30) -> None:
@@ -27,15 +28,15 @@ class DecodedWeights:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the weights that are kept."""
+        """Bytes of the cached weights."""
         return sum(weight.nbytes for weight in self._kept.values())
 
     def get(self, layer: nn.Module) -> Tensor | None:
-        """Return the weight that is kept of a layer; None if there is none."""
+        """Return the cached weight of a layer; None if it is not cached."""
         return self._kept.get(layer)
 
     def keep(self, layer: nn.Module, weight: Tensor) -> Tensor:
-        """Keep the weight of a layer if there is room, and return it."""
+        """Cache the weight of a layer if there is room, and return it."""
         if self.nbytes + weight.nbytes <= self.limit:
             self._kept[layer] = weight
         return weight
@@ -50,4 +51,4 @@ class DecodedWeights:
 
 
 decoded_weights = DecodedWeights()
-"""The weights that this process keeps; set `decoded_weights.limit` to change the bound."""
+"""The cache of this process; set `decoded_weights.limit` to change its size."""

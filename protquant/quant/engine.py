@@ -1,4 +1,4 @@
-"""The engine: takes the steps of a recipe on a model, and puts quantized twins in the places of its modules."""
+"""The engine: runs the steps of a recipe on a model, and replaces modules by quantized twins."""
 
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -46,14 +46,14 @@ class Engine:
     Parameters
     ----------
     assignments : Assignments
-        What the recipe makes of each site; steps may change it.
+        The format of each site; steps may change it.
     examples : Examples or None
-        None will do for recipes without ranges to freeze and without steps that look at what passes.
+        Sequences to calibrate on; may be None for recipes without frozen ranges and without steps that need statistics.
     cache : StatisticsCache or None
-        Where statistics are looked for before the model is run for them.
+        Cache of statistics; without an entry the model is run.
     scope : callable, optional
-        Whether a parameter or module, by its name, is in the part of the model that is quantized; `assignments` have
-        no sites outside of it. By default that part is the whole model.
+        Returns whether the parameter or module with a name is in the part of the model that is quantized; `assignments`
+        have no sites outside of that part. By default it is the whole model.
     """
 
     def __init__(
@@ -77,11 +77,11 @@ class Engine:
                 f"recipe {recipe.name}: calibration.lengths asks for a range for each bin of lengths, and step "
                 f"{single[0]} counts on one for all; leave out one of the two"
             )
-        # What is calibrated on is as long as what the recipe is for.
+        # Calibrate on sequences of the lengths that the recipe names.
         self._bins = recipe.calibration.bins
         self._examples = self._of_length(examples) if examples and examples.sequences and self._bins else examples
         self._float_bytes = sum(tensor_bytes(parameter) for _, parameter in self._parameters())
-        # Before any step adds channels: effective bits are those of an element of the model that was given.
+        # Counted before steps add channels: effective bits are per element of the original model.
         self._elements = {a.site.name: self._weight(a).numel() for a in assignments if not a.is_activation}
         self._outputs: dict[str, int] = {}
         self._reports: dict[str, SiteReport] = {}
@@ -89,15 +89,15 @@ class Engine:
     def run(
         self, statistics: Mapping[str, Statistics] | None = None, evidence: Mapping[str, Evidence] | None = None
     ) -> Report:
-        """Take all steps, fit all formats.
+        """Run all steps, fit all formats, and return the report.
 
         Parameters
         ----------
         statistics : mapping, optional
-            Of the model as it is given.
+            Statistics of the unchanged model.
         evidence : mapping, optional
-            Of all `fitted_groups`, where the model is small enough for that to be in memory at once; by default it is
-            gathered block by block.
+            Statistics of the inputs of all `fitted_groups`, if all fit in memory; by default they are gathered block by
+            block.
         """
         if self._scope is None:
             self.check_steps()
@@ -111,17 +111,17 @@ class Engine:
         return self._report()
 
     def fitted_groups(self) -> list[tuple[str, ...]]:
-        """Paths of linear layers that read one tensor, for each tensor that a step which fits weights has to see."""
+        """Return the groups of linear layers that read one tensor and whose weights a step fits."""
         steps = [step for step in self.steps if isinstance(step, WeightFit | Rounding | Correction)]
         return [link.readers for link in self._links() if any(self._is_for(step, link) for step in steps)]
 
     def check_steps(self) -> None:
-        """Check that every step that changes layers finds one; the model needs no weights for that.
+        """Check that every link transform finds a layer to change; works on a model without weights.
 
         Raises
         ------
         ProtquantError
-            If a step finds none.
+            If a step finds no layer.
         """
         links = self._links()
         for step in self.steps:
@@ -130,12 +130,12 @@ class Engine:
 
     @property
     def examples(self) -> Examples:
-        """What was given.
+        """The examples.
 
         Raises
         ------
         ProtquantError
-            If nothing was.
+            If there are no sequences.
         """
         if self._examples is None or not self._examples.sequences:
             raise ProtquantError(f"recipe {self.recipe.name} needs sequences to calibrate on, and none were given")
@@ -150,7 +150,7 @@ class Engine:
 
     def _weight(self, assignment: Assignment) -> Tensor:
         weight = self.model.get_submodule(assignment.site.module).weight
-        # A gain that a step has folded into other layers takes nothing.
+        # A gain that a step has folded into other layers has no elements.
         return weight.detach() if isinstance(weight, Tensor) else torch.empty(0)
 
     def _parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
@@ -160,7 +160,7 @@ class Engine:
         return self._scope is None or self._scope(path)
 
     def _links(self) -> list[Link]:
-        """Every link that the model declares, and one of its own for every other linear layer."""
+        """Return the links that the model declares, and one link for each other linear layer."""
         links = [link for link in find_links(self.model) if self._is_inside(link.readers[0])]
         known = {reader for link in links for reader in link.readers}
         linears = [
@@ -190,7 +190,7 @@ class Engine:
 
     def _transform(self, step: LinkTransform) -> None:
         links = [link for link in self._links() if self._is_for(step, link)]
-        if not links:  # not in this part of the model
+        if not links:  # the layers are in another part of the model
             return
         before = [assignment.format for assignment in self.assignments]
         changed = False
@@ -211,13 +211,13 @@ class Engine:
     def _statistics(
         self, given: Mapping[str, Statistics] | None
     ) -> Mapping[str, Statistics] | Mapping[str, BinnedStatistics]:
-        """Of every activation; gathered if none are given, or they are of other inputs.
+        """Return the statistics of every activation; calibrates if none are given or a step changed the activations.
 
-        A format without a range to freeze needs none, but the report does, which counts what passes.
+        Formats without frozen ranges need no statistics, but the report needs the number of values.
         """
         changed = any(isinstance(step, ModelTransform | LinkTransform | Tuning) for step in self.steps)
         formats = {a.site.name: a.format for a in self.assignments if a.is_activation and a.format is not None}
-        frozen = [name for name, form in formats.items() if form.needs_statistics]
+        frozen = [name for name, format_ in formats.items() if format_.needs_statistics]
         if frozen and self._bins:
             examples = self.examples
             parts = [self._calibrate(in_bin(each, examples.sequences, examples.length)) for each in self._bins]
@@ -252,19 +252,22 @@ class Engine:
         given: Mapping[str, Evidence] | None,
     ) -> None:
         fit_activation = ActivationFitter(self.model, self.recipe.calibration)
-        left = {assignment.site.name: assignment for assignment in self.assignments}
+        remaining = {assignment.site.name: assignment for assignment in self.assignments}
         blocks = [block for chain in find_chains(self.model) for block in chain]
-        # Block by block, so that no more than one is in memory twice.
+        # Block by block, so that only one block is in memory twice.
         for path, evidence in [(None, given)] if given is not None else self._fitting_order(blocks):
-            here = [a for a in left.values() if _lies_in(a.site.module, path, blocks)]
+            inside = [a for a in remaining.values() if _lies_in(a.site.module, path, blocks)]
             release_freed()
-            self._quantize(here, statistics, fit_activation, evidence)
-            for assignment in here:
-                del left[assignment.site.name]
-        self._quantize(left.values(), statistics, fit_activation, {})
+            self._quantize(inside, statistics, fit_activation, evidence)
+            for assignment in inside:
+                del remaining[assignment.site.name]
+        self._quantize(remaining.values(), statistics, fit_activation, {})
 
     def _fitting_order(self, blocks: Sequence[str]) -> Iterator[tuple[str | None, Mapping[str, Evidence]]]:
-        """Paths of blocks, each with what the steps that fit weights need to know of it; None is what lies in none."""
+        """Yield the path of each block, with the statistics of its inputs for steps that fit weights.
+
+        The path None stands for the layers outside of blocks.
+        """
         if any(isinstance(step, WeightFit | Rounding | Correction) for step in self.steps):
             for stage in self._sweep(self.fitted_groups(), "quantize", self.recipe.propagate == "quantized"):
                 yield stage.path, stage.evidence
@@ -312,9 +315,9 @@ class Engine:
     def _fit_weight(
         self, assignment: Assignment, weight: Tensor, evidence: Evidence | None
     ) -> tuple[StaticQuantizer | None, Codes | None, SiteReport]:
-        form, path = assignment.format, assignment.site.module
+        format_, path = assignment.format, assignment.site.module
         elements = self._elements[assignment.site.name]
-        if form is None:
+        if format_ is None:
             return None, None, weight_report(assignment, weight, None, None, elements)
         if weight.numel() and not torch.stack(weight.aminmax()).isfinite().all():
             raise ProtquantError("the weight has a value that is not finite; the checkpoint may be damaged")
@@ -324,9 +327,9 @@ class Engine:
         if evidence is not None:
             for fit in (each for each in self.steps if isinstance(each, WeightFit)):
                 if fit.is_for(path):
-                    quantizer = fit.fit(weight, form, evidence)
+                    quantizer = fit.fit(weight, format_, evidence)
             rounding = next((each for each in self.steps if isinstance(each, Rounding) and each.is_for(path)), None)
-        quantizer = (quantizer or form.for_weight(weight)).to(weight.device)
+        quantizer = (quantizer or format_.for_weight(weight)).to(weight.device)
         if rounding is None or evidence is None:
             codes = quantizer.encode(weight)
         else:
@@ -334,7 +337,7 @@ class Engine:
         return quantizer, codes, weight_report(assignment, weight, quantizer, codes, elements)
 
     def _with_compute(self, site: SiteReport) -> SiteReport:
-        """Count what a linear layer does, where calibration has counted what it reads."""
+        """Return the report with the multiply-accumulates of a linear layer, if calibration has counted its inputs."""
         path = site.site.removesuffix(".weight")
         read = self._reports.get(f"{path}.input")
         if site.kind != "linear_weight" or read is None or read.elements is None:
@@ -343,17 +346,17 @@ class Engine:
 
     def _report(self) -> Report:
         sites = [self._with_compute(self._reports[assignment.site.name]) for assignment in self.assignments]
-        # Weights that are sites count by their reports; all other parameters are as they were.
+        # Reports have the bytes of weights that are sites; all other parameters are unchanged.
         counted = {f"{a.site.module}.weight" for a in self.assignments if not a.is_activation}
-        kept = sum(tensor_bytes(p) for name, p in self._parameters() if name not in counted)
+        other_bytes = sum(tensor_bytes(p) for name, p in self._parameters() if name not in counted)
         transforms = {id(m): m for m in self.model.modules() if isinstance(m, InputTransform)}
         added = sum(tensor_bytes(buffer) for module in transforms.values() for buffer in module.buffers())
         weights = sum(site.bytes or 0 for site in sites)
-        return Report(self.recipe, sites, kept + added + weights, self._float_bytes)
+        return Report(self.recipe, sites, other_bytes + added + weights, self._float_bytes)
 
 
 def _lies_in(path: str, block: str | None, blocks: Collection[str]) -> bool:
-    """Whether the module at `path` is in `block`, or in none of `blocks` where that is None."""
+    """Return whether the module at `path` is in `block`, or if that is None, outside of all `blocks`."""
     if block is None:
         return not any(_lies_in(path, each, blocks) for each in blocks)
     return path.startswith(f"{block}.")

@@ -1,4 +1,4 @@
-"""What steps know of the input of linear layers: its second moments, and a sample of its vectors."""
+"""Statistics of the inputs of linear layers, for steps: second moments, and a sample of vectors."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,25 +13,25 @@ from protquant.quant.observers import SAMPLE_SEED
 __all__ = ["Evidence", "Gatherer"]
 
 _CHANNELS_A_VECTOR = 4
-"""Vectors are kept themselves while there are so many channels for each: they take less memory than their moments."""
+"""Vectors are stored while there are at least this many channels per vector: they are smaller than the moments."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """The input x of linear layers, over all vectors along its last axis that calibration saw.
+    """Statistics of the input x of linear layers, over all vectors (along the last axis) of the calibration.
 
     Attributes
     ----------
     count : int
         Number of vectors.
     mean, absolute_mean, minimum, maximum : Tensor, shape=(c,)
-        Per channel, of x and of |x|.
+        Mean of x, mean of |x|, minimum and maximum of x per channel.
     rows : Tensor, shape=(n, c)
-        Vectors drawn uniformly from all, in random order.
+        Uniform sample of the vectors, in random order.
     moments : Tensor, shape=(c, c), or None
-        Mean of x x^T; None where `vectors` are kept instead.
+        Mean of x x^T; None if `vectors` are stored instead.
     vectors : tuple of Tensor, each of shape=(n, c)
-        All vectors, where they are few beside their channels; otherwise empty.
+        All vectors, if they are few compared with their channels; otherwise empty.
     """
 
     count: int
@@ -45,7 +45,7 @@ class Evidence:
 
     @cached_property
     def gram(self) -> Float[Tensor, "c c"]:
-        """Mean of x x^T: the squared error of an output row that is off by d is d^T gram d."""
+        """Mean of x x^T. If a weight row has the error d, the mean squared error of its output is d^T gram d."""
         return _sum_of_squares(self.vectors) / self.count if self.moments is None else self.moments
 
     @property
@@ -53,7 +53,7 @@ class Evidence:
         """Mean square of each channel."""
         if self.moments is not None:
             return self.moments.diagonal()
-        return torch.stack([(each**2).sum(0) for each in self.vectors]).sum(0) / self.count
+        return torch.stack([(block**2).sum(0) for block in self.vectors]).sum(0) / self.count
 
     @property
     def absolute_maximum(self) -> Float[Tensor, " c"]:
@@ -61,7 +61,7 @@ class Evidence:
         return torch.maximum(-self.minimum, self.maximum)
 
     def output_error(self, difference: Float[Tensor, "o c"]) -> float:
-        """Mean over vectors of |D x|^2, for a difference D of two weights."""
+        """Return the mean over vectors of |D x|^2, for the difference D of two weights."""
         return ((difference @ self.gram) * difference).sum().item()
 
 
@@ -71,7 +71,7 @@ class Gatherer:
     Parameters
     ----------
     num_rows : int
-        How many vectors to keep.
+        Number of vectors to sample.
     """
 
     def __init__(self, num_rows: int = 1024) -> None:
@@ -86,7 +86,7 @@ class Gatherer:
         self._generator = torch.Generator().manual_seed(SAMPLE_SEED)
 
     def update(self, x: Float[Tensor, "... c"]) -> None:
-        """See one tensor."""
+        """Add one tensor."""
         rows = x.detach().reshape(-1, x.shape[-1])
         if not len(rows):
             return
@@ -101,21 +101,22 @@ class Gatherer:
         else:
             self._gram = _sum_of_squares([*self._vectors, rows], self._gram)
             self._vectors = []
-        # Every vector draws a number, and the smallest stay: a uniform sample whatever the lengths of the calls.
+        # Every vector gets a random key, and those with the smallest keys stay: a uniform sample for calls of any
+        # length.
         keys = torch.rand(len(rows), generator=self._generator)
         drawn = keys.topk(min(self.num_rows, len(rows)), largest=False)
-        kept = rows[drawn.indices.to(rows.device)].cpu()
+        sampled = rows[drawn.indices.to(rows.device)].cpu()
         self._keys = torch.cat((self._keys, drawn.values))
-        self._rows = torch.cat((self._rows, kept)) if self._rows.numel() else kept
+        self._rows = torch.cat((self._rows, sampled)) if self._rows.numel() else sampled
         if len(self._keys) > self.num_rows:
             best = self._keys.topk(self.num_rows, largest=False)
             self._keys, self._rows = best.values, self._rows[best.indices]
 
     def evidence(self) -> Evidence | None:
-        """What was seen until now; None if nothing was."""
+        """Return the statistics of all tensors so far; None if there were none."""
         if not self._count:
             return None
-        order = self._keys.argsort()  # the first of them are a uniform sample too
+        order = self._keys.argsort()  # so that the first rows are a uniform sample as well
         return Evidence(
             count=self._count,
             mean=(self._sum / self._count).to(self._minimum),
@@ -129,9 +130,9 @@ class Gatherer:
 
 
 def _sum_of_squares(vectors: Iterable[Float[Tensor, "_ c"]], total: Tensor | None = None) -> Float[Tensor, "c c"]:
-    """The sum of x x^T, one tensor after the other, added to `total`."""
-    for each in vectors:
+    """Return `total` plus the sum of x x^T over all vectors; `total` is changed in place."""
+    for block in vectors:
         # In place: second moments of a wide layer take 400 MiB.
-        total = each.T @ each if total is None else total.to(each).addmm_(each.T, each)
+        total = block.T @ block if total is None else total.to(block).addmm_(block.T, block)
     assert total is not None
     return total

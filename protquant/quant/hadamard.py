@@ -1,8 +1,9 @@
 """Hadamard matrices: square, of entries +1 and -1, with orthogonal rows.
 
-Those of sizes q + 1 and 2 (q + 1) are from quadratic residues modulo a prime q (Paley 1933), and the product of two is
-one again (Sylvester 1867), so there is one for every width of ESM-2 and of ESMFold's trunk: 320 = 16 x 20,
-480 = 8 x 60, 640 = 32 x 20, 1280 = 64 x 20, 2560 = 128 x 20, 5120 = 256 x 20, and all powers of two.
+Matrices of sizes q + 1 and 2 (q + 1) follow from quadratic residues modulo a prime q (Paley 1933). The Kronecker
+product of two Hadamard matrices is a Hadamard matrix (Sylvester 1867). So every width of ESM-2 and of ESMFold's trunk
+has one: 320 = 16 x 20, 480 = 8 x 60, 640 = 32 x 20, 1280 = 64 x 20, 2560 = 128 x 20, 5120 = 256 x 20, and all powers of
+two.
 """
 
 from functools import lru_cache
@@ -15,22 +16,23 @@ from protquant.errors import ProtquantError
 
 __all__ = ["hadamard_factors", "hadamard_matrix", "has_hadamard"]
 
-# Up to this size one product with the whole matrix is faster than two with its factors.
+# Up to this size, one product with the full matrix is faster than two products with its factors.
 _SMALL = 256
 
 
 def has_hadamard(size: int) -> bool:
-    """Whether `hadamard_matrix` knows one of this size."""
+    """Return whether `hadamard_matrix` can make a matrix of this size."""
     return size >= 1 and _paley_part(size) is not None
 
 
 def hadamard_matrix(size: int) -> Float[Tensor, "n n"]:
-    """Hadamard matrix of a size: entries +1 and -1, float64, H H^T = n I.
+    """Return a Hadamard matrix H of the given size n: entries +1 and -1, float64, H H^T = n I.
 
     Raises
     ------
     ProtquantError
-        If none is known here: sizes above 2 are multiples of 4, and of these some need other constructions.
+        If the constructions in this file give none: sizes above 2 must be multiples of 4, and some of these are
+        missing.
     """
     part = _paley_part(size) if size >= 1 else None
     if part is None:
@@ -42,9 +44,9 @@ def hadamard_matrix(size: int) -> Float[Tensor, "n n"]:
 def hadamard_factors(
     size: int, dtype: torch.dtype, device: torch.device
 ) -> tuple[Float[Tensor, "a a"], Float[Tensor, "b b"]]:
-    """Orthogonal A and B whose Kronecker product is `hadamard_matrix(size)` divided by the root of the size.
+    """Return orthogonal A and B whose Kronecker product is `hadamard_matrix(size)` / sqrt(size).
 
-    A product with them costs a vector of n = a b elements n (a + b) multiplications and not n^2.
+    Multiplying a vector of n = a b elements by both takes n (a + b) multiplications instead of n^2.
     """
     part = _paley_part(size)
     if part is None or size <= _SMALL:
@@ -59,7 +61,7 @@ def hadamard_factors(
 
 
 def _paley_part(size: int) -> int | None:
-    """The smallest n with a matrix of Paley's such that `size` is 2^k n; 1 for powers of two."""
+    """Return the smallest n = `size` / 2^k that has a Paley matrix: 1 for powers of two, None if there is none."""
     odd = size
     while odd % 2 == 0:
         odd //= 2
@@ -89,7 +91,8 @@ def _sylvester(size: int) -> Tensor:
 def _paley(size: int) -> Tensor:
     if size == 1:
         return torch.ones(1, 1, dtype=torch.float64)
-    # Size is a multiple of 4, so size - 1 is 3 modulo 4; where that is no prime, size / 2 - 1 is one, of 1 modulo 4.
+    # Size is a multiple of 4. So size - 1 is 3 modulo 4; if it is not prime, size / 2 - 1 is a prime that is 1 modulo
+    # 4.
     first_kind = _is_prime(size - 1)
     q = size - 1 if first_kind else size // 2 - 1
     # 1 for quadratic residues modulo q, -1 for the rest, 0 for 0.

@@ -1,4 +1,4 @@
-"""Quantization for a moment: sites of a float model are quantized in place, and the model is what it was afterwards."""
+"""Quantize sites of a float model in place, and restore the model afterwards."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -16,10 +16,10 @@ __all__ = ["quantized_in_place"]
 
 @contextmanager
 def quantized_in_place(model: nn.Module, quantizers: Mapping[Site, Quantizer]) -> Iterator[None]:
-    """Let `model` compute as with quantized twins at these sites, until the context is left.
+    """Let `model` compute as if it had quantized twins at these sites, inside of the context.
 
-    No copy is made, and no module replaced: weights are exchanged and put back, the same tensors, and what activations
-    go through are hooks that are taken away.
+    The model is not copied, and no module is replaced: weights are exchanged and restored, and hooks quantize the
+    activations.
     """
     with ExitStack() as stack:
         for site, quantizer in quantizers.items():
@@ -46,10 +46,10 @@ def _quantize_input(module: nn.Module, quantizer: ActivationQuantizer) -> Remova
     def before(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return quantizer(inputs[0]), *inputs[1:]
 
-    def behind(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    def after(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         y: Tensor = quantizer(output)
         return y
 
     if isinstance(module, TransformedLinear):
-        return module.transforms.register_forward_hook(behind)
+        return module.transforms.register_forward_hook(after)
     return module.register_forward_pre_hook(before)

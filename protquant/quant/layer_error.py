@@ -1,4 +1,4 @@
-"""What the formats of layers that share an input do to their outputs, on the sample of what calibration saw."""
+"""Errors that formats cause in the outputs of layers that share an input, on a sample of calibration vectors."""
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -18,41 +18,41 @@ __all__ = ["LayerOutputs", "activation_quantizer", "kl_divergence", "relative_er
 _MINMAX = Calibration(range="minmax")
 
 
-def activation_quantizer(form: Format, rows: Float[Tensor, "n c"], extremes: Float[Tensor, "m c"]) -> Quantizer:
-    """`form` fitted to all of `rows`, and to `extremes` that other rows have."""
-    if not form.needs_statistics:
-        return form.for_activation(None, _MINMAX)
-    # Of equal steps the range decides alone, and no sample need be sorted.
-    seen = extremes if isinstance(form, Uniform) else torch.cat((rows, extremes))
+def activation_quantizer(format_: Format, rows: Float[Tensor, "n c"], extremes: Float[Tensor, "m c"]) -> Quantizer:
+    """Return the quantizer of a format for a sample of rows, and for the `extremes` of all rows."""
+    if not format_.needs_statistics:
+        return format_.for_activation(None, _MINMAX)
+    # Equal steps depend on the range alone, so that the sample need not be sorted.
+    seen = extremes if isinstance(format_, Uniform) else torch.cat((rows, extremes))
     observer = Observer("sample", sample_size=seen.numel())
     observer.update(seen)
-    return form.for_activation(observer.statistics(), _MINMAX).to(rows.device)
+    return format_.for_activation(observer.statistics(), _MINMAX).to(rows.device)
 
 
 def relative_error(outputs: Float[Tensor, "n o"], reference: Float[Tensor, "n o"]) -> float:
-    """Squared error of all outputs, as a share of their squares."""
+    """Return the squared error of all outputs, divided by the sum of their squares."""
     return ((outputs - reference).square().sum() / reference.square().sum().clamp(min=1e-30)).item()
 
 
 def kl_divergence(outputs: Float[Tensor, "n o"], reference: Float[Tensor, "n o"]) -> float:
-    """Mean over rows of the divergence between softmaxes over the outputs, in nats."""
+    """Return the Kullback-Leibler divergence between softmaxes over the outputs, in nats, averaged over rows."""
     expected, found = reference.double().log_softmax(-1), outputs.double().log_softmax(-1)
     return (expected.exp() * (expected - found)).sum(-1).mean().item()
 
 
 class LayerOutputs:
-    """Outputs of the layers of a link on a sample of rows, in float and quantized, behind transforms to be tried.
+    """Outputs of the layers of a link on a sample of rows, in float and quantized with trial transforms.
 
-    Static ranges are those of all that calibration saw, not of the sample: its extremes go through the transforms too.
+    Static ranges cover all calibration vectors, not only the sample: their extremes are transformed as well.
 
     Parameters
     ----------
     evidence : Evidence
-        Of what the layers read, before `transforms`.
+        Statistics of the layers' input, before `transforms`.
     readers : mapping
-        Layers by path. Biases are left out: they are what they are.
+        Layers by path. Biases are ignored: quantization does not change them.
     num_rows : int
-        How many rows of the sample to use.
+        Number of rows of the sample to use.
     """
 
     def __init__(self, evidence: Evidence, readers: Mapping[str, nn.Linear], num_rows: int = 512) -> None:
@@ -62,7 +62,7 @@ class LayerOutputs:
 
     @cached_property
     def float_outputs(self) -> dict[str, Float[Tensor, "n o"]]:
-        """By path of reader."""
+        """Float outputs by path of reader."""
         return {path: self._rows @ weight.T for path, weight in self._weights.items()}
 
     def quantized(
@@ -70,7 +70,7 @@ class LayerOutputs:
         transforms: Sequence[InputTransform],
         formats: Mapping[str, tuple[Format | None, Format | None]],
     ) -> dict[str, Float[Tensor, "n o"]]:
-        """Outputs of the readers in `formats`, which says of each the formats of its weight and its input."""
+        """Return the outputs of the readers in `formats`, which has the formats of weight and input by path."""
         rows, extremes = self._rows, self._extremes
         for transform in transforms:
             rows, extremes = transform(rows), transform(extremes)
@@ -93,6 +93,6 @@ class LayerOutputs:
         transforms: Sequence[InputTransform],
         formats: Mapping[str, tuple[Format | None, Format | None]],
     ) -> float:
-        """Mean over the readers of the relative error of their outputs."""
+        """Return the relative error of the outputs, averaged over the readers."""
         outputs = self.quantized(transforms, formats)
         return sum(relative_error(y, self.float_outputs[path]) for path, y in outputs.items()) / max(len(outputs), 1)

@@ -1,6 +1,6 @@
-"""One pass over a model, layer by layer: what linear layers read is gathered for one block at a time.
+"""One pass over a model, block by block, that gathers statistics of the inputs of linear layers.
 
-So the second moments of a block are in memory with the model, and those of all others are not.
+Only the second moments of one block are in memory at a time.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -20,19 +20,19 @@ from protquant.topology import find_chains
 __all__ = ["Call", "Stage", "gathering", "record_calls", "run_block", "sweep"]
 
 Call = tuple[Any, ...]
-"""What a block is called with."""
+"""The positional arguments of one call of a block."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A block, or all that lies in none.
+    """Statistics of the layers of one block, or of all layers outside of blocks.
 
     Attributes
     ----------
     path : str or None
-        Of the block; None for what lies in no block.
+        Path of the block; None for the layers outside of blocks.
     evidence : dict
-        By path of linear layer. A layer that nothing passed through is missing.
+        Statistics by path of linear layer. Layers that were not called are missing.
     """
 
     path: str | None
@@ -49,26 +49,26 @@ def sweep(
     progress: bool = False,
     label: str = "layers",
 ) -> Iterator[Stage]:
-    """Go through `model` in the order of its blocks, what lies outside of them first.
+    """Yield a `Stage` for the layers outside of blocks, then one for each block in the order of the model.
 
-    Whoever takes a stage may change the layers in it before taking the next; those outside of blocks count as unchanged
-    for what the blocks are given.
+    The caller may change the layers of a stage before it takes the next one. Changes outside of blocks do not affect
+    the inputs of the blocks.
 
     Parameters
     ----------
     sequences, forward
-        As for `calibrate`.
+        See `calibrate`.
     groups : collection of sequence of str
-        Paths of linear layers that read one tensor.
+        Each group has the paths of the linear layers that read one tensor.
     quantized : bool
-        Whether the blocks after a block are fed with what it gives after it was changed, or before.
+        Whether a block gets the outputs of the changed blocks before it, or of the unchanged ones.
     label : str
-        Of the progress bar.
+        Label of the progress bar.
 
     Raises
     ------
     ProtquantError
-        Where there are no sequences.
+        If there are no sequences.
     """
     if not sequences:
         raise ProtquantError("there are no sequences to go through the model with")
@@ -92,10 +92,10 @@ def sweep(
             for path in chain:
                 inside = [group for group in groups if _inside(group, [path])]
                 with gathering(model, inside) as evidence:
-                    following = run_block(model, path, calls)
+                    next_calls = run_block(model, path, calls)
                 yield Stage(path, evidence())
-                # What was changed may have been replaced, the block itself included.
-                calls = run_block(model, path, calls) if quantized else following
+                # The caller may have replaced modules, the block itself included.
+                calls = run_block(model, path, calls) if quantized else next_calls
                 bar.update()
     finally:
         bar.close()
@@ -107,7 +107,7 @@ def _inside(group: Sequence[str], blocks: Collection[str]) -> bool:
 
 
 def run_block(model: nn.Module, path: str, calls: list[list[Call]]) -> list[list[Call]]:
-    """Run the block at `path`; return what the one after it is called with, sequence by sequence."""
+    """Run the block at `path`; return the calls of the block after it, one list per sequence."""
     block: Any = model.get_submodule(path)
     with torch.no_grad():
         return [[block.next_inputs(inputs, block(*inputs)) for inputs in sequence] for sequence in calls]
@@ -115,7 +115,7 @@ def run_block(model: nn.Module, path: str, calls: list[list[Call]]) -> list[list
 
 @contextmanager
 def record_calls(model: nn.Module, paths: Sequence[str]) -> Iterator[dict[str, list[list[Call]]]]:
-    """Record what the modules are called with, into the last list of each: append an empty one per sequence."""
+    """Record the calls of modules, by path, in the last list of each; the caller appends a list per sequence."""
     recorded: dict[str, list[list[Call]]] = {path: [] for path in paths}
 
     def recorder(path: str) -> Callable[[nn.Module, Call], None]:
@@ -134,15 +134,15 @@ def record_calls(model: nn.Module, paths: Sequence[str]) -> Iterator[dict[str, l
 
 @contextmanager
 def gathering(model: nn.Module, groups: Collection[Sequence[str]]) -> Iterator[Callable[[], dict[str, Evidence]]]:
-    """Gather what the first layer of each group reads; it is that of all.
+    """Gather statistics of the input of each group of layers, at its first layer.
 
-    What is given tells what was gathered, once, by path of layer.
+    The function that is yielded returns the statistics by path of layer; it can be called once.
     """
     gatherers = {tuple(group): Gatherer() for group in groups}
     handles = [watch_input(model.get_submodule(group[0]), seen.update) for group, seen in gatherers.items()]
 
     def evidence() -> dict[str, Evidence]:
-        # Taken out as they are asked for: second moments of a wide layer are not to be in memory twice.
+        # Gatherers are removed one by one, so that second moments of a wide layer are not in memory twice.
         seen = {group: gatherers.pop(group).evidence() for group in tuple(gatherers)}
         return {path: each for group, each in seen.items() if each is not None for path in group}
 

@@ -1,14 +1,14 @@
-"""Bins of sequence length: for statistics of what is as long as what a model will be used on (SLAC, Lee et al. 2023).
+"""Bins of sequence length, to calibrate on proteins as long as those of the task (SLAC, Lee et al. 2023).
 
-The paper found that the ranges of some language models grow with the length of the calibration sequences and those of
-others do not, and calibrates on the length of the task. `protquant ranges` tells which is the case for a model.
+The paper found that activation ranges of some language models grow with the length of the calibration sequences, and so
+calibrates on the length of the task. `protquant ranges` measures this for a model.
 
-Of ours, measured on crops of the same proteins (largest magnitude as residues^g): the residual stream of ESM-2 8M does
-not depend on length (inputs of LayerNorm, median g -0.01); its attention logits do (0.18: by half from 100 to 1,000
-residues), and what the output projections of two layers read (0.34). In the demo's folding trunk little does (medians
-by kind up to 0.05) but for one thing: `tri_mul_*.out_norm.input` is a sum over residues that nothing divides by their
-number, and grows as their number or faster (g 0.97 to 1.56): frozen on 48 residues, its range cuts off three quarters
-and more of that of 192.
+We measured the exponent g, with the largest magnitude proportional to residues^g, on crops of the same proteins. In
+ESM-2 8M the residual stream does not depend on length (inputs of LayerNorm, median g -0.01). Its attention logits do
+(0.18: half as large again at 1,000 residues as at 100), and so do the inputs of two output projections (0.34). In the
+demo's folding trunk medians by kind are at most 0.05, with one exception: `tri_mul_*.out_norm.input` is a sum over
+residues, not a mean, and grows with their number or faster (g 0.97 to 1.56). A range frozen on 48 residues cuts off at
+least three quarters of the range at 192.
 """
 
 from bisect import bisect_right
@@ -29,7 +29,7 @@ _Sequence = TypeVar("_Sequence")
 
 @dataclass(frozen=True)
 class LengthBin:
-    """Lengths from `low` to below `high`; no upper end where that is None."""
+    """Lengths from `low` to below `high`; no upper limit if `high` is None."""
 
     low: int
     high: int | None = None
@@ -45,12 +45,12 @@ DEFAULT_BINS = (LengthBin(0, 128), LengthBin(128, 256), LengthBin(256, 512), Len
 
 
 def parse_lengths(text: str) -> tuple[LengthBin, ...]:
-    """Bins of a setting: `128-256`, several such as `0-128,128-256,256-`, or `bins` for `DEFAULT_BINS`.
+    """Return the bins of a setting: `128-256`, several such as `0-128,128-256,256-`, or `bins` for `DEFAULT_BINS`.
 
     Raises
     ------
     ProtquantError
-        If the text is no such thing, or bins are empty, overlap or do not ascend.
+        If the text has another form, or bins are empty, overlap or do not ascend.
     """
     if text == "bins":
         return DEFAULT_BINS
@@ -73,22 +73,22 @@ def parse_lengths(text: str) -> tuple[LengthBin, ...]:
 
 
 def bin_edges(bins: Sequence[LengthBin]) -> tuple[int, ...]:
-    """Where, from one bin to the next, the nearest bin changes: the end of the one, or the middle of a gap."""
+    """Return the lengths at which the nearest bin changes: the end of a bin, or the middle of a gap."""
     return tuple(((left.high or left.low) + right.low + 1) // 2 for left, right in pairwise(bins))
 
 
 def nearest_bin(edges: Sequence[int], length: int) -> int:
-    """Index of the bin that a length is in, or is nearest to; `edges` as of `bin_edges`."""
+    """Return the index of the bin that contains a length or is nearest to it; `edges` come from `bin_edges`."""
     return bisect_right(edges, length)
 
 
 def in_bin(each: LengthBin, sequences: Sequence[_Sequence], length: Callable[[_Sequence], int]) -> list[_Sequence]:
-    """The sequences whose length is in a bin.
+    """Return the sequences whose length is in a bin.
 
     Raises
     ------
     ProtquantError
-        Where there are none.
+        If there are none.
     """
     chosen = [sequence for sequence in sequences if length(sequence) in each]
     if not chosen:
@@ -103,7 +103,7 @@ def in_bin(each: LengthBin, sequences: Sequence[_Sequence], length: Callable[[_S
 
 @dataclass(frozen=True)
 class BinnedStatistics:
-    """Statistics of one site, for sequences of every bin."""
+    """Statistics of one site, with one part for the sequences of each bin."""
 
     bins: tuple[LengthBin, ...]
     parts: "tuple[Statistics, ...]"

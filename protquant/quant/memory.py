@@ -1,4 +1,4 @@
-"""Memory that was freed, and what the C library makes of it."""
+"""Return freed memory from the C library to the system."""
 
 import ctypes
 import sys
@@ -7,10 +7,10 @@ __all__ = ["release_freed"]
 
 
 def release_freed() -> None:
-    """Give what was freed back to the system, where the C library is glibc; does nothing elsewhere.
+    """Return freed memory to the system if the C library is glibc; do nothing elsewhere.
 
-    glibc keeps it for allocations to come. Where weights are replaced one after the other, these do not fit into the
-    holes: a model of 2.4 GiB grew to 4.1 GiB while it was quantized, and to 3.3 GiB with this.
+    glibc keeps freed memory for later allocations. When weights are replaced one after the other, the new ones do not
+    fit into the holes: a model of 2.4 GiB grew to 4.1 GiB during quantization, and to 3.3 GiB with this call.
     """
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)

@@ -1,4 +1,4 @@
-"""Quantized twins of the modules that hold sites; they simulate, in float, what integers would give."""
+"""Quantized twins of the modules that have sites; they simulate integer arithmetic in float."""
 
 from collections.abc import Callable
 from typing import Self
@@ -20,14 +20,14 @@ __all__ = ["ActivationQuantizer", "CodedWeight", "QuantizedLayerNorm", "Quantize
 
 
 class ActivationQuantizer(Storable):
-    """Quantizes and dequantizes what passes; also what a `Tap` becomes.
+    """Quantizes and dequantizes an activation; also the twin of a `Tap`.
 
     Parameters
     ----------
     site : str
         Name of the site, for messages.
     quantizer : Quantizer
-        With ranges frozen in its buffers, so that they are saved with the model.
+        Frozen ranges are among its buffers, so that they are saved with the model.
     """
 
     site: str
@@ -38,7 +38,7 @@ class ActivationQuantizer(Storable):
         self.quantizer = quantizer
 
     def forward(self, x: Tensor) -> Tensor:
-        # The sum is one cheap pass, and is NaN wherever a value is. (It may also be where infinities cancel.)
+        # The sum is one cheap pass, and is NaN if any value is NaN. (It may also be NaN because infinities cancel.)
         if torch.isnan(x.detach().sum()) and torch.isnan(x).any():
             raise ProtquantError(f"site {self.site}: the input has a NaN, which has no code")
         try:
@@ -52,21 +52,21 @@ class ActivationQuantizer(Storable):
 
 
 class CodedWeight(Storable):
-    """A module whose weight is held as packed codes, or in float where the recipe leaves it so.
+    """A module whose weight is stored as packed codes, or in float if the recipe does not quantize it.
 
     Attributes
     ----------
     weight_quantizer : StaticQuantizer or None
-        Decodes the codes; None where the weight is in float.
+        Decodes the codes; None if the weight is in float.
     """
 
     weight_quantizer: StaticQuantizer | None
     _codes: PackedCodes | None = None
-    # The type that the module computes in, where no float parameter of the weight says so.
+    # The type that the module computes in, if there is no float weight to take it from.
     _dtype: torch.dtype = torch.float32
 
     def _hold(self, weight: Tensor | None, quantizer: StaticQuantizer | None, encoded: Codes | None) -> None:
-        """Take over a float weight: as codes where there is a quantizer (`encoded`, or the nearest), else as it is."""
+        """Store a weight: with a quantizer as codes (`encoded`, or the nearest ones), otherwise in float."""
         self.weight_quantizer = quantizer
         if quantizer is None or weight is None:
             assert weight is None or isinstance(weight, nn.Parameter)
@@ -77,17 +77,17 @@ class CodedWeight(Storable):
             self.hold_codes(PackedCodes.pack(encoded, quantizer.code_bits, values.dtype))
 
     def hold_float(self, weight: nn.Parameter | None) -> None:
-        """Hold this weight, or none."""
+        """Store a float weight, or none."""
         self._parameters["weight"] = weight
 
     def hold_codes(self, codes: PackedCodes) -> None:
-        """Hold these codes in place of what was held before."""
+        """Store these codes in place of the weight so far."""
         self._parameters.pop("weight", None)
         self._codes, self._dtype = codes, codes.values
 
     @property
     def packed_codes(self) -> PackedCodes | None:
-        """The packed codes of the weight; None where it is in float."""
+        """The packed codes of the weight; None if it is in float."""
         return self._codes
 
     def weight_codes(self) -> Codes:
@@ -104,14 +104,14 @@ class CodedWeight(Storable):
 
     @property
     def weight(self) -> Tensor | None:
-        """The weight in float: the parameter, or what the codes decode to (`decoded_weights` may keep that)."""
+        """The weight in float: the parameter, or the decoded codes (which `decoded_weights` may cache)."""
         if self._codes is None:
             return self._parameters["weight"]
         known = decoded_weights.get(self)
         return decoded_weights.keep(self, self._decode(self._codes)) if known is None else known
 
     def float_weight(self) -> Tensor:
-        """Return the weight in float, see `weight`; for layers that have one."""
+        """Return the weight in float, for layers that have a weight; see `weight`."""
         weight = self.weight
         assert weight is not None
         return weight
@@ -121,8 +121,8 @@ class CodedWeight(Storable):
         with (
             torch.inference_mode(False),
             torch.no_grad(),
-        ):  # a weight that is kept serves calls outside of that mode too
-            # By way of the type that was rounded, whose own rounding is part of the weight.
+        ):  # cached weights also serve calls outside of that mode
+            # First to the type of the original weight, as in quantization, whose rounding is part of the result.
             return self.weight_quantizer.decode(codes.unpack()).to(codes.values).to(self._dtype)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
@@ -140,11 +140,11 @@ class QuantizedLinear(CodedWeight):
     Parameters
     ----------
     linear : nn.Linear
-        Whose weight and bias are taken over; it is not changed.
+        The layer to replace. Its weight and bias are used; it is not changed.
     weight_quantizer : StaticQuantizer or None
-        Of the weight; None leaves it in float.
+        Quantizer of the weight; None leaves it in float.
     input_quantizer : ActivationQuantizer or None
-        Of the input; None leaves it in float.
+        Quantizer of the input; None leaves it in float.
     codes : Codes, optional
         Codes of the weight on the grid of `weight_quantizer`; by default the nearest.
 
@@ -153,7 +153,7 @@ class QuantizedLinear(CodedWeight):
     weight : Tensor, shape=(out, in)
         The parameter, or the decoded codes.
     transforms : nn.Sequential or None
-        What the input goes through before it is quantized, taken over from a `TransformedLinear`.
+        The transforms of a `TransformedLinear`, applied to the input before it is quantized.
     """
 
     in_features: int
@@ -188,7 +188,7 @@ class QuantizedLinear(CodedWeight):
 
 
 class QuantizedLayerNorm(CodedWeight):
-    """Twin of an `nn.LayerNorm` with a quantized gain, input, or both; the statistics are taken in float."""
+    """Twin of an `nn.LayerNorm` with a quantized gain, input, or both; mean and variance are computed in float."""
 
     normalized_shape: tuple[int, ...]
     eps: float
@@ -211,7 +211,7 @@ class QuantizedLayerNorm(CodedWeight):
         return self.normalize(x if self.input_quantizer is None else self.input_quantizer(x))
 
     def normalize(self, x: Float[Tensor, "... c"]) -> Float[Tensor, "... c"]:
-        """What the float module does."""
+        """Return the float LayerNorm of `x`."""
         return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
 
     def extra_repr(self) -> str:

@@ -1,4 +1,4 @@
-"""What calibration remembers of a site: one pass over each tensor, bounded memory, the same answer every time."""
+"""Statistics of one site: gathered in one pass over each tensor, in bounded memory, reproducibly."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -15,7 +15,7 @@ SAMPLE_SEED = 20_231
 
 
 class Moments(NamedTuple):
-    """Extremes and spreads; those of one side are about 0, so they are the sigma of a half-normal distribution."""
+    """Extremes and spreads. One-sided spreads are about 0: the sigma of a half-normal distribution."""
 
     minimum: float
     maximum: float
@@ -26,7 +26,7 @@ class Moments(NamedTuple):
 
     @classmethod
     def of(cls, x: Tensor) -> "Moments":
-        """Moments of one tensor."""
+        """Return the moments of one tensor."""
         return _Sums.of(x.detach().float()).moments()
 
 
@@ -43,7 +43,7 @@ class _Sums(NamedTuple):
     @classmethod
     def of(cls, x: Tensor) -> "_Sums":
         norm = torch.linalg.vector_norm
-        # Counted through the sign, because comparing costs a CPU ten times as much.
+        # Counted through signs, because comparisons take ten times as long on a CPU.
         sign = x.sign()
         facts = (*x.aminmax(), x.sum(), norm(x), norm(x.clamp(min=0)), sign.sum(), sign.abs_().sum())
         minimum, maximum, total, length, positive_length, surplus, nonzero = torch.stack(
@@ -79,22 +79,22 @@ class _Sums(NamedTuple):
 
 @dataclass(frozen=True)
 class Statistics:
-    """What was seen of one site.
+    """Statistics of one site.
 
     Attributes
     ----------
     count : int
         Number of values.
     lowest, highest : tuple of Tensor, shape=(<= depth,)
-        Of every sequence the smallest values, ascending, and the largest, descending.
+        Smallest values of every sequence, ascending, and largest values, descending.
     channel_minimum, channel_maximum : Tensor, shape=(c,), or None
-        Per channel (last axis); None where its length varies, as that of attention does.
+        Extremes per channel (last axis); None if the length of that axis varies, as for attention.
     sample : Tensor, shape=(n,)
-        Values drawn uniformly from all that were seen.
+        Uniform sample of all values.
     rows : tuple of Tensor, shape=(c,)
-        Vectors along the last axis, for errors that are made per vector; spread over the calls.
+        Vectors along the last axis, sampled from all calls, for formats with a scale per vector.
     width : int or None
-        Mean length of the last axis, where values were counted only; there are no rows then.
+        Mean length of the last axis if values were only counted; there are no rows then.
     """
 
     count: int
@@ -110,7 +110,7 @@ class Statistics:
 
     @classmethod
     def counted(cls, count: int, width: int) -> "Statistics":
-        """Return the statistics of a site whose values were counted, and not looked at."""
+        """Return the statistics of a site whose values were only counted."""
         nothing = Moments(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
         return cls(count, 0.0, nothing, (), (), None, None, torch.empty(0), (), width)
 
@@ -126,7 +126,7 @@ class Statistics:
 
 
 class Digest(NamedTuple):
-    """What takes a pass over a tensor to find out."""
+    """Results of one pass over a tensor; sites that read the same tensor share them."""
 
     sums: _Sums
     lowest: Tensor
@@ -136,7 +136,7 @@ class Digest(NamedTuple):
 
     @classmethod
     def of(cls, x: Tensor, depth: int) -> "Digest":
-        """Digest of one tensor, shape (..., c), with its `depth` most extreme values on either side."""
+        """Return the digest of one tensor, shape (..., c), with its `depth` smallest and largest values."""
         rows = x.detach().float().reshape(-1, x.shape[-1])
         return cls(
             _Sums.of(rows),
@@ -148,8 +148,8 @@ class Digest(NamedTuple):
 
 
 def _most_extreme(x: Tensor, depth: int, largest: bool) -> Tensor:
-    """The `depth` most extreme values of (n, c), the most extreme first."""
-    if x.shape[0] > depth:  # They sit in the `depth` rows of the most extreme extremes.
+    """Return the `depth` largest values of `x`, shape (n, c), descending; or the smallest, ascending."""
+    if x.shape[0] > depth:  # They are in the `depth` rows whose extremes are the largest (or smallest).
         extremes = x.amax(-1) if largest else x.amin(-1)
         x = x[extremes.topk(depth, largest=largest).indices]
     return x.flatten().topk(min(depth, x.numel()), largest=largest).values
@@ -161,11 +161,11 @@ class Observer:
     Parameters
     ----------
     site : str
-        Its name, for messages.
+        Name of the site, for messages.
     depth : int
-        How many of the smallest and the largest values to keep per sequence: the most that `topk_median` can ask for.
+        Number of smallest and largest values to store per sequence, an upper limit of `top_k`.
     sample_size : int
-        Bound on the size of the sample.
+        Maximal size of the sample.
     """
 
     def __init__(self, site: str, depth: int = 64, sample_size: int = 2**15) -> None:
@@ -183,16 +183,16 @@ class Observer:
         self._rows: list[Tensor] = []
         self._row_stride = 1
         self._num_calls = 0
-        # Its own generator, so that what a site draws does not depend on which other sites are observed.
+        # Each site has its own generator, so that its sample does not depend on which other sites are observed.
         self._generator = torch.Generator().manual_seed(SAMPLE_SEED)
 
     @property
     def has_seen(self) -> bool:
-        """Whether anything has passed."""
+        """Whether there were any values."""
         return self._sums is not None
 
     def update(self, x: Tensor, digest: Digest | None = None) -> None:
-        """See one tensor, shape (..., c); `digest` may be given where another site has seen the same."""
+        """Add one tensor, shape (..., c); `digest` is its digest if it is known from another site."""
         if x.numel() == 0:
             return
         digest = digest or Digest.of(x, self.depth)
@@ -209,19 +209,19 @@ class Observer:
         self._num_calls += 1
 
     def end_sequence(self) -> None:
-        """Close the sequence that the calls since the last close belong to."""
+        """End a sequence: the calls since the last end belong to one sequence."""
         if self._sequence is not None:
             self._lowest.append(self._sequence[0])
             self._highest.append(self._sequence[1])
             self._sequence = None
 
     def statistics(self) -> Statistics:
-        """What was seen until now.
+        """Return the statistics of all tensors so far.
 
         Raises
         ------
         ProtquantError
-            Where nothing was.
+            If there were no values.
         """
         self.end_sequence()
         if self._sums is None:
@@ -261,9 +261,9 @@ class Observer:
         return torch.randint(high, (number,), generator=self._generator)
 
     def _draw(self, rows: Tensor) -> None:
-        """Take a share of `rows` at random; halve what was taken, and the share, whenever it grows past its bound."""
+        """Add a random share of `rows` to the sample; halve the sample and the share when the sample gets too large."""
         flat = rows.reshape(-1)
-        # A call larger than the bound lowers the share first, lest it be drawn in full.
+        # For a large tensor the share is lowered first, so that it is never copied as a whole.
         while flat.numel() * self._rate > self.sample_size:
             self._halve()
         if self._rate == 1:
@@ -277,7 +277,7 @@ class Observer:
         if self._num_calls % self._row_stride == 0:
             self._rows += rows[self._random_indices(len(rows), 4).to(rows.device)].float().cpu()
             if len(self._rows) > _MAX_ROWS:
-                # Every second row: the rest stay spread over all calls.
+                # Drop every second row, so that the rows stay spread over all calls.
                 self._rows = [row.clone() for row in self._rows[::2]]
                 self._row_stride *= 2
 

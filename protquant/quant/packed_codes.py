@@ -1,4 +1,4 @@
-"""Codes of a weight in as many bits as they have: a quantized layer holds them, a checkpoint stores them."""
+"""Packed codes of a weight, as quantized layers and checkpoints store them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ _NIBBLE = 4
 MAX_BITS = 32
 
 Piece = tuple[int | None, int, int]
-"""Region (None if the format has none), lowest code, how many codes."""
+"""Region (None if the format has none), lowest code, number of codes."""
 
 
 @dataclass(frozen=True)
@@ -27,18 +27,18 @@ class PackedCodes:
     Attributes
     ----------
     packed : Tensor, dtype=uint8
-        The numbers of the codes. Four-bit numbers of a matrix lie two rows to a byte, as `IntegerWeight` has them, so
-        that kernels take them as they are; all others lie in one stream of bits (`pack_integers`).
+        The numbers of the codes. Four-bit numbers of a matrix are packed as in `IntegerWeight`, two rows in a byte, so
+        that kernels can use them directly; all others are one stream of bits (`pack_integers`).
     shape : tuple of int
         Shape of the weight.
     bits : int
-        Width of a number. Pieces are numbered through one after the other.
+        Width of a number. The codes of all pieces are numbered consecutively.
     pieces : sequence of tuple
         The pieces in the order of their numbers.
     codes : torch.dtype
-        Type of the codes when they are unpacked.
+        Type of the unpacked codes.
     values : torch.dtype
-        Type of the weight that was rounded, to which it is decoded.
+        Type of the original weight, and of the decoded one.
     """
 
     packed: UInt8[Tensor, " bytes"]
@@ -50,12 +50,12 @@ class PackedCodes:
 
     @classmethod
     def pack(cls, encoded: Codes, bits: int, values: torch.dtype) -> "PackedCodes":
-        """Pack codes, and regions where there are any.
+        """Return the packed form of codes and their regions.
 
         Raises
         ------
         ValueError
-            If there are too many different codes for so many bits.
+            If the codes do not fit into `bits` bits.
         """
         numbers, pieces = _number(encoded)
         if sum(count for _, _, count in pieces) > 2**bits:
@@ -70,7 +70,7 @@ class PackedCodes:
         Raises
         ------
         ValueError
-            If the bytes are not those of so many numbers, or a number lies beyond the last piece.
+            If the number of bytes is wrong, or a number is beyond the last piece.
         """
         if _by_rows(self.bits, self.shape):
             rows, columns = self.shape
@@ -85,12 +85,12 @@ class PackedCodes:
         return numbers
 
     def unpack(self) -> Codes:
-        """Return the codes that were packed.
+        """Return the unpacked codes.
 
         Raises
         ------
         ValueError
-            If bytes and pieces are not those of so many codes.
+            If the bytes or pieces do not match the shape.
         """
         numbers = self.numbers()
         if len(self.pieces) == 1 and self.pieces[0][0] is None:
@@ -100,17 +100,17 @@ class PackedCodes:
         numbers = numbers.to(torch.int32) if numbers.dtype == torch.uint8 else numbers
         codes, regions = torch.empty_like(numbers), torch.empty_like(numbers, dtype=torch.uint8)
         first = 0
-        for region, low, each in self.pieces:
+        for region, low, count in self.pieces:
             if region is None:
                 raise ValueError(f"of several pieces one has no region: {self.pieces}")
-            inside = (numbers >= first) & (numbers < first + each)
+            inside = (numbers >= first) & (numbers < first + count)
             codes[inside], regions[inside] = numbers[inside] + (low - first), region
-            first += each
+            first += count
         return Codes(codes.to(self.codes), regions)
 
     @property
     def expected_bytes(self) -> int:
-        """Bytes that so many packed numbers take."""
+        """Number of bytes that the packed numbers take."""
         if _by_rows(self.bits, self.shape):
             return -(-self.shape[0] // 2) * self.shape[1]
         count = torch.Size(self.shape).numel()
@@ -118,7 +118,7 @@ class PackedCodes:
         return whole * count + packed_length(count, rest + 1)
 
     def apply(self, change: Callable[[Tensor], Tensor]) -> "PackedCodes":
-        """Return the same codes with their bytes put through `change`, which moves them to a device."""
+        """Return the same codes with `change` applied to their bytes, such as a move to a device."""
         return replace(self, packed=change(self.packed))
 
 
@@ -129,7 +129,7 @@ def _by_rows(bits: int, shape: tuple[int, ...]) -> bool:
 def _moved(numbers: Integer[Tensor, "..."], by: int, dtype: torch.dtype) -> Integer[Tensor, "..."]:
     """Return `numbers + by` in an integer type that holds the sums."""
     if numbers.dtype == torch.uint8 and dtype in (torch.int8, torch.uint8):
-        # Bytes wrap around, so that the sum is right even where a number or `by` alone is too large for the type.
+        # Bytes wrap around, so that the sum is right even if a number or `by` alone is too large for the type.
         return numbers.add(by % 2**_BYTE).view(dtype)
     return (numbers.to(torch.int32) if numbers.dtype == torch.uint8 else numbers).add(by).to(dtype)
 
@@ -141,7 +141,7 @@ def _number(encoded: Codes) -> tuple[Integer[Tensor, "..."], list[Piece]]:
         return codes, []
     if encoded.regions is None:
         low, high = (int(end) for end in codes.aminmax())
-        # Codes from 0 are their own numbers: kernels take them as they are, and zero points count from 0 as well.
+        # Codes that start at 0 are their own numbers, so that kernels and zero points need no shift.
         low = min(low, 0)
         if codes.dtype in (torch.int8, torch.uint8):
             return _moved(codes.view(torch.uint8), -low, torch.uint8), [(None, low, high - low + 1)]
@@ -160,7 +160,7 @@ def _number(encoded: Codes) -> tuple[Integer[Tensor, "..."], list[Piece]]:
 
 
 def pack_integers(numbers: Integer[Tensor, "..."], bits: int) -> UInt8[Tensor, " bytes"]:
-    """Pack numbers of any width: whole low bytes first, then what is above them in as many bits as it has."""
+    """Pack numbers of any width: whole low bytes first, then the remaining high bits."""
     flat = numbers.reshape(-1)
     if bits == _BYTE and flat.dtype == torch.uint8:
         return flat.clone()
@@ -177,7 +177,7 @@ def unpack_integers(packed: UInt8[Tensor, " bytes"], bits: int, count: int) -> I
     Raises
     ------
     ValueError
-        Where the number of bytes is not that of `count` numbers.
+        If the number of bytes is wrong for `count` numbers.
     """
     whole, rest = divmod(bits - 1, _BYTE)
     length = whole * count + packed_length(count, rest + 1)

@@ -13,7 +13,7 @@ __all__ = ["Pattern", "PatternText", "matches_any"]
 
 _REGEX = "re:"
 _SECONDS = 1.0
-"""A regular expression can take longer than the universe for a few letters; honest ones take microseconds."""
+"""Time limit of one match: some regular expressions backtrack exponentially, ordinary ones take microseconds."""
 
 
 class Pattern:
@@ -24,12 +24,12 @@ class Pattern:
     where : str
         Begins messages.
     pattern : str
-        As it was given.
+        Text of the pattern.
 
     Raises
     ------
     ProtquantError
-        If it is none.
+        If it is not a valid regular expression.
     """
 
     def __init__(self, where: str, pattern: str) -> None:
@@ -42,12 +42,12 @@ class Pattern:
             raise ProtquantError(f"{where}: {pattern!r} is no regular expression: {error}") from None
 
     def fullmatch(self, name: str) -> bool:
-        """Whether it matches the whole of `name`.
+        """Return whether the pattern matches the whole of `name`.
 
         Raises
         ------
         ProtquantError
-            If that cannot be told within a second.
+            If matching takes more than a second.
         """
         try:
             return self._compiled.fullmatch(name, timeout=_SECONDS) is not None
@@ -68,5 +68,5 @@ PatternText = Annotated[str, AfterValidator(_checked)]
 
 
 def matches_any(name: str, patterns: Iterable[str]) -> bool:
-    """Whether one of the patterns matches `name`."""
+    """Return whether any of the patterns matches `name`."""
     return any(Pattern(name, pattern).fullmatch(name) for pattern in patterns)

@@ -17,12 +17,12 @@ def load_plugins() -> None:
     Raises
     ------
     ProtquantError
-        If one cannot be imported: names it, and the package that it is of.
+        If a plug-in cannot be imported; the message names the plug-in and its package.
     """
     for point in _points():
         if point in _imported:
             continue
-        _imported.add(point)  # before it is imported, for it may read recipes
+        _imported.add(point)  # added before the import, because a plug-in may read recipes
         try:
             point.load()
         except Exception as error:

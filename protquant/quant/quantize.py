@@ -1,4 +1,4 @@
-"""Quantization of a model by a recipe: its steps are taken, and its modules become quantized twins."""
+"""Quantize a model by a recipe: run the recipe's steps, then replace modules by quantized twins."""
 
 import copy
 from collections.abc import Iterable, Mapping
@@ -24,7 +24,7 @@ _Model = TypeVar("_Model", bound=nn.Module)
 
 
 def plan(model: nn.Module, recipe: Recipe | str | Path) -> Assignments:
-    """Return what `recipe` makes of each site of `model`, before its steps; changes nothing.
+    """Return the format that `recipe` gives to each site of `model`, before any step runs; the model is not changed.
 
     Raises
     ------
@@ -35,7 +35,7 @@ def plan(model: nn.Module, recipe: Recipe | str | Path) -> Assignments:
         raise ProtquantError("the model is quantized already; quantize the float model")
     if isinstance(model, nn.Linear | nn.LayerNorm):
         raise ProtquantError("a bare layer has no names for its sites; wrap it in a module")
-    # A LayerNorm without a gain has no such site.
+    # A LayerNorm without a gain has no weight site.
     sites = [s for s in find_sites(model) if not s.is_weight or _has_weight(model, s.module)]
     return Assignments(load_recipe(recipe).assign(sites))
 
@@ -45,12 +45,12 @@ def _has_weight(model: nn.Module, path: str) -> bool:
 
 
 def needs_statistics(assignments: Iterable[Assignment]) -> bool:
-    """Whether any activation has a format with a range to be frozen."""
+    """Return whether any activation has a format whose range is frozen after calibration."""
     return any(a.is_activation and a.format is not None and a.format.needs_statistics for a in assignments)
 
 
 def needs_sequences(model: nn.Module, recipe: Recipe | str | Path) -> bool:
-    """Whether `recipe` has to run `model` on sequences: to freeze ranges, or for its steps."""
+    """Return whether `recipe` has to run `model` on sequences, to freeze ranges or for its steps."""
     recipe = load_recipe(recipe)
     steps = [step for step in recipe.steps if not isinstance(step, ModelTransform)]
     return bool(steps) or needs_statistics(plan(model, recipe))
@@ -71,29 +71,29 @@ def quantize(
     Parameters
     ----------
     recipe : Recipe, str or Path
-        A recipe, or the name or path of one.
+        A recipe, the name of a shipped one, or the path of a recipe file.
     statistics : mapping, optional
-        Of `calibrate` on `model`, to spare another calibration; of no use where steps change what passes.
+        Result of `calibrate` on `model`, which saves a calibration. It is ignored if a step changes activations.
     examples : Examples, optional
-        Sequences, and how the model is run on them; needed by the steps, and for statistics that are not given.
+        Sequences, and how to run the model on them. Steps need them, and so does calibration without `statistics`.
     cache : StatisticsCache, optional
-        Has statistics of models and examples that were calibrated before, and is given those that are new.
+        Statistics of earlier calibrations; new ones are added to it.
     inplace : bool
-        Whether to change `model` itself, which spares the memory of a copy.
+        Whether to change `model` itself, which saves the memory of a copy.
     progress : bool
         Whether to draw progress bars on standard error.
 
     Returns
     -------
     nn.Module
-        Of the same class, its sites quantized; weights that were are no longer trained.
+        Model of the same class with quantized sites. Quantized weights have `requires_grad=False`.
     Report
-        On every site.
+        One entry for every site.
 
     Raises
     ------
     ProtquantError
-        Where statistics or examples are missing, a step or format does not fit, or for the reasons of `plan`.
+        If statistics or examples are missing, or a step or format does not fit the model; see `plan` for more.
     """
     recipe = load_recipe(recipe)
     assignments = plan(model, recipe)

@@ -1,4 +1,4 @@
-"""From statistics to the range that a format with frozen scales covers."""
+"""Choose the range of a format with frozen scales from statistics."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,23 +21,22 @@ RANGE_RULES: tuple[RangeRule, ...] = get_args(RangeRule)
 
 @dataclass(frozen=True)
 class Calibration(Settings):
-    """How frozen ranges are chosen.
+    """Rule that chooses frozen ranges.
 
     Attributes
     ----------
     range : str
-        `minmax`: everything that was seen. `percentile`: the middle part of the sample. `topk_median`: the median of
-        the `top_k` most extreme values of each sequence, averaged over sequences (Peng et al. 2023). `mse`: the
-        min-max range times the factor in (0, 1] whose error on the sample is least.
+        `minmax`: all values. `percentile`: the central part of the sample. `topk_median`: the median of the `top_k`
+        most extreme values of each sequence, averaged over sequences (Peng et al. 2023). `mse`: the min-max range times
+        the factor in (0, 1] with the least error on the sample.
     top_k : int
-        For `topk_median`.
+        Number of extreme values per sequence, for `topk_median`.
     percentile : float
-        For `percentile`, in (50, 100]: 99.9 leaves out 0.1 % on either side.
+        Upper percentile, in (50, 100], for `percentile`: 99.9 leaves out 0.1 % on either side.
     lengths : str or None
-        Which sequences are calibrated on, ranges and all else. `128-256`: those of 128 to 255 residues, as what the
-        model is for. `0-128,128-256,256-`, or `bins` for the bins of `protquant.quant.lengths`: those in any of them,
-        and every frozen range is one for each bin; what is quantized later takes that of the bin nearest to its length.
-        None: all.
+        Lengths of the sequences to calibrate on, for ranges and steps. `128-256`: 128 to 255 residues.
+        `0-128,128-256,256-`, or `bins` for the bins of `protquant.quant.lengths`: lengths in any bin, with one frozen
+        range for each bin; an input uses the range of the bin nearest to its length. None: all lengths.
     """
 
     range: RangeRule = "topk_median"
@@ -51,7 +50,7 @@ class Calibration(Settings):
 
     @property
     def bins(self) -> tuple[LengthBin, ...]:
-        """Of `lengths`; none where all sequences count alike."""
+        """The bins of `lengths`; empty if all sequences are used alike."""
         return () if self.lengths is None else parse_lengths(self.lengths)
 
 
@@ -68,12 +67,12 @@ def calibrated_range(
     Parameters
     ----------
     error : callable
-        The error that a format makes with a range; asked by the rule `mse` only.
+        Returns the error of a format with a range; used only by the rule `mse`.
 
     Raises
     ------
     ProtquantError
-        Where `top_k` is more than calibration kept.
+        If `top_k` is more than the `depth` of the calibration.
     """
     low, high = statistics.minimum, statistics.maximum
     if calibration.range == "percentile":

@@ -1,4 +1,4 @@
-"""Recipes: which site is written in which format, as data."""
+"""Recipes: data that assign formats to sites, and name the steps that run before."""
 
 import hashlib
 import json
@@ -39,15 +39,15 @@ def _list(value: object) -> object:
 class Recipe(Settings):
     r"""Formats of the sites of a model, and the steps that fit the model to them.
 
-    The format of a site is, in falling order: that of its exact name in `sites`; that of the last pattern in `sites`
-    that matches it; float, if a pattern in `exclude` matches it; that of its kind in `kinds`; float.
+    The first rule that applies decides the format of a site: its exact name in `sites`; the last pattern in `sites`
+    that matches it; float if a pattern in `exclude` matches it; its kind in `kinds`; float.
 
-    Formats and steps may be given as plain data, as files have them.
+    Formats and steps may be given as plain data, as in files.
 
     Attributes
     ----------
     calibration : Calibration
-        How the ranges of activations are chosen.
+        Rule that chooses the ranges of activations.
     kinds : dict
         Format per kind of site (`protquant.sites`), such as `{"format": "uniform", "bits": 8}`; None leaves it in
         float.
@@ -55,16 +55,16 @@ class Recipe(Settings):
         Format per name, glob (`lm.layers.0.*`) or regular expression (`re:lm\.layers\.[01]\..*`, which matches
         the whole name). A pattern that matches no site is an error.
     exclude : list of str
-        Globs or regular expressions of what stays in float whatever its kind; may match nothing. By default the
-        heads, as in Peng et al. 2023: no part of what is folded, and small.
+        Globs or regular expressions of sites that stay in float whatever their kind; they may match nothing. By default
+        the heads, as in Peng et al. 2023: they are small, and folding does not use them.
     steps : list of Step
-        Steps beside the formats, such as `{"step": "smoothquant", "alpha": 0.5}` (`protquant.quant.steps`).
+        Steps to run, such as `{"step": "smoothquant", "alpha": 0.5}` (`protquant.quant.steps`).
     propagate : str
-        What steps that go through the model layer by layer feed the next layers with: the outputs of the `float` ones
-        or of those `quantized` before, as GPTQ does. The first block of a chain is always fed by the float model: so
-        the folding trunk does not see the quantization of the language model before it.
+        Inputs of a block in steps that go through the model block by block: outputs of the `float` blocks before it, or
+        of the `quantized` ones, as in GPTQ. The first block of a chain always gets inputs of the float model: the
+        folding trunk does not see the quantization of the language model.
     execution : str
-        `simulate`: quantized values in float arithmetic. `integer`: integer arithmetic, where there is some.
+        `simulate`: quantized values in float arithmetic. `integer`: integer arithmetic where it is implemented.
 
     Raises
     ------
@@ -97,7 +97,7 @@ class Recipe(Settings):
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Recipe":
-        """Return the recipe of plain data; a key without a value has the default.
+        """Return the recipe that plain data describe; a key whose value is None gets the default.
 
         Raises
         ------
@@ -109,7 +109,7 @@ class Recipe(Settings):
         return parse(cls, settings, f"recipe {name if isinstance(name, str | int | float) else cls.name}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain data, which `from_dict` takes: formats and steps as they were given."""
+        """Return plain data for `from_dict`. Formats and steps are written as the caller gave them."""
         formats = {
             key: {name: format_ and format_.as_given() for name, format_ in getattr(self, key).items()}
             for key in ("kinds", "sites")
@@ -120,7 +120,7 @@ class Recipe(Settings):
 
     @property
     def is_float(self) -> bool:
-        """Whether the recipe leaves every site as it is."""
+        """Whether the recipe quantizes no site and has no step."""
         return not any([*self.kinds.values(), *self.sites.values(), *self.steps])
 
     def fingerprint(self) -> str:
@@ -128,12 +128,12 @@ class Recipe(Settings):
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
 
     def assign(self, sites: Iterable[Site]) -> list[Assignment]:
-        """Return the format of each site, in order, and what in the recipe decided it.
+        """Return the format of each site, in order, with the entry of the recipe that decided it.
 
         Raises
         ------
         ProtquantError
-            Where a name or pattern in `sites` matches none.
+            If a name or pattern in `sites` matches no site.
         """
         sites = list(sites)
         names = [site.name for site in sites]
@@ -158,18 +158,18 @@ class Recipe(Settings):
                 return Assignment(site, None, f"excluded by {pattern}", excluded=True)
         if site.kind in self.kinds:
             return Assignment(site, self.kinds[site.kind], "by kind")
-        # Nothing reads a residual but what has sites of its own: in float it is no activation to speak of.
+        # Readers of a residual have sites of their own, so a residual in float is not counted as an activation.
         return Assignment(site, None, "kind not in recipe", excluded=site.kind == "residual")
 
 
 def check_execution(execution: object, where: str) -> None:
-    """Raise ProtquantError unless `execution` is one of EXECUTIONS; `where` is for the message."""
+    """Raise ProtquantError unless `execution` is one of EXECUTIONS; the message begins with `where`."""
     if execution not in EXECUTIONS:
         raise ProtquantError(f"{where}: execution is {' or '.join(EXECUTIONS)}, not {execution!r}")
 
 
 def recipe_schema() -> dict[str, Any]:
-    """Return the JSON schema of a recipe, with the formats and steps that are registered, for editors."""
+    """Return the JSON schema of recipes, for editors, with all registered formats and steps."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **json_schema(Recipe),
@@ -178,12 +178,12 @@ def recipe_schema() -> dict[str, Any]:
 
 
 def load_recipe(source: "str | Path | Mapping[str, Any] | DictConfig | Recipe") -> Recipe:
-    """Recipe of a shipped name, a YAML file, or data.
+    """Return the recipe of a shipped name, a YAML file, or plain data.
 
     Raises
     ------
     ProtquantError
-        Where there is no such recipe or file, or its content is no recipe.
+        If there is no such recipe or file, or the content is not a recipe.
     """
     if isinstance(source, Recipe):
         return source

@@ -1,4 +1,4 @@
-"""Classes by the names that files call them: a name has one class."""
+"""Registries: classes by the names that files use, with one class for each name."""
 
 from collections.abc import MutableMapping
 from types import FunctionType
@@ -10,14 +10,14 @@ __all__ = ["enter"]
 
 
 def enter(registry: MutableMapping[str, Any], name: str, cls: type, kind: str) -> None:
-    """Put a class into a registry under a name.
+    """Register a class under a name.
 
-    The same definition may be entered twice, as a cell of a notebook that runs again does.
+    The same definition may be registered twice, as happens when a notebook cell runs a second time.
 
     Raises
     ------
     ProtquantError
-        If another class has the name: names both, and the files that they are in.
+        If another class has the name; the message names both classes and their files.
     """
     known = registry.get(name)
     if known is not None and _place(known) != _place(cls):
@@ -28,6 +28,6 @@ def enter(registry: MutableMapping[str, Any], name: str, cls: type, kind: str) -
 
 
 def _place(cls: type) -> str:
-    codes = [each.__code__ for each in vars(cls).values() if isinstance(each, FunctionType)]
+    codes = [value.__code__ for value in vars(cls).values() if isinstance(value, FunctionType)]
     files = [code.co_filename for code in codes if not code.co_filename.startswith("<")]
     return f"{cls.__module__}.{cls.__qualname__}" + (f" ({files[0]})" if files else "")

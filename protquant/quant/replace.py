@@ -1,4 +1,4 @@
-"""Putting quantized twins in the places of a model's modules."""
+"""Replace modules of a model by their quantized twins."""
 
 from collections.abc import Mapping
 
@@ -14,12 +14,12 @@ __all__ = ["replace_modules"]
 def replace_modules(
     model: nn.Module, fitted: Mapping[str, Quantizer], codes: Mapping[str, Codes] | None = None
 ) -> None:
-    """Replace the modules that hold the sites `fitted` names by twins with those quantizers.
+    """Replace the modules that have sites in `fitted` by twins with these quantizers.
 
     Parameters
     ----------
     codes : mapping, optional
-        Codes of weights of linear layers, by site; those that are not given are rounded to nearest.
+        Codes of weights of linear layers, by site; other weights are rounded to nearest.
     """
     known = codes or {}
 
@@ -47,7 +47,7 @@ def replace_modules(
                 twin = QuantizedLayerNorm(module, weight(f"{path}.weight"), activation(f"{path}.input"))
         if twin is not None:
             twins[id(module)] = twin.train(module.training)
-    # A module that hangs at several places has sites at the first only, and is replaced at all.
+    # A module at several places has sites at the first one only, but is replaced at every place.
     for path, module in list(model.named_modules(remove_duplicate=False)):
         if id(module) in twins:
             parent, _, name = path.rpartition(".")

@@ -1,4 +1,4 @@
-"""Running a model many times with small changes, without computing again what comes before the change."""
+"""Run a model many times with small changes, without recomputing the blocks before the change."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,18 +13,18 @@ __all__ = ["Replay"]
 
 
 class Replay:
-    """Remembers what every block of a model returned on sequences, and returns that while nothing has changed.
+    """Records the outputs of every block, and replays them up to the first changed module.
 
     Parameters
     ----------
     model : nn.Module
-        Its blocks are those of `protquant.topology.find_chains`. Not changed, except while it runs.
+        A model whose blocks `protquant.topology.find_chains` finds. It is changed only while it runs.
     sequences : sequence
-        What `forward` takes.
+        Inputs of `forward`.
     forward : callable
-        Runs the model on one of them.
+        Runs the model on one sequence.
     limit : int
-        Bytes of outputs to remember; sequences beyond it are computed from the beginning every time.
+        Bytes of outputs to record. Sequences beyond this limit are computed from the start every time.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Replay:
 
     @torch.no_grad()
     def record(self, index: int) -> Any:
-        """Run the model as it is on one sequence, and remember."""
+        """Run the unchanged model on one sequence, and record the outputs of its blocks."""
         recorded: dict[str, list[Any]] = {path: [] for path in self._paths}
 
         def recorder(path: str) -> Callable[[nn.Module, object, Any], None]:
@@ -61,7 +61,7 @@ class Replay:
 
     @torch.no_grad()
     def run(self, index: int, changed: Collection[str]) -> Any:
-        """Run the model on one sequence after the modules at the paths `changed` were."""
+        """Run the model on one sequence after the modules at the paths `changed` were changed."""
         recorded = self._recorded.get(index)
         if recorded is None:
             return self.forward(self.model, self.sequences[index])
@@ -77,9 +77,9 @@ def _bytes(value: Any) -> int:
 
 @contextmanager
 def _replaying(model: nn.Module, recorded: dict[str, list[Any]], changed: Collection[str]) -> Iterator[None]:
-    """Let blocks return what is recorded until a changed module is called for the first time.
+    """Let blocks return their recorded outputs until a changed module is called for the first time.
 
-    From then on everything is computed: with recycling, the blocks before the change too.
+    After that every block is computed. With recycling this includes the blocks before the change.
     """
     touched = False
 
@@ -103,7 +103,7 @@ def _replaying(model: nn.Module, recorded: dict[str, list[Any]], changed: Collec
         for path, outputs in recorded.items():
             block = model.get_submodule(path)
             if block in skipped:
-                # An attribute of the object, which hides the method of its class until it is deleted.
+                # The attribute hides the method of the class until it is deleted.
                 block.forward = replayed(block, outputs)
         yield
     finally:

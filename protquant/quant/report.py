@@ -1,4 +1,4 @@
-"""What quantization did to every site of a model, the untouched ones included."""
+"""Report of a quantization: bits, bytes and errors of every site of a model, float sites included."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -13,34 +13,34 @@ __all__ = ["Report", "SiteReport"]
 
 @dataclass(frozen=True)
 class SiteReport:
-    """One site.
+    """Report on one site.
 
     Attributes
     ----------
     format : str
-        Label of the format, `float` where the site was left alone.
+        Label of the format; `float` if the site was not quantized.
     reason : str
-        What in the recipe decided it.
+        The entry of the recipe that decided the format.
     bits : int
-        Width of a code, or of the float.
+        Width of a code, or of a float.
     effective_bits : float
-        Bits per element with the scales that belong to the tensor; frozen scales of activations, which serve every
-        input alike, count for nothing.
+        Bits per element, scales of the tensor included. Frozen scales of activations are not counted: all inputs share
+        them.
     elements : int or None
-        Of a weight, or those that calibration saw of an activation; None where that is not known.
+        Number of elements of the weight, or of the activation during calibration; None if unknown.
     bytes : int or None
-        Of a weight: packed codes, scales, zero points.
+        Bytes of a weight: packed codes, scales and zero points. None for activations.
     snr_db : float or None
-        Signal to noise of the weight, or of the calibration sample, in dB; infinite where nothing was lost.
+        Signal-to-noise ratio of the weight, or of the calibration sample, in dB; infinite if the values are exact.
     snr_after_norm_db : float or None
-        Of inputs of LayerNorm: the same after normalizing, which is what the model is given.
+        For inputs of LayerNorm: the same ratio after normalization. None for other sites.
     clipped : float or None
-        Share of values outside the grid.
+        Share of values outside of the grid.
     excluded : bool
-        Whether the recipe excludes the site, as it does heads.
+        Whether the recipe excludes the site. By default recipes exclude heads.
     macs : int or None
-        Of the weight of a linear layer: multiply-accumulates over all that calibration saw, with the channels that
-        steps have added; None where that is not known.
+        For the weight of a linear layer: number of multiply-accumulates during calibration, with the channels that
+        steps have added; None if unknown.
     """
 
     site: str
@@ -60,12 +60,12 @@ class SiteReport:
 
 @dataclass(frozen=True)
 class Report:
-    """All sites of a model in its order, and what they come to.
+    """Reports on all sites of a model, in its order, and their totals.
 
     Attributes
     ----------
     weight_bytes, float_weight_bytes : int
-        Of all parameters, after and before: embeddings, biases and heads, which stay in float, included.
+        Bytes of all parameters after and before quantization, including embeddings, biases and heads, which stay float.
     """
 
     recipe: Recipe
@@ -75,21 +75,21 @@ class Report:
 
     @property
     def weight_bits(self) -> float | None:
-        """Effective bits of an element of the weights and gains that are sites and not excluded."""
+        """Mean effective bits of an element of the weights and gains that are not excluded."""
         return _weighted([site for site in self.sites if site.kind in WEIGHT_KINDS and not site.excluded])
 
     @property
     def activation_bits(self) -> float | None:
-        """Effective bits of an activation, each site that is not excluded counted by what calibration saw of it.
+        """Mean effective bits of an activation. Each site that is not excluded is weighted by its elements.
 
-        None where there was no calibration, and sites differ.
+        None if there was no calibration and sites differ.
         """
         return _weighted([site for site in self.sites if site.kind not in WEIGHT_KINDS and not site.excluded])
 
     def compute_share(self, bits: int) -> float | None:
-        """Share of the multiply-accumulates of linear layers whose operands both have at most so many bits.
+        """Return the share of multiply-accumulates in linear layers whose operands both have at most `bits` bits.
 
-        Layers that are excluded do not count. None where there was no calibration to count what layers read.
+        Excluded layers are not counted. None if there was no calibration.
         """
         compute = self._compute()
         if compute is None:
@@ -97,7 +97,7 @@ class Report:
         return sum(macs for width, macs in compute.items() if width <= bits) / max(sum(compute.values()), 1)
 
     def _compute(self) -> dict[int, int] | None:
-        """Multiply-accumulates by the bits of the wider operand; None where they are not known."""
+        """Return the multiply-accumulates by the bits of the wider operand; None if they are unknown."""
         inputs = {site.site.removesuffix(".input"): site for site in self.sites if site.kind == "linear_input"}
         weights = [site for site in self.sites if site.kind == "linear_weight" and not site.excluded]
         if not weights or any(site.macs is None for site in weights):
@@ -109,7 +109,7 @@ class Report:
         return compute
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per site, columns as the fields of `SiteReport`."""
+        """Return a table with one row per site, whose columns are the fields of `SiteReport`."""
         return pd.DataFrame([asdict(site) for site in self.sites])
 
     def __str__(self) -> str:

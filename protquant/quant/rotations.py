@@ -1,4 +1,4 @@
-"""Modules that a rotated model runs: what turns vectors, and the LayerNorm of vectors that were turned."""
+"""Modules of a rotated model: the rotation, and the LayerNorm of rotated vectors."""
 
 import torch
 import torch.nn.functional as F
@@ -20,9 +20,9 @@ class Rotation(InputTransform):
     signs : Tensor, shape=(c,)
         +1 or -1.
     orthogonal : Tensor, shape=(c, c), or None
-        In the place of H, for sizes that no Hadamard matrix is known of.
+        Replaces diag(signs) H for sizes without a known Hadamard matrix.
     inverse : bool
-        Whether to turn back: x -> x Q^T.
+        Whether to apply the inverse rotation, x -> x Q^T.
     """
 
     signs: Tensor
@@ -39,25 +39,25 @@ class Rotation(InputTransform):
 
     @property
     def is_hadamard(self) -> bool:
-        """Whether all entries have the same size, so that no channel is favored."""
+        """Whether Q is a Hadamard matrix, so that all its entries have the same magnitude."""
         return self.orthogonal is None
 
     @property
     def multiplications(self) -> int:
-        """That turning one vector takes as it is done here; c log2 c additions would do for powers of two."""
+        """Number of multiplications to rotate one vector; for powers of two, c log2 c additions would suffice."""
         size = len(self.signs)
         if self.orthogonal is not None:
             return size**2
         return size * sum(len(factor) for factor in self._factors(self.signs) if len(factor) > 1)
 
     def copied(self, inverse: bool = False) -> "Rotation":
-        """A copy, of tensors of its own; `inverse`: of the rotation that undoes this one."""
+        """Return a copy that shares no tensors, or with `inverse` a copy of the inverse rotation."""
         orthogonal = None if self.orthogonal is None else self.orthogonal.clone()
         return Rotation(self.signs.clone(), orthogonal, self.inverse != inverse)
 
     def forward(self, x: Float[Tensor, "... c"]) -> Float[Tensor, "... c"]:
         signs = self.signs.to(x.dtype)
-        return self._turn(x) * signs if self.inverse else self._turn(x * signs)
+        return self._rotate(x) * signs if self.inverse else self._rotate(x * signs)
 
     def columns(self, weight: Float[Tensor, "o c"]) -> Float[Tensor, "o c"]:
         # (x Q) (W Q)^T = x W^T.
@@ -66,7 +66,7 @@ class Rotation(InputTransform):
     def _factors(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return hadamard_factors(len(self.signs), x.dtype, x.device)
 
-    def _turn(self, x: Tensor) -> Tensor:
+    def _rotate(self, x: Tensor) -> Tensor:
         if self.orthogonal is not None:
             matrix = self.orthogonal.to(x.dtype)
             return x @ (matrix.T if self.inverse else matrix)
@@ -84,7 +84,7 @@ class Rotation(InputTransform):
 
 
 def random_rotation(size: int, generator: torch.Generator) -> Rotation:
-    """Randomized Hadamard rotation, float64; a random orthogonal one where no Hadamard matrix is known."""
+    """Return a randomized Hadamard rotation in float64, or a random orthogonal one if no Hadamard matrix is known."""
     signs = torch.randint(2, (size,), generator=generator, dtype=torch.float64) * 2 - 1
     if has_hadamard(size):
         return Rotation(signs)
@@ -93,7 +93,7 @@ def random_rotation(size: int, generator: torch.Generator) -> Rotation:
 
 
 class CenterVectors(Storable):
-    """Takes their mean over channels from vectors."""
+    """Subtracts from vectors their mean over channels."""
 
     def forward(self, x: Float[Tensor, "... c"]) -> Float[Tensor, "... c"]:
         return x - x.mean(-1, keepdim=True)
@@ -102,31 +102,31 @@ class CenterVectors(Storable):
 def normalize_rotated(
     x: Float[Tensor, "... c"], mean_direction: Float[Tensor, " c"] | None, eps: float
 ) -> Float[Tensor, "... c"]:
-    """LayerNorm, without gain and bias, of vectors that were rotated.
+    """Return the LayerNorm, without gain and bias, of rotated vectors.
 
     Parameters
     ----------
     mean_direction : Tensor, shape=(c,), or None
-        Of unit length: where the rotation has put (1, ..., 1). What lies along it is the mean over channels, and goes.
-        None where the mean is gone before.
+        The rotated direction of (1, ..., 1), of unit length. The component along it is the mean over channels, and is
+        subtracted. None if the mean was subtracted before.
     """
     exact = x.to(torch.promote_types(x.dtype, torch.float32))
     if mean_direction is not None:
         direction = mean_direction.to(exact)
-        # A sum and not a product of BLAS, whose last digit depends on where in memory a tensor lies: a model that is
-        # saved and loaded gives the same to the bit.
+        # Not a BLAS product, whose last digit depends on memory alignment: a saved and loaded model gives the same
+        # bits.
         exact = exact - (exact * direction).sum(-1, keepdim=True) * direction
     return F.rms_norm(exact, exact.shape[-1:], eps=eps).to(x.dtype)
 
 
 class RotatedNorm(Storable, nn.LayerNorm):
-    """LayerNorm of a rotated stream, gain and bias moved to its readers; see `normalize_rotated`."""
+    """LayerNorm of a rotated stream, whose gain and bias are folded into its readers; see `normalize_rotated`."""
 
     mean_direction: nn.Parameter | None
 
     def __init__(self, norm: nn.LayerNorm, mean_direction: Float[Tensor, " c"] | None) -> None:
         super().__init__(norm.normalized_shape, norm.eps, elementwise_affine=False)
-        # A parameter, as the gain was, and counted as one; but not to be trained.
+        # A parameter, so that reports count its bytes as they counted the gain; it is not trained.
         frozen = None if mean_direction is None else nn.Parameter(mean_direction.clone(), requires_grad=False)
         self.register_parameter("mean_direction", frozen)
         self.train(norm.training)

@@ -1,6 +1,6 @@
-"""What quantizing one part of a model alone does to its output, for every part and several formats.
+"""Measure how the output of a model drifts when a single part is quantized, for every part and several formats.
 
-The parts are sites or groups of them; weights and activations are never in one group, since their formats differ.
+Parts are sites or groups of sites. Weights and activations are never in one group, because their formats differ.
 """
 
 import math
@@ -32,16 +32,16 @@ _SMALLEST_GROUP = 16
 
 @dataclass(frozen=True)
 class SiteGroup:
-    """Sites that are given formats together.
+    """Sites that get the same format together.
 
     Attributes
     ----------
     name : str
-        Of the only site, or the path of the block or module and what of it: `layers.3.attn weights`.
+        Name of the only site, or path and content of the group: `layers.3.attn weights`.
     block : str
-        Path of the block; of what lies in none, the first part of its path.
+        Path of the block; outside of blocks, the first component of the path.
     part : str
-        What of the block, alike for all blocks of a chain.
+        The part of the block, named alike in all blocks of a chain.
     """
 
     name: str
@@ -57,16 +57,16 @@ class SiteGroup:
 
 @dataclass(frozen=True)
 class Trial:
-    """One group in one format, all else in float.
+    """Result for one group in one format, with all other sites in float.
 
     Attributes
     ----------
     elements : int
-        Of the weights, or the activations as often as calibration saw them.
+        Number of elements of the weights, or of the activations during calibration.
     bits : float
-        Effective bits of an element: of weights, scales included.
+        Effective bits of an element; for weights, scales are included.
     drift : dict
-        Means over the sequences.
+        Measures of drift by name, averaged over the sequences.
     """
 
     group: SiteGroup
@@ -77,18 +77,18 @@ class Trial:
 
 
 def group_sites(model: nn.Module, sites: Collection[Site], by: str) -> list[SiteGroup]:
-    """Groups of `sites`, in the order of the model.
+    """Return groups of `sites`, in the order of the model.
 
     Parameters
     ----------
     by : {"site", "module", "kind", "block"}
-        `site`: each of its own. `module`: a part of a block, such as its attention or one triangle update. `kind`: a
-        kind of site (`protquant.sites`) in a block. `block`: all weights, or all activations, of a block.
+        `site`: one group for each site. `module`: a part of a block, such as its attention or one triangle update.
+        `kind`: a kind of site (`protquant.sites`) in a block. `block`: all weights, or all activations, of a block.
 
     Raises
     ------
     ProtquantError
-        If `by` is none of them.
+        If `by` has another value.
     """
     if by not in GROUPINGS:
         raise ProtquantError(f"sites are grouped by {', '.join(GROUPINGS)}, not {by!r}; {suggestion(by, GROUPINGS)}")
@@ -109,28 +109,28 @@ def group_sites(model: nn.Module, sites: Collection[Site], by: str) -> list[Site
     return list(groups.values())
 
 
-def fitting_format(form: Format, weight: Tensor) -> Format:
-    """The same format with groups that divide the rows of `weight`: the largest that do, or whole rows."""
-    size = getattr(form, "group_size", None)
+def fitting_format(format_: Format, weight: Tensor) -> Format:
+    """Return the same format with the largest group size that divides the rows of `weight`, or with whole rows."""
+    size = getattr(format_, "group_size", None)
     if size is None or weight.ndim < 2 or weight.shape[-1] % size == 0:
-        return form
+        return format_
     common = math.gcd(size, weight.shape[-1])
     if common >= _SMALLEST_GROUP:
-        return replace(form, group_size=common)  # type: ignore[type-var]
-    return replace(form, group_size=None, granularity="channel")  # type: ignore[type-var]
+        return replace(format_, group_size=common)  # type: ignore[type-var]
+    return replace(format_, group_size=None, granularity="channel")  # type: ignore[type-var]
 
 
 class FormatTrials:
-    """Quantizes one group at a time, in place, and measures how far the output drifts; the model stays as it is.
+    """Quantizes one group at a time, in place, and measures the drift of the output; the model is restored afterwards.
 
     Parameters
     ----------
     sequences, forward
-        As for `calibrate`; `forward` returns the output that `drift` compares.
+        See `calibrate`; `forward` returns the output that `drift` compares.
     drift : callable
-        Numbers by name of an output against that of the float model; 0 where nothing was lost.
+        Returns measures of drift, by name, between an output and that of the float model; 0 if they are equal.
     statistics, calibration
-        For the ranges of activations.
+        Statistics of activations, and the rule for their ranges.
 
     Raises
     ------
@@ -157,13 +157,13 @@ class FormatTrials:
 
     @cached_property
     def _recorded(self) -> tuple[Replay, list[Any], "_Fitter"]:
-        """What all trials share; the float model runs when it is first asked for."""
+        """The state that all trials share; the float model runs at the first access."""
         replay = Replay(self.model, self.sequences, self.forward)
         indices = range(len(self.sequences))
         bar = Steps(indices, desc="float", unit="sequence", disable=not self.progress, leave=False)
         return replay, [replay.record(index) for index in bar], _Fitter(self.model, self.statistics, self.calibration)
 
-    def __call__(self, group: SiteGroup, form: Format) -> Trial:
+    def __call__(self, group: SiteGroup, format_: Format) -> Trial:
         """Return the trial of one group in one format.
 
         Raises
@@ -176,13 +176,13 @@ class FormatTrials:
         try:
             replay, outputs, fit = self._recorded
             changed = {site.module for site in group.sites}
-            quantizers, elements, bits = fit(group, form)
+            quantizers, elements, bits = fit(group, format_)
             with quantized_in_place(self.model, quantizers):
                 measured = [self.drift(replay.run(index, changed), output) for index, output in enumerate(outputs)]
         finally:
             self.model.train(training)
         means = {name: sum(each[name] for each in measured) / len(measured) for name in measured[0]}
-        return Trial(group, form, elements, bits, means)
+        return Trial(group, format_, elements, bits, means)
 
 
 class _Fitter:
@@ -192,12 +192,14 @@ class _Fitter:
         self.model, self.statistics = model, statistics
         self._fit_activation = ActivationFitter(model, calibration)
 
-    def __call__(self, group: SiteGroup, form: Format) -> tuple[dict[Site, Quantizer], int, float]:
+    def __call__(self, group: SiteGroup, format_: Format) -> tuple[dict[Site, Quantizer], int, float]:
         quantizers: dict[Site, Quantizer] = {}
         elements, bits = 0, 0.0
         for site in group.sites:
             try:
-                quantizer, count, effective = self._weight(site, form) if site.is_weight else self._input(site, form)
+                quantizer, count, effective = (
+                    self._weight(site, format_) if site.is_weight else self._input(site, format_)
+                )
             except ProtquantError as error:
                 raise ProtquantError(f"site {site.name}: {error}") from None
             quantizers[site] = quantizer
@@ -205,15 +207,15 @@ class _Fitter:
             bits += effective * count
         return quantizers, elements, bits / elements
 
-    def _weight(self, site: Site, form: Format) -> tuple[Quantizer, int, float]:
+    def _weight(self, site: Site, format_: Format) -> tuple[Quantizer, int, float]:
         weight = self.model.get_submodule(site.module).weight
         assert isinstance(weight, Tensor)
         weight = weight.detach()
-        form = fitting_format(form, weight)
-        quantizer: StaticQuantizer = form.for_weight(weight).to(weight.device)
+        format_ = fitting_format(format_, weight)
+        quantizer: StaticQuantizer = format_.for_weight(weight).to(weight.device)
         return quantizer, weight.numel(), 8 * coded_bytes(quantizer, weight.numel()) / weight.numel()
 
-    def _input(self, site: Site, form: Format) -> tuple[Quantizer, int, float]:
-        quantizer, report = self._fit_activation(Assignment(site, form, "tried"), self.statistics.get(site.name))
+    def _input(self, site: Site, format_: Format) -> tuple[Quantizer, int, float]:
+        quantizer, report = self._fit_activation(Assignment(site, format_, "tried"), self.statistics.get(site.name))
         assert quantizer is not None
         return quantizer, report.elements or 1, report.effective_bits

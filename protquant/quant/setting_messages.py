@@ -1,4 +1,4 @@
-"""What is wrong with a setting, in words: where it is, what it may be, what it is, and the nearest known name."""
+"""Error messages on settings: where the setting is, its allowed values, its value, and the nearest known name."""
 
 import reprlib
 import types
@@ -18,26 +18,26 @@ _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 100
 
 
 def short(value: object) -> str:
-    """Return a value as Python writes it, without the middle of a long one."""
+    """Return the `repr` of a value; long ones are shortened in the middle."""
     return _SHORT.repr(value)
 
 
 def message(model: type[BaseModel], error: ErrorDetails, where: str) -> str:
-    """Return the message of an error that pydantic found in settings.
+    """Return the message for an error of pydantic.
 
     Parameters
     ----------
     model : type
-        The model whose fields are the settings.
+        The pydantic model whose fields are the settings.
     where : str
-        Begins the message.
+        Beginning of the message.
     """
     place, value = [str(part) for part in error["loc"]], error["input"]
     path = ".".join(part for part in place if part != "[key]")
     cause = error.get("ctx", {}).get("error")
     if error["type"] == "extra_forbidden":
         return f"{where} has no setting {path!r}; {suggestion(path, model.model_fields)}"
-    if isinstance(cause, Exception):  # of a value inside, which says what is wrong with it
+    if isinstance(cause, Exception):  # raised by a nested value, with its own message
         return f"{where}: {cause}" if str(cause).startswith(path) else f"{where}: {path}: {cause}"
     if place[-1] == "[key]":
         known = _choices(typing.get_args(model.model_fields[place[0]].annotation)[0])
@@ -62,7 +62,7 @@ def _refusal(hint: Any, metadata: list[Any], value: object) -> str:
 
 
 def _leaves(hint: Any, metadata: list[Any]) -> list[tuple[Any, dict[str, Any]]]:
-    """Return the types of a union, or the one that there is, and the bounds of each."""
+    """Return the types of a union, or the single type, each with its bounds."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
         return _leaves(arguments[0], [each for field in arguments[1:] for each in getattr(field, "metadata", [field])])
@@ -79,8 +79,8 @@ def _choices(hint: Any) -> tuple[str, ...]:
 def _expected(hint: Any, bounds: dict[str, Any]) -> str:
     low, high = bounds.get("ge", bounds.get("gt")), bounds.get("le", bounds.get("lt"))
     if hint is int:
-        few = "a positive integer" if low == 1 else "an integer" if low is None else f"an integer of at least {low}"
-        return few if high is None else f"an integer from {low} to {high}"
+        text = "a positive integer" if low == 1 else "an integer" if low is None else f"an integer of at least {low}"
+        return text if high is None else f"an integer from {low} to {high}"
     if hint is float and low is not None:
         if high is None:
             return f"{'at least' if 'ge' in bounds else 'above'} {low:g}"

@@ -1,7 +1,7 @@
-"""Settings that recipes give: dataclasses that pydantic checks, and registries of those that a recipe names.
+"""Settings of recipes: dataclasses that pydantic checks, and registries of the classes that recipes name.
 
-A class declares its settings once, as fields with types and bounds. Whoever makes one, from Python or from a file, gets
-the same checks and messages, and `json_schema` tells editors the same.
+A class declares its settings once, as fields with types and bounds. Values made in Python and values read from files
+get the same checks and messages, and `json_schema` describes them for editors.
 """
 
 import copy
@@ -32,9 +32,10 @@ _Settings = TypeVar("_Settings", bound="Settings")
 
 
 class Settings:
-    """Base of the dataclasses whose fields are settings; a value is checked whenever one is made.
+    """Base of dataclasses whose fields are settings; every new value is checked.
 
-    A subclass that checks more overrides `__post_init__`, calls this one first, and raises `ProtquantError`.
+    A subclass with further checks overrides `__post_init__`, calls `super().__post_init__()` first, and raises
+    `ProtquantError`.
     """
 
     def __post_init__(self) -> None:
@@ -46,12 +47,12 @@ class Settings:
 
     @classmethod
     def title(cls) -> str:
-        """Return what messages begin with."""
+        """Return the beginning of error messages."""
         return cls.__name__.lower()
 
     @classmethod
     def from_config(cls, config: object) -> Self:
-        """Return the value of plain data, a mapping from settings to values; a value of the class stays as it is.
+        """Return an instance made from a mapping from settings to values; an instance is returned unchanged.
 
         Raises
         ------
@@ -74,16 +75,16 @@ class Settings:
 
 
 class Named(Settings, ABC):
-    """Settings that a recipe chooses by a name among those that are registered.
+    """Base of settings whose class a recipe chooses by its registered name.
 
     Attributes
     ----------
     key : str
-        Key of the name in a recipe, such as `format`.
+        The key in a recipe that holds the name, such as `format`.
     registry : dict
         The registered classes, by name.
     name : str
-        What recipes call the class.
+        Name of the class in recipes.
     """
 
     key: ClassVar[str]
@@ -96,12 +97,12 @@ class Named(Settings, ABC):
 
     @classmethod
     def register(cls, name: str) -> Callable[[_Class], _Class]:
-        """Return a class decorator that makes a class known to recipes as `name`.
+        """Return a class decorator that registers a class as `name`.
 
         Raises
         ------
         ProtquantError
-            By the decorator, if another class has the name.
+            Raised by the decorator, if another class has the name.
         """
 
         def register(known: _Class) -> _Class:
@@ -113,7 +114,7 @@ class Named(Settings, ABC):
 
     @classmethod
     def from_config(cls, config: object) -> Self:
-        """Return the value of plain data such as `{"format": "uniform", "bits": 8}`; a value stays as it is.
+        """Return an instance made from data such as `{"format": "uniform", "bits": 8}`; return an instance unchanged.
 
         Raises
         ------
@@ -131,18 +132,18 @@ class Named(Settings, ABC):
         named = cls.registry[name]
         if not issubclass(named, cls):
             raise ProtquantError(f"{cls.key} {name!r} is no {cls.__name__}")
-        made = parse(named, {key: value for key, value in config.items() if key != cls.key}, named.title())
-        object.__setattr__(made, "_given", copy.deepcopy(dict(config)))
-        return made
+        instance = parse(named, {key: value for key, value in config.items() if key != cls.key}, named.title())
+        object.__setattr__(instance, "_given", copy.deepcopy(dict(config)))
+        return instance
 
     def to_config(self) -> dict[str, Any]:
-        """Return all settings as plain data, which `from_config` takes."""
+        """Return all settings as plain data for `from_config`."""
         return {self.key: self.name, **asdict(self)}  # type: ignore[call-overload]
 
     def as_given(self) -> dict[str, Any]:
-        """Return the plain data that it was made of; if it was made in Python, what differs from the defaults.
+        """Return the plain data that it was made from, or for an instance made in Python its non-default settings.
 
-        Widths and granularities are said in any case.
+        Bits and granularity are always included.
         """
         if (given := vars(self).get("_given")) is not None:
             return copy.deepcopy(given)
@@ -157,7 +158,7 @@ class Named(Settings, ABC):
 
 
 def parse(cls: type[_Settings], data: Mapping[Any, Any], where: str) -> _Settings:
-    """Return the value of a class of settings, made of plain data; `where` begins messages.
+    """Return an instance of a class of settings, made from plain data; error messages begin with `where`.
 
     Raises
     ------
@@ -169,12 +170,12 @@ def parse(cls: type[_Settings], data: Mapping[Any, Any], where: str) -> _Setting
         return cls(**checked)
     except ProtquantError:
         raise
-    except (TypeError, ValueError, OverflowError) as error:  # of a plug-in
+    except (TypeError, ValueError, OverflowError) as error:  # raised by a plug-in
         raise ProtquantError(f"{where}: {error}") from error
 
 
 def json_schema(cls: type[Settings]) -> dict[str, Any]:
-    """Return the JSON schema of a class of settings, for editors; a named one has no name in it."""
+    """Return the JSON schema of a class of settings, for editors, without the key that names the class."""
     schema = _model(cls).model_json_schema()  # type: ignore[arg-type]  # classes can be hashed
     return {**schema, "description": (cls.__doc__ or "").split("\n")[0]}
 
@@ -186,20 +187,20 @@ def _named_schema(cls: type[Named]) -> dict[str, Any]:
 
 
 def _checked(cls: type[Settings], values: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Return the values of settings: lists as tuples where these are declared, all else as it was given."""
+    """Return the checked values of settings; lists become tuples if the field is a tuple."""
     model = _model(cls)  # type: ignore[arg-type]  # classes can be hashed
     try:
         checked = model.model_validate({k: v for k, v in values.items() if not k.startswith("_")})
     except ValidationError as error:
         raise ProtquantError(message(model, error.errors(include_url=False)[0], where)) from None
-    # 1 is equal to 1.0, and is written as it was given.
+    # If the checked value equals the given one, return the given one: 1 must not be written as 1.0.
     found = {name: getattr(checked, name) for name in checked.model_fields_set}
     return {name: values[name] if found[name] == values[name] else found[name] for name in values if name in found}
 
 
 @cache
 def _model(cls: Any) -> type[BaseModel]:
-    """Return the model by which pydantic checks a dataclass: its fields, strictly."""
+    """Return the pydantic model that checks the fields of a dataclass strictly."""
     try:
         hints = typing.get_type_hints(cls, include_extras=True)
     except NameError as error:
@@ -220,7 +221,7 @@ def _model(cls: Any) -> type[BaseModel]:
 
 
 def _as_tuple(value: object) -> object:
-    """Return the tuple of a list, and of one text that stands for a list of one."""
+    """Return a list as a tuple, and a single text as a tuple of one."""
     if isinstance(value, str):
         return (value,)
     return tuple(value) if isinstance(value, list) else value

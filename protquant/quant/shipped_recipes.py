@@ -1,4 +1,4 @@
-"""The recipes that ship with the package, as files: reading them takes no torch."""
+"""Recipe files that ship with the package; reading them does not import torch."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -7,7 +7,7 @@ __all__ = ["available_recipes", "recipe_text"]
 
 
 def available_recipes() -> list[str]:
-    """Names of the recipes that the package ships."""
+    """Return the names of the recipes that ship with the package."""
     return sorted(path.stem for path in _folder().glob("*.yaml"))
 
 
@@ -17,7 +17,7 @@ def recipe_text(name: str) -> str:
 
 
 def _folder() -> Path:
-    """Where the recipes lie; the package `protquant.configs` is not imported, since its schemas of Hydra need torch."""
+    """Return the folder of recipes. Does not import `protquant.configs`, whose Hydra schemas need torch."""
     spec = find_spec("protquant.configs")
     assert spec is not None
     assert spec.origin is not None

@@ -1,4 +1,4 @@
-"""Simulated quantization that gradients pass through: what tunings train with (Bengio et al. 2013)."""
+"""Simulated quantization with straight-through gradients, for training (Bengio et al. 2013)."""
 
 from typing import Any
 
@@ -9,12 +9,12 @@ from protquant.quant.formats import Quantizer
 
 __all__ = ["round_straight_through", "straight_through"]
 
-# Of the bounds of a grid: the value that a scale was taken from is no value outside because of its own rounding.
+# Relative tolerance of the bounds of a grid: rounding of the scale must not put the largest value outside.
 _TOLERANCE = 1e-6
 
 
 class _Passing(torch.autograd.Function):
-    """Gives `quantized`, and the gradient of it to those values of `x` that are `inside`."""
+    """Returns `quantized`; passes its gradient to the values of `x` that are `inside`."""
 
     @staticmethod
     def forward(ctx: Any, _x: Tensor, quantized: Tensor, inside: Tensor | None) -> Tensor:
@@ -28,9 +28,9 @@ class _Passing(torch.autograd.Function):
 
 
 def straight_through(quantizer: Quantizer, x: Tensor) -> Tensor:
-    """What `quantizer` makes of `x`, bit for bit, with the derivative 1 where `x` lies on its grid and 0 beyond.
+    """Return the exact output of `quantizer` for `x`, with derivative 1 inside the range of the grid and 0 outside.
 
-    The grid itself gets no gradient.
+    The scales get no gradient.
     """
     values = x.detach()
     frozen = quantizer.freeze(values)
@@ -47,6 +47,6 @@ def straight_through(quantizer: Quantizer, x: Tensor) -> Tensor:
 
 
 def round_straight_through(x: Tensor) -> Tensor:
-    """The nearest integers, with the derivative 1."""
+    """Return the nearest integers, with derivative 1."""
     rounded: Tensor = _Passing.apply(x, x.detach().round(), None)  # type: ignore[no-untyped-call]
     return rounded

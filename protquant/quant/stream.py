@@ -1,16 +1,16 @@
-"""Quantization of a model one block at a time, so that no more than a block is in memory in float.
+"""Quantize a model one block at a time, so that only one block is in memory in float.
 
-The units of work are the blocks of the model and, before them, all that lies outside of blocks. A unit is read, run on
-what calibration gives it, quantized by an `Engine` of its own, handed over and dropped. What a block is given on the
-calibration sequences (its calls) is kept by a `CallStore` until the block is done:
+The units of work are the layers outside of blocks, then each block. A unit is read, run on its calibration inputs,
+quantized by its own `Engine`, given to a `UnitStore` and dropped. A `CallStore` stores the inputs of a block on the
+calibration sequences (its calls) until the block is quantized:
 
-1. the float model runs once on every sequence, its blocks in memory one at a time; what the first block of every chain
-   is called with is kept, and the statistics of what lies outside of blocks are gathered;
-2. every block runs on its calls, which gives its statistics and the calls of the next block, and is quantized.
+1. the float model runs once on every sequence, with one block in memory at a time. This records the calls of the
+first block of every chain, and gathers the statistics of layers outside of blocks;
+2. every block runs on its calls, which yields its statistics and the calls of the next block, and is quantized.
 
-A block gets what the float model gives it, as in `quantize`: the codes are the same, bit by bit. Only where a step
-changes layers without changing the function (SmoothQuant, AWQ) may ranges differ in the last bit, because `quantize`
-calibrates the changed model as a whole.
+Every block gets the inputs that it has in the float model, as in `quantize`, so the codes are the same, bit by bit.
+There is one exception: if a step rescales layers (SmoothQuant, AWQ), ranges may differ in the last bit, because
+`quantize` calibrates the whole rescaled model.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -39,47 +39,47 @@ from protquant.topology import find_chains
 __all__ = ["CallStore", "FloatWeights", "UnitStore", "needs_whole_model", "quantize_stream"]
 
 Tell = Callable[[str, str, int, int, str], object]
-"""Is told the work and what it counts (`blocks`, `block`), how many are done of how many, and what is worked on."""
+"""Progress callback. Arguments: kind of work, its unit (`block`), number done, number in all, current item."""
 
 
 class FloatWeights(Protocol):
-    """Where the float weights of a model come from."""
+    """Source of the float weights of a model."""
 
     def read_into(self, model: nn.Module, unit: str | None) -> None:
-        """Put the weights of a unit into the model: a block by its path, or None for what lies in no block."""
+        """Load the weights of a unit into the model: a block by its path, or None for the layers outside of blocks."""
 
     def forget_pages(self, unit: str | None) -> None:
-        """Let go of the memory that reading a unit took."""
+        """Release the memory that was used to read a unit."""
 
     def reading_blocks(self, model: nn.Module, blocks: Collection[str]) -> AbstractContextManager[None]:
-        """Let the model run while its blocks have weights only during their calls."""
+        """Return a context in which blocks have weights only during their calls."""
 
 
 class UnitStore(Protocol):
-    """Where quantized units go."""
+    """Storage of quantized units."""
 
     def report(self, unit: str | None) -> Report | None:
-        """Return the report on a unit that is there already; None if it is not."""
+        """Return the report on a stored unit; None if it is not stored."""
 
     def put(self, model: nn.Module, unit: str | None, report: Report) -> None:
-        """Keep a unit of `model`."""
+        """Store a unit of `model`."""
 
 
 class CallStore(Protocol):
-    """Where the calls of blocks are kept, by block and number of the sequence."""
+    """Storage of the calls of blocks, by block and index of the sequence."""
 
     def put(self, block: str, index: int, calls: Sequence[Call]) -> None:
-        """Keep the calls of a block on one sequence."""
+        """Store the calls of a block on one sequence."""
 
     def get(self, block: str, index: int) -> list[Call]:
         """Return the calls of a block on one sequence."""
 
     def drop(self, block: str) -> None:
-        """Forget the calls of a block on all sequences."""
+        """Delete the calls of a block on all sequences."""
 
 
 def needs_whole_model(recipe: Recipe) -> str:
-    """Return why a recipe cannot be taken one block at a time; empty if it can."""
+    """Return why a recipe cannot be applied one block at a time; empty if it can."""
     for step in recipe.steps:
         if isinstance(step, ModelTransform | Tuning):
             return f"step {step.name} changes all blocks together"
@@ -107,28 +107,28 @@ def quantize_stream(
     model : nn.Module
         The model without weights (on the meta device); it cannot be used afterwards.
     examples : Examples or None
-        Sequences to calibrate on; None will do for recipes without ranges to freeze and without steps.
+        Sequences to calibrate on; may be None for recipes without frozen ranges and without steps.
     weights : FloatWeights
-        Gives the weights.
+        Source of the weights.
     units : UnitStore
-        Takes the quantized units. Units that it has already are not made again.
+        Storage of the quantized units. Units that it already has are skipped.
     calls : CallStore
-        Keeps what blocks are called with.
+        Storage of the calls of blocks.
     tell : callable
-        Is told of progress.
+        Called with progress.
     counted : mapping, optional
-        Of `count_activations`: what the report says of activations where no sequences are run.
+        Result of `count_activations`, for the report if no sequences are run.
 
     Returns
     -------
     Report
-        On all sites, as `quantize` gives it.
+        Report on all sites, equal to that of `quantize`.
 
     Raises
     ------
     ProtquantError
-        Where the recipe needs the whole model or sequences that are not given, a step or format does not fit, or for
-        the reasons of `plan`.
+        If the recipe needs the whole model, or sequences that are not given, or a step or format does not fit the
+        model; see `plan` for more.
     """
     if why := needs_whole_model(recipe):
         raise ProtquantError(f"recipe {recipe.name} cannot be taken one block at a time: {why}")
@@ -158,7 +158,7 @@ def quantize_stream(
 
 
 class _Stream:
-    """The units of one model, one after the other."""
+    """Quantizes the units of one model one after the other."""
 
     def __init__(
         self,
@@ -178,11 +178,12 @@ class _Stream:
         self.chains = find_chains(model)
         self.blocks = [block for chain in self.chains for block in chain]
         self._next = {block: after for chain in self.chains for block, after in pairwise(chain)}
-        # A step that changes layers has to see them run before it does, and they run again for their ranges.
+        # Steps that change layers need statistics of the float layers; the changed layers run a second time for their
+        # ranges.
         self._changes = any(isinstance(step, LinkTransform) for step in recipe.steps)
 
     def quantize(self, unit: str | None) -> Report:
-        """Read a unit, and quantize it in the model."""
+        """Read the float weights of a unit, and quantize it in place."""
         self.weights.read_into(self.model, unit)
         own = Assignments(a for a in self.assignments if self._is_in(a.site, unit))
         sites = [a.site.name for a in own if a.is_activation and a.format is not None]
@@ -192,10 +193,10 @@ class _Stream:
         statistics = {name: seen for name, seen in self._counted.items() if name in frozenset(sites + left)}
         if self.examples is not None:
             indices = range(len(self.examples.sequences))
-            forward, again = (
+            forward, rerun = (
                 (self._record, self._run_whole) if unit is None else (self._advance(unit), self._rerun(unit))
             )
-            examples = replace(self.examples, sequences=tuple(indices), forward=again)
+            examples = replace(self.examples, sequences=tuple(indices), forward=rerun)
         engine = Engine(model, self.recipe, own, examples, scope=lambda path: self._scope(path, unit))
         if examples is None:
             return engine.run(statistics)
@@ -209,11 +210,11 @@ class _Stream:
             return engine.run(statistics, seen)
 
     def _running(self, unit: str | None) -> AbstractContextManager[None]:
-        """What lies outside of blocks runs as part of the whole model, whose blocks come and go."""
+        """Return a context to run a unit in; layers outside of blocks need all blocks, which are loaded in turn."""
         return self.weights.reading_blocks(self.model, self.blocks) if unit is None else nullcontext()
 
     def drop(self, unit: str | None) -> None:
-        """Let go of a unit that is done, and of what it was called with."""
+        """Release a finished unit and its calls."""
         if unit is not None:
             self.model.set_submodule(unit, nn.Identity())
             self.calls.drop(unit)
@@ -233,7 +234,7 @@ class _Stream:
         return self.examples.forward(model, self.examples.sequences[index])
 
     def _record(self, model: nn.Module, index: int) -> object:
-        """Run the whole model on a sequence, and keep what the first blocks are called with."""
+        """Run the whole model on a sequence, and store the calls of the first block of each chain."""
         assert self.examples is not None
         number = len(self.examples.sequences)
         self._tell("float model", "sequence", index, number, "")
@@ -259,15 +260,15 @@ class _Stream:
         run, after = self._rerun(unit), self._next.get(unit)
 
         def advance(model: nn.Module, index: int) -> None:
-            following = run(model, index)
+            next_calls = run(model, index)
             if after is not None:
-                self.calls.put(after, index, following)
+                self.calls.put(after, index, next_calls)
 
         return advance
 
 
 def _holder(path: str, block: nn.Module) -> nn.Module:
-    """A module in which `block` lies at `path`, and nothing else."""
+    """Return a module that contains only `block`, at `path`."""
     root = node = nn.Module()
     *parents, name = path.split(".")
     for parent in parents:

@@ -1,4 +1,4 @@
-"""Changes to the layers of a link that leave what the model computes in float as it is."""
+"""Changes to the layers of a link that do not change the function of the float model."""
 
 import copy
 from abc import ABC, abstractmethod
@@ -16,22 +16,22 @@ __all__ = ["Divide", "InputTransform", "LinkLayers", "TransformedLinear"]
 
 
 class InputTransform(Storable, ABC):
-    """Changes what linear layers read, and their weights so that the outputs stay; its tensors are buffers.
+    """Transforms the input of linear layers, and their weights so that the outputs stay the same.
 
-    Its state follows `protquant.quant.storable`, so that it can be saved.
+    Its tensors are buffers. Its state follows the rules of `protquant.quant.storable`, so that it can be saved.
     """
 
     @abstractmethod
     def forward(self, x: Float[Tensor, "... c"]) -> Float[Tensor, "... d"]:
-        """What the layers read now."""
+        """Return the transformed input."""
 
     @abstractmethod
     def columns(self, weight: Float[Tensor, "o c"]) -> Float[Tensor, "o d"]:
-        """The weight W' with W' forward(x) = W x."""
+        """Return the weight W' with W' forward(x) = W x."""
 
 
 class Divide(InputTransform):
-    """Divides every channel by a number of its own."""
+    """Divides every channel by its own scale."""
 
     scale: Tensor
 
@@ -47,10 +47,10 @@ class Divide(InputTransform):
 
 
 class TransformedLinear(Storable, nn.Linear):
-    """A linear layer whose input goes through `transforms` first; its input site is what comes out of them."""
+    """Linear layer with `transforms` in front of it. Its input site is the output of the transforms."""
 
     def __init__(self, linear: nn.Linear, transforms: list[InputTransform]) -> None:
-        # On the meta device: the parameters are the other's.
+        # Made on the meta device, because the parameters of `linear` are used.
         super().__init__(linear.in_features, linear.out_features, bias=linear.bias is not None, device="meta")
         self.weight, self.bias = linear.weight, linear.bias
         self.transforms = nn.Sequential(*transforms)
@@ -61,16 +61,16 @@ class TransformedLinear(Storable, nn.Linear):
 
 
 class LinkLayers:
-    """The layers of a link of a float model, and what may be done to them.
+    """Layers of a link of a float model, with the changes that steps may make to them.
 
     Attributes
     ----------
     readers : dict
-        The `nn.Linear` by path.
+        Linear layers by path.
     writer : nn.LayerNorm, nn.Linear or None
-        See `protquant.topology.Link`; None also where nothing can be folded into it any more.
+        See `protquant.topology.Link`; also None if scales can no longer be folded into it.
     changed : bool
-        Whether anything was done to them.
+        Whether the layers were changed.
     """
 
     def __init__(self, model: nn.Module, link: Link) -> None:
@@ -83,10 +83,10 @@ class LinkLayers:
             self.readers[path] = layer
         writer = None if link.writer is None else model.get_submodule(link.writer)
         assert writer is None or isinstance(writer, nn.LayerNorm | nn.Linear), link.writer
-        # Channels that readers have changed for others of their own are no longer the writer's.
+        # Readers with transforms have channels of their own: a scale for those cannot be folded into the writer.
         if any(isinstance(reader, TransformedLinear) for reader in self.readers.values()):
             writer = None
-        # A norm that a rotation has emptied has no gain to fold into.
+        # A norm whose gain a rotation has folded into its readers cannot take a scale.
         if isinstance(writer, nn.LayerNorm) and not writer.elementwise_affine:
             writer = None
         self.writer = writer
@@ -98,15 +98,15 @@ class LinkLayers:
         return ", ".join(self.readers)
 
     def absolute_weight_maximum(self) -> Float[Tensor, " c"]:
-        """Largest |weight| that any reader has for each channel."""
+        """Return the largest |weight| of any reader for each channel."""
         columns = [reader.weight.detach().abs().amax(0) for reader in self.readers.values()]
         return torch.stack(columns).amax(0)
 
     @torch.no_grad()
     def scale(self, scale: Float[Tensor, " c"]) -> None:
-        """Divide every channel by `scale`, and multiply the weights that meet it.
+        """Divide every channel by `scale`, and multiply the readers' weight columns by it.
 
-        Folded into the writer where there is one; otherwise the readers divide at run time.
+        The division is folded into the writer if there is one; otherwise the readers divide at run time.
 
         Raises
         ------
@@ -130,7 +130,7 @@ class LinkLayers:
 
     @torch.no_grad()
     def prepend(self, transform: InputTransform) -> None:
-        """Put a copy of `transform` before every reader, behind those that are there, and change its weight to fit."""
+        """Add a copy of `transform` after the transforms of every reader, and change the reader's weight to match."""
         self.changed = True
         for path, reader in list(self.readers.items()):
             own = copy.deepcopy(transform).to(reader.weight.device)

@@ -1,4 +1,4 @@
-"""Number formats; a new one is a file here, a decorator on it and a line in a recipe."""
+"""Number formats. A new format is one file here with a registered class."""
 
 from protquant.quant.formats.base import (
     FORMATS,

@@ -1,4 +1,4 @@
-"""Number formats: small values that say how a tensor is written, and the quantizers that they are fitted into."""
+"""Number formats: settings that describe the encoding of a tensor, and quantizers, which are fitted formats."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -16,18 +16,18 @@ __all__ = ["FORMATS", "Codes", "Format", "Quantizer", "StaticQuantizer", "format
 
 
 class Codes(NamedTuple):
-    """Integers that stand for a tensor, and what else of the tensor itself is needed to decode them.
+    """Integers that stand for a tensor, with the scales and outliers of that tensor.
 
     Attributes
     ----------
     codes : Tensor
-        One per element, less the outliers where there are any.
+        One code per element that is not an outlier.
     regions : Tensor or None
-        Which piece a code counts in, where there are pieces.
+        Piece of the format that each code belongs to, for formats with pieces.
     scales, zero_points : Tensor or None
-        What a dynamic format took from the tensor; frozen ones are with the quantizer.
+        Scales and zero points of a dynamic format, computed from the tensor; the quantizer has frozen ones.
     outliers, indices : Tensor or None
-        Of each vector along the last axis: what was taken out of it, in its scale, and from where, ascending.
+        Outliers of each vector along the last axis, in units of its scale, and their indices, ascending.
     """
 
     codes: Tensor
@@ -39,14 +39,15 @@ class Codes(NamedTuple):
 
 
 class Quantizer(Storable, ABC):
-    """A format fitted to a site. Called, it returns what encoding and decoding would (simulation).
+    """A format fitted to a site. A call simulates quantization: it returns the decoded codes of its input.
 
-    Its state follows `protquant.quant.storable`, so that it can be saved; scales keep their type when a model is cast.
+    Its state follows the rules of `protquant.quant.storable`, so that it can be saved. Casting a model does not change
+    the type of scales.
 
     Attributes
     ----------
     code_bits : int
-        Bits of one element's code, the bit that names its region included.
+        Bits of one element's code, including the bit for its region.
     """
 
     code_bits: int
@@ -62,27 +63,27 @@ class Quantizer(Storable, ABC):
 
     @abstractmethod
     def freeze(self, x: Tensor) -> "StaticQuantizer":
-        """Return the quantizer that `x` meets: itself, or one fitted to `x` where scales follow the input."""
+        """Return a quantizer with fixed scales for `x`: itself, or one fitted to `x` if scales are dynamic."""
 
     @abstractmethod
     def encode(self, x: Tensor) -> Codes:
-        """Integer codes of finite values; the pairs of region and code that occur fit in `code_bits`."""
+        """Return integer codes of finite values; all pairs of region and code together fit in `code_bits`."""
 
     @abstractmethod
     def decode(self, encoded: Codes) -> Tensor:
-        """Values of codes, float32."""
+        """Return the values of codes, float32."""
 
     def dynamic_bits(self, _shape: tuple[int, ...]) -> int:
-        """Bits that a tensor of this shape takes beyond `code_bits` per element: scales and outliers of its own."""
+        """Return the bits for scales and outliers of one tensor of this shape, beyond `code_bits` per element."""
         return 0
 
     def tensor_bits(self, shape: tuple[int, ...]) -> int:
-        """Bits that a tensor of this shape takes; frozen scales, which serve every tensor, count for nothing."""
+        """Return the bits of a tensor of this shape, without frozen scales, which all tensors share."""
         return self.code_bits * torch.Size(shape).numel() + self.dynamic_bits(shape)
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
-        """Quantize and dequantize; dtype and shape stay."""
+        """Quantize and dequantize; return the same dtype and shape."""
 
 
 class StaticQuantizer(Quantizer):
@@ -92,27 +93,27 @@ class StaticQuantizer(Quantizer):
         return self
 
     def columns(self, index: Tensor) -> "StaticQuantizer":  # noqa: ARG002
-        """Return the quantizer of these columns of a weight alone; itself, unless columns differ in their scales."""
+        """Return the quantizer of these columns of a weight: itself, unless columns have different scales."""
         return self
 
     @abstractmethod
     def bounds(self) -> tuple[Tensor, Tensor] | None:
-        """Ends of the grid, which broadcast against the input; None where there are none to speak of."""
+        """Return the ends of the grid, broadcastable to the input; None if there are none, or several per row."""
 
     def levels(self) -> Tensor | None:
-        """All different values that codes decode to, ascending; None where scales differ, or there are too many."""
+        """Return all distinct values of codes, ascending; None if scales differ, or there are too many."""
         return None
 
     @abstractmethod
     def scale_bits(self) -> int:
-        """Bits of all scales, zero points and breakpoints, as they are saved: 32 for a float32."""
+        """Return the stored bits of all scales, zero points and breakpoints: 32 for a float32."""
 
 
 FORMATS: dict[str, "type[Format]"] = {}
 
 
 class Format(Named):
-    """A frozen dataclass whose fields are its settings; `name` is what recipes call it."""
+    """Base of formats: frozen dataclasses whose fields are settings; `name` is the name in recipes."""
 
     key = "format"
     registry = FORMATS
@@ -120,7 +121,7 @@ class Format(Named):
     @property
     @abstractmethod
     def label(self) -> str:
-        """A few words for tables."""
+        """Short description for tables."""
 
     @property
     @abstractmethod
@@ -129,12 +130,12 @@ class Format(Named):
 
     @property
     def num_levels(self) -> int:
-        """How many different values a tensor of one scale can take; those of outliers are not counted."""
+        """Number of distinct values of a tensor with one scale, without outliers."""
         return int(2**self.code_bits)
 
     @classmethod
     def variants(cls) -> "tuple[Format, ...]":
-        """Settings that show what the format can do, for tables and pictures."""
+        """Return typical settings of the format, for tables and figures."""
         return (cls(),)
 
     @property
@@ -144,18 +145,18 @@ class Format(Named):
 
     @abstractmethod
     def for_weight(self, weight: Tensor) -> StaticQuantizer:
-        """Fit to a weight, shape (out, in), or a gain, shape (c,)."""
+        """Return the quantizer of a weight, shape (out, in), or of a gain, shape (c,)."""
 
     @abstractmethod
     def for_activation(self, statistics: Statistics | None, calibration: Calibration) -> Quantizer:
-        """Fit to what was seen of an activation; None will do where `needs_statistics` is False."""
+        """Return the quantizer of an activation; `statistics` may be None if `needs_statistics` is False."""
 
 
 register_format = Format.register
 
 
 def format_from_config(config: object) -> Format | None:
-    """Return the format of a config such as `{"format": "uniform", "bits": 8}`; None, which is float, stays None.
+    """Return the format of a config such as `{"format": "uniform", "bits": 8}`; None means float and stays None.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""bfloat16: float32's exponent and 8 bits of precision; no scales, so nothing to fit."""
+"""bfloat16: the exponent of float32 with 8 bits of precision; it has no scales."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ __all__ = ["BFloat16", "BFloat16Quantizer"]
 
 
 class BFloat16Quantizer(StaticQuantizer):
-    """A cast there and back."""
+    """Casts to bfloat16 and back."""
 
     code_bits: int = 16
 
@@ -36,7 +36,7 @@ class BFloat16Quantizer(StaticQuantizer):
 @register_format("bfloat16")
 @dataclass(frozen=True)
 class BFloat16(Format):
-    """Rounded to bfloat16."""
+    """Values rounded to bfloat16."""
 
     @property
     def label(self) -> str:
@@ -48,7 +48,7 @@ class BFloat16(Format):
 
     @property
     def num_levels(self) -> int:
-        # Two zeros; the largest of 256 exponents, either sign, means infinity or NaN.
+        # The two zeros are one value, and the largest exponent (2^7 codes of either sign) means infinity or NaN.
         return 2**16 - 2 * 2**7 - 1
 
     @property

@@ -1,4 +1,4 @@
-"""Elementwise functions of many passes, applied block by block."""
+"""Apply an elementwise function of many passes block by block, to stay in the cache."""
 
 from collections.abc import Callable
 
@@ -7,12 +7,12 @@ from torch import Tensor
 
 __all__ = ["blockwise"]
 
-# So many values fit in a core's cache with their intermediates; a dozen passes over them stay there.
+# This many values and their intermediates fit into the cache of a core.
 _BLOCK = 2**16
 
 
 def blockwise(x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
-    """`function`, which is elementwise, of the float32 values of `x`, in its shape and dtype."""
+    """Return the elementwise `function` of the float32 values of `x`, in the shape and dtype of `x`."""
     flat = x.reshape(-1)
     if x.device.type != "cpu" or flat.numel() <= _BLOCK or (torch.is_grad_enabled() and x.requires_grad):
         return function(x.float()).to(x.dtype)

@@ -1,6 +1,6 @@
-r"""Where the fine middle of a piecewise linear format should end.
+r"""Optimal breakpoints of piecewise linear formats: the end of the fine middle.
 
-Everything here is in units of the standard deviation: `m` is the largest magnitude, the answer is `p`.
+All quantities are in units of the standard deviation: `m` is the largest magnitude, `p` the breakpoint.
 For a density :math:`f` with distribution function :math:`F`, symmetric about 0, the expected squared error is
 
 * tails that begin at the breakpoint: :math:`E(p) \propto (m - p)^2 + m (2p - m) (2F(p) - 1)`,
@@ -27,28 +27,28 @@ def _density(p: float, distribution: Distribution) -> float:
 
 
 def _upper_tail(p: float, distribution: Distribution) -> float:
-    """1 - F(p) for p >= 0, without the cancellation."""
+    """Return 1 - F(p) for p >= 0, without cancellation."""
     if distribution == "gaussian":
         return math.erfc(p / math.sqrt(2)) / 2
     return math.exp(-math.sqrt(2) * p) / 2
 
 
 def expected_error(p: float, m: float, bits: int, distribution: Distribution = "gaussian") -> float:
-    """Mean squared error of the non-overlapping format with `bits` at breakpoint `p`; at `m / 2` it is uniform's."""
+    """Return the mean squared error of the non-overlapping format at breakpoint `p`; `m / 2` makes it uniform."""
     inside = 1 - 2 * _upper_tail(p, distribution)
     steps: int = 2 ** (bits - 1) - 1
     return ((m - p) ** 2 + m * (2 * p - m) * inside) / (12 * steps * steps)
 
 
 def optimal_breakpoint(m: float, distribution: Distribution = "gaussian", overlapping: bool = False) -> float:
-    """Root of the derivative of the expected error.
+    """Return the breakpoint of least expected error, a root of its derivative.
 
     Parameters
     ----------
     m : float
-        Largest magnitude over standard deviation.
+        Largest magnitude, divided by the standard deviation.
     overlapping : bool
-        Whether the coarse grid spans everything rather than beginning at the breakpoint.
+        Whether the coarse grid covers the whole range, instead of beginning at the breakpoint.
 
     Returns
     -------
@@ -63,27 +63,27 @@ def optimal_breakpoint(m: float, distribution: Distribution = "gaussian", overla
         return p - 2 * m * outside + m * (2 * p - m) * density
 
     end = m if overlapping else m / 2
-    if m <= 0 or derivative(end) <= 0:  # So short a tail that the error falls all the way: the formats coincide.
+    if m <= 0 or derivative(end) <= 0:  # The tail is so short that the error falls up to the end of the interval.
         return max(end, 0.0)
     return float(brentq(derivative, 0.0, end, xtol=1e-12))
 
 
 def closed_form_breakpoint(m: float, distribution: Distribution = "gaussian") -> float:
-    """Fit to the non-overlapping root, good for `m` in [3, 10], too large beyond; kept within [m / 1000, m / 2]."""
+    """Return a fit to the non-overlapping optimum, good for `m` in [3, 10], limited to [m / 1000, m / 2]."""
     gaussian = distribution == "gaussian"
     p = math.log(0.86143114 * m + 0.6079011) if gaussian else 0.80304483 * math.sqrt(m) - 0.31667855
     return min(max(p, m / 1000), m / 2)
 
 
 def search_ratio(error: Callable[[float], float], start: float | None = None) -> float:
-    """Ratio p / m in (0, 1] of least `error`, by grids of step 0.1, 0.01 and 0.001, each around the last's best.
+    """Return the ratio p / m in (0, 1] of least `error`, by grid searches of step 0.1, 0.01 and 0.001.
 
     Parameters
     ----------
     error : callable
-        The error that is really made at a ratio, such as the mean squared error on a sample.
+        Returns the measured error at a ratio, such as the mean squared error on a sample.
     start : float, optional
-        A ratio to be tried beside those of the grids.
+        A further ratio to try.
     """
     best = (math.inf, 1.0)
     if start is not None:

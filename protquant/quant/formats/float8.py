@@ -1,4 +1,4 @@
-"""Eight-bit floating point, scaled so that the largest value is the largest that it can hold."""
+"""Eight-bit floating point, scaled so that the largest magnitude becomes the largest float8 value."""
 
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -26,7 +26,7 @@ _SCALE_BITS = 32
 
 
 class Float8Quantizer(StaticQuantizer):
-    """A cast of `x / scale`, with a frozen scale that broadcasts against the input."""
+    """Casts `x / scale` to float8, with a frozen scale that broadcasts against the input."""
 
     scale: Tensor
     layout: str
@@ -56,7 +56,7 @@ class Float8Quantizer(StaticQuantizer):
             return None
         codes = torch.arange(256, dtype=torch.uint8, device=self.scale.device)
         values = decode_float8(codes, self.scale.flatten(), self._dtype)
-        return values[values.isfinite()].unique()  # Sorted, and the two zeros are one.
+        return values[values.isfinite()].unique()  # `unique` sorts, and merges the two zeros.
 
     def scale_bits(self) -> int:
         return self.scale.numel() * _SCALE_BITS
@@ -69,7 +69,7 @@ class Float8Quantizer(StaticQuantizer):
 
 
 class DynamicFloat8Quantizer(Quantizer):
-    """A scale per vector along the last axis, taken from the vector itself."""
+    """Casts to float8 with a scale that is computed for each vector along the last axis."""
 
     form: "Float8"
     code_bits: int = 8
@@ -101,16 +101,16 @@ class DynamicFloat8Quantizer(Quantizer):
 @register_format("float8")
 @dataclass(frozen=True)
 class Float8(Format):
-    """Eight bits of floating point, saturating: neither infinities nor NaN come of large values.
+    """Eight-bit floating point. Large values saturate; they never become infinity or NaN.
 
     Attributes
     ----------
     layout : str
-        `e4m3fn`: 3 bits of mantissa, the largest value 448 times the scale, the smallest 2^-9. `e5m2`: 2 bits, 57,344
-        and 2^-16.
+        `e4m3fn`: 3 bits of mantissa; the largest value is 448 times the scale, the smallest 2^-9 times. `e5m2`: 2 bits
+        of mantissa; 57,344 times and 2^-16 times.
     granularity : str
-        What shares a scale: the `tensor`; a `channel`, an output row of a weight; a `token`, a vector along the last
-        axis of an activation, with a scale of its own making. A gain has one scale in any case.
+        One scale per `tensor`; per `channel`: an output row of a weight; or per `token`: a vector along the last axis
+        of an activation, computed at run time. A gain always has one scale.
     """
 
     layout: Layout = "e4m3fn"
@@ -126,7 +126,7 @@ class Float8(Format):
 
     @property
     def num_levels(self) -> int:
-        # Two zeros; e4m3fn has two codes for NaN, e5m2 a whole exponent of either sign for infinity and NaN.
+        # The two zeros are one value. e4m3fn has two codes for NaN; e5m2 has eight for infinity and NaN.
         return 256 - 1 - (2 if self.layout == "e4m3fn" else 8)
 
     @classmethod

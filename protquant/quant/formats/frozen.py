@@ -1,4 +1,4 @@
-"""One frozen range for all of an activation."""
+"""Fit one frozen range to an activation."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -19,7 +19,7 @@ _Quantizer = TypeVar("_Quantizer", bound=StaticQuantizer)
 def fit_frozen(
     statistics: Statistics | None, calibration: Calibration, fit: Callable[[Tensor, Tensor], _Quantizer]
 ) -> _Quantizer:
-    """Return what `fit` makes of the calibrated range (low, high); it is asked for others where errors are compared.
+    """Return `fit(low, high)` for the calibrated range; the rule `mse` also calls `fit` for narrower ranges.
 
     Raises
     ------

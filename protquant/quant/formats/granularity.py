@@ -1,4 +1,4 @@
-"""What shares a scale: a tensor, a channel, a token or a group of neighbors."""
+"""Granularity of scales: one per tensor, channel, token or group of neighbors."""
 
 from typing import Annotated, Literal
 
@@ -22,19 +22,19 @@ __all__ = [
 ]
 
 Granularity = Literal["tensor", "channel", "token", "group"]
-GroupSize = Annotated[int, Field(ge=1, le=2**16)]  # rows are filled up to whole groups
+GroupSize = Annotated[int, Field(ge=1, le=2**16)]  # rows are padded to whole groups
 
 
 def check_group(granularity: str, group_size: int | None) -> None:
-    """Raise `ProtquantError` unless there is a `group_size` if, and only if, `granularity` is `group`."""
+    """Raise `ProtquantError` unless `group_size` is set exactly if `granularity` is `group`."""
     if (granularity == "group") != (group_size is not None):
         raise ProtquantError("group_size goes with granularity 'group', and only with it")
 
 
 def grouped(x: Tensor, group_size: int | None) -> Tensor:
-    """Return `x` of shape (..., c) as (..., groups, group_size), or as it is without groups.
+    """Return `x` of shape (..., c) as (..., groups, group_size); without a group size return `x`.
 
-    A last group that is shorter is filled up with zeros, which every range holds: they change no grid.
+    A shorter last group is padded with zeros. Every range contains 0, so that padding changes no grid.
     """
     if group_size is None:
         return x
@@ -44,24 +44,24 @@ def grouped(x: Tensor, group_size: int | None) -> Tensor:
 
 
 def ungrouped(groups: Tensor, shape: torch.Size) -> Tensor:
-    """Return what `grouped` was given, of this shape."""
+    """Undo `grouped`: return the tensor of this shape."""
     if groups.shape == shape:
         return groups
     return groups.flatten(-2)[..., : shape[-1]].contiguous()
 
 
 def of_columns(scale: Tensor, index: Tensor, group_size: int) -> Tensor:
-    """Return the scales or zero points, shape (out, groups, 1), that columns of a weight have: shape (out, n)."""
+    """Return the scales or zero points of n columns, shape (out, n), from those of groups, shape (out, groups, 1)."""
     return scale[:, index // group_size, 0]
 
 
 def weight_range(weight: Tensor, granularity: Granularity, group_size: int | None = None) -> tuple[Tensor, Tensor]:
-    """Extremes of a weight, shape as scales are to have: they broadcast against the weight, or against its groups.
+    """Return the extremes of a weight in the shape of its scales, which broadcasts against the weight or its groups.
 
     Raises
     ------
     ProtquantError
-        For granularity `token`, which is for activations.
+        For granularity `token`, which only activations have.
     """
     values = weight.detach().float()
     if granularity == "token":
@@ -77,7 +77,7 @@ def weight_range(weight: Tensor, granularity: Granularity, group_size: int | Non
 
 
 def vector_range(x: Tensor, group_size: int | None = None) -> tuple[Tensor, Tensor]:
-    """Extremes of every vector along the last axis, or of every group in it; 0 for a vector without values."""
+    """Return the extremes of every vector along the last axis, or of every group in it; 0 for empty vectors."""
     values = grouped(x.detach().float(), group_size)
     if not values.shape[-1]:
         nothing = values.new_zeros(*values.shape[:-1], 1)
@@ -87,5 +87,5 @@ def vector_range(x: Tensor, group_size: int | None = None) -> tuple[Tensor, Tens
 
 
 def magnitude(low: Tensor, high: Tensor) -> Tensor:
-    """Largest magnitude of a range."""
+    """Return the largest magnitude of a range."""
     return torch.maximum(-low, high)

@@ -1,4 +1,4 @@
-"""Static ranges that follow the length of what is quantized: a quantizer for every bin of lengths."""
+"""Static ranges that depend on the length of the input: one quantizer for every bin of lengths."""
 
 from collections.abc import Sequence
 
@@ -11,17 +11,17 @@ __all__ = ["LengthBinnedQuantizer"]
 
 
 class LengthBinnedQuantizer(Quantizer):
-    """Uses the quantizer of the bin that is nearest to the length of its input, the axis before the last.
+    """Uses the quantizer of the bin nearest to the length of its input, the size of the second-to-last axis.
 
-    That axis is, at every activation site of our models, residues (or tokens, two more): `(..., length, channels)`, or
-    for attention `(..., query, key)`. In a padded batch it is the length of the longest.
+    At every activation site of our models that axis has residues (or tokens, two more): `(..., length, channels)`, or
+    for attention `(..., query, key)`. In a padded batch it has the length of the longest protein.
 
     Parameters
     ----------
     bins : sequence of LengthBin
-        Ascending.
+        Bins in ascending order.
     quantizers : sequence of Quantizer
-        One for each bin.
+        One quantizer for each bin.
     """
 
     edges: tuple[int, ...]
@@ -38,7 +38,7 @@ class LengthBinnedQuantizer(Quantizer):
         self.code_bits = max(quantizer.code_bits for quantizer in quantizers)
 
     def of(self, length: int) -> Quantizer:
-        """The quantizer for a length."""
+        """Return the quantizer for a length."""
         quantizer = self.quantizers[nearest_bin(self.edges, length)]
         assert isinstance(quantizer, Quantizer)
         return quantizer

@@ -23,14 +23,14 @@ BreakpointRule = Literal["numeric", "closed_form_gaussian", "closed_form_laplace
 
 _SAMPLE_SIZE = 2**14
 _MAX_ROUNDS = 3
-# A round of the search that leaves more than this share of the error is the last.
+# The search ends after a round that leaves more than this share of the error.
 _WORTHWHILE = 0.98
 
 
 @register_format("piecewise_linear")
 @dataclass(frozen=True)
 class PiecewiseLinear(Format):
-    """Two resolutions per tensor, at the cost of one bit: an element takes `bits` + 1 bits in every mode.
+    """Two resolutions per tensor, at the cost of one bit: an element takes `bits` + 1 bits.
 
     Attributes
     ----------
@@ -38,18 +38,18 @@ class PiecewiseLinear(Format):
         Width of a code within the middle.
     mode : str
         `non_overlapping`: middle of 2^bits - 1 levels on [-p, p], tails of 2^(bits - 1) levels on [-m, -p] and
-        [p, m]; 2^(bits + 1) - 3 different levels. `asymmetric`: the same with a middle [p1, p2] and a range [m1, m2]
-        of which each side has its own breakpoint; 0 stays on the grid, and breakpoints move to the nearest grid
-        point. `overlapping`: 2^bits - 1 levels on [-p, p], and as many on [-m, m] for what lies outside.
-        `ptq4protein`: the same in 2^bits - 1 steps, with the breakpoint of the non-overlapping objective for the
-        largest magnitude that was seen, whatever the range (the `pwlq-3` of Peng et al. 2023).
-        Values that are never negative have no negative codes; of the symmetric modes they get all of them.
+        [p, m]; 2^(bits + 1) - 3 different levels. `asymmetric`: the same with a middle [p1, p2] and a range [m1, m2],
+        where each side has its own breakpoint; 0 is on the grid, and breakpoints move to the nearest grid point.
+        `overlapping`: 2^bits - 1 levels on [-p, p], and as many on [-m, m] for values outside of [-p, p].
+        `ptq4protein`: as `overlapping`, but with 2^bits - 1 steps, and with the breakpoint of the non-overlapping
+        objective for the largest magnitude in calibration, whatever the range (the `pwlq-3` of Peng et al. 2023). In
+        symmetric modes a tensor without negative values uses all codes for values from 0 on.
     breakpoint : str
         `numeric`: the optimum for a (half-)normal distribution of the same spread; `closed_form_gaussian` and
-        `closed_form_laplace`: fits to it, good for extremes of 3 to 10 standard deviations; `search`: the least
-        squared error on the sample, which supposes nothing and is the one for heavy tails.
+        `closed_form_laplace`: closed-form fits, good for extremes of 3 to 10 standard deviations; `search`: the least
+        squared error on the sample, which assumes no distribution and suits heavy tails.
     live : bool
-        Whether the breakpoint follows each input, as it does in PTQ4Protein's code, rather than being frozen.
+        Whether the breakpoint is computed for each input, as in PTQ4Protein's code, instead of being frozen.
     """
 
     bits: Bits = 8
@@ -72,7 +72,7 @@ class PiecewiseLinear(Format):
 
     @property
     def num_levels(self) -> int:
-        # A middle and two tails that share its ends; or two grids that share 0, not all of whose levels are met.
+        # A middle and two tails that share its ends; or two grids that share 0, some of whose levels no value reaches.
         middle = 2**self.bits - int(self.mode != "asymmetric")
         if self.mode in ("non_overlapping", "asymmetric"):
             return int(middle + 2 * (2 ** (self.bits - 1) - 1))
@@ -83,21 +83,21 @@ class PiecewiseLinear(Format):
         return (*(cls(4, mode) for mode in get_args(Mode)), cls(8))
 
     def fit(self, low: float, high: float, moments: Moments, sample: Tensor | None = None) -> StaticQuantizer:
-        """Return the quantizer for a range.
+        """Return the quantizer of a range.
 
         Parameters
         ----------
         low, high : float
-            The range; widened to hold 0.
+            The range; it is widened to contain 0.
         moments : Moments
-            Spreads, from which breakpoints are reckoned.
+            Spreads, from which breakpoints are computed.
         sample : Tensor, optional
-            Values to search breakpoints on; without it a format that searches starts and stays at the numeric ones.
+            Values to search breakpoints on; without a sample the rule `search` uses the numeric breakpoints.
         """
         return self.at(low, high, *self.breakpoints(low, high, moments, sample))
 
     def at(self, low: float, high: float, left: float, right: float) -> StaticQuantizer:
-        """Return the quantizer for a range with breakpoints at -left and right, which symmetric modes have alike."""
+        """Return the quantizer of a range with breakpoints at -left and right; symmetric modes use only `right`."""
         low, high = min(low, 0.0), max(high, 0.0)
         if self.mode == "asymmetric":
             return TailedQuantizer(self.bits, TailedGrid.asymmetric(self.bits, (low, high), (-left, right)))
@@ -109,16 +109,16 @@ class PiecewiseLinear(Format):
     def breakpoints(
         self, low: float, high: float, moments: Moments, sample: Tensor | None = None
     ) -> tuple[float, float]:
-        """Magnitudes of the left and the right breakpoint; parameters as those of `fit`."""
+        """Return the magnitudes of the left and the right breakpoint; see `fit` for the parameters."""
         low, high = min(low, 0.0), max(high, 0.0)
         searched = None if sample is None or self.breakpoint != "search" else sample[:_SAMPLE_SIZE]
         if self.mode == "asymmetric":
-            left = self._reckon(-low, moments.negative_rms, -moments.minimum)
-            right = self._reckon(high, moments.positive_rms, moments.maximum)
+            left = self._unsearched_breakpoint(-low, moments.negative_rms, -moments.minimum)
+            right = self._unsearched_breakpoint(high, moments.positive_rms, moments.maximum)
             return (left, right) if searched is None else self._search_sides(low, high, left, right, searched)
         magnitude = max(-low, high)
         spread = moments.std if self.mode == "ptq4protein" else moments.rms
-        p = self._reckon(magnitude, spread, max(-moments.minimum, moments.maximum))
+        p = self._unsearched_breakpoint(magnitude, spread, max(-moments.minimum, moments.maximum))
         if searched is not None and magnitude > 0:
 
             def error(ratio: float) -> float:
@@ -130,7 +130,7 @@ class PiecewiseLinear(Format):
     def for_weight(self, weight: Tensor) -> StaticQuantizer:
         values = weight.detach().float().flatten()
         moments = Moments.of(values)
-        # A seeded draw, not every n-th value: that would keep to a few columns.
+        # A seeded random sample: every n-th value would come from few columns.
         generator = torch.Generator().manual_seed(0)
         drawn = values
         if len(values) > _SAMPLE_SIZE:
@@ -149,11 +149,11 @@ class PiecewiseLinear(Format):
             return LivePiecewiseQuantizer(self, low, high)
         return self.fit(low, high, moments, sample)
 
-    def _reckon(self, end: float, spread: float, extreme: float) -> float:
-        """Breakpoint from the spread, at most `end`: the end of the range, which may differ from the extreme seen."""
+    def _unsearched_breakpoint(self, end: float, spread: float, extreme: float) -> float:
+        """Return the breakpoint for a spread: at most `end`, the end of the range; `extreme` is from calibration."""
         if end <= 0:
             return 0.0
-        # The optimum is for the range that the tails span; PTQ4Protein and live breakpoints take the extreme instead.
+        # The optimum is for the range of the tails; PTQ4Protein and live breakpoints use the extreme instead.
         m = max(extreme, 0.0) if self.live or self.mode == "ptq4protein" else end
         spread = max(spread, 1e-12)
         overlapping = self.mode == "overlapping"
@@ -166,7 +166,7 @@ class PiecewiseLinear(Format):
         return min(p * spread, end)
 
     def _search_sides(self, low: float, high: float, left: float, right: float, sample: Tensor) -> tuple[float, float]:
-        """Breakpoints of least error. The sides share the middle's step, so they take turns until that gains little."""
+        """Return the breakpoints of least error. Both sides share the step of the middle, so the search alternates."""
 
         def error(left: float, right: float) -> float:
             return _error(TailedGrid.asymmetric(self.bits, (low, high), (-left, right)).simulate, sample)
@@ -190,7 +190,7 @@ class PiecewiseLinear(Format):
 
 
 class LivePiecewiseQuantizer(Quantizer):
-    """A frozen range with a breakpoint that follows each input's spread and extremes."""
+    """A frozen range with breakpoints that are computed from the spread and extremes of each input."""
 
     bounds_of_range: Tensor
     form: PiecewiseLinear
@@ -214,7 +214,7 @@ class LivePiecewiseQuantizer(Quantizer):
         return self._at(encoded.scales).to(encoded.codes.device).decode(encoded)
 
     def _breakpoints(self, x: Tensor) -> Tensor:
-        """Of shape (2,), or (1,) where one is that of both sides, as float32 holds them."""
+        """Return the breakpoints as float32, shape (2,), or (1,) if both sides have the same."""
         low, high = self.bounds_of_range.tolist()
         both = self.form.breakpoints(low, high, Moments.of(x)) if x.numel() else (0.0, 0.0)
         return torch.tensor(both[: 2 if self.form.mode == "asymmetric" else 1])

@@ -1,4 +1,4 @@
-"""A fine middle with coarse tails that begin where it ends: the grid as plain numbers, and as a quantizer."""
+"""A fine middle with coarse tails at its ends: the grid as plain numbers, and its quantizer."""
 
 from typing import NamedTuple
 
@@ -14,16 +14,16 @@ __all__ = ["TailedGrid", "TailedQuantizer"]
 
 
 class TailedGrid(NamedTuple):
-    """Steps and codes of the pieces.
+    """Steps and codes of the middle and the tails.
 
     Attributes
     ----------
     scale, zero_point, low, high
-        Of the middle: its step, the code of 0, and the smallest and the largest code.
+        The middle: its step, the code of 0, and its smallest and largest code.
     left_scale, right_scale
-        Steps of the tails, 0 for no tail.
+        Steps of the tails; 0 means no tail.
     tail_high
-        The largest code of a tail; the smallest is 0, at the middle's end.
+        The largest code of a tail; the smallest is 0, at the end of the middle.
     """
 
     scale: float
@@ -36,13 +36,13 @@ class TailedGrid(NamedTuple):
 
     @classmethod
     def asymmetric(cls, bits: int, span: tuple[float, float], breakpoints: tuple[float, float]) -> "TailedGrid":
-        """Affine middle between `breakpoints`, moved so that 0 is on the grid; tails to the ends of `span`."""
+        """Return an affine middle between `breakpoints`, shifted to have 0 on the grid, and tails up to `span`."""
         scale = _step((breakpoints[1] - breakpoints[0]) / (2**bits - 1))
         return cls._with_tails(bits, scale, round(-breakpoints[0] / scale), span, 0, 2**bits - 1)
 
     @classmethod
     def symmetric(cls, bits: int, magnitude: float, breakpoint: float, unsigned: bool) -> "TailedGrid":
-        """Middle on [-breakpoint, breakpoint], or on [0, breakpoint] if `unsigned`, tails to `magnitude`."""
+        """Return a middle on [-breakpoint, breakpoint], or [0, breakpoint] if `unsigned`, and tails to `magnitude`."""
         low, high = (0, 2**bits - 1) if unsigned else (1 - 2 ** (bits - 1), 2 ** (bits - 1) - 1)
         span = (0.0 if unsigned else -magnitude, magnitude)
         return cls._with_tails(bits, _step(breakpoint / high), 0, span, low, high)
@@ -53,7 +53,7 @@ class TailedGrid(NamedTuple):
     ) -> "TailedGrid":
         tail_high: int = 2 ** (bits - 1) - 1
         lengths = (low - zero_point) * scale - span[0], span[1] - (high - zero_point) * scale
-        # Shorter than half a step of the middle is no tail: the middle's end errs no more than its steps do.
+        # A tail shorter than half a step of the middle is left out: the end of the middle has no larger error there.
         left, right = (_step(length / tail_high) if length > scale / 2 else 0.0 for length in lengths)
         return cls(scale, zero_point, low, high, left, right, tail_high)
 
@@ -64,14 +64,14 @@ class TailedGrid(NamedTuple):
 
     @property
     def ends(self) -> tuple[float, float]:
-        """Ends of everything."""
+        """Ends of the whole grid."""
         left, right = self.breakpoints
         return left - self.tail_high * self.left_scale, right + self.tail_high * self.right_scale
 
     def simulate(self, x: Tensor) -> Tensor:
-        """What decoding the codes of `x`, float32, would give."""
-        # Each piece saturates at its ends, and the tails are 0 at theirs: the three add up to the answer, without
-        # asking which piece a value is in (`where` on a CPU costs more than a piece).
+        """Return the decoded codes of `x`, float32."""
+        # Each piece saturates at its ends, and tails are 0 inside of the middle. So the result is the sum of the three
+        # pieces; `where` would cost more than a piece on a CPU.
         left, right = self.breakpoints
         y = x.mul(1 / self.scale).round_().clamp_(self.low - self.zero_point, self.high - self.zero_point)
         y.mul_(self.scale)
@@ -85,12 +85,12 @@ class TailedGrid(NamedTuple):
 
 
 def _step(step: float) -> float:
-    """As float32 holds it; 1 where nothing but zeros, or what float32 flushes to zero, is to be covered."""
+    """Return the step rounded to float32; 1 if the range has only zeros, or values that float32 flushes to zero."""
     return float(np.float32(step)) if step > torch.finfo(torch.float32).tiny else 1.0
 
 
 class TailedQuantizer(StaticQuantizer):
-    """A `TailedGrid` whose numbers are buffers, so that they are saved with a model."""
+    """Quantizer of a `TailedGrid`, whose numbers are buffers, so that they are saved with a model."""
 
     steps: Tensor
     codes: Tensor
@@ -104,7 +104,7 @@ class TailedQuantizer(StaticQuantizer):
 
     @property
     def grid(self) -> TailedGrid:
-        """The numbers."""
+        """The grid as plain numbers."""
         scale, left_scale, right_scale = self.steps.tolist()
         zero_point, low, high, tail_high = self.codes.tolist()
         return TailedGrid(scale, zero_point, low, high, left_scale, right_scale, tail_high)

@@ -1,4 +1,4 @@
-"""Tokens with outliers: few bits for most of a vector, 16 for its largest magnitudes (the AAQ of LightNobel, 2025)."""
+"""Tokens with outliers: few bits for most values of a vector, 16 for its largest ones (AAQ of LightNobel, 2025)."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -39,7 +39,7 @@ def _decode(encoded: Codes) -> Tensor:
 
 
 class FrozenTokenOutlierQuantizer(StaticQuantizer):
-    """The scales that one tensor met, of shape (..., 1); which values are outliers is for each tensor to say."""
+    """Quantizer with the scales of one tensor, shape (..., 1); outliers are chosen for each input."""
 
     scale: Tensor
     outliers: int
@@ -72,7 +72,7 @@ class FrozenTokenOutlierQuantizer(StaticQuantizer):
 
 
 class TokenOutlierQuantizer(Quantizer):
-    """Scales, and indices of outliers, follow each input."""
+    """Quantizer that computes scales and outliers from each input."""
 
     form: "TokenOutlier"
 
@@ -93,13 +93,13 @@ class TokenOutlierQuantizer(Quantizer):
     def dynamic_bits(self, shape: tuple[int, ...]) -> int:
         outliers = min(self.form.outliers, shape[-1])
         index_bits = torch.iinfo(outlier_index_dtype(shape[-1])).bits
-        # An outlier is no inlier: it spares its code.
+        # An outlier has no inlier code.
         extra = _SCALE_BITS + outliers * (_OUTLIER_BITS + index_bits - self.code_bits)
         return torch.Size(shape[:-1]).numel() * extra
 
     def forward(self, x: Tensor) -> Tensor:
-        # Inliers and outliers count in the same steps, and neither is too large for its code with the scale of its own
-        # token: nothing has to be taken apart.
+        # Inliers and outliers have the same step, and with the scale of its own token no value exceeds its code: both
+        # can be rounded alike.
         scale = self._scale(x).float()
         return x.float().mul(scale.reciprocal()).round_().mul_(scale).to(x.dtype)
 
@@ -110,25 +110,26 @@ class TokenOutlierQuantizer(Quantizer):
 @register_format("token_outlier")
 @dataclass(frozen=True)
 class TokenOutlier(Format):
-    """Signed codes with a scale per token, a vector along the last axis, and its largest magnitudes in 16 bits.
+    """Signed codes with one scale per token (a vector along the last axis), and its largest values in 16 bits.
 
-    Of 128 channels a token takes 138 bytes in LightNobel's group A (8 bits, 4 outliers), 76 in B (4 bits, 4 outliers)
+    A token of 128 channels takes 138 bytes in LightNobel's group A (8 bits, 4 outliers), 76 in B (4 bits, 4 outliers)
     and 66 in C (4 bits, none): a scale of 16 bits, the inliers, the outliers of 16 bits and their indices of 8 bits
     (16 from 257 channels on).
 
-    How the outliers are scaled is not to be read in what is known of the paper: here they count in the steps of the
-    inliers, see `protquant.kernels.reference.token_outlier`. The bytes above have room for no second scale. Of a scale
-    of their own, finer, only they would gain: 4 of 128 values at most 3 % of the squared error.
+    The paper does not say how outliers are scaled, but its bytes leave no room for a second scale. So here they have
+    the step of the inliers, see `protquant.kernels.reference.token_outlier`. A finer scale of their own would lower the
+    squared error by at most 3 % (4 of 128 values).
 
     Attributes
     ----------
     bits : int
-        Of an inlier, 2 to 8.
+        Bits of an inlier, 2 to 8.
     outliers : int
-        How many of each token; a token of no more channels has but outliers.
+        Number of outliers of each token. In a token with no more channels than that, every value is an outlier.
     """
 
-    # With more bits the largest inlier could miss the largest code: scales are rounded to bfloat16.
+    # At most 8 bits, because scales are rounded to bfloat16: with more bits the largest inlier might not get the
+    # largest code.
     bits: Annotated[int, Field(ge=2, le=8)] = 8
     outliers: Natural = 4
 

@@ -1,4 +1,4 @@
-"""Two grids that overlap: a fine one for what is nearer to 0 than the breakpoint, a coarse one over everything."""
+"""Two overlapping grids: a fine one for values nearer to 0 than the breakpoint, a coarse one for all others."""
 
 import torch
 from torch import Tensor
@@ -9,21 +9,21 @@ from protquant.quant.formats.blockwise import blockwise
 
 __all__ = ["TwoScaleQuantizer"]
 
-# Less what rounding may take: a level whose values would all be ties at the breakpoint is not met.
+# Half a step, less rounding: a level that only ties at the breakpoint would reach is not counted.
 _HALF = 0.499
 
 
 class TwoScaleQuantizer(StaticQuantizer):
-    """Two steps with the same codes.
+    """Two grids with the same codes and different steps.
 
     Parameters
     ----------
     bits : int
-        Of a code.
+        Bits of a code, without its region.
     magnitude, breakpoint : float
         The coarse grid covers [-magnitude, magnitude], the fine one [-breakpoint, breakpoint].
     unsigned : bool
-        Whether both have but their upper halves.
+        Whether both grids begin at 0.
     full_range : bool
         See `Uniform`.
     """
@@ -37,7 +37,7 @@ class TwoScaleQuantizer(StaticQuantizer):
         super().__init__()
         ends = torch.tensor([breakpoint, magnitude], dtype=torch.float64)
         starts = torch.zeros_like(ends) if unsigned else -ends
-        # Fitted together, so that both are signed or neither is.
+        # Both grids are fitted together, so that both are signed or neither is.
         scales, _, low, high = uniform_grid(starts, ends, bits, symmetric=True, full_range=full_range)
         self.register_buffer("inner_scale", scales[0].clone())
         self.register_buffer("outer_scale", scales[1].clone())
@@ -63,7 +63,7 @@ class TwoScaleQuantizer(StaticQuantizer):
         low, high = self.codes.tolist()
         codes = torch.arange(low, high + 1, device=self.inner_scale.device)
         inner, outer = codes * self.inner_scale, codes * self.outer_scale
-        # A level draws from half a step around it: the coarse ones beside 0 from nothing outside the breakpoint.
+        # A level stands for values within half a step of it: coarse levels near 0 have no values beyond the breakpoint.
         inner = inner[inner.abs() < self.breakpoint + _HALF * self.inner_scale]
         return torch.cat((inner, outer[outer.abs() > self.breakpoint - _HALF * self.outer_scale])).unique()
 

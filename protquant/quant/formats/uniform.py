@@ -37,12 +37,12 @@ Bits = Annotated[int, Field(ge=2, le=16)]
 
 
 class UniformQuantizer(StaticQuantizer):
-    """Equal steps with frozen scales.
+    """Quantizer with equal steps and frozen scales.
 
     Parameters
     ----------
     scale, zero_point : Tensor
-        Broadcast against the input or, where `group_size` is given, against (..., groups, group_size).
+        They broadcast against the input, or with `group_size` against (..., groups, group_size).
     low, high : int
         The smallest and the largest code.
     """
@@ -104,8 +104,8 @@ class UniformQuantizer(StaticQuantizer):
         return self.scale.numel() * _SCALE_BITS + zero_bits
 
     def forward(self, x: Tensor) -> Tensor:
-        # In place on what the first product allocates. The codes are kept relative to the zero point, which spares
-        # the adding and the taking away; torch.fake_quantize_* does the same five times slower, and hides a NaN.
+        # All steps work in place on the result of the first product. Codes are relative to the zero point, which saves
+        # adding and subtracting it. torch.fake_quantize_* takes five times as long, and hides NaN.
         low, high = self.codes.tolist()
         y = grouped(x, self.group_size).float().mul(self.scale.reciprocal()).round_()
         if self.zero_point is None:
@@ -122,7 +122,7 @@ class UniformQuantizer(StaticQuantizer):
 
 
 class DynamicUniformQuantizer(Quantizer):
-    """Equal steps with a scale per vector along the last axis, or per group in it, taken from the vector itself."""
+    """Quantizer with equal steps that computes a scale for each vector along the last axis, or group in it."""
 
     form: "Uniform"
 
@@ -164,16 +164,15 @@ class Uniform(Format):
     Attributes
     ----------
     symmetric : bool
-        Whether 0 is the middle code; values that are never negative get all codes for themselves. Otherwise the
-        range is [min, max] widened to hold 0, which is on the grid.
+        Whether 0 is the middle code; a tensor without negative values uses all codes for values from 0 on. Otherwise
+        the range is [min, max], widened to contain 0, and 0 is on the grid.
     granularity : str
-        What shares a scale: the `tensor`; a `channel`, which of a weight is an output row and of an activation an
-        index of the last axis (its range is all that was seen, whatever the calibration rule); a `token`, a vector
-        along the last axis of an activation, with a scale of its own making; a `group` of `group_size` neighbors in a
-        row of a weight or in a token, which has scales of its own making then; the last of a row may be shorter. A
-        gain has one scale in any case.
+        One scale per `tensor`; per `channel`: an output row of a weight, or an index of the last axis of an activation
+        (with the min-max range, whatever the calibration rule); per `token`: a vector along the last axis of an
+        activation, computed at run time; or per `group` of `group_size` neighbors in a row of a weight or in a token
+        (computed at run time for tokens; the last group may be shorter). A gain always has one scale.
     full_range : bool
-        Symmetric with 2^bits - 1 steps from -m to m, as PTQ4Protein has it: m itself is clipped by half a step.
+        Symmetric with 2^bits - 1 steps from -m to m, as in PTQ4Protein: m itself is clipped by half a step.
     """
 
     bits: Bits = 8
@@ -218,7 +217,7 @@ class Uniform(Format):
         return self.granularity not in ("token", "group")
 
     def fit(self, low: Tensor, high: Tensor) -> UniformQuantizer:
-        """Return the quantizer that covers ranges, shape as scales are to have."""
+        """Return the quantizer that covers ranges, in the shape of the scales."""
         grid = uniform_grid(low, high, self.bits, self.symmetric, self.full_range)
         return UniformQuantizer(*grid, code_bits=self.bits, group_size=self.group_size)
 

@@ -1,4 +1,4 @@
-"""The steps that methods are made of: one file each, which reads like its paper's algorithm."""
+"""Steps of quantization methods: one file each, close to the algorithm of its paper."""
 
 from protquant.quant.steps.aqas import AQAS
 from protquant.quant.steps.awq import AWQ, AWQClip

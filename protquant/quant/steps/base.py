@@ -1,7 +1,7 @@
-"""Steps: what a method does beside giving sites their formats. A method is a list of them, and a list is data.
+"""Steps: the parts of a quantization method besides the formats of sites.
 
-A step is a frozen dataclass whose fields are its settings; recipes name it, and the engine calls it. The kinds, in the
-order in which they are called (within a kind in that of the recipe):
+A step is a frozen dataclass whose fields are its settings; recipes name it, and the engine calls it. These are the
+kinds of steps, in the order in which the engine calls them (within a kind the recipe gives the order):
 
 ================  ==========================================================================
 `ModelTransform`  changes a whole model, but not its function: a rotation
@@ -9,7 +9,7 @@ order in which they are called (within a kind in that of the recipe):
 `Tuning`          trains weights and ranges against the float model
 `WeightFit`       chooses the grid of a weight: a clipped range
 `Rounding`        chooses the codes of a weight on its grid: GPTQ
-`Correction`      mends a layer that is quantized: its bias
+`Correction`      corrects a quantized layer: its bias
 ================  ==========================================================================
 """
 
@@ -51,12 +51,12 @@ STEPS: dict[str, "type[Step]"] = {}
 
 @dataclass(frozen=True)
 class Step(Named):
-    """A part of a method; `name` is what recipes call it."""
+    """A part of a quantization method; `name` is its name in recipes."""
 
     key = "step"
     registry = STEPS
     one_range: ClassVar[bool] = False
-    """Whether it counts on an activation having one range for proteins of all lengths."""
+    """Whether the step needs one range of each activation for proteins of all lengths."""
 
 
 @dataclass(frozen=True)
@@ -65,23 +65,23 @@ class ModelTransform(Step):
 
     @abstractmethod
     def apply(self, model: nn.Module, assignments: Assignments) -> None:
-        """Change `model`; formats may be changed too."""
+        """Change `model` in place; the step may also change formats in `assignments`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayerStep(Step):
-    """A step on linear layers one by one, or on those that share an input.
+    """A step on single linear layers, or on layers that share an input.
 
     Attributes
     ----------
     layers : tuple of str
-        Patterns of the paths of linear layers that it is for; those that the recipe leaves in float are left alone.
+        Patterns of the paths of linear layers to change; layers that the recipe leaves in float stay unchanged.
     """
 
     layers: tuple[PatternText, ...] = ("*",)
 
     def is_for(self, path: str) -> bool:
-        """Whether the linear layer at `path` is one of `layers`."""
+        """Return whether a pattern in `layers` matches the linear layer at `path`."""
         return matches_any(path, self.layers)
 
 
@@ -91,28 +91,31 @@ class LinkTransform(LayerStep):
 
     @abstractmethod
     def apply(self, link: LinkLayers, evidence: Evidence, assignments: Assignments) -> None:
-        """Change the layers of `link` by its methods; `evidence` is of what they read. Formats may be changed too."""
+        """Change the layers of `link` by its methods.
+
+        `evidence` has the statistics of their input. The step may also change formats in `assignments`.
+        """
 
 
 @dataclass(frozen=True)
 class Examples:
-    """What tunings train on.
+    """Data for calibration and training.
 
     Attributes
     ----------
     sequences : tuple
         Inputs, one protein each.
     forward : callable
-        Runs a model on one of them.
+        Runs a model on one sequence.
     length : callable
-        Residues of one of them, for recipes that calibrate by length.
+        Returns the number of residues of a sequence, for recipes that calibrate by length.
     objective : callable
-        The loss, a scalar, of a model's output against the float model's on the same input; a third argument names one
-        of several (`protquant.models.protocol`), and may be left out.
+        Returns the loss, a scalar, between the output of a model and that of the float model on the same input. An
+        optional third argument names a loss (`protquant.models.protocol`).
     checkpoint : Path or None
-        File that a tuning writes its state to and goes on from.
+        File of the state of a tuning, to resume from.
     seed : int
-        Of all that a tuning draws at random.
+        Seed of all random numbers of a tuning.
     progress : bool
         Whether to draw a progress bar on standard error.
     """
@@ -128,11 +131,11 @@ class Examples:
 
 @dataclass(frozen=True)
 class Tuning(Step):
-    """Trains weights and ranges of a float model, in place, so that it survives quantization better."""
+    """Trains weights and ranges of a float model, in place, to reduce the error of quantization."""
 
     @abstractmethod
     def tune(self, model: nn.Module, assignments: Assignments, examples: Examples) -> None:
-        """Change the weights of `model`, and set quantizers of `assignments` where they are part of the training."""
+        """Change the weights of `model`, and set the quantizers in `assignments` that were trained."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +143,7 @@ class WeightFit(LayerStep):
     """Chooses the grid of a weight."""
 
     @abstractmethod
-    def fit(self, weight: Float[Tensor, "o c"], form: Format, evidence: Evidence) -> StaticQuantizer:
+    def fit(self, weight: Float[Tensor, "o c"], format_: Format, evidence: Evidence) -> StaticQuantizer:
         """Return the quantizer of `weight`."""
 
 
@@ -150,16 +153,16 @@ class Rounding(LayerStep):
 
     @abstractmethod
     def round(self, weight: Float[Tensor, "o c"], quantizer: StaticQuantizer, evidence: Evidence) -> Codes:
-        """Return codes of the weight on the grid of `quantizer`."""
+        """Return codes of `weight` on the grid of `quantizer`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Correction(LayerStep):
-    """Mends a quantized layer."""
+    """Corrects a quantized layer."""
 
     @abstractmethod
     def correct(self, layer: QuantizedLinear, weight: Float[Tensor, "o c"], evidence: Evidence) -> None:
-        """Change `layer` in place; `weight` is what it was in float."""
+        """Change `layer` in place; `weight` is its float weight."""
 
 
 register_step = Step.register

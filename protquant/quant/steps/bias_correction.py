@@ -1,4 +1,4 @@
-"""Bias correction (Nagel et al. 2019): the mean of every output stays what it was."""
+"""Bias correction (Nagel et al. 2019): the mean of every output stays that of the float model."""
 
 from dataclasses import dataclass
 
@@ -16,19 +16,19 @@ __all__ = ["BiasCorrection"]
 @register_step("bias_correction")
 @dataclass(frozen=True, kw_only=True)
 class BiasCorrection(Correction):
-    """Add to the bias E[W x - W' Q(x)], the mean over calibration of what quantization takes away.
+    """Add E[W x - W' Q(x)], the mean output error over calibration, to the bias.
 
-    A layer without a bias is given one.
+    A layer without a bias gets one.
     """
 
-    one_range = True  # what quantization moves the mean of an input by is that of one range
+    one_range = True  # the shift of the mean of an input depends on its range
 
     @torch.no_grad()
     def correct(self, layer: QuantizedLinear, weight: Float[Tensor, "o c"], evidence: Evidence) -> None:
         mean = evidence.mean.to(weight)
         quantized_mean = mean
         if layer.input_quantizer is not None:
-            # The mean is of all vectors; what quantization moves it by is known of the sample.
+            # The mean is over all vectors; its shift by quantization is estimated on the sample.
             rows = evidence.rows.to(weight)
             quantized_mean = mean + (layer.input_quantizer(rows) - rows).mean(0)
         shift = weight @ mean - layer.float_weight() @ quantized_mean

@@ -1,16 +1,16 @@
-"""FlattenQuant (Zhang et al. 2024): channels that lead are spread over several, so that one scale serves a tensor.
+"""FlattenQuant (Zhang et al. 2024): the largest channels are split into several, so that one scale fits a tensor.
 
-Of the paper no more than its abstract could be read: what follows is a reconstruction, and every choice in it a
-setting. The defaults are by the drift of the contacts of ESM-2 8M from the float model's, on 9 of the 50 chains where
-nothing else is said:
+This is a reconstruction from the abstract of the paper, in which every choice is a setting. The drift of ESM-2 8M's
+contacts from the float model decided the defaults (on 9 of the 50 chains unless stated otherwise):
 
-- smoothing: in 8 bits per tensor the drift was 0.0040 with alpha 0.5 and 0.0031 without (25 chains): it moves outliers
-  into weights that have one scale. With weights in 4 bits per row alpha 0.25 made 0.0065 of 0.0060. So it is off.
-- headroom: flattened to what calibration saw, 8 bits were worse than round to nearest (0.0031 against 0.0027 on 25
-  chains), as channels of other proteins were clipped. With 1.25, 1.5 and 2 times that it was 0.0021, 0.0020 and 0.0019,
-  round to nearest 0.0025.
-- mixed 4 and 8 bits, headroom 1.5, gamma 0.05: saturating 0.0084 with 19 % of the compute in 4 bits, equal 0.0097 with
-  32 %; by the fence 0.0087 with 23 %; with weights left as they are 0.0085 with 20 %.
+- smoothing: in 8 bits per tensor the drift was 0.0040 with alpha 0.5 and 0.0031 without smoothing (25 chains), because
+  it moves outliers into weights with a single scale. With weights in 4 bits per row it was 0.0065 with alpha 0.25 and
+  0.0060 without. So smoothing is off.
+- headroom: with thresholds for the maxima of calibration, 8 bits were worse than rounding to nearest (0.0031 against
+  0.0027 on 25 chains), because channels of other proteins were clipped. With headroom 1.25, 1.5 and 2 the drift was
+  0.0021, 0.0020 and 0.0019 (rounding to nearest: 0.0025).
+- mixed 4 and 8 bits, with headroom 1.5 and gamma 0.05: the drift was 0.0084 with 19 % of the compute in 4 bits with
+  `saturating`, 0.0097 with 32 % with `equal`, 0.0087 with 23 % with `fence`, and 0.0085 with 20 % without `weights`.
 """
 
 from collections.abc import Mapping
@@ -36,14 +36,14 @@ __all__ = ["FlattenQuant", "box_plot_fence"]
 
 _SMALLEST = 1e-5
 _DIVERGENCES = {"error": relative_error, "kl": kl_divergence}
-# What the integer matrix units of NVIDIA's GPUs take along the channels at a time, by bits.
+# Channels in one operation of the integer matrix units of NVIDIA GPUs, by bits.
 _TILES = {4: 64, 8: 32}
 
 _Formats = Mapping[str, tuple[Format | None, Format | None]]
 
 
 def box_plot_fence(maximum: Float[Tensor, " c"]) -> float:
-    """Q3 + 1.5 IQR of the maxima of channels: beyond it a value counts as an outlier (Tukey 1977)."""
+    """Return Q3 + 1.5 IQR of the maxima of channels, above which a channel is an outlier (Tukey 1977)."""
     first, third = maximum.double().quantile(torch.tensor([0.25, 0.75]).to(maximum.device).double()).tolist()
     return third + 1.5 * (third - first)
 
@@ -55,42 +55,43 @@ def _ascending(bits: tuple[int, ...]) -> tuple[int, ...]:
 @register_step("flattenquant")
 @dataclass(frozen=True, kw_only=True)
 class FlattenQuant(LinkTransform):
-    """Smooth channels, spread those beyond a threshold over further ones, and choose the bits of every layer.
+    """Smooth channels, split those above a threshold into several, and choose the bits of every layer.
 
     Attributes
     ----------
     alpha : float
-        Of smoothing, as in SmoothQuant; 0 leaves it out.
+        Exponent of smoothing, see SmoothQuant; 0 means no smoothing.
     split : str
-        How activations are spread: `saturating`, where all pieces but one are without error, or `equal`.
+        How activation channels are split: `saturating`, where all pieces but one are exact, or `equal`.
     threshold : str
-        `output_error`: the number of further channels, from none to what `budget` allows, whose outputs are off by
-        least. `fence`: the box-plot fence of the maxima of channels, or the lowest threshold within the budget.
+        `output_error`: the threshold with the least output error, for any number of further channels within `budget`.
+        `fence`: the box-plot fence of the maxima of channels, or the lowest threshold within the budget.
     budget : float
-        Further channels, as a share of those that a layer reads, that activations and weights may take together.
+        Maximal number of further channels, for activations and weights together, as a share of the input channels.
     headroom : float
-        The maximum of an activation counts as so many times what calibration saw: between its threshold and the next
-        multiple a channel is clipped that, in the unsplit tensor, would have had all the room of the largest one.
+        Factor for the maxima of calibration. After splitting, a channel that exceeds its maximum of calibration may be
+        clipped, where in the unsplit tensor it had the range of the largest channel.
     candidates : int
-        Thresholds that `output_error` tries for activations, and for weights.
+        Number of thresholds that `output_error` tries for activations, and for weights.
     weights : bool
-        Whether columns of the weight are spread too.
+        Whether to split columns of the weight as well.
     tiles : bool
-        Whether to fill up the channels with zeros to what matrix units take at a time (64 in 4 bits, else 32). Beyond
-        the budget, and counted in the effective bits. Off by default: it changes no output.
+        Whether to pad the channels with zeros to a multiple of the GPU's matrix tiles (64 channels in 4 bits, otherwise
+        32). The zeros are not part of the budget, but count in the effective bits. Off by default: it changes no
+        output.
     bits : tuple of int
-        Of which one is chosen for the weight and the input of every layer: the fewest with a divergence below `gamma`,
-        else the most. None given leaves the formats of the recipe.
+        Bits to choose from for the weight and the input of every layer: the fewest with a divergence below `gamma`, or
+        else the most. If empty, layers have the formats of the recipe.
     gamma : float
-        The divergence that is let pass.
+        Limit of the divergence.
     divergence : str
-        `error`: squared error of the layer's outputs as a share of their squares. `kl`: Kullback-Leibler divergence of
-        the softmax over its outputs.
+        `error`: squared error of the layer's outputs, divided by the sum of their squares. `kl`: Kullback-Leibler
+        divergence of the softmax over its outputs.
 
     Raises
     ------
     ProtquantError
-        For a setting that it cannot have; `apply`: where bits are to be chosen of a format that has none to choose.
+        For an invalid setting; `apply` raises it if `bits` is set and a format is not uniform.
     """
 
     alpha: Share = 0.0
@@ -111,7 +112,7 @@ class FlattenQuant(LinkTransform):
         if self.alpha:
             evidence = self._smooth(link, evidence)
         outputs = LayerOutputs(evidence, link.readers)
-        # One split serves layers that read one tensor, whatever their bits: the fewest need it most.
+        # Layers that read one tensor share one split. It is chosen for the fewest bits, which need it most.
         fewest = formats
         if self.bits:
             fewest = {path: self._with_bits(path, pair, self.bits[0]) for path, pair in formats.items()}
@@ -126,7 +127,7 @@ class FlattenQuant(LinkTransform):
             self._fill_tiles(link, assignments)
 
     def _smooth(self, link: LinkLayers, evidence: Evidence) -> Evidence:
-        """Divide the channels of `link` by SmoothQuant's scale; return what it reads now."""
+        """Divide the channels of `link` by SmoothQuant's scale; return the statistics of the scaled input."""
         activation = evidence.absolute_maximum.clamp(min=_SMALLEST)
         weight = link.absolute_weight_maximum().clamp(min=_SMALLEST).to(activation)
         scale = (activation**self.alpha / weight ** (1 - self.alpha)).clamp(min=_SMALLEST)
@@ -155,7 +156,7 @@ class FlattenQuant(LinkTransform):
     def _flatten_weights(
         self, link: LinkLayers, before: list[InputTransform], outputs: LayerOutputs, formats: _Formats
     ) -> list[InputTransform]:
-        """`before`, and behind it what spreads columns with what is left of the budget."""
+        """Return the transforms `before`, followed by a split of weight columns within the rest of the budget."""
         columns = []
         for reader in link.readers.values():
             weight = reader.weight.detach()
@@ -171,7 +172,7 @@ class FlattenQuant(LinkTransform):
         return self._best([*trials, before], outputs, formats)
 
     def _thresholds(self, maximum: Float[Tensor, " c"], extra: int) -> list[float]:
-        """Thresholds to try, each of which makes at least one and at most `extra` channels."""
+        """Return thresholds to try, each of which adds at least one and at most `extra` channels."""
         within = thresholds_within(maximum, extra)[1:]
         if not within:
             return []
@@ -182,8 +183,12 @@ class FlattenQuant(LinkTransform):
         return [within[i] for i in wanted.unique().tolist()]
 
     def _fill_tiles(self, link: LinkLayers, assignments: Assignments) -> None:
-        given = (form(path) for path in link.readers for form in (assignments.weight_format, assignments.input_format))
-        bits = min((form.code_bits for form in given if form is not None), default=8)
+        given = (
+            format_of(path)
+            for path in link.readers
+            for format_of in (assignments.weight_format, assignments.input_format)
+        )
+        bits = min((format_.code_bits for format_ in given if format_ is not None), default=8)
         channels = next(iter(link.readers.values())).in_features
         multiple = _TILES[4] if bits <= 4 else _TILES[8]
         if channels % multiple:
@@ -192,7 +197,7 @@ class FlattenQuant(LinkTransform):
     def _best(
         self, trials: list[list[InputTransform]], outputs: LayerOutputs, formats: _Formats
     ) -> list[InputTransform]:
-        """What makes the least error; by the fence, the first."""
+        """Return the trial with the least error; with `fence` return the first."""
         if self.threshold == "fence" or len(trials) == 1:
             return trials[0]
         return min(trials, key=lambda transforms: outputs.error(transforms, formats))
@@ -200,17 +205,17 @@ class FlattenQuant(LinkTransform):
     def _with_bits(
         self, path: str, pair: tuple[Format | None, Format | None], bits: int
     ) -> tuple[Format | None, Format | None]:
-        weight, activation = (None if form is None else self._of_width(path, form, bits) for form in pair)
+        weight, activation = (None if format_ is None else self._of_width(path, format_, bits) for format_ in pair)
         return weight, activation
 
     @staticmethod
-    def _of_width(path: str, form: Format, bits: int) -> Uniform:
-        if not isinstance(form, Uniform):
+    def _of_width(path: str, format_: Format, bits: int) -> Uniform:
+        if not isinstance(format_, Uniform):
             raise ProtquantError(
-                f"flattenquant chooses bits of uniform formats, and {path} has {form.label}; leave out the setting "
+                f"flattenquant chooses bits of uniform formats, and {path} has {format_.label}; leave out the setting "
                 "bits, or the layer"
             )
-        return replace(form, bits=bits)
+        return replace(format_, bits=bits)
 
     def _choose_bits(
         self, formats: _Formats, outputs: LayerOutputs, transforms: list[InputTransform], assignments: Assignments
@@ -223,6 +228,6 @@ class FlattenQuant(LinkTransform):
                 if divergence < self.gamma:
                     break
             reason = f"flattenquant: {self.divergence} {divergence:.2g} in {bits} bits, {self.gamma:g} let pass"
-            for site, form in zip((f"{path}.weight", f"{path}.input"), chosen, strict=True):
-                if form is not None:
-                    assignments.set_format(site, form, reason)
+            for site, format_ in zip((f"{path}.weight", f"{path}.input"), chosen, strict=True):
+                if format_ is not None:
+                    assignments.set_format(site, format_, reason)

@@ -1,4 +1,4 @@
-"""GPTQ (Frantar et al. 2023): columns are rounded one after the other, and those to come make up for the error."""
+"""GPTQ (Frantar et al. 2023): columns are rounded one by one, and later columns compensate for their errors."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,23 +21,23 @@ __all__ = ["GPTQ"]
 @register_step("gptq")
 @dataclass(frozen=True, kw_only=True)
 class GPTQ(Rounding):
-    """Codes of least output error, column by column, on a grid that is fixed before.
+    """Choose codes of small output error, column by column, on a fixed grid.
 
-    Two things differ from the paper's code. The scales of groups are those of the weight as it was (its option of
-    static groups), because the grid is another step's affair. And columns that were never other than 0 in calibration
-    are rounded to nearest rather than set to 0: another protein may use them.
+    Two things differ from the paper's code. Scales of groups are those of the original weight (the code's option of
+    static groups), because other steps choose the grid. And input channels that were always 0 in calibration are
+    rounded to nearest instead of set to 0, because other proteins may use them.
 
     Attributes
     ----------
     damping : float
         Added to the diagonal of the Hessian, as a share of its mean. The paper's code has 0.01, for 260,000 tokens.
-        With the 1,400 residues of the sequences that ship with protquant that learns the sample by heart: on other
-        proteins the output projections of ESM-2 8M err up to 1.7 times as much as rounded to nearest, and with 0.1 as
-        much or less.
+        With the 1,400 residues that ship with protquant 0.01 overfits: on other proteins the output projections of
+        ESM-2 8M have up to 1.7 times the error of rounding to nearest; with 0.1 they have at most the same error.
     block : int
-        Columns that are rounded before the rest of the matrix hears of their errors; the result does not depend on it.
+        Number of columns that are rounded before the rest of the matrix is updated; it does not change the result.
     act_order : bool
-        Whether to begin with the columns of the largest inputs, whose errors the most others can make up for.
+        Whether to begin with the columns of the largest inputs, so that most other columns can compensate for their
+        errors.
     """
 
     damping: Annotated[float, Field(gt=0)] = 0.1
@@ -45,14 +45,14 @@ class GPTQ(Rounding):
     act_order: bool = True
 
     def round(self, weight: Float[Tensor, "o c"], quantizer: StaticQuantizer, evidence: Evidence) -> Codes:
-        # Errors that are passed on are lost in half precision.
+        # Half precision would lose the small updates of later columns.
         weight = weight if weight.dtype == torch.float64 else weight.float()
         columns = weight.shape[1]
         order = torch.arange(columns, device=weight.device)
         if self.act_order:
             order = evidence.square_mean.to(weight.device).argsort(descending=True, stable=True)
         factor = inverse_factor(evidence, order, self.damping, weight.dtype)
-        left = weight[:, order].T.contiguous()  # a column is a row here: they are what is read and written
+        left = weight[:, order].T.contiguous()  # transposed, because columns are read and written
         rounded: list[Codes] = []
         for start in range(0, columns, self.block):
             end = min(start + self.block, columns)
@@ -60,10 +60,10 @@ class GPTQ(Rounding):
             block = left[start:end]
             errors = torch.empty_like(block)
             for i in range(end - start):
-                own = quantizer.columns(order[start + i][None])
-                codes = own.encode(block[i][:, None])
+                column_quantizer = quantizer.columns(order[start + i][None])
+                codes = column_quantizer.encode(block[i][:, None])
                 # The error is that of the decoded codes: a simulation may differ from them in the last bit.
-                value = own.decode(codes).to(weight.dtype)[:, 0]
+                value = column_quantizer.decode(codes).to(weight.dtype)[:, 0]
                 rounded.append(codes)
                 row = upper[i, i : end - start]
                 errors[i] = (block[i] - value) / row[0]
@@ -73,7 +73,7 @@ class GPTQ(Rounding):
 
 
 def _in_order(columns: Sequence[Codes], order: Integer[Tensor, " c"]) -> Codes:
-    """Put codes of columns, which were rounded in `order`, side by side in the order of the weight."""
+    """Concatenate the codes of columns, which were rounded in `order`, in the order of the weight."""
     inverse = order.argsort().tolist()
     parts = [columns[place] for place in inverse]
     regions = [part.regions for part in parts if part.regions is not None]

@@ -1,6 +1,6 @@
-"""Rows of the upper triangular U with U^T U = H^-1, which GPTQ passes errors on by, made as they are needed.
+"""Rows of the upper triangular U with U^T U = H^-1, which GPTQ needs, computed block by block.
 
-H is the damped second moment of what a layer reads, with rows and columns in the order in which columns are rounded.
+H is the damped second moment of the input of a layer, with rows and columns in the order of rounding.
 """
 
 from typing import Protocol
@@ -15,14 +15,14 @@ from protquant.quant.evidence import Evidence
 __all__ = ["InverseFactor", "inverse_factor"]
 
 _AT_ONCE = 512
-"""Rows that `_OfVectors` makes at once: each time it factors a matrix of as many rows as there are vectors."""
+"""Number of rows that `_OfVectors` computes at once; each time it factors a matrix with one row for each vector."""
 
 
 class InverseFactor(Protocol):
-    """U, block by block, from the first rows on."""
+    """Blocks of rows of U, from the first to the last."""
 
     def rows(self, start: int, end: int) -> Float[Tensor, "b d"]:
-        """Rows from `start` to `end`, without the zeros before column `start`."""
+        """Return the rows from `start` to `end`, without the zeros before column `start`."""
         ...
 
 
@@ -34,13 +34,12 @@ def inverse_factor(
     Parameters
     ----------
     evidence : Evidence
-        Where it has the vectors themselves, as it does of few vectors of many channels, U is had from them: the
-        Cholesky decomposition of 10,240 channels takes three times as long.
+        Statistics of the input. If they contain the vectors themselves (few vectors of many channels), U is computed
+        from these: a Cholesky decomposition of 10,240 channels takes three times as long.
     damping : float
-        Added to the diagonal, as a share of its mean. Where nothing but zeros was seen, one is added too, so that all
-        columns count alike.
+        Added to the diagonal, as a share of its mean. Channels that were always 0 get the mean in addition.
     dtype : torch.dtype
-        Of the rows; they are factored in double precision.
+        Type of the rows; the factorization is in double precision.
     """
     if evidence.vectors:
         return _OfVectors(torch.cat(evidence.vectors).to(order.device)[:, order], evidence.count, damping, dtype)
@@ -48,28 +47,29 @@ def inverse_factor(
 
 
 def _added(diagonal: Float[Tensor, " c"], damping: float) -> Float[Tensor, " c"]:
-    """What damping adds to a diagonal."""
+    """Return the damping to add to a diagonal."""
     mean = diagonal.mean()
     dead: Bool[Tensor, " c"] = diagonal <= 0
     return dead * mean + damping * (mean if mean > 0 else torch.ones_like(mean))
 
 
 class _OfMoments:
-    """From one factorization: with rows and columns reversed (J) a lower factor becomes an upper.
+    """Rows of U from one factorization of H.
 
-    So J H J = L L^T makes H^-1 = U^T U with U = J L^-1 J.
+    With J, which reverses the order, and J H J = L L^T, the factor is U = J L^-1 J, so that H^-1 = U^T U.
     """
 
     def __init__(
         self, gram: Float[Tensor, "c c"], order: Integer[Tensor, " c"], damping: float, dtype: torch.dtype
     ) -> None:
         reversed_order = order.flip(0)
-        # In double precision: few channels of a protein language model carry most of the trace, and the rest of the
-        # spectrum is what the errors are shared by.
+        # In double precision: few channels of a protein language model have most of the trace, but errors are spread
+        # over the small eigenvalues.
         damped = gram[reversed_order[:, None], reversed_order].double()
         diagonal = damped.diagonal()
         diagonal += _added(diagonal, damping)
-        # In place, and by columns, as LAPACK wants it; then rounded, as it takes 800 MiB for 10,240 channels.
+        # In place, in the column order of LAPACK; then in `dtype`, because 10,240 channels take 800 MiB in double
+        # precision.
         self._lower = torch.linalg.cholesky(damped.mT, out=damped.mT).to(dtype)
 
     def rows(self, start: int, end: int) -> Float[Tensor, "b d"]:
@@ -81,11 +81,11 @@ class _OfMoments:
 
 
 class _OfVectors:
-    """From fewer vectors than channels: of H = D + A^T A, with D diagonal and A of few rows.
+    """Rows of U from fewer vectors than channels: H = D + A^T A, with D diagonal and A of few rows.
 
-    With R the columns that are not rounded yet, the inverse of H_RR is D^-1 - D^-1 A^T M^-1 A D^-1, where M is I + A
-    D^-1 A^T over the columns in R (the identity of Woodbury). Its first rows make rows of U, and M loses the columns
-    that are done. All in double precision, as for moments.
+    Let R be the columns that are not rounded yet. The inverse of H_RR is D^-1 - D^-1 A^T M^-1 A D^-1, where M is I + A
+    D^-1 A^T over the columns in R (the Woodbury identity). Its first rows yield rows of U; then their columns are
+    subtracted from M. All computations are in double precision.
     """
 
     def __init__(self, vectors: Float[Tensor, "n c"], count: int, damping: float, dtype: torch.dtype) -> None:
@@ -95,7 +95,7 @@ class _OfVectors:
         self._middle = torch.eye(len(vectors), dtype=torch.float64, device=vectors.device)
         self._middle.addmm_(self._scaled / self._added, self._scaled.T)
         self._made = torch.empty(0)
-        self._first = self._last = 0  # the rows that are made
+        self._first = self._last = 0  # the range of the rows in `_made`
 
     def rows(self, start: int, end: int) -> Float[Tensor, "b d"]:
         pieces = []
@@ -112,9 +112,9 @@ class _OfVectors:
         first = self._last
         last = min(first + _AT_ONCE, self._scaled.shape[1])
         block, rest = self._scaled[:, first:last], self._scaled[:, first:]
-        added, of_rest = self._added[first:last], self._added[first:]
+        added, added_rest = self._added[first:last], self._added[first:]
         solved = torch.cholesky_solve(block, torch.linalg.cholesky(self._middle))
-        inverse = (solved.T @ rest).neg_().div_(of_rest).div_(added[:, None])
+        inverse = (solved.T @ rest).neg_().div_(added_rest).div_(added[:, None])
         inverse.diagonal().add_(1 / added)
         corner = torch.linalg.cholesky(inverse[:, : last - first])
         self._made = torch.linalg.solve_triangular(corner, inverse, upper=False).to(self._dtype)

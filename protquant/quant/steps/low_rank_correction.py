@@ -1,4 +1,4 @@
-"""QLLM's efficient error correction (Liu et al. 2024, section 3.3): low-rank additions learned block by block."""
+"""QLLM's efficient error correction (Liu et al. 2024, section 3.3): low-rank additions trained block by block."""
 
 import copy
 import logging
@@ -32,7 +32,7 @@ _Calls = list[list[Call]]
 
 
 def block_error(found: Call, expected: Call) -> Tensor:
-    """Squared error of the tensors that a block is given, each over the mean square of what it should be."""
+    """Return the sum over tensors of the squared error, divided by the mean square of the expected tensor."""
     errors = [
         (ours - theirs).square().mean() / theirs.square().mean().clamp(min=1e-12)
         for ours, theirs in zip(found, expected, strict=True)
@@ -44,11 +44,11 @@ def block_error(found: Call, expected: Call) -> Tensor:
 @register_step("low_rank_correction")
 @dataclass(frozen=True, kw_only=True)
 class LowRankCorrection(Tuning):
-    """Add B A of low rank to every weight, trained so that quantized blocks give what float ones do.
+    """Add a trained low-rank product B A to every weight, so that quantized blocks reproduce the float ones.
 
-    Blocks are trained a few at a time, in their order: the teacher is the float model on its own running inputs, the
-    student the quantized one on what the quantized blocks before it give. Then W + s B A becomes the weight, to be
-    quantized as any other. AdamW without weight decay, rate falling to zero in a line, one sequence at a time.
+    Blocks are trained a few at a time, in their order. The teacher is a float block with inputs from float blocks, the
+    student is the quantized block with inputs from quantized blocks. Then W + s B A becomes the weight and is quantized
+    as usual. Training uses AdamW without weight decay, a rate that falls linearly to zero, and one sequence at a time.
 
     Attributes
     ----------
@@ -56,25 +56,24 @@ class LowRankCorrection(Tuning):
     alpha : float
         s = alpha / rank.
     blocks : int
-        How many are trained together.
+        Number of blocks that are trained together.
     epochs : int
-        How often every sequence has its turn.
+        Number of passes over the sequences.
     rate : float
-        Learning rate at the start.
+        Initial learning rate.
     merged : bool
-        Whether the student runs with Q(W + s B A), which is what remains, or with Q(W) + s B A as in the paper, whose
-        merging costs what was not trained for.
+        Whether the student runs with Q(W + s B A), as the final model does, or with Q(W) + s B A as in the paper, where
+        merging adds an error that training does not see.
     vectors : bool
-        Whether biases and gains of LayerNorm are trained too, as the code does and the paper does not say.
+        Whether to train biases and gains of LayerNorm as well, as the paper's code does.
     loss : str
-        `block`: error of what the last of the blocks gives. `hidden` or `structure`: of the answer of the whole model
-        (`Examples.objective`), all blocks trained together.
+        `block`: error of the output of the last block. `hidden` or `structure`: error of the output of the whole model
+        (`Examples.objective`), with all blocks trained together.
 
     Raises
     ------
     ProtquantError
-        For a setting that it cannot have; `tune`: if there is no objective for the loss, or a checkpoint that is of
-        another training.
+        For an invalid setting; `tune` raises it if the loss has no objective, or a checkpoint is from another training.
     """
 
     rank: Count = 4
@@ -106,17 +105,17 @@ class LowRankCorrection(Tuning):
 
 
 def _quantizers(model: nn.Module, assignments: Assignments, examples: Examples) -> dict[str, Quantizer]:
-    """Of all activations that have a format; static ranges are those of all that the float model lets pass."""
+    """Return quantizers by activation site; static ranges cover all values of the float model (min-max)."""
     formats = {a.site.name: a.format for a in assignments if a.is_activation and a.format is not None}
     fitted = {name: assignments[name].quantizer for name in formats}
-    static = [name for name, form in formats.items() if fitted[name] is None and form.needs_statistics]
+    static = [name for name, format_ in formats.items() if fitted[name] is None and format_.needs_statistics]
     statistics = calibrate(model, examples.sequences, examples.forward, sites=static) if static else {}
     device = next(model.parameters()).device
     quantizers = {}
-    for name, form in formats.items():
+    for name, format_ in formats.items():
         quantizer = fitted[name]
-        if quantizer is None and (name in statistics or not form.needs_statistics):
-            quantizer = form.for_activation(statistics.get(name), Calibration("minmax"))
+        if quantizer is None and (name in statistics or not format_.needs_statistics):
+            quantizer = format_.for_activation(statistics.get(name), Calibration("minmax"))
         if quantizer is not None:
             quantizers[name] = quantizer.to(device)
     return quantizers
@@ -124,7 +123,7 @@ def _quantizers(model: nn.Module, assignments: Assignments, examples: Examples) 
 
 @dataclass
 class _Course:
-    """One tuning of one model: what its lessons have in common."""
+    """State of the training of one model."""
 
     step: LowRankCorrection
     assignments: Assignments
@@ -152,7 +151,7 @@ class _Course:
                 teacher = expected
 
     def _train_group(self, model: nn.Module, paths: Sequence[str], calls: _Calls, expected: _Calls) -> _Calls:
-        """Train some blocks in a row; return what they give, quantized, in the end."""
+        """Train consecutive blocks together; return the calls of the next block, computed by the quantized blocks."""
         copies: dict[str, Any] = {path: copy.deepcopy(model.get_submodule(path)) for path in paths}
 
         def run(call: Call) -> Call:
@@ -223,7 +222,7 @@ class _Course:
         student.set_merged(True)
 
     def _file(self, name: str) -> Path | None:
-        """A file of its own for everything that is trained, beside the one that was named."""
+        """Return the checkpoint file of one training, next to the given file."""
         path = self.examples.checkpoint
         return None if path is None else path.with_name(f"{path.stem}.{name}{path.suffix}")
 

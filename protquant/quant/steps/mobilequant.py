@@ -1,4 +1,4 @@
-"""MobileQuant (Tan et al. 2024): scales, clipping and static ranges of all layers, learned together, end to end."""
+"""MobileQuant (Tan et al. 2024): scales, clipping and static ranges of all layers are trained together, end to end."""
 
 import logging
 from collections.abc import Iterator
@@ -30,31 +30,31 @@ log = logging.getLogger(__name__)
 @register_step("mobilequant")
 @dataclass(frozen=True, kw_only=True)
 class MobileQuant(Tuning):
-    """Learn, of all layers at once, what makes the quantized model answer as the float model does.
+    """Train scales and grids of all layers so that the quantized model reproduces the outputs of the float model.
 
-    Learned are scales per channel that leave the float function as it is (LayerNorm to its readers, linear to linear,
-    queries to keys), how far the grids of weights are clipped, and step and zero point of the static ranges of
-    activations. Afterwards scales are folded into the weights, and the grids are frozen.
+    Trained are scales per channel that leave the float function unchanged (LayerNorm to its readers, linear to linear,
+    queries to keys), the clipping of the grids of weights, and step and zero point of the static ranges of activations.
+    Afterwards scales are folded into the weights, and the grids are frozen.
 
     Attributes
     ----------
     loss : str
-        What of a model's answer is compared with the float model's: `hidden`, the squared error of the hidden states
-        after the last layer and its norm, or `structure`, of folding models: frame aligned point error and distogram.
+        Loss between the outputs of the quantized and the float model. `hidden`: squared error of the hidden states
+        after the last layer and its norm. `structure`, for folding models: frame aligned point error and distogram.
     epochs : int
-        How often every sequence has its turn, one at a time.
+        Number of passes over the sequences; each step uses one sequence.
     alpha : float or None
-        Of SmoothQuant, whose scales come first, on all links that can be folded, and are what learning begins with.
-        None: it begins with the weights as they are.
+        `alpha` of SmoothQuant, which sets the initial scales of all links that can be folded. None: all scales are 1 at
+        first.
     initial_range : str
-        How ranges begin, see `protquant.quant.Calibration`.
+        Rule for the initial ranges, see `protquant.quant.Calibration`.
     scale_rate, clipping_rate, range_rate : float
-        Learning rates at the start. That of ranges is relative (a share of the first step, or of all codes), not
-        absolute as the paper's. The paper's rates, 1e-3, 1e-2 and 1e-6, are for 60,000 steps; here there are hundreds.
-        On ESM-2 8M (W4A8, 10 epochs of 12 sequences) the loss fell from 0.024 to 0.0169 with 1e-3 for scales and
-        ranges, to 0.0155 with 1e-2 for scales, and to 0.0164 with 1e-2 for ranges.
+        Initial learning rates. The rate of ranges is relative to the first step or the number of codes; the paper's is
+        absolute. The paper's rates, 1e-3, 1e-2 and 1e-6, are for 60,000 steps; here there are hundreds. On ESM-2 8M
+        (W4A8, 10 epochs of 12 sequences) the loss fell from 0.024 to 0.0169 with 1e-3 for scales and ranges, to 0.0155
+        with 1e-2 for scales, and to 0.0164 with 1e-2 for ranges.
     final_rate : float
-        What share of the rates is left at the end of the cosine.
+        Final learning rate of the cosine schedule, as a share of the initial one.
     """
 
     one_range = True
@@ -71,7 +71,7 @@ class MobileQuant(Tuning):
     def tune(self, model: nn.Module, assignments: Assignments, examples: Examples) -> None:
         if examples.objective is None:
             raise ProtquantError("mobilequant needs an objective: what to compare of a model's answers")
-        # The weights that come in, before anything that depends on sums of floats has touched them.
+        # Hash the given weights: after smoothing, last digits could differ from machine to machine.
         settings = {**self.to_config(), "formats": {a.site.name: str(a.format) for a in assignments}}
         settings["seed"] = examples.seed
         fingerprint = inputs_hash(settings, model, examples.sequences) if examples.checkpoint else ""
@@ -125,7 +125,7 @@ class MobileQuant(Tuning):
 
 @contextmanager
 def _frozen(model: nn.Module) -> Iterator[None]:
-    """Leave the model's own parameters, and dropout, out of the training."""
+    """Freeze the parameters of the model, and switch dropout off."""
     training = model.training
     learned = {parameter for parameter in model.parameters() if parameter.requires_grad}
     model.eval()

@@ -1,7 +1,7 @@
-"""QLLM's adaptive channel reassembly (Liu et al. 2024): outlier channels are taken apart, like ones put together.
+"""QLLM's adaptive channel reassembly (Liu et al. 2024): outlier channels are split, and similar ones merged.
 
-Section 3 of the paper, and `ziplab/QLLM` where its code does otherwise. The error correction that follows it is
-`protquant.quant.steps.low_rank_correction`.
+The source is section 3 of the paper, or the code in `ziplab/QLLM` if it differs. The error correction of the same paper
+is `protquant.quant.steps.low_rank_correction`.
 """
 
 from collections.abc import Mapping
@@ -24,18 +24,18 @@ from protquant.quant.transforms import InputTransform, LinkLayers
 
 __all__ = ["ChannelReassembly", "bipartite_groups", "merging_distance"]
 
-# Steps between thresholds, at least as many over the range of channel maxima, and none wider than this; as the code.
+# Maximal step between two thresholds, as in the paper's code.
 _WIDEST_STEP = 0.5
 
 
 def merging_distance(
     gram: Float[Tensor, "c c"], weight: Float[Tensor, "o c"], kind: str = "exact"
 ) -> Float[Tensor, "c c"]:
-    """What it costs to make one of the channels i and j, their mean, and to add their columns of `weight`.
+    """Return the error of merging channels i and j into their mean, with added weight columns, for all pairs.
 
-    `exact`: Equation 5 of the paper, || (x_i - x_j) (W_i - W_j) / 2 ||^2 in the mean over tokens, which is
-    (G_ii + G_jj - 2 G_ij) |W_i - W_j|^2 / 4. `proxy`: what the code has in its place,
-    (|x_i - x_j| sum_n (w_in + w_jn))^2, which asks whether the inputs are alike but not whether the weights are.
+    `exact`: Equation 5 of the paper, || (x_i - x_j) (W_i - W_j) / 2 ||^2, averaged over tokens, which is (G_ii + G_jj -
+    2 G_ij) |W_i - W_j|^2 / 4. `proxy`: the term in the paper's code, (|x_i - x_j| sum_n (w_in + w_jn))^2, which
+    compares the inputs but not the weights.
     """
     apart = _squared_distances(gram.double())
     columns = weight.double()
@@ -53,16 +53,16 @@ def _squared_distances(gram: Float[Tensor, "c c"]) -> Float[Tensor, "c c"]:
 def bipartite_groups(
     distance: Float[Tensor, "c c"], protected: Bool[Tensor, " c"], number: int
 ) -> Integer[Tensor, " c"] | None:
-    """Bipartite soft matching (Bolya et al. 2023): `number` channels are merged into others, without a search.
+    """Choose `number` channels to merge into others by bipartite soft matching (Bolya et al. 2023).
 
-    Channels of even index are linked to the nearest of odd index; of these links the `number` shortest are kept.
-    Several may lead to one channel. Those that are `protected` are linked to none.
+    Every channel of even index is linked to the nearest one of odd index, and the `number` shortest links are used.
+    Several links may lead to one channel. Channels that are `protected` have no links.
 
     Returns
     -------
     Tensor of int, shape=(c,), or None
-        Of every channel the index of what it goes to; what is left keeps its order. None where there are not as many
-        links.
+        Index of the new channel of each channel; the order of the remaining channels is unchanged. None if there are
+        fewer than `number` links.
     """
     channels = len(distance)
     even, odd = torch.arange(0, channels, 2), torch.arange(1, channels, 2)
@@ -76,40 +76,41 @@ def bipartite_groups(
         return None
     target = torch.arange(channels, device=distance.device)
     target[even[order]] = odd[nearest.indices[order]]
-    kept = torch.ones(channels, dtype=torch.bool, device=distance.device)
-    kept[even[order]] = False
-    return (kept.cumsum(0) - 1)[target]
+    remaining = torch.ones(channels, dtype=torch.bool, device=distance.device)
+    remaining[even[order]] = False
+    return (remaining.cumsum(0) - 1)[target]
 
 
 @register_step("qllm_reassembly")
 @dataclass(frozen=True, kw_only=True)
 class ChannelReassembly(LinkTransform):
-    """Make T channels of x / T of one that goes beyond a threshold, and merge as many others; T = ceil(max|x| / theta).
+    """Split channels above a threshold theta into T = ceil(max|x| / theta) channels x / T, and merge as many others.
 
-    Thresholds are tried from the highest down, as long as they make no more channels than `budget` allows; the one is
-    taken whose quantized outputs are nearest to the float ones, none among them. For each, channels are assembled first
-    and disassembled then, so that their number stays; what is split is never merged.
+    Thresholds are tried from the highest down, while the number of further channels is within `budget`. The threshold
+    with the least error of quantized outputs is used, or none. For each threshold, channels are first merged
+    (assembly), then split (disassembly), so that their number stays the same; a split channel is never merged.
 
-    Disassembly leaves the function of the model as it is. Assembly does not.
+    Disassembly does not change the function of the model. Assembly does.
 
     Attributes
     ----------
     layers : tuple of str
-        The paper leaves out the output projections of attention, and so does the default.
+        By default, as in the paper, all linear layers but the output projections of attention.
     budget : float
-        Further channels, as a share of those that a layer reads.
+        Maximal number of further channels, as a share of the input channels of a layer.
     assembly : bool
-        Whether to merge; without it the layer keeps the further channels.
+        Whether to merge channels; otherwise the layer has more channels than before.
     distance : str
         `exact` or `proxy`, see `merging_distance`. At 4 bits on 9 chains with ESM-2 8M the long-range precision of
-        contacts was 0.091 and 0.063 (0.068 without reassembly), the drift of both 0.009 (0.011).
+        contacts was 0.091 with `exact` and 0.063 with `proxy` (0.068 without reassembly); their drift was 0.009 with
+        both (0.011 without).
     candidates : int
-        At least so many thresholds between the smallest and the largest channel.
+        Minimal number of thresholds between the smallest and the largest channel maximum.
 
     Raises
     ------
     ProtquantError
-        For a setting that it cannot have.
+        For an invalid setting.
     """
 
     layers: tuple[PatternText, ...] = (r"re:(?!.*(attn\w*|ipa)\.out_proj$).*",)
@@ -134,7 +135,7 @@ class ChannelReassembly(LinkTransform):
         least = outputs.error(best, formats)
         for counts in self._disassemblies(evidence.absolute_maximum):
             transforms = reassemble(counts, distance)
-            if transforms is None:  # More to merge than there are links: lower thresholds ask for more still.
+            if transforms is None:  # There are too few links, and lower thresholds need even more.
                 break
             error = outputs.error(transforms, formats)
             if error < least:
@@ -142,7 +143,7 @@ class ChannelReassembly(LinkTransform):
         return best
 
     def _disassemblies(self, maximum: Float[Tensor, " c"]) -> list[Integer[Tensor, " c"]]:
-        """Pieces of each channel at every threshold that makes more of them than the one before."""
+        """Return the pieces of each channel, for every threshold that adds more channels than the one before."""
         highest, lowest = maximum.max().item(), maximum.min().item()
         steps = max(self.candidates, int(highest / _WIDEST_STEP))
         found: list[Integer[Tensor, " c"]] = []
@@ -159,17 +160,17 @@ class ChannelReassembly(LinkTransform):
 
 
 def reassemble(counts: Integer[Tensor, " c"], distance: Float[Tensor, "c c"] | None) -> list[InputTransform] | None:
-    """Assemble as many channels as disassembly into `counts` pieces adds, then disassemble.
+    """Return transforms that merge as many channels as the split into `counts` pieces adds, then split.
 
     Parameters
     ----------
     distance : Tensor, shape=(c, c), or None
-        None: disassemble only.
+        Errors of merging, see `merging_distance`; None only splits.
 
     Returns
     -------
     list or None
-        None where there is not enough to merge.
+        None if there are too few channels to merge.
     """
     if distance is None:
         return [EqualSplit.of(counts)]
@@ -177,5 +178,5 @@ def reassemble(counts: Integer[Tensor, " c"], distance: Float[Tensor, "c c"] | N
     if group is None:
         return None
     left = counts.new_ones(int(group.max()) + 1)
-    left[group] = counts  # What is split is in a group of its own; of the others all have one piece.
+    left[group] = counts  # Split channels are alone in their groups; all other channels have one piece.
     return [Merge.of(group), EqualSplit.of(left)]

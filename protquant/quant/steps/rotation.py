@@ -1,17 +1,19 @@
-"""Rotation of residual streams (QuaRot, Ashkboos et al. 2024): outliers of few channels are spread over all of them.
+"""Rotation of residual streams (QuaRot, Ashkboos et al. 2024): outliers of few channels are spread over all channels.
 
-A stream x is kept as x Q, with Q orthogonal: what enters is turned by a module, what layers add by their weights, what
-leaves is turned back. Layers read it through a LayerNorm, whose gain and bias go to the weights and biases of its
-readers first; what is left of it is a length, which no rotation changes, and the mean over channels. QuaRot removes the
-mean from all that is added ("baked in"). That is exact only where nobody misses it: ESM-2's final LayerNorm, and that
-behind ESMFold's layer mix, subtract it anyway, but the distogram and the structure module read the trunk as it is. So
-by default the mean is carried: x Q has it along the known direction (1, ..., 1) Q, and the norm subtracts that.
+The model computes x Q instead of a stream x, with Q orthogonal. A module rotates the vectors that enter the stream,
+rotated weights of layers rotate the vectors that they add, and a module rotates back the vectors that leave it. Layers
+read a stream through a LayerNorm, whose gain and bias are first folded into its readers. The rest of the LayerNorm
+divides by a length, which no rotation changes, and subtracts the mean over channels. QuaRot subtracts the mean from all
+vectors that are added ("baked in"). That is exact only if no reader needs the mean: ESM-2's final LayerNorm, and the
+one after ESMFold's layer mix, subtract it anyway, but the distogram and the structure module read the trunk without a
+LayerNorm. So by default the mean is carried: in x Q it lies along the known direction (1, ..., 1) Q, and the norm
+subtracts it.
 
-What it costs when the model runs, for vectors of c channels (`Rotation.multiplications`): one product with Q for each
-vector that enters or leaves through a module, that is for ESM-2 once at either end and, where ESMFold asks for the
-hidden states of all layers, once for each of them; for the pair stream of the trunk beside its ends the update of each
-of the two triangle multiplications of a block, because gates lie behind their projections. One dot product of c for
-every carried mean. Biases for readers that had none. `inputs` costs one product for every vector that the layer reads.
+Cost at run time, for vectors of c channels: one product with Q (`Rotation.multiplications`) for each vector that enters
+or leaves a stream through a module. In ESM-2 these are both ends of the stream, and the hidden states of all layers if
+ESMFold needs them. In the pair stream of the trunk these are both ends and the updates of both triangle multiplications
+of a block, because gates follow their projections. Each carried mean costs one dot product of size c. Readers without a
+bias get one. `inputs` costs one product for every input vector of the layer.
 """
 
 import logging
@@ -40,7 +42,7 @@ _logger = logging.getLogger(__name__)
 @register_step("rotation")
 @dataclass(frozen=True)
 class RotateStreams(ModelTransform):
-    """Rotate by randomized Hadamard matrices; by random orthogonal ones, with a warning, where a size has none.
+    """Rotate streams by randomized Hadamard matrices, or with a warning by random orthogonal ones if a size has none.
 
     Attributes
     ----------
@@ -48,13 +50,15 @@ class RotateStreams(ModelTransform):
         Patterns of the entries of residual streams (`stream_entry` of ESM2; `lm.stream_entry`, `trunk.single_entry` and
         `trunk.pair_entry` of ESMFold) that are rotated.
     mean : str
-        `carried` in the stream, or `baked` into what is added to it where nobody reads it (`Stream.mean_is_read`) and
-        carried elsewhere. Baked, the hidden states that an ESM2 returns lack their mean over channels.
+        `carried`: the mean over channels stays in the stream. `baked`: it is subtracted from all vectors that are added
+        to a stream, unless a layer reads it (`Stream.mean_is_read`). With `baked` the hidden states that an ESM2
+        returns lack their mean over channels.
     values : bool
-        Whether attention's values are rotated too, head by head, where nothing lies between their projection and the
-        next; the gates of ESMFold's trunk do. Costs nothing.
+        Whether to rotate attention's values as well, head by head, at no cost. This needs an output projection that
+        reads the values directly; in ESMFold's trunk gates come between.
     inputs : tuple of str
-        Patterns of linear layers, such as `*.down_proj`, whose input is rotated when the model runs. Exact anywhere.
+        Patterns of linear layers, such as `*.down_proj`, whose input is rotated at run time. It is exact for every
+        layer.
     seed : int
     """
 
@@ -106,9 +110,9 @@ class RotateStreams(ModelTransform):
             assignments.set_format(f"{path}.weight", None, _FOLDED)
         for path in stream.writers:
             layer = _linear(model, path)
-            _set(layer, weight=_turned(layer.weight.T, rotation, baked).T)
+            _set(layer, weight=_rotated(layer.weight.T, rotation, baked).T)
             if layer.bias is not None:
-                _set(layer, bias=_turned(layer.bias, rotation, baked))
+                _set(layer, bias=_rotated(layer.bias, rotation, baked))
         for path in stream.entries:
             entry = rotation.copied().to(like)
             model.set_submodule(path, nn.Sequential(CenterVectors(), entry) if baked else entry)
@@ -126,14 +130,14 @@ class RotateStreams(ModelTransform):
         )
 
     def _inputs(self, model: nn.Module, assignments: Assignments) -> list[str]:
-        """Linear layers of `inputs`; those that the recipe leaves in float are left alone."""
+        """Return the linear layers that `inputs` match, except those that the recipe leaves in float."""
         linears = [path for path, module in model.named_modules() if isinstance(module, nn.Linear)]
         matching = [path for path in linears if matches_any(path, self.inputs)]
         if self.inputs and not matching:
             raise ProtquantError(f"rotation: inputs {list(self.inputs)} match no linear layer")
         chosen = [path for path in matching if assignments.weight_format(path) or assignments.input_format(path)]
         for link in find_links(model):
-            # What the first of a link reads counts for all in the steps to come.
+            # Later steps take the input of the first reader of a link for that of all readers.
             left = [path for path in link.readers if path not in chosen]
             if left and len(left) < len(link.readers):
                 raise ProtquantError(
@@ -168,13 +172,13 @@ def _set(layer: nn.Linear, **values: Tensor) -> None:
         setattr(layer, name, nn.Parameter(value.to(layer.weight, copy=True).contiguous(), requires_grad=trained))
 
 
-def _turned(x: Tensor, rotation: Rotation, baked: bool) -> Tensor:
+def _rotated(x: Tensor, rotation: Rotation, baked: bool) -> Tensor:
     x = x.double().cpu()
     return rotation.forward(x - x.mean(-1, keepdim=True) if baked else x)
 
 
 def _fold_norm(reader: nn.Linear, norm: nn.LayerNorm, rotation: Rotation) -> None:
-    """W (gain * x + bias) + b becomes W' (x Q) + b'."""
+    """Replace W (gain * x + bias) + b by W' (x Q) + b'."""
     weight = reader.weight.double().cpu()
     if norm.bias is not None:
         shift = weight @ norm.bias.double().cpu()
@@ -187,13 +191,13 @@ def _rotate_values(model: nn.Module, link: Link, generator: torch.Generator) -> 
     writer = _linear(model, link.writer)
     rotation = _draw(link.mixable, generator, f"the values of {link.writer}")
 
-    def turned(x: Tensor) -> Tensor:
-        """Vectors along the last axis, head by head."""
+    def rotated(x: Tensor) -> Tensor:
+        """Rotate vectors along the last axis, head by head."""
         return rotation.forward(x.double().cpu().unflatten(-1, (-1, link.mixable))).flatten(-2)
 
-    _set(writer, weight=turned(writer.weight.T).T)
+    _set(writer, weight=rotated(writer.weight.T).T)
     if writer.bias is not None:
-        _set(writer, bias=turned(writer.bias))
+        _set(writer, bias=rotated(writer.bias))
     for path in link.readers:
         reader = _linear(model, path)
-        _set(reader, weight=turned(reader.weight))
+        _set(reader, weight=rotated(reader.weight))

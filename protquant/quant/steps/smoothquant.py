@@ -1,4 +1,4 @@
-"""SmoothQuant (Xiao et al. 2023): part of the spread of activation channels moves into the weights."""
+"""SmoothQuant (Xiao et al. 2023): scales move large activation channels partly into the weights."""
 
 from dataclasses import dataclass
 
@@ -23,9 +23,9 @@ class SmoothQuant(LinkTransform):
     Attributes
     ----------
     alpha : float
-        In [0, 1]: how much of the difficulty goes to the weights.
+        Share of the scale differences that moves to the weights, in [0, 1].
     everywhere : bool
-        Whether layers that read no LayerNorm are changed too; the paper changes those that do.
+        Whether to change all layers; the paper changes only those that read a LayerNorm.
     """
 
     alpha: Share = 0.5

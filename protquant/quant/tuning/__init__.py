@@ -1,4 +1,4 @@
-"""What tunings are made of: parameters of the quantized model that can be learned, and gradient descent on them."""
+"""Building blocks of tunings: trainable parameters of a quantized model, and gradient descent."""
 
 from protquant.lazy_package import make_lazy
 

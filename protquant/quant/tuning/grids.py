@@ -1,4 +1,4 @@
-"""Uniform grids that are learned: how far a weight is clipped, and the static range of an activation."""
+"""Trainable uniform grids: the clipping of a weight, and the static range of an activation."""
 
 from typing import Any
 
@@ -12,29 +12,29 @@ from protquant.quant.straight_through import round_straight_through
 
 __all__ = ["LearnedClipping", "LearnedRange"]
 
-# sigmoid(4) = 0.982: clipping begins with next to none, where its slope is not zero.
+# sigmoid(4) = 0.982: almost no clipping at first, but with a gradient that is not zero.
 _UNCLIPPED = 4.0
-# A step is kept from crossing zero: the least share of the first one.
+# Lower limit of a trained step, as a share of the first one, so that it stays positive.
 _SMALLEST = 1e-2
 
 
 class LearnedClipping(nn.Module):
-    """A uniform grid for a weight whose ends are learned shares of what the weight spans (LWC)."""
+    """A uniform grid for a weight, whose ends are trained shares of the range of the weight (LWC)."""
 
-    def __init__(self, form: Uniform, weight: Tensor) -> None:
+    def __init__(self, format_: Uniform, weight: Tensor) -> None:
         super().__init__()
-        self.form = form
+        self.format_ = format_
         low, _ = self._extremes(weight.detach())
         self.lower = nn.Parameter(torch.full_like(low, _UNCLIPPED))
         self.upper = nn.Parameter(torch.full_like(low, _UNCLIPPED))
 
     def _extremes(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         values = weight.float()
-        if self.form.granularity == "tensor" or values.ndim < 2:
+        if self.format_.granularity == "tensor" or values.ndim < 2:
             blocks = values.flatten()
         else:
-            blocks = grouped(values.flatten(1), self.form.group_size) if self.form.group_size else values
-        # Of one place each, not amin and amax: their gradient would compare the whole weight with its extremes again.
+            blocks = grouped(values.flatten(1), self.format_.group_size) if self.format_.group_size else values
+        # Not amin and amax, whose gradients compare the whole weight with its extremes.
         keep = blocks.ndim > 1
         return blocks.min(-1, keepdim=keep).values, blocks.max(-1, keepdim=keep).values
 
@@ -42,33 +42,33 @@ class LearnedClipping(nn.Module):
         low, high = self._extremes(weight)
         low, high = low * self.lower.sigmoid(), high * self.upper.sigmoid()
         scale, zero_point, code_low, code_high = uniform_grid(
-            low, high, self.form.bits, self.form.symmetric, self.form.full_range
+            low, high, self.format_.bits, self.format_.symmetric, self.format_.full_range
         )
         if zero_point is None:
             return scale, None, code_low, code_high
         unrounded = -low.clamp(max=0) / scale
-        # Rounded, with the slope of what was rounded: the difference is exactly zero.
+        # The difference is exactly zero; it gives the rounded zero point the gradient of the unrounded one.
         return scale, zero_point + (unrounded - unrounded.detach()), code_low, code_high
 
     def forward(self, weight: Tensor) -> Tensor:
         scale, zero_point, low, high = self._grid(weight)
-        values = grouped(weight, self.form.group_size if scale.ndim > 2 else None)
+        values = grouped(weight, self.format_.group_size if scale.ndim > 2 else None)
         return ungrouped(_fake_quantize(values, scale, zero_point, low, high), weight.shape)
 
     @torch.no_grad()
     def freeze(self, weight: Tensor) -> UniformQuantizer:
-        """The same grid for the same weight, with numbers that stay."""
+        """Return the quantizer of the trained grid for this weight."""
         scale, zero_point, low, high = self._grid(weight)
         zero = None if zero_point is None else zero_point.int()
-        group_size = self.form.group_size if weight.ndim > 1 else None
-        return UniformQuantizer(scale, zero, low, high, code_bits=self.form.bits, group_size=group_size)
+        group_size = self.format_.group_size if weight.ndim > 1 else None
+        return UniformQuantizer(scale, zero, low, high, code_bits=self.format_.bits, group_size=group_size)
 
 
 class LearnedRange(nn.Module):
-    """A uniform grid for an activation whose step and zero point are learned (LRL).
+    """A uniform grid for an activation, whose step and zero point are trained (LRL).
 
-    Both are parameters relative to what calibration gave, so that one learning rate serves grids of 8 and of 16 bits:
-    the step is a multiple of the first one, the zero point moves by a share of all codes. The paper's are absolute.
+    Both parameters are relative to calibration, so that one learning rate serves grids of 8 and 16 bits: the step is a
+    multiple of the first one, and the zero point moves by a share of all codes. In the paper they are absolute.
     """
 
     scale: Tensor
@@ -88,7 +88,7 @@ class LearnedRange(nn.Module):
         scale = self.scale * self.factor
         if self.zero_point is None or self.shift is None:
             return scale, None
-        # Rounded, unlike the paper's, so that what is trained is what will run; 0 keeps its code.
+        # Rounded, unlike in the paper, so that training and inference use the same grid, with 0 on it.
         zero_point = round_straight_through(self.zero_point + self.shift * (self.high - self.low))
         return scale, zero_point.clamp(self.low, self.high)
 
@@ -97,22 +97,22 @@ class LearnedRange(nn.Module):
 
     @torch.no_grad()
     def freeze(self) -> UniformQuantizer:
-        """The same grid with numbers that stay."""
+        """Return the quantizer of the trained grid."""
         scale, zero_point = self._grid()
         zero = None if zero_point is None else zero_point.int()
         return UniformQuantizer(scale.clone(), zero, self.low, self.high, code_bits=self.code_bits)
 
     @torch.no_grad()
     def truncate(self) -> None:
-        """Lift a step that came too near to zero."""
+        """Raise steps that are too near to zero."""
         self.factor.clamp_(min=_SMALLEST)
 
 
 class _FakeQuantize(torch.autograd.Function):
-    """As `UniformQuantizer` does it, number by number; only the rounding is given a slope, 1, that it has not.
+    """Same values as `UniformQuantizer`, with a straight-through gradient for rounding.
 
-    One function, not a chain of them, because the chain keeps several tensors for every one that is quantized, and
-    takes three times as long on a CPU.
+    A single autograd function: a chain of operations would store several tensors for each quantized one, and take three
+    times as long on a CPU.
     """
 
     @staticmethod
@@ -130,7 +130,7 @@ class _FakeQuantize(torch.autograd.Function):
         unrounded = x.float().mul(scale.reciprocal())
         lost = unrounded.round().clamp_(*_bounds(zero_point, *ctx.codes)).sub_(unrounded)
         clipped = gradient.masked_fill(lost.abs() <= 0.5, 0)
-        # A code times the scale: the code does not move where it is clipped, and as 1 / scale where it is not.
+        # The result is code times scale. A clipped code does not depend on the scale; others change with 1 / scale.
         scale_gradient = (gradient * lost).addcmul_(clipped, unrounded).sum_to_size(scale.shape)
         zero_gradient = None if zero_point is None else -scale * clipped.sum_to_size(scale.shape)
         return (gradient - clipped).to(x.dtype), scale_gradient, zero_gradient, None, None
@@ -139,7 +139,7 @@ class _FakeQuantize(torch.autograd.Function):
 def _bounds(zero_point: Tensor | None, low: int, high: int) -> tuple[Any, Any]:
     if zero_point is None:
         return low, high
-    # A number, where there is but one: clamping to tensors is slower.
+    # A single zero point as a number: clamping to tensors is slower.
     zero = zero_point.item() if zero_point.numel() == 1 else zero_point
     return low - zero, high - zero
 

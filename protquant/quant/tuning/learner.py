@@ -1,4 +1,4 @@
-"""Gradient descent that can be stopped, and goes on from a file as if it had not been."""
+"""Gradient descent that can resume from a file with identical results."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +14,7 @@ from protquant.files import atomic_write
 
 __all__ = ["Learner"]
 
-_MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # What AdamW remembers of a parameter.
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # The state of AdamW for a parameter.
 
 
 def _half_cosine(progress: float) -> float:
@@ -22,34 +22,34 @@ def _half_cosine(progress: float) -> float:
 
 
 class Learner:
-    """AdamW without weight decay, whose rates fall to a share of themselves.
+    """AdamW without weight decay, with rates that fall to a share of their initial values.
 
     Parameters
     ----------
     groups : mapping
-        Parameters by name, in groups.
+        Parameters by group and name.
     rates : mapping
-        Rate at the start, by group.
+        Initial learning rate by group.
     final : float
-        What share of the rates is left at the end.
+        Final rates, as a share of the initial ones.
     num_steps : int
-        Number of steps to take in all.
+        Total number of steps.
     checkpoint : Path or None
-        File to go on from, where it is there, and to write to.
+        File to write to, and to resume from if it exists.
     fingerprint : str
-        Of all that the training depends on.
+        Hash of all inputs of the training.
     decay : callable
-        How rates fall, from 1 to 0, over the share of the steps that are taken; half a cosine by default.
+        Schedule of the rates: maps the share of finished steps to a factor from 1 to 0; half a cosine by default.
 
     Attributes
     ----------
     losses : list of float
-        Of every step until now.
+        Loss of every step so far.
 
     Raises
     ------
     ProtquantError
-        If the checkpoint is damaged, or of another training.
+        If the checkpoint is damaged, or is from another training.
     """
 
     def __init__(
@@ -76,15 +76,15 @@ class Learner:
             self._load(checkpoint)
 
     def order(self, num_sequences: int, seed: int) -> Iterator[tuple[int, int]]:
-        """Numbers of the steps that are left, and which sequence is whose turn: all of them by turns, shuffled."""
+        """Yield the number of each remaining step and the index of its sequence; each epoch shuffles all sequences."""
         for step in range(len(self.losses), self.num_steps):
-            epoch, turn = divmod(step, num_sequences)
-            # A generator per epoch: what is drawn does not depend on where training began.
+            epoch, position = divmod(step, num_sequences)
+            # One generator per epoch, so that the order does not depend on where training resumed.
             generator = torch.Generator().manual_seed(seed + epoch)
-            yield step, int(torch.randperm(num_sequences, generator=generator)[turn])
+            yield step, int(torch.randperm(num_sequences, generator=generator)[position])
 
     def step(self, loss: Tensor) -> None:
-        """Follow the slope of `loss`."""
+        """Take one optimizer step on `loss`."""
         value = loss.item()
         if not math.isfinite(value):
             raise ProtquantError(f"the loss of step {len(self.losses)} is {value}; lower the rates")
@@ -97,7 +97,7 @@ class Learner:
         self.losses.append(value)
 
     def save(self) -> None:
-        """Write all that is needed to go on, if a checkpoint was asked for."""
+        """Write the state to the checkpoint file, if there is one."""
         if self._checkpoint is None:
             return
         tensors: dict[str, Tensor] = {"losses": torch.tensor(self.losses, dtype=torch.float64)}

@@ -1,4 +1,4 @@
-"""Copies of a model's blocks that run as if they were quantized, and learn low-rank additions to their weights."""
+"""Copies of a model's blocks with simulated quantization and trainable low-rank additions to their weights."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -17,32 +17,37 @@ __all__ = ["LowRankStudent"]
 
 
 class _Rounded(nn.Module):
-    """Parametrization of a weight: on the grid of a format."""
+    """Parametrization that rounds a weight to the grid of a format."""
 
-    def __init__(self, form: Format) -> None:
+    def __init__(self, format_: Format) -> None:
         super().__init__()
-        self.form = form
+        self.format_ = format_
 
     def forward(self, weight: Tensor) -> Tensor:
-        return straight_through(self.form.for_weight(weight.detach()), weight)
+        return straight_through(self.format_.for_weight(weight.detach()), weight)
 
 
 class _LowRank(nn.Module):
-    """Parametrization of a weight W: with B A added, and on the grid of a format.
+    """Parametrization that adds B A to a weight W, and rounds to the grid of a format.
 
     Attributes
     ----------
     down, up : Parameter, shape=(rank, in) and (out, rank)
-        A, at random as Kaiming He has it, and B, which begins at zero.
+        A, with Kaiming initialization, and B, which is zero at first.
     merged : bool
-        Whether it is Q(W + s B A), which is what the model will run with, or Q(W) + s B A.
+        Whether the weight is Q(W + s B A), as in the final model, or Q(W) + s B A.
     """
 
     def __init__(
-        self, weight: Float[Tensor, "o i"], form: Format | None, rank: int, scaling: float, generator: torch.Generator
+        self,
+        weight: Float[Tensor, "o i"],
+        format_: Format | None,
+        rank: int,
+        scaling: float,
+        generator: torch.Generator,
     ) -> None:
         super().__init__()
-        self.form, self.scaling, self.merged = form, scaling, True
+        self.format_, self.scaling, self.merged = format_, scaling, True
         down = torch.empty(rank, weight.shape[1])
         nn.init.kaiming_uniform_(down, a=math.sqrt(5), generator=generator)
         self.down = nn.Parameter(down.to(weight))
@@ -52,11 +57,11 @@ class _LowRank(nn.Module):
         return self.scaling * (self.up @ self.down)
 
     def forward(self, weight: Float[Tensor, "o i"]) -> Float[Tensor, "o i"]:
-        if self.form is None or self.merged:
+        if self.format_ is None or self.merged:
             weight = weight + self.addition()
-        if self.form is not None:
-            weight = straight_through(self.form.for_weight(weight.detach()), weight)
-        return weight if self.form is None or self.merged else weight + self.addition()
+        if self.format_ is not None:
+            weight = straight_through(self.format_.for_weight(weight.detach()), weight)
+        return weight if self.format_ is None or self.merged else weight + self.addition()
 
 
 class LowRankStudent:
@@ -67,17 +72,17 @@ class LowRankStudent:
     modules : mapping
         Copies of modules of the model, by path; they are changed.
     assignments : Assignments
-        Of the model's sites.
+        Assignments of the model's sites.
     quantizers : mapping
-        Of its activations, by site.
+        Quantizers of activations, by site.
     rank : int
-        Of the additions.
+        Rank of the additions.
     scaling : float
-        What the product of two factors is multiplied by.
+        Factor of the product B A.
     vectors : bool
-        Whether biases and gains are learned too.
+        Whether to train biases and gains as well.
     generator : torch.Generator
-        What the factors are drawn from.
+        Source of the random initial factors.
     """
 
     def __init__(
@@ -104,16 +109,16 @@ class LowRankStudent:
                     if parameter.ndim == 1
                 }
             for assignment in assignments:
-                site, form = assignment.site, assignment.format
-                if form is None or site.module not in layers:
+                site, format_ = assignment.site, assignment.format
+                if format_ is None or site.module not in layers:
                     continue
                 layer = layers[site.module]
                 if site.name in quantizers:
                     _quantize_input(layer, quantizers[site.name])
                 elif site.kind == "norm_gain":
-                    register_parametrization(layer, "weight", _Rounded(form))
+                    register_parametrization(layer, "weight", _Rounded(format_))
             for path, layer in layers.items():
-                # No sites, no formats: heads, for one.
+                # Layers without sites, such as heads, have no formats.
                 if isinstance(layer, nn.Linear) and any(_formats(assignments, path)):
                     addition = _LowRank(layer.weight, assignments.weight_format(path), rank, scaling, generator)
                     register_parametrization(layer, "weight", addition)
@@ -122,18 +127,18 @@ class LowRankStudent:
             vector.requires_grad_(True)
 
     def parameters(self) -> dict[str, dict[str, nn.Parameter]]:
-        """What is learned, by name, in the groups `additions` and `vectors`."""
+        """Return the trainable parameters by name, in the groups `additions` and `vectors`."""
         additions = {f"{path}.{n}": p for path, each in self._additions.items() for n, p in each.named_parameters()}
         return {"additions": additions, "vectors": self._vectors}
 
     def set_merged(self, merged: bool) -> None:
-        """Choose whether weights are quantized with their additions or without."""
+        """Choose whether weights are quantized with or without their additions."""
         for addition in self._additions.values():
             addition.merged = merged
 
     @torch.no_grad()
     def export(self, model: nn.Module) -> None:
-        """Add what was learned to the weights of `model`."""
+        """Add the trained additions to the weights of `model`, and copy trained biases and gains."""
         for path, addition in self._additions.items():
             weight = model.get_parameter(f"{path}.weight")
             weight.add_(addition.addition())
@@ -157,10 +162,10 @@ def _quantize_input(layer: nn.Module, quantizer: Quantizer) -> None:
     def before(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return straight_through(quantizer, inputs[0]), *inputs[1:]
 
-    def behind(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    def after(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         return straight_through(quantizer, output)
 
     if isinstance(layer, TransformedLinear):
-        layer.transforms.register_forward_hook(behind)
+        layer.transforms.register_forward_hook(after)
     else:
         layer.register_forward_pre_hook(before)

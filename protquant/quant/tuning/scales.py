@@ -1,4 +1,4 @@
-"""Scales per channel that are learned, and leave what a model computes in float as it is."""
+"""Trainable scales per channel that do not change the function of the float model."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,17 +17,17 @@ _SMALLEST = 1e-2
 
 @dataclass(frozen=True)
 class _Factor:
-    """What one learned scale does to a layer: outputs (rows) or inputs (columns) are multiplied or divided by it."""
+    """Effect of one scale on a layer: its outputs (rows) or inputs (columns) are multiplied or divided by the scale."""
 
     parameter: str
     columns: bool
     divide: bool
-    channels: tuple[int, ...] | None  # which of the layer's; None: all
-    elements: tuple[int, ...] | None  # which element of the scale each of them gets; None: in order
+    channels: tuple[int, ...] | None  # indices of the layer's channels; None: all
+    elements: tuple[int, ...] | None  # index of the scale's element for each channel; None: in order
 
 
 def foldable_links(model: nn.Module, assignments: Assignments) -> list[Link]:
-    """Links of layers that are quantized, whose scales a LayerNorm or linear layer can take up."""
+    """Return the links of quantized layers whose scales can be folded into a LayerNorm or linear layer."""
     return [
         link
         for link in find_links(model)
@@ -40,11 +40,11 @@ def _any_quantized(assignments: Assignments, linears: Iterable[str]) -> bool:
 
 
 class EquivalentScales(nn.Module):
-    """Scales per channel that leave what the model computes in float as it is (LET); all begin at 1.
+    """Scales per channel that do not change the function of the float model (LET); all are 1 at first.
 
-    One for every link whose channels a LayerNorm or linear layer writes, and one for every product. Where GELU lies
-    between two layers there is none: it does not commute with a scale, and to divide at run time would be no folding.
-    Layers that are left in float have none either.
+    There is one scale for every link whose channels a LayerNorm or linear layer writes, and one for every product.
+    Links through GELU have none: GELU does not commute with a scale, so the scale could not be folded. Links of float
+    layers have none either.
     """
 
     def __init__(self, model: nn.Module, assignments: Assignments) -> None:
@@ -62,7 +62,7 @@ class EquivalentScales(nn.Module):
             if not _any_quantized(assignments, (product.left, product.right)):
                 continue
             rows, tied = torch.arange(len(product.left_rows)), product.tied
-            # Channels that rotary positions mix have one element together.
+            # Channels that rotary embeddings mix share one element.
             elements = rows // (2 * tied) * tied + rows % tied if tied else rows
             name = self._new(int(elements.max()) + 1, model.get_submodule(product.left).weight)
             shared = tuple(elements.tolist())
@@ -80,17 +80,17 @@ class EquivalentScales(nn.Module):
 
     @property
     def paths(self) -> set[str]:
-        """Paths of the layers that are scaled."""
+        """Paths of the scaled layers."""
         return set(self._factors)
 
     @torch.no_grad()
     def truncate(self) -> None:
-        """Lift the scales that came too near to zero."""
+        """Raise scales that are too near to zero."""
         for scale in self.parameters():
             scale.clamp_(min=_SMALLEST)
 
     def fold(self, path: str, layer: nn.Linear | nn.LayerNorm) -> tuple[Tensor, Tensor | None]:
-        """Weight and bias of a layer with the scales in them."""
+        """Return weight and bias of a layer, multiplied by the scales."""
         weight: Tensor = layer.weight
         bias: Tensor | None = layer.bias
         rows, columns = self._product(path, False, len(weight)), self._product(path, True, weight.shape[-1])

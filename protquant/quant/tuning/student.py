@@ -1,7 +1,7 @@
-"""A float model that runs as if it were quantized, and can learn to.
+"""A float model with simulated quantization, to train scales and grids.
 
-Nothing of the model changes while it learns: every call is made with weights that were computed for it, and what passes
-is quantized by hooks.
+Training does not change the model: every call uses weights that are computed for it, and hooks quantize the
+activations.
 """
 
 import copy
@@ -38,17 +38,17 @@ class _Call(nn.Module):
 
 
 class Student:
-    """A float model with fake quantization at all sites that have a format, and what of it can be learned.
+    """A float model with fake quantization at all sites that have a format, and its trainable parameters.
 
-    Formats that are not uniform, or follow their input, take part as they are: their grids learn nothing, and
-    gradients pass straight through.
+    Formats that are dynamic or not uniform are simulated too, but their grids are not trained; their gradients are
+    straight-through.
 
     Parameters
     ----------
     statistics : mapping
-        Of `calibrate` on `model`.
+        Result of `calibrate` on `model`.
     calibration : Calibration
-        How ranges begin.
+        Rule for the initial ranges.
 
     Attributes
     ----------
@@ -56,7 +56,7 @@ class Student:
     clippings : dict
         `LearnedClipping` by site.
     ranges : dict
-        `LearnedRange` by site: one object where several layers read one tensor.
+        `LearnedRange` by site; layers that read one tensor share one object.
     """
 
     def __init__(
@@ -76,27 +76,27 @@ class Student:
         self._weight_formats: dict[str, Format] = {}
         self.ranges: dict[str, LearnedRange] = {}
         self._quantizers: dict[str, Quantizer] = {}
-        begun: dict[tuple[int, Format], LearnedRange] = {}
+        first: dict[tuple[int, Format], LearnedRange] = {}
         for assignment in assignments:
-            name, form = assignment.site.name, assignment.format
+            name, format_ = assignment.site.name, assignment.format
             seen = statistics.get(name)
-            if form is None or (assignment.is_activation and seen is None):
+            if format_ is None or (assignment.is_activation and seen is None):
                 continue
             if not assignment.is_activation:
                 weight: Tensor | None = self._layer(assignment.site.module).weight
-                if weight is None:  # A gain that a step has folded into other layers.
+                if weight is None:  # The gain was folded into other layers.
                     continue
-                self._weight_formats[name] = form
-                if isinstance(form, Uniform):
-                    self.clippings[name] = LearnedClipping(form, weight)
+                self._weight_formats[name] = format_
+                if isinstance(format_, Uniform):
+                    self.clippings[name] = LearnedClipping(format_, weight)
                 continue
-            key = (id(seen), form)
-            if key in begun:
-                self.ranges[name] = begun[key]
+            key = (id(seen), format_)
+            if key in first:
+                self.ranges[name] = first[key]
                 continue
-            quantizer = form.for_activation(seen, calibration).to(next(model.parameters()).device)
+            quantizer = format_.for_activation(seen, calibration).to(next(model.parameters()).device)
             if isinstance(quantizer, UniformQuantizer):
-                self.ranges[name] = begun[key] = LearnedRange(quantizer)
+                self.ranges[name] = first[key] = LearnedRange(quantizer)
             else:
                 self._quantizers[name] = quantizer
 
@@ -106,7 +106,7 @@ class Student:
         return layer
 
     def parameters(self) -> dict[str, dict[str, nn.Parameter]]:
-        """What is learned, by name, in the groups `scales`, `clipping` and `ranges`."""
+        """Return the trainable parameters by name, in the groups `scales`, `clipping` and `ranges`."""
         clipping = {f"{site}.{n}": p for site, c in self.clippings.items() for n, p in c.named_parameters()}
         ranges: dict[str, nn.Parameter] = {}
         known: set[int] = set()
@@ -117,13 +117,13 @@ class Student:
         return {"scales": dict(self.scales.named_parameters()), "clipping": clipping, "ranges": ranges}
 
     def truncate(self) -> None:
-        """Keep what must be positive from crossing zero; to be called after every step."""
+        """Keep scales and steps positive; must be called after every optimizer step."""
         self.scales.truncate()
         for learned in self.ranges.values():
             learned.truncate()
 
     def __call__(self, sequence: Any) -> Any:
-        """What `forward` gives for a sequence with all weights and activations quantized."""
+        """Return the output of `forward` for a sequence, with all weights and activations quantized."""
         return functional_call(self._call, self._weights(), (sequence,))
 
     def _weights(self) -> dict[str, Tensor]:
@@ -139,13 +139,13 @@ class Student:
         if site in self.clippings:
             decoded: Tensor = self.clippings[site](weight)
             return decoded
-        if form := self._weight_formats.get(site):
-            return straight_through(form.for_weight(weight.detach()), weight)
+        if format_ := self._weight_formats.get(site):
+            return straight_through(format_.for_weight(weight.detach()), weight)
         return weight
 
     @contextmanager
     def hooked(self) -> Iterator[None]:
-        """Quantize what passes through the model, until the end of the block."""
+        """Quantize the activations of the model inside of the context."""
         handles = [self._hook(site, self.sites[site]) for site in (*self.ranges, *self._quantizers)]
         try:
             yield
@@ -162,17 +162,17 @@ class Student:
         def before(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
             return quantize(inputs[0]), *inputs[1:]
 
-        def behind(_module: nn.Module, _inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+        def after(_module: nn.Module, _inputs: tuple[Any, ...], output: Tensor) -> Tensor:
             return quantize(output)
 
         module = self.model.get_submodule(path)
         if isinstance(module, TransformedLinear):
-            return module.transforms.register_forward_hook(behind)
+            return module.transforms.register_forward_hook(after)
         return module.register_forward_pre_hook(before)
 
     @torch.no_grad()
     def export(self, assignments: Assignments, reason: str) -> None:
-        """Fold the scales into the model, and give `assignments` the grids that were learned."""
+        """Fold the scales into the model, and set the trained grids in `assignments`."""
         for path in self.scales.paths:
             layer = self._layer(path)
             weight, bias = self.scales.fold(path, layer)
