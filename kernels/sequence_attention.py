@@ -1,4 +1,4 @@
-"""Softmax attention within each of several sequences, whose tokens lie in the rows of one matrix."""
+"""Softmax attention within each of several sequences whose tokens are rows of one matrix."""
 
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -15,23 +15,23 @@ from protquant.kernels.sequence_tile import SequenceTile
 __all__ = ["PROJECTED_BYTES", "OperandGrids", "Project", "SequenceAttention", "StepAttention"]
 
 PROJECTED_BYTES = 2**24
-"""Bytes of float32 queries, keys and values that a CPU makes at a time: they stay in the cache, and malloc reuses them.
+"""Bytes of float32 queries, keys and values at a time on a CPU: they stay in the cache, and malloc reuses the memory.
 """
 
 Project = Callable[[slice], Float[Tensor, "t n"]]
-"""Returns the queries, keys and values of some rows of a tile side by side: float32, not yet rounded, in steps of their
-grids where they have one. The caller may overwrite them."""
+"""Returns the queries, keys and values of a few rows of a tile side by side: float32, before rounding, divided by the
+scales of their grids if they have grids. The caller may overwrite them."""
 
 OperandGrids = tuple[Grid | None, Grid | None, Grid | None]
-"""Grids of queries, keys and values; None where one is in float."""
+"""Grids of queries, keys and values; None for one that is in float."""
 
 Heads = tuple[Num[Tensor, "h t d"], Num[Tensor, "h t d"], Num[Tensor, "h t d"]]
 
 
 class SequenceAttention(ABC):
-    """Attention between the tokens of each sequence of a tile; what a head gives is in steps of its values.
+    """Attention between the tokens of each sequence of a tile; the output of a head is divided by the scale of v.
 
-    `Backend.sequence_attention` chooses one of these; `dtype` is what probabilities and values are multiplied in.
+    `Backend.sequence_attention` chooses a variant. Probabilities and values are multiplied in `dtype`.
 
     ======================  ========  ===================================  ==========================================
     variant                 dtype     exact                                error beside float32 rounding
@@ -51,9 +51,9 @@ class SequenceAttention(ABC):
     ----------
     grids : tuple of Grid or None
     heads, channels : int
-        Number of heads, and of channels of all heads together.
+        Number of heads, and number of channels of all heads together.
     calls : Counter
-        Of the backend: counts what runs.
+        The backend's counter of calls.
 
     Attributes
     ----------
@@ -62,9 +62,9 @@ class SequenceAttention(ABC):
     on_integers : bool
         Whether any operand is in codes.
     what : str
-        What multiplies, in a few words for tables.
+        Short description of the products, for tables.
     is_recordable : bool
-        Whether nothing waits for the device once `SequenceTile.prepare` was called.
+        Whether nothing waits for the device after `SequenceTile.prepare` was called.
     """
 
     on_integers: bool = True
@@ -78,13 +78,13 @@ class SequenceAttention(ABC):
 
     @abstractmethod
     def attend(self, project: Project, tile: SequenceTile) -> Float[Tensor, "t c"]:
-        """Return what all heads give for the rows of a tile, side by side."""
+        """Return the outputs of all heads for the rows of a tile, side by side."""
 
     @abstractmethod
     def attend_with_maps(
         self, project: Project, tile: SequenceTile
     ) -> tuple[Float[Tensor, "t c"], list[Float[Tensor, "h n n"]]]:
-        """Return the same, and the attention probabilities of each sequence, which are not rounded."""
+        """Return the outputs of all heads, and the attention probabilities of each sequence, which are not rounded."""
 
     def _by_head(
         self,
@@ -93,25 +93,25 @@ class SequenceAttention(ABC):
         dtypes: Sequence[torch.dtype],
         rounded: Callable[[Float[Tensor, "t n"]], Sequence[Num[Tensor, "t c"]]],
     ) -> Heads:
-        """Queries, keys and values of a tile, head by head, made and rounded a few rows at a time on a CPU."""
+        """Return queries, keys and values of a tile, head by head; a CPU computes and rounds a few rows at a time."""
         shape = self.heads, tile.tokens, self.channels // self.heads
         q, k, v = (torch.empty(shape, dtype=dtype, device=tile.device) for dtype in dtypes)
         step = tile.tokens if tile.device.type != "cpu" else PROJECTED_BYTES // (3 * 4 * self.channels)
         for first in range(0, tile.tokens, max(1, step)):
             some = slice(first, first + max(1, step))
-            # Rounded in the order that is there, and then moved.
+            # Round before the axes are permuted.
             for out, part in zip((q, k, v), rounded(project(some)), strict=True):
                 out[:, some] = part.unflatten(1, (self.heads, -1)).transpose(0, 1)
         return q, k, v
 
     def _result(self, tile: SequenceTile) -> Float[Tensor, "t h d"]:
-        """Memory for what the heads give."""
+        """Return memory for the outputs of the heads."""
         shape = tile.tokens, self.heads, self.channels // self.heads
         return torch.empty(shape, dtype=torch.float32, device=tile.device)
 
 
 class StepAttention(SequenceAttention):
-    """Torch's fused attention on floats that hold integers: numbers of steps from the zero points of the grids.
+    """Torch's fused attention on floats that hold integers: codes less the zero points of their grids.
 
     Parameters
     ----------
@@ -158,9 +158,9 @@ class StepAttention(SequenceAttention):
         return self._by_head(project, tile, [self.dtype] * 3, self._rounded)
 
     def _rounded(self, y: Float[Tensor, "t n"]) -> tuple[Float[Tensor, "t c"], ...]:
-        """Whole steps where there are grids, in the memory of `y`."""
+        """Round in place to whole steps, for operands that have grids."""
         parts = y.chunk(3, 1)
         for part, grid in zip(parts, self.grids, strict=True):
-            if grid is not None:  # Rounded before a zero point is added, as quantizers do.
+            if grid is not None:  # Round before a zero point is added, as quantizers do.
                 part.round_().clamp_(grid.low - grid.zero, grid.high - grid.zero)
         return parts

@@ -1,4 +1,4 @@
-"""Where whole sequences lie among the rows of a matrix of tokens."""
+"""The places of whole sequences among the rows of a matrix of tokens."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ __all__ = ["PaddedSequences", "SequenceTile"]
 
 
 class PaddedSequences(NamedTuple):
-    """Some sequences of a tile, padded to the longest of them: `b` sequences of `l` tokens.
+    """Sequences of a tile, padded to the longest of them: `b` sequences of `l` tokens.
 
     Attributes
     ----------
@@ -22,7 +22,7 @@ class PaddedSequences(NamedTuple):
     valid : Tensor, shape=(b, l), bool
         False for padding.
     tokens, places : Tensor, shape=(n,), int64
-        Rows of the tile that are no padding, and the place of each in the padded batch.
+        Rows of the tile that are not padding, and their places in the padded batch.
     """
 
     length: int
@@ -34,14 +34,14 @@ class PaddedSequences(NamedTuple):
 
 @dataclass(frozen=True)
 class SequenceTile:
-    """Whole sequences that lie next to each other among the rows of a matrix.
+    """Whole sequences in adjacent rows of a matrix.
 
     Attributes
     ----------
     rows : slice
         Rows of the matrix.
     sequences : tuple of slice
-        Rows of the tile that each sequence takes; together they are all of them.
+        Rows of each sequence in the tile; together they cover the tile.
     device : torch.device
         Device of the rows.
     """
@@ -57,12 +57,12 @@ class SequenceTile:
 
     @property
     def length(self) -> int | None:
-        """Length of all sequences; None where they differ."""
+        """Length of all sequences; None if lengths differ."""
         lengths = {_length(some) for some in self.sequences}
         return lengths.pop() if len(lengths) == 1 else None
 
     def runs(self, most: int | None = None) -> Iterator[tuple[slice, int]]:
-        """Yield the rows of neighbors of one length, at most `most` sequences together, and that length."""
+        """Yield the rows of neighboring sequences of equal length, at most `most` of them, and that length."""
         first = 0
         while first < len(self.sequences):
             length, after = _length(self.sequences[first]), first + 1
@@ -73,11 +73,11 @@ class SequenceTile:
 
     @cached_property
     def padded(self) -> tuple[PaddedSequences, ...]:
-        """All sequences, in batches in which none is less than half as long as another."""
+        """All sequences in padded batches; within a batch, none is less than half as long as another."""
         return tuple(self._pad(some) for some in _of_similar_length(self.sequences))
 
     def prepare(self) -> None:
-        """Copy to the device what attention reads there: a copy waits for the device, which a recording must not."""
+        """Copy the tensors of attention to the device: copies wait for the device, which a recording may not do."""
         if self.length is None:
             _ = self.padded
 
@@ -93,7 +93,7 @@ class SequenceTile:
 
 
 def _of_similar_length(sequences: Sequence[slice]) -> Iterator[list[slice]]:
-    """Yield groups in which the shortest is at least half as long as the longest; the longest come first."""
+    """Yield groups whose shortest sequence is at least half as long as the longest; long sequences come first."""
     group: list[slice] = []
     for some in sorted(sequences, key=lambda each: each.start - each.stop):
         if group and 2 * _length(some) < _length(group[0]):

@@ -83,9 +83,8 @@ def attend_bfloat16(
     if len(qkv) == 0:
         return out
     if mask is not None:
-        mask = mask | ~mask.any(
-            -1, keepdim=True
-        )  # Rows without a valid key attend to all keys: their output is not used.
+        # Rows without a valid key attend to all keys: nothing reads their output.
+        mask = mask | ~mask.any(-1, keepdim=True)
     sequences = len(qkv) // length
     rows = _together(sequences, heads, length)
     memory = space(space_elements(sequences, heads, length, channels))

@@ -1,4 +1,4 @@
-"""What every kernel must give, in plain torch: slow, obviously right, what the fast kernels are tested against."""
+"""The definition of every operation in plain torch, slow and simple; tests compare the fast kernels with it."""
 
 from protquant.kernels.reference.dint import decode_dint, dint_levels, encode_dint
 from protquant.kernels.reference.float8 import decode_float8, encode_float8

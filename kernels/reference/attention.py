@@ -1,12 +1,12 @@
-"""Softmax attention, of decoded codes or of floats: what every fast one must give."""
+"""The definition of softmax attention, on decoded codes or on floats."""
 
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 __all__ = ["MASKED_LOGIT", "attention"]
 
-# The logit of a masked key, and the least that any key has. It is finite, so that where all keys are masked all count
-# alike, as in the float modules.
+# Logit of a masked key, and lower limit of all logits. It is finite, so that keys have equal weights if all of them are
+# masked, as in the float modules.
 MASKED_LOGIT = -1e9
 
 
@@ -18,11 +18,11 @@ def attention(
     mask: Bool[Tensor, "#b j"] | None,
     scale: float,
 ) -> Float[Tensor, "b i h d"]:
-    """`softmax(scale * q k^T + bias) v`, float32.
+    """Return `softmax(scale * q k^T + bias) v`, float32.
 
-    In triangle attention b are the rows of the pair. Axes of length 1 of the bias are shared; minus infinity counts as
-    `MASKED_LOGIT`. The mask is False for keys that are left out. Where all keys of a row are masked, the output is the
-    mean of all values, as in triangle attention of the float models; where there is no key at all, it is 0.
+    In triangle attention, b is the axis of the rows of the pair. Axes of length 1 of the bias are broadcast; minus
+    infinity counts as `MASKED_LOGIT`. The mask is False for keys that are left out. If all keys of a row are masked,
+    the output is the mean of all values, as in triangle attention of the float models; without any keys, it is 0.
     """
     logits = q @ k.mT * scale
     if bias is not None:

@@ -1,4 +1,4 @@
-"""Integer execution in plain torch: what the fast backends are tested against. Slow, and on any device."""
+"""Integer execution in plain torch: slow, for any device; tests compare the fast backends with it."""
 
 from collections.abc import Sequence
 
@@ -28,7 +28,7 @@ class _Plain(Linear):
 
 
 class ReferenceBackend(Backend):
-    """Integers as integers, everything else in float32."""
+    """Backend that sums codes as integers, and computes the rest in float32."""
 
     name = "reference"
 

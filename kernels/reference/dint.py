@@ -1,7 +1,7 @@
 """dINT: integers with two special codes for a fraction of a step on either side of 0 (Lee et al. 2023, A.5).
 
-Most values of a weight are near 0, where a coarse grid rounds them away. Of 2^b codes the two largest stand for minus
-and plus `special` steps, by default half a step, and the others count full steps as an affine grid does::
+Most values of a weight are near 0, where a coarse grid rounds them to 0. Of 2^b codes the two largest mean minus and
+plus `special` steps, by default half a step; the others count full steps, as in an affine grid::
 
     -3s    -2s     -s  -s/2  0  s/2   s     2s     3s
 """
@@ -16,7 +16,7 @@ __all__ = ["decode_dint", "dint_levels", "encode_dint"]
 
 
 def dint_levels(bits: int) -> int:
-    """Number of codes that count full steps: 0 to this less one. The next means -special, the one after +special."""
+    """Return the number n of codes that count full steps, 0 to n - 1. Code n means -special, n + 1 means +special."""
     return 2**bits - 2
 
 
@@ -27,24 +27,24 @@ def encode_dint(
     bits: int,
     special: float = 0.5,
 ) -> Integer[Tensor, "..."]:
-    """Codes of the levels nearest to `x`, 0 to 2^bits - 1; what lies outside goes to the nearest end.
+    """Return codes of the levels nearest to `x`, 0 to 2^bits - 1; values outside of the grid get its nearest end.
 
     Parameters
     ----------
     x : Tensor
         Finite values.
     scale, zero_point : Tensor
-        The step, positive, and the code of 0, in 0 to 2^bits - 3; broadcast against `x`.
+        The positive step, and the code of 0, from 0 to 2^bits - 3; both broadcast to `x`.
     special : float
-        What the special codes stand for, in steps, between 0 and 1. A value midway between two levels goes to the
-        special one below it and to the full step above it.
+        Magnitude of the special levels in steps, between 0 and 1. A value midway between a special level and a
+        neighbor gets the one of larger magnitude.
     """
     last = dint_levels(bits) - 1
-    # Times the reciprocal, as every other format does.
+    # Multiply by the reciprocal, as every other format does.
     steps = x.float() * scale.reciprocal()
     codes = (torch.round(steps) + zero_point).clamp(0, last)
     magnitude, near, far = steps.abs(), special / 2, (1 + special) / 2
-    # Where 0 is the first or the last full step, the special level is the end of the grid.
+    # If 0 is the first or the last full step, a special level is the end of the grid.
     at_end = torch.where(steps < 0, zero_point == 0, zero_point == last)
     is_special = (magnitude >= near) & ((magnitude < far) | at_end)
     codes = torch.where(is_special, torch.where(steps < 0, last + 1, last + 2), codes)
@@ -58,7 +58,7 @@ def decode_dint(
     bits: int,
     special: float = 0.5,
 ) -> Float[Tensor, "..."]:
-    """Values of `codes`, float32: `(codes - zero_point) * scale`, and `-special * scale`, `special * scale`."""
+    """Return float32 values: `(codes - zero_point) * scale`, or `-special * scale` and `special * scale`."""
     levels = dint_levels(bits)
     steps = codes.float() - zero_point
     steps = torch.where(codes == levels, -special, steps)

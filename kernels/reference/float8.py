@@ -1,4 +1,4 @@
-"""Eight-bit floating point, scaled: torch's own casts, saturating (Micikevicius et al. 2022)."""
+"""Scaled eight-bit floating point by torch's casts, with saturation (Micikevicius et al. 2022)."""
 
 import torch
 from jaxtyping import Float, UInt8
@@ -8,10 +8,10 @@ __all__ = ["decode_float8", "encode_float8"]
 
 
 def encode_float8(x: Float[Tensor, "..."], scale: Float[Tensor, "..."], dtype: torch.dtype) -> UInt8[Tensor, "..."]:
-    """Bytes of `x / scale` as `dtype`, `torch.float8_e4m3fn` or `torch.float8_e5m2`; too large goes to the largest.
+    """Return bytes of `x / scale` as `torch.float8_e4m3fn` or `torch.float8_e5m2`, clamped to the largest value.
 
-    `scale` is positive and broadcasts against `x`, whose values are finite or infinite: the cast by itself may make
-    infinities or NaN of what it cannot hold.
+    `scale` is positive and broadcasts to `x`, whose values are finite or infinite. Torch's cast alone may make
+    infinities or NaN of values that are too large.
     """
     largest = torch.finfo(dtype).max
     scaled = (x.float() * scale.reciprocal()).clamp(-largest, largest)
@@ -19,5 +19,5 @@ def encode_float8(x: Float[Tensor, "..."], scale: Float[Tensor, "..."], dtype: t
 
 
 def decode_float8(codes: UInt8[Tensor, "..."], scale: Float[Tensor, "..."], dtype: torch.dtype) -> Float[Tensor, "..."]:
-    """Values of `codes`, float32."""
+    """Return the float32 values of `codes`."""
     return codes.view(dtype).float() * scale

@@ -1,4 +1,4 @@
-"""A projection times the sigmoid of another, quantized: what triangle multiplication multiplies."""
+"""A projection times the sigmoid of another, quantized: an operand of triangle multiplication."""
 
 from jaxtyping import Bool, Int8
 from torch import Tensor
@@ -14,9 +14,9 @@ __all__ = ["gated_projection"]
 def gated_projection(
     x: Codes8, proj: IntegerWeight, gate: IntegerWeight, grid: Grid, mask: Bool[Tensor, " m"] | None = None
 ) -> Int8[Tensor, "n m"]:
-    """Codes of `sigmoid(gate(x)) * proj(x) * mask`, channel by channel.
+    """Return codes of `sigmoid(gate(x)) * proj(x) * mask`, channel by channel, shape (n, i, k) with m = i * k.
 
-    These are the operands of Algorithms 11 and 12 of Jumper et al. 2021; with m = i * k they are (n, i, k).
+    They are an operand of Algorithms 11 and 12 of Jumper et al. 2021.
     """
     gated = linear(x, proj, Epilogue(gate=linear(x, gate, Epilogue("sigmoid"))))
     if mask is not None:

@@ -1,4 +1,4 @@
-"""A linear layer on small integers, of activations in codes or in floats: what every fast one must give."""
+"""The definition of a linear layer with integer weights, on activations in codes or in floats."""
 
 from collections.abc import Sequence
 
@@ -17,15 +17,15 @@ __all__ = ["linear", "linear_codes"]
 def linear(
     x: Codes8 | Float[Tensor, "m k"], weight: IntegerWeight, after: Epilogue = PLAIN
 ) -> Float[Tensor, "m n"] | Int8[Tensor, "m n"]:
-    """`residual + gate * activation(x weight^T + bias)`.
+    """Return `residual + gate * activation(x weight^T + bias)`.
 
-    The sum over a group of channels is of integers, without error, where x has codes. Groups are scaled and added in
-    their order, in float32; the result is rounded at the end to a type, or to codes.
+    If x is codes, the sum over a group of channels is an exact integer. Groups are scaled and added in their order, in
+    float32. The result is rounded once, to a type or to codes.
 
     Raises
     ------
     ValueError
-        For a gate or a residual that does not fit.
+        If the shape of the gate or the residual does not fit.
     """
     steps = weight.steps().double()
     if weight.kind == "int8" and weight.zero is not None:
@@ -44,9 +44,9 @@ def linear(
 
 
 def linear_codes(x: Codes8, weight: IntegerWeight, activation: Activation, outs: Sequence[tuple[Grid, int]]) -> Codes8:
-    """Codes of `activation(x weight^T + bias)` on several grids, side by side: `outs` are grids and numbers of outputs.
+    """Return codes of `activation(x weight^T + bias)`; `outs` has the grids, each with its number of outputs.
 
-    Scale and zero point of the result are those of the first grid.
+    The result has the scale and zero point of the first grid.
     """
     parts = linear(x, weight, Epilogue(activation)).split([count for _, count in outs], dim=1)
     codes = [quantize(part, grid) for part, (grid, _) in zip(parts, outs, strict=True)]

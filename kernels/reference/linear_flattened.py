@@ -1,4 +1,4 @@
-"""A linear layer that reads channels split into pieces (Zhang et al. 2024, FlattenQuant): what a fast one must give."""
+"""The definition of a linear layer that reads channels split into pieces (Zhang et al. 2024, FlattenQuant)."""
 
 from typing import NamedTuple
 
@@ -14,14 +14,14 @@ __all__ = ["Pieces", "linear_flattened"]
 
 
 class Pieces(NamedTuple):
-    """Pieces of channels: what a channel has between two magnitudes, with its sign.
+    """Pieces of channels: the part of a channel's magnitude that lies between two limits, with its sign.
 
     Attributes
     ----------
     channel : Tensor, dtype=int, shape=(d,)
-        Which channel each piece is of.
+        Channel of each piece.
     low, high : Tensor, shape=(d,)
-        Magnitudes between which the piece lies, 0 or more; infinity for no end.
+        Limits of the piece's magnitude, 0 or more; infinity for no limit.
     """
 
     channel: Integer[Tensor, " d"]
@@ -29,7 +29,7 @@ class Pieces(NamedTuple):
     high: Float[Tensor, " d"]
 
     def of(self, x: Float[Tensor, "m c"]) -> Float[Tensor, "m d"]:
-        """The pieces of activations, in their type."""
+        """Return the pieces of activations, in their type."""
         repeated, low, high = x.index_select(1, self.channel), self.low.to(x.dtype), self.high.to(x.dtype)
         return repeated.clamp(-high, high) - repeated.clamp(-low, low)
 
@@ -37,11 +37,11 @@ class Pieces(NamedTuple):
 def linear_flattened(
     x: Float[Tensor, "m c"], pieces: Pieces, grid: Grid, weight: IntegerWeight, after: Epilogue = PLAIN
 ) -> Float[Tensor, "m n"] | Int8[Tensor, "m n"]:
-    """`linear` of the codes of the pieces of `x`: `grid` is one for all pieces, `weight` reads d of them.
+    """Return `linear` on the codes of the pieces of `x`; all d pieces have the same `grid`.
 
     Raises
     ------
     ValueError
-        For a gate or a residual that does not fit.
+        If the shape of the gate or the residual does not fit.
     """
     return linear(quantize(pieces.of(x), grid), weight, after)

@@ -1,4 +1,4 @@
-"""Layer normalization of a residual that is kept in bytes, whose result goes on as int8 codes."""
+"""Layer normalization of a residual that is stored in bytes; the result is int8 codes."""
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +22,7 @@ def decode_norm_quantize(
     *,
     normalized: torch.dtype | None = None,
 ) -> tuple[Codes8, Float[Tensor, "m c"] | None]:
-    """Codes of LayerNorm of the bytes `codes` on `kept`; second, the normalized floats if a dtype is given."""
+    """Return codes of LayerNorm of the bytes `codes` on the grid `kept`; and normalized floats, if a dtype is given."""
     gain, bias = (None if each is None else each.float() for each in (gain, bias))
     y = F.layer_norm(decode_tailed_bytes(codes, kept), codes.shape[1:], gain, bias, eps)
     return quantize(y, grid), None if normalized is None else y.to(normalized)

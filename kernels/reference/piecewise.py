@@ -2,7 +2,7 @@
 
 Two layouts of pieces cover all variants:
 
-*Tailed*: a fine middle and a coarse tail on either side, each tail beginning where the middle ends::
+*Tailed*: a fine middle and a coarse tail on either side; each tail begins where the middle ends::
 
     left tail        middle         right tail
     |    |    |    ||||||||||||    |    |    |
@@ -26,10 +26,10 @@ INNER, OUTER = 0, 1
 
 
 class PiecewiseCodes(NamedTuple):
-    """A code and the piece that it counts in, per element.
+    """The code of each element, and the piece that the code belongs to.
 
-    Packed, a tailed element is one region bit, then either the middle's b bits or the tail's side and b - 1 bits:
-    b + 1 bits. A two-scale element is one region bit and b bits: b + 1 bits as well.
+    A packed element of a tailed grid has b + 1 bits: one region bit, then the middle's b bits, or the tail's side and
+    b - 1 bits. A packed element with two scales has one region bit and b bits.
     """
 
     codes: Integer[Tensor, "..."]
@@ -37,7 +37,7 @@ class PiecewiseCodes(NamedTuple):
 
 
 class Tails(NamedTuple):
-    """Grids of the two tails: the step of each, None for no tail, and the largest code of both (the smallest is 0)."""
+    """Grids of the two tails: their steps (None for no tail), and their largest code; the smallest code is 0."""
 
     left_scale: Float[Tensor, ""] | None
     right_scale: Float[Tensor, ""] | None
@@ -56,7 +56,7 @@ def encode_tailed(
     high: int,
     tails: Tails,
 ) -> PiecewiseCodes:
-    """Codes of `x` in a middle of codes `low` to `high`, and in tails that count outward from the middle's ends."""
+    """Return codes of `x` in a middle with codes `low` to `high`, and in tails that count outward from its ends."""
     x = x.float()
     bottom, top = _ends(scale, zero_point, low, high)
     codes = encode_uniform(x, scale, zero_point, low, high).int()
@@ -78,7 +78,7 @@ def decode_tailed(
     high: int,
     tails: Tails,
 ) -> Float[Tensor, "..."]:
-    """Values of `encoded`, float32."""
+    """Return the float32 values of `encoded`."""
     codes, regions = encoded
     bottom, top = _ends(scale, zero_point, low, high)
     values = decode_uniform(codes, scale, zero_point)
@@ -97,7 +97,7 @@ def encode_two_scale(
     low: int,
     high: int,
 ) -> PiecewiseCodes:
-    """Codes of `x`, in steps of `inner_scale` where `|x| < breakpoint` and of `outer_scale` elsewhere."""
+    """Return codes of `x`, in steps of `inner_scale` where `|x| < breakpoint` and of `outer_scale` elsewhere."""
     x = x.float()
     regions = torch.where(x.abs() < breakpoint, INNER, OUTER)
     inner = encode_uniform(x, inner_scale, None, low, high)
@@ -108,7 +108,7 @@ def encode_two_scale(
 def decode_two_scale(
     encoded: PiecewiseCodes, inner_scale: Float[Tensor, ""], outer_scale: Float[Tensor, ""]
 ) -> Float[Tensor, "..."]:
-    """Values of `encoded`, float32."""
+    """Return the float32 values of `encoded`."""
     codes, regions = encoded
     inner, outer = decode_uniform(codes, inner_scale, None), decode_uniform(codes, outer_scale, None)
     return torch.where(regions == INNER, inner, outer)

@@ -1,13 +1,12 @@
-"""A fine middle with coarse tails in one byte per element, and sums that are kept so.
+"""A fine middle with coarse tails in one byte per element, and sums that are stored in this format.
 
-The pieces are laid end to end, so that a byte counts levels from the lowest up and is monotone in the value::
+The pieces are adjacent: bytes number the levels from the lowest up, so a byte is monotone in the value::
 
     left tail, its code tail_high to its code 1 | middle, code low to code high | right tail, 1 to tail_high
     byte 0                                        byte tail_high                                byte levels - 1
 
-Code 0 of a tail is the middle's end, which has a byte already: a tail takes `tail_high` bytes, an absent tail none. A
-middle of 7 bits with tails of 6 is 63 + 128 + 63 = 254 levels; what the tails or a shorter middle do not use is left
-free above the last level, and no byte there is ever made.
+Code 0 of a tail is the middle's end, which has a byte already, so a tail takes `tail_high` bytes. A middle of 7 bits
+with tails of 6 bits has 63 + 128 + 63 = 254 levels. Bytes above the last level are not used.
 """
 
 import torch
@@ -29,7 +28,7 @@ __all__ = ["check_residual_add", "decode_tailed_bytes", "encode_tailed_bytes", "
 
 
 def encode_tailed_bytes(x: Float[Tensor, "..."], grid: ByteGrid) -> UInt8[Tensor, "..."]:
-    """Bytes of the levels nearest to `x`, finite; what lies outside goes to the nearest end."""
+    """Return bytes of the levels nearest to `x`, which is finite; values outside of the grid get its nearest end."""
     codes, regions = encode_tailed(x, *pieces_of(grid, x.device))
     codes = codes.int()
     top = grid.left_codes + grid.high - grid.low
@@ -42,7 +41,7 @@ def encode_tailed_bytes(x: Float[Tensor, "..."], grid: ByteGrid) -> UInt8[Tensor
 def decode_tailed_bytes(
     codes: UInt8[Tensor, "..."], grid: ByteGrid, dtype: torch.dtype = torch.float32
 ) -> Float[Tensor, "..."]:
-    """Values of bytes that `encode_tailed_bytes` made: those of `decode_tailed` to the bit, rounded to `dtype`."""
+    """Return the values of bytes from `encode_tailed_bytes`: equal to `decode_tailed`, rounded to `dtype`."""
     levels = codes.int() - grid.left_codes
     width = grid.high - grid.low
     regions = torch.where(levels < 0, LEFT, torch.where(levels > width, RIGHT, MIDDLE))
@@ -59,7 +58,7 @@ def residual_add_encode(
     residual_grid: ByteGrid | None = None,
     out: UInt8[Tensor, "..."] | None = None,
 ) -> UInt8[Tensor, "..."]:
-    """Bytes of `residual + update`, summed in float32.
+    """Return bytes of `residual + update`, summed in float32.
 
     Parameters
     ----------
@@ -67,16 +66,16 @@ def residual_add_encode(
         Bytes, or floats.
     update : Tensor of float, shape as of residual
     grid : ByteGrid
-        Of the sum.
+        Grid of the sum.
     residual_grid : ByteGrid, optional
-        Of the bytes of the residual; that of the sum where it is not given.
+        Grid of the residual, if it is bytes; by default `grid`.
     out : Tensor of uint8, shape as of residual, optional
-        Where the sum goes; may be the residual itself.
+        Memory for the sum; it may be the residual itself.
 
     Raises
     ------
     ValueError
-        For shapes or dtypes that do not fit.
+        If shapes or dtypes do not fit.
     """
     check_residual_add(residual, update, residual_grid, out)
     if residual.dtype == torch.uint8:
@@ -86,7 +85,7 @@ def residual_add_encode(
 
 
 def check_residual_add(residual: Tensor, update: Tensor, residual_grid: ByteGrid | None, out: Tensor | None) -> None:
-    """Raise ValueError where the operands of `residual_add_encode` do not fit together."""
+    """Raise ValueError if the operands of `residual_add_encode` do not fit together."""
     if residual.dtype != torch.uint8 and not residual.is_floating_point():
         raise ValueError(f"a residual is bytes (uint8) or floats, not {residual.dtype}")
     if residual.dtype != torch.uint8 and residual_grid is not None:
@@ -101,7 +100,7 @@ def check_residual_add(residual: Tensor, update: Tensor, residual_grid: ByteGrid
 
 
 def pieces_of(grid: ByteGrid, device: torch.device) -> tuple[Tensor, Tensor, int, int, Tails]:
-    """Arguments of `encode_tailed` and `decode_tailed`: scale, zero point, low, high, tails."""
+    """Return the arguments of `encode_tailed` and `decode_tailed`: scale, zero point, low, high, tails."""
     left, right = (
         torch.tensor(step, dtype=torch.float32, device=device) if step else None
         for step in (grid.left_scale, grid.right_scale)

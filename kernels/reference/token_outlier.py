@@ -1,14 +1,13 @@
-"""Tokens with outliers: a vector in few bits, but for its largest magnitudes (the AAQ of LightNobel, 2025).
+"""Tokens in few bits, except for their largest magnitudes, the outliers (the AAQ of LightNobel, 2025).
 
-A token is a vector along the last axis. Its `outliers` largest magnitudes are taken out and kept as 16-bit integers
-beside their indices; the others, the inliers, are signed integers of `bits` bits. Both count in the same steps::
+A token is a vector along the last axis. The `outliers` elements of largest magnitude are 16-bit integers, stored with
+their indices; the others, the inliers, are signed integers of `bits` bits. All have the same scale::
 
     scale, bfloat16 | inliers, bits each, in the order of channels | outliers, 16 bits each | indices
 
-One scale serves both, so an outlier errs by half a step of the inliers at most, as they do themselves, no second scale
-is stored, and a product of integers needs no second pass. The scale is the largest inlier's magnitude over the largest
-code; should an outlier not fit 16 bits in these steps (4,000 times the inliers at 4 bits, 250 times at 8), it is the
-outlier's over 32,000.
+With one scale, the error of an outlier is at most half a step of the inliers, and a product of integers needs one pass.
+The scale is the largest magnitude of the inliers divided by the largest code. If an outlier then does not fit into 16
+bits (4,000 times the inliers at 4 bits, 250 times at 8), the scale is the outlier's magnitude divided by 32,000.
 """
 
 from typing import NamedTuple
@@ -22,12 +21,12 @@ from protquant.kernels.reference.uniform import code_dtype
 __all__ = ["OutlierCodes", "decode_token_outlier", "encode_token_outlier", "outlier_index_dtype", "token_scale"]
 
 _LARGEST = 2**15 - 1
-# Less than the largest code: to bfloat16 a scale is rounded by up to 1/256 of itself.
+# Less than the largest code: rounding to bfloat16 changes a scale by up to 1/256 of itself.
 _ROOM = 32_000
 
 
 class OutlierCodes(NamedTuple):
-    """Tokens of c channels, k of which are outliers: `codes` are those of the c - k others, in their order."""
+    """Tokens of c channels, k of which are outliers; `codes` has the other c - k channels in their order."""
 
     codes: Integer[Tensor, "*tokens inliers"]
     scales: BFloat16[Tensor, "*tokens 1"]
@@ -36,12 +35,12 @@ class OutlierCodes(NamedTuple):
 
 
 def outlier_index_dtype(channels: int) -> torch.dtype:
-    """Return the integers that hold the index of a channel: 8 bits for up to 256 channels."""
+    """Return the integer type for the index of a channel: 8 bits for up to 256 channels."""
     return code_dtype(0, max(channels - 1, 0))
 
 
 def token_scale(x: Float[Tensor, "*tokens c"], bits: int, outliers: int) -> BFloat16[Tensor, "*tokens 1"]:
-    """The step of every token; 1 where there are only zeros, or what float32 flushes to zero."""
+    """Return the step of every token; 1 if all values are zeros, or so small that float32 flushes them to zero."""
     channels = x.shape[-1]
     largest = x.abs().topk(min(outliers + 1, channels), dim=-1).values.float()
     if not channels:
@@ -55,7 +54,7 @@ def token_scale(x: Float[Tensor, "*tokens c"], bits: int, outliers: int) -> BFlo
 def encode_token_outlier(
     x: Float[Tensor, "*tokens c"], scales: BFloat16[Tensor, "*tokens 1"], bits: int, outliers: int
 ) -> OutlierCodes:
-    """Codes of `x`, finite; `scales` are those of `token_scale`, or any."""
+    """Return codes of `x`, which is finite, with the given scales, such as those of `token_scale`."""
     channels = x.shape[-1]
     steps = torch.round(x.float() * scales.float().reciprocal())
     indices = x.abs().topk(min(outliers, channels), dim=-1).indices.sort(dim=-1).values
@@ -71,9 +70,9 @@ def encode_token_outlier(
 
 
 def decode_token_outlier(encoded: OutlierCodes) -> Float[Tensor, "*tokens c"]:
-    """Values of `encoded`, float32."""
+    """Return the float32 values of `encoded`."""
     codes, scales, outliers, indices = encoded
-    # Widths of 8 bits are signed below 128 and unsigned above.
+    # Scattering needs indices of 64 bits.
     indices = indices.long()
     steps = scales.new_zeros(*codes.shape[:-1], codes.shape[-1] + indices.shape[-1], dtype=torch.float32)
     is_inlier = torch.ones_like(steps, dtype=torch.bool).scatter_(-1, indices, False)

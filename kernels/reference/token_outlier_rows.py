@@ -1,4 +1,4 @@
-"""Tokens with outliers as kernels pass them on: a row of bytes per token, four-bit inliers two to a byte."""
+"""Tokens with outliers in the layout of kernels: a row of bytes for each token, with two four-bit inliers in a byte."""
 
 from typing import NamedTuple
 
@@ -21,9 +21,9 @@ _SHIFT = 8
 
 
 class OutlierRows(NamedTuple):
-    """As `OutlierCodes`, with inliers of 4 bits packed: code + 8, the first of two in the low half of their byte.
+    """`OutlierCodes` with packed 4-bit inliers: code + 8, with the first of two in the low half of their byte.
 
-    A row of an odd number of them ends in a half byte of 0.
+    A half byte of 0 completes a row with an odd number of inliers.
     """
 
     codes: Int8[Tensor, "m inliers"] | UInt8[Tensor, "m packed"]
@@ -33,23 +33,23 @@ class OutlierRows(NamedTuple):
 
 
 def quantize_token_outlier(x: Float[Tensor, "m c"], bits: int, outliers: int) -> OutlierRows:
-    """Codes of the rows of `x`, finite, but for the `outliers` largest magnitudes of each, which keep 16 bits.
+    """Return codes of the rows of `x`, which is finite; the `outliers` largest magnitudes of a row get 16 bits.
 
-    Which of equal magnitudes are outliers is left open; the decoded row is the same either way.
+    Among equal magnitudes, any may be the outliers; the decoded row is the same.
 
     Parameters
     ----------
     x : Tensor, shape=(m, c)
         Rows may be strided.
     bits : int
-        Of an inlier, 4 or 8.
+        Bits of an inlier, 4 or 8.
     outliers : int
-        How many of a row, at most all.
+        Number of outliers of a row, at most all of it.
 
     Raises
     ------
     ValueError
-        For a shape, dtype or width that does not fit.
+        If a shape, dtype or width does not fit.
     """
     check_token_outlier(x, bits, outliers)
     encoded = encode_token_outlier(x, token_scale(x, bits, outliers), bits, outliers)
@@ -60,7 +60,7 @@ def quantize_token_outlier(x: Float[Tensor, "m c"], bits: int, outliers: int) ->
 
 
 def dequantize_token_outlier(encoded: OutlierRows, channels: int) -> Float[Tensor, "m c"]:
-    """Values of `encoded`, float32, of rows of so many channels."""
+    """Return the float32 values of `encoded`, with rows of `channels` channels."""
     codes, scales, outliers, indices = encoded
     if codes.dtype == torch.uint8:
         codes = unpack_nibbles(codes, channels - indices.shape[1]).char() - _SHIFT
@@ -68,7 +68,7 @@ def dequantize_token_outlier(encoded: OutlierRows, channels: int) -> Float[Tenso
 
 
 def check_token_outlier(x: Tensor, bits: int, outliers: int) -> None:
-    """Raise ValueError where the operands of `quantize_token_outlier` do not fit together."""
+    """Raise ValueError if the operands of `quantize_token_outlier` do not fit together."""
     if x.ndim != 2 or not x.is_floating_point():
         raise ValueError(f"x must be a matrix of floats, not {tuple(x.shape)} of {x.dtype}")
     if bits not in (4, 8):

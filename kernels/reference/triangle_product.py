@@ -1,4 +1,4 @@
-"""The sums over the third residue of a triangle, channel by channel, on int8 codes."""
+"""The sums over the third residue of a triangle, for each channel, on int8 codes."""
 
 from jaxtyping import Float64, Int8
 from torch import Tensor
@@ -11,10 +11,10 @@ __all__ = ["triangle_product"]
 def triangle_product(
     left: Int8[Tensor, "c i k"], right: Int8[Tensor, "c j k"], grids: tuple[Grid, Grid], direction: Direction
 ) -> Float64[Tensor, "c i j"]:
-    """Sum over k of `left[i, k] * right[j, k]` or, along incoming edges, of `left[k, i] * right[k, j]`.
+    """Return the sum over k of `left[i, k] * right[j, k]` or, along incoming edges, of `left[k, i] * right[k, j]`.
 
-    The step between projections and LayerNorm in Algorithms 11 and 12 of Jumper et al. 2021. Products of codes less
-    their zero points are summed as integers, exactly; the result counts in steps of both grids.
+    It is the step between projections and LayerNorm in Algorithms 11 and 12 of Jumper et al. 2021. Sums of products of
+    codes, less their zero points, are exact; the unit of the result is the product of both scales.
     """
     a, b = (codes.double() - grid.signed.zero for codes, grid in zip((left, right), grids, strict=True))
     return a @ b.mT if direction == "outgoing" else a.mT @ b

@@ -1,4 +1,4 @@
-"""Uniform quantization: a range gives a grid, a value becomes the number of its nearest grid point, and back."""
+"""Uniform quantization: grids from ranges, codes of the nearest grid points, and their values."""
 
 import torch
 from jaxtyping import Float, Integer
@@ -19,25 +19,25 @@ def code_dtype(low: int, high: int) -> torch.dtype:
 def encode_uniform(
     x: Float[Tensor, "..."], scale: Float[Tensor, "..."], zero_point: Integer[Tensor, "..."] | None, low: int, high: int
 ) -> Integer[Tensor, "..."]:
-    """Codes of `x` on the grid `(code - zero_point) * scale`; what lies outside goes to the nearest end.
+    """Return codes of `x` on the grid `(code - zero_point) * scale`; values outside of it get its nearest end.
 
     Parameters
     ----------
     x : Tensor
         Finite values.
     scale : Tensor
-        Distance of two grid points, positive; broadcasts against `x`.
+        Positive distance of two grid points; it broadcasts to `x`.
     zero_point : Tensor or None
-        The code that means 0, broadcasts against `x`; None for 0.
+        The code that means 0; it broadcasts to `x`. None for 0.
     low, high : int
         The smallest and the largest code.
 
     Returns
     -------
     Tensor, shape=x.shape
-        Of the dtype of `code_dtype(low, high)`.
+        Codes of the type `code_dtype(low, high)`.
     """
-    # Times the reciprocal, not divided: the fast path does so, and ties must fall the same way.
+    # Multiply by the reciprocal, as the fast kernels do: a division could break ties differently.
     codes = torch.mul(x.float(), scale.reciprocal()).round_()
     if zero_point is not None:
         codes = codes + zero_point
@@ -47,7 +47,7 @@ def encode_uniform(
 def decode_uniform(
     codes: Integer[Tensor, "..."], scale: Float[Tensor, "..."], zero_point: Integer[Tensor, "..."] | None
 ) -> Float[Tensor, "..."]:
-    """Values of `codes`, float32: `(codes - zero_point) * scale`."""
+    """Return the float32 values `(codes - zero_point) * scale`."""
     steps = codes.float()
     if zero_point is not None:
         steps = steps - zero_point
@@ -57,10 +57,10 @@ def decode_uniform(
 def uniform_grid(
     low: Tensor, high: Tensor, bits: int, symmetric: bool, full_range: bool = False
 ) -> tuple[Tensor, Tensor | None, int, int]:
-    """Scale, zero point, and smallest and largest code of the grid that covers 0 and [low, high].
+    """Return scale, zero point, and smallest and largest code of the grid that covers 0 and [low, high].
 
-    This is the rule of every uniform grid, frozen or of a token's own making: each range has a scale of its own, and
-    all have the same codes. A symmetric grid of values of which none is negative has no negative codes.
+    Every uniform grid, fixed or computed by a token, follows this rule. Each range has a scale of its own, and all have
+    the same codes. If no value is negative, a symmetric grid has no negative codes.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def uniform_grid(
     Returns
     -------
     tuple of (Tensor of float32, Tensor of int32 or None, int, int)
-        Scales and zero points have the shape of `low`; None is a zero point of 0.
+        Scales and zero points have the shape of `low`; None stands for zero points of 0.
     """
     if not symmetric:
         return *affine_grid(low, high, 2**bits), 0, 2**bits - 1
@@ -90,12 +90,12 @@ def uniform_grid(
 
 
 def affine_grid(low: Tensor, high: Tensor, levels: int) -> tuple[Tensor, Tensor]:
-    """Scale and zero point of the grid of so many levels, of codes from 0, that covers 0 and [low, high]."""
+    """Return scale and zero point of the grid of `levels` levels, with codes from 0, that covers 0 and [low, high]."""
     low, high = low.double().clamp(max=0), high.double().clamp(min=0)
     scale = positive_scale((high - low) / (levels - 1))
     return scale.float(), torch.round(-low / scale).int()
 
 
 def positive_scale(scale: Tensor) -> Tensor:
-    """`scale`, but 1 for nothing but zeros (or what float32 flushes to zero): any step will do, and 1 divides well."""
+    """Return `scale`, but 1 where it is 0 or so small that float32 flushes it to zero: a scale must be positive."""
     return torch.where(scale > torch.finfo(torch.float32).tiny, scale, 1.0)

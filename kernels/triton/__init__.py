@@ -1,4 +1,4 @@
-"""Triton kernels for NVIDIA (sm_80, sm_90, sm_100) and AMD (gfx942); each has a twin in `protquant.kernels.reference`.
+"""Triton kernels for NVIDIA (sm_80, sm_90, sm_100) and AMD (gfx942); `protquant.kernels.reference` defines each.
 
-Needs the package triton, which torch brings along where it is built for a GPU.
+They need the package triton, which torch installs with its builds for GPUs.
 """

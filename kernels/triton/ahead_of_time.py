@@ -1,4 +1,4 @@
-"""Compiling kernels for a GPU that is not there, and reading in the machine code what they will be like."""
+"""Compile kernels for a GPU that is not present, and read registers and instructions from the machine code."""
 
 import re
 import subprocess
@@ -26,27 +26,27 @@ _GPU = {
     "gfx942": GPUTarget("hip", "gfx942", 64),
 }
 _MATRIX_INSTRUCTION = re.compile(r"\b(?:mma\.sync|wgmma\.mma_async|tcgen05\.mma|v_s?mfmac?_)[\w.:]*")
-# What multiplies int8 by int8 into int32 on the matrix units.
+# Instructions that multiply int8 by int8 into int32 on the matrix units.
 _INT8_INSTRUCTION = re.compile(r"mma.*\.s32\.[su]8\.[su]8|tcgen05\.mma.*kind::i8|v_mfma_i32_.*i8")
 
 
 @dataclass(frozen=True)
 class CompiledKernel:
-    """What the machine code of a variant says.
+    """Facts from the machine code of a variant.
 
     Attributes
     ----------
     registers : int
-        Per thread; vector registers on AMD.
+        Number of registers per thread; vector registers on AMD.
     spill_bytes : int
-        Bytes per thread that do not fit into registers and go through memory. (Scalars that AMD's compiler keeps in
-        lanes of vector registers do not count: they stay on the chip.)
+        Bytes per thread that do not fit into registers and go to memory. Scalars that AMD's compiler stores in lanes
+        of vector registers do not count: they stay on the chip.
     shared_bytes : int
-        Of shared memory per block.
+        Bytes of shared memory per block.
     instructions : tuple of str
-        Different matrix instructions.
+        The matrix instructions, each once.
     problem : str or None
-        Why the variant is not fit to be used.
+        Why the variant is unusable; None if it is usable.
     """
 
     name: str
@@ -59,7 +59,7 @@ class CompiledKernel:
 
 
 def variants(target: str) -> Iterator[Variant]:
-    """All kernels in all types that are used, with the tiles of `target`."""
+    """Yield all kernels in all types that are used, with the tiles of `target`."""
     yield from variants_of_linears(target)
     yield from variants_of_triangle(target)
     yield from variants_of_elementwise(target)
@@ -71,9 +71,9 @@ def compile_variant(variant: Variant, target: str) -> CompiledKernel:
     Raises
     ------
     RuntimeError
-        Where triton interprets kernels (TRITON_INTERPRET is set).
+        If triton interprets kernels (TRITON_INTERPRET is set).
     ValueError
-        For a target that is not known.
+        If the target is not known.
     """
     if target not in TARGETS:
         raise ValueError(f"target {target!r} is none of {', '.join(TARGETS)}")
@@ -81,7 +81,7 @@ def compile_variant(variant: Variant, target: str) -> CompiledKernel:
         raise RuntimeError("kernels are interpreted, not compiled: unset TRITON_INTERPRET")  # noqa: TRY004 (a setting)
     types = {name: variant.types.get(name, "constexpr") for name in variant.kernel.arg_names}
     constants = {(variant.kernel.arg_names.index(name),): value for name, value in variant.settings.items()}
-    # As when they run: triton tells addresses and sizes that are multiples of 16, and these are.
+    # At run time, triton compiles for addresses and sizes that are multiples of 16, as these are.
     aligned = {
         (index,): [["tt.divisibility", 16]]
         for index, name in enumerate(variant.kernel.arg_names)
@@ -108,7 +108,7 @@ def compile_variant(variant: Variant, target: str) -> CompiledKernel:
 
 
 def _nvidia_resources(ptx: str, arch: int) -> tuple[int, int]:
-    """Registers, and bytes of spilled stores and loads, as ptxas reports them."""
+    """Return registers, and bytes of spilled stores and loads, that ptxas reports."""
     from triton.backends.nvidia.compiler import get_ptxas  # noqa: PLC0415 (a part of triton for NVIDIA)
 
     name = re.search(r"^\.target\s+(\w+)", ptx, re.MULTILINE)
@@ -126,6 +126,6 @@ def _nvidia_resources(ptx: str, arch: int) -> tuple[int, int]:
 
 
 def _amd_resources(assembly: str) -> tuple[int, int]:
-    """Vector registers, and bytes of them that are spilled, as the metadata of the code says."""
+    """Return vector registers, and their spilled bytes, from the metadata of the code."""
     facts = {name: int(value) for name, value in re.findall(r"^\s*\.(\w+):\s+(\d+)$", assembly, re.MULTILINE)}
     return facts["vgpr_count"], 4 * facts["vgpr_spill_count"] + facts["private_segment_fixed_size"]

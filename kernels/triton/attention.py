@@ -1,4 +1,4 @@
-"""Attention on int8 codes with an online softmax: logits are never stored."""
+"""Attention on int8 codes with an online softmax, which does not store logits."""
 
 import torch
 import triton
@@ -19,7 +19,7 @@ _MASKED = tl.constexpr(MASKED_LOGIT * 1.4426950408889634)
 
 @triton.jit
 def multiply_keys(q, k, zeros_of_q, q_zero_ptr, k_zero_ptr):
-    """Sums over channels of (q - q_zero) (k - k_zero), int32; `zeros_of_q` is what `k_zero` takes from a query's."""
+    """Return sums over channels of (q - q_zero) (k - k_zero), int32; `zeros_of_q` is the term with `k_zero`."""
     products = tl.dot(q, k, out_dtype=tl.int32)
     if q_zero_ptr is not None:
         products -= (tl.sum(k.to(tl.int32), 0) * tl.load(q_zero_ptr))[None, :]
@@ -30,8 +30,8 @@ def multiply_keys(q, k, zeros_of_q, q_zero_ptr, k_zero_ptr):
 
 @triton.jit
 def multiply_values(weights, v, v_zero_ptr):
-    """Sums over keys of weights, 0 to 1, times (v - v_zero), float32, and the weights as they were rounded for that."""
-    values = v.to(tl.float16)  # exact, less the zero point too
+    """Return float32 sums over keys of weights, 0 to 1, times (v - v_zero), and the weights rounded to float16."""
+    values = v.to(tl.float16)  # exact, also after the zero point is subtracted
     if v_zero_ptr is not None:
         values -= tl.load(v_zero_ptr).to(tl.float16)
     half = weights.to(tl.float16)
@@ -40,7 +40,7 @@ def multiply_values(weights, v, v_zero_ptr):
 
 @triton.jit
 def load_codes(places, there, ALL: tl.constexpr):
-    """Codes at `places`, 0 where nothing is `there`; nobody asks where ALL are."""
+    """Load codes at `places`, and 0 where `there` is False; the mask is skipped when `ALL` is True."""
     if ALL:
         return tl.load(places)
     return tl.load(places, mask=there, other=0)
@@ -48,7 +48,7 @@ def load_codes(places, there, ALL: tl.constexpr):
 
 @triton.jit
 def bias_and_mask(logits, bias_places, valid_places, column_mask, IS_LAST: tl.constexpr):
-    """Logits in bits with their bias, and the same for all keys that are not valid; either may be None."""
+    """Return logits, times log2(e), with the bias added and invalid keys masked; bias and mask may be None."""
     if bias_places is not None:
         bias = load_codes(bias_places, column_mask[None, :], not IS_LAST)
         logits = tl.maximum(logits + bias.to(tl.float32) * _LOG2E, _MASKED)
@@ -62,11 +62,10 @@ def bias_and_mask(logits, bias_places, valid_places, column_mask, IS_LAST: tl.co
 
 @triton.jit
 def meet_values(largest, total, y, logits, v, v_scale, v_zero_ptr):
-    """The largest logits, sums of weights and sums of weighted values so far, once a block of keys is met.
+    """Update the largest logits, the sums of weights and the sums of weighted values with a block of keys.
 
-    Weights of keys are relative to the largest of the block; the blocks before and this one are then brought to the
-    largest of all. A scale per token, where `v_scale` is not None, belongs to the weight of its key, as the sum over
-    keys is one of integers.
+    Weights are relative to the largest logit of the block; then all sums are rescaled to the largest logit so far. If
+    `v_scale` is not None, the scale of a value multiplies the weight of its key, because the values are integers.
     """
     block_largest = tl.max(logits, 1)
     weights = tl.exp2(logits - block_largest[:, None])
@@ -79,7 +78,7 @@ def meet_values(largest, total, y, logits, v, v_scale, v_zero_ptr):
         weights *= (1.0 / peak)[:, None]
         here *= peak
     change, weights = multiply_values(weights, v, v_zero_ptr)
-    # What is summed is what was multiplied, so that the mean of equal values is that value.
+    # Sum the rounded weights, which were multiplied, so that the mean of equal values is exact.
     if v_scale is not None:
         weights *= (1.0 / v_scale)[None, :]
     return new_largest, total * before + tl.sum(weights, 1) * here, y * before[:, None] + change * here[:, None]
@@ -134,9 +133,9 @@ def attention_int8_kernel(
     KEY_SCALES: tl.constexpr,
     VALUE_SCALES: tl.constexpr,
 ):
-    """Queries of one block of one head; pointers that are None at compile time are left out.
+    """Compute one block of queries of one head. Pointers that are None at compile time are left out.
 
-    KEY_SCALES, VALUE_SCALES: whether keys, and values, have a scale per token. Logits are in bits: times log2(e).
+    KEY_SCALES, VALUE_SCALES: whether keys, and values, have a scale per token. Logits are multiplied by log2(e).
     """
     program = tl.program_id(0)
     blocks = tl.cdiv(queries, BLOCK_Q)
@@ -144,7 +143,7 @@ def attention_int8_kernel(
     head = (program // blocks % heads).to(tl.int64)
     rows = (program % blocks).to(tl.int64) * BLOCK_Q + tl.arange(0, BLOCK_Q)
     row_mask = rows < queries
-    # What is read for queries beyond the last is that of the last; nothing of it is written.
+    # Queries beyond the last read the data of the last one; nothing is written for them.
     read_rows = tl.minimum(rows, queries - 1)
     channels = tl.arange(0, BLOCK_D)
     channel_mask = channels < HEAD_DIM
@@ -172,7 +171,7 @@ def attention_int8_kernel(
     largest = tl.full((BLOCK_Q,), -float("inf"), dtype=tl.float32)
     total = tl.zeros((BLOCK_Q,), dtype=tl.float32)
     y = tl.zeros((BLOCK_Q, BLOCK_D), dtype=tl.float32)
-    # Only the last block, which may be met in part, asks for each key whether it is there.
+    # Only the last block of keys may be incomplete and needs a mask.
     all_channels: tl.constexpr = HEAD_DIM == BLOCK_D
     last = (keys - 1) // BLOCK_K * BLOCK_K
     for is_last in tl.static_range(2):
@@ -207,7 +206,7 @@ def attention_int8_kernel(
 
 
 def channel_block(head_dim: int) -> int:
-    """Channels of a head, padded to what the matrix units multiply: a power of two, 32 at least."""
+    """Return the channels of a head, padded for the matrix units to a power of two of at least 32."""
     return max(32, triton.next_power_of_2(head_dim))
 
 
@@ -228,28 +227,29 @@ def attention_int8(
     dtype: torch.dtype = torch.float32,
     tile: AttentionTile | None = None,
 ) -> Float[Tensor, "b i h d"]:
-    """As `protquant.kernels.reference.attention`, of decoded codes, in one kernel without logits in memory.
+    """Return `protquant.kernels.reference.attention` of the decoded codes, by one kernel that does not store logits.
 
-    Products of q and k are summed as integers, without error. Probabilities are float16, so the sum of their products
-    with v errs by at most 2^-11 of the largest |v|. Where there is no key at all, the output is 0.
+    Sums of products of q and k are exact. Probabilities are float16, so the error of the sum of their products with v
+    is at most 2^-11 of the largest |v|. Without any keys, the output is 0.
 
     Parameters
     ----------
     q, k, v : Tensor, shape=(b, h, i or j, d), dtype=int8
-        Codes of queries, keys and values, strided in any way.
+        Codes of queries, keys and values, with any strides.
     q_scale, k_scale, v_scale : Tensor, shape=() or (b, h, i or j)
-        One for all or one per token, positive; also what broadcasts to that, such as (h, 1) for one per head.
+        One positive scale for all tokens, or one per token; also a shape that broadcasts, such as (h, 1) for one scale
+        per head.
     q_zero, k_zero, v_zero : Tensor of int32, shape=(), optional
         The codes that mean 0; None for 0.
     dtype : torch.dtype
         Type of the output.
     tile : AttentionTile, optional
-        By default that of the device.
+        By default the tile of the device.
 
     Raises
     ------
     ValueError
-        For shapes or dtypes that do not fit.
+        If shapes or dtypes do not fit.
     """
     _check(q, k, v, q_scale, k_scale, v_scale, bias, mask)
     (b, h, i, d), j = q.shape, k.shape[2]
@@ -313,7 +313,7 @@ def _check(
     bias: Tensor | None,
     mask: Tensor | None,
 ) -> None:
-    """Raise ValueError where the operands of `attention_int8` do not fit together."""
+    """Raise ValueError if the operands of `attention_int8` do not fit together."""
     for name, tensor in (("q", q), ("k", k), ("v", v)):
         if tensor.dtype != torch.int8 or tensor.ndim != 4:
             raise ValueError(f"{name} must be (b, h, l, d) of int8, not {tuple(tensor.shape)} of {tensor.dtype}")

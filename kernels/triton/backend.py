@@ -1,4 +1,4 @@
-"""Integer execution by Triton kernels, on GPUs of NVIDIA and AMD; on CPUs interpreted, for tests."""
+"""Integer execution by Triton kernels on GPUs of NVIDIA and AMD; on CPUs they are interpreted, for tests."""
 
 from collections.abc import Sequence
 
@@ -28,29 +28,29 @@ from protquant.kernels.triton.triangle_product import triangle_product
 __all__ = ["TritonBackend"]
 
 _TILE_TOKENS = 2**20
-"""Rows that are worked on at a time: all pairs of 1,024 residues."""
+"""Number of rows to process at a time: all pairs of 1,024 residues."""
 _SEQUENCE_TOKENS = 2**16
-"""Tokens of a language model at a time: 5 GB of the widest hidden layer in float32."""
+"""Number of tokens of a language model to process at a time: 5 GB of the widest hidden layer in float32."""
 _PRODUCT_BYTES = 2**30
-"""Of the sums of a triangle multiplication that are made at a time."""
+"""Bytes of the sums of a triangle multiplication that are computed at a time."""
 _BIAS_BYTES = 2**28
-"""Of masks and biases of attention between floats, which torch wants added up for each sequence."""
+"""Bytes of masks plus biases of float attention at a time: torch needs their sum for each sequence."""
 _ALIGNED = 16
-"""Rows of operands that a kernel reads again and again begin at multiples of this, so that it loads many at a time."""
+"""Rows of operands that a kernel reads often begin at multiples of this, so that one load reads many elements."""
 
 
 class TritonBackend(Backend):
-    """Int8 and int4 products with what follows fused into them, attention and transitions that stay on the chip.
+    """Backend whose kernels fuse int8 and int4 products with the operations after them, attention and transitions.
 
     Parameters
     ----------
     dtype : torch.dtype, optional
-        Of what attention gives, of updates and of gates, which are rounded again or added, and kept nowhere else. By
-        default bfloat16, and float32 in the interpreter, which cuts bfloat16 off where it should round.
+        Type of intermediate values that are rounded later or added, and not stored: attention outputs, updates and
+        gates. By default bfloat16; in the interpreter, which truncates bfloat16 where it should round, float32.
     """
 
     name = "triton"
-    tile_rows = 16  # or operands of a triangle multiplication would begin where few bytes are loaded at a time
+    tile_rows = 16  # so that operands of a triangle multiplication are aligned for wide loads
 
     def __init__(self, dtype: torch.dtype | None = None) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class TritonBackend(Backend):
         return layer_of(weight, grid, activation, outs)
 
     def unpacked(self, layer: Linear) -> Linear:
-        return layer  # four-bit weights are unpacked inside the kernels
+        return layer  # the kernels unpack four-bit weights
 
     def quantize(self, x: Float[Tensor, "m k"], grid: Grid | TokenGrid) -> Codes8:
         self.calls["quantize", "quantize_int8"] += 1
@@ -183,7 +183,7 @@ class TritonBackend(Backend):
         mask: Bool[Tensor, " m"] | None,
         place: Integer[Tensor, "c i k"],
     ) -> bool:
-        """Write an operand of a triangle multiplication by one kernel, if weights are such that it can."""
+        """Write an operand of a triangle multiplication with one kernel, if it supports these weights."""
         if not (isinstance(gate, KernelLayer) and isinstance(proj, KernelLayer)):
             return False
         projected, opening = proj.pair_weight, gate.pair_weight
@@ -194,7 +194,7 @@ class TritonBackend(Backend):
         return True
 
     def channel_buffer(self, channels: int, length: int, device: torch.device) -> Integer[Tensor, "c i k"]:
-        # Any number of residues is multiplied as fast as a multiple of 16: see `is_padded` of `triangle_product`.
+        # With padding, any number of residues is as fast as a multiple of 16: see `is_padded` of `triangle_product`.
         padded = _ALIGNED * -(-length // _ALIGNED)
         room = torch.zeros(channels, padded + _ALIGNED, padded, dtype=torch.int8, device=device)
         return room[:, :length, :length]
@@ -210,7 +210,7 @@ class TritonBackend(Backend):
         direction: Direction,
         rows: slice,
     ) -> Float[Tensor, "c i j"]:
-        """Values, that is, sums times both scales; channel by channel in memory, as neighbors are written at once."""
+        """Return values: sums times both scales. Memory is in the order of channels, as the kernel writes neighbors."""
         self.calls["triangle_product", "triangle_product"] += 1
         left = left[:, rows] if direction == "outgoing" else left[:, :, rows]
         return triangle_product(left, right, grids, direction, is_padded=True)
@@ -218,7 +218,7 @@ class TritonBackend(Backend):
     def product_tokens(
         self,
         product: Float[Tensor, "c i j"],
-        grids: tuple[Grid, Grid],  # noqa: ARG002 (the kernel has scaled by them)
+        grids: tuple[Grid, Grid],  # noqa: ARG002 (the product is already scaled)
         rows: slice,
     ) -> Float[Tensor, "ij c"]:
         return product[:, rows].permute(1, 2, 0).flatten(0, 1)
@@ -236,7 +236,7 @@ class TritonBackend(Backend):
     ) -> Float[Tensor, "h q k"]:
         if grids is None:
             return bias
-        # Every sequence of a batch reads it: half as many bytes, and rows that begin where many are loaded at a time.
+        # Every sequence of a batch reads the bias: store it in 16 bits, with rows aligned for wide loads.
         heads, queries, keys = bias.shape
         width = _ALIGNED * -(-keys // _ALIGNED)
         padded = torch.empty(heads, queries, width, dtype=torch.float16, device=bias.device)[..., :keys]
@@ -297,7 +297,7 @@ def _attend_floats(
     bias: Float[Tensor, "h q k"] | None,
     mask: Bool[Tensor, "b k"] | None,
 ) -> Float[Tensor, "b h q d"]:
-    """Torch's attention, a few sequences at a time where each has a mask of its own beside the bias."""
+    """Return torch's attention of floats, a few sequences at a time if there are both a bias and masks."""
     bias = None if bias is None else bias.to(q.dtype)
     if mask is None:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)

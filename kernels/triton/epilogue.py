@@ -1,4 +1,4 @@
-"""What linear layers do with their sums inside the kernel that made them: `protquant.kernels.epilogue`."""
+"""The operations of `protquant.kernels.epilogue` inside the kernel that computes the sums of a linear layer."""
 
 from typing import Any
 
@@ -33,9 +33,9 @@ def finish_and_store(
     OUT_LOW: tl.constexpr,
     OUT_HIGH: tl.constexpr,
 ):
-    """Finish a tile of scaled sums, float32, and write it; pointers that are None are left out.
+    """Apply the epilogue to a tile of scaled float32 sums, and write the tile; pointers that are None are left out.
 
-    Codes are written where `out_inverse`, the reciprocal of their step, is not None.
+    If `out_inverse`, the reciprocal of a step, is not None, the output is codes.
     """
     column_mask = columns < N
     mask = (rows < M)[:, None] & column_mask[None, :]
@@ -59,12 +59,12 @@ def finish_and_store(
 def epilogue_arguments(
     m: int, n: int, device: torch.device, bias: Tensor | None, after: Epilogue, out: Tensor | None = None
 ) -> dict[str, Any]:
-    """Arguments of kernels that end with `finish_and_store`; `y_ptr` is the output: `out`, or a new one.
+    """Return arguments of kernels that end with `finish_and_store`; `y_ptr` is the output: `out`, or a new tensor.
 
     Raises
     ------
     ValueError
-        For options that do not fit.
+        If options do not fit.
     """
     after.check(m, n)
     gate, residual = (None if each is None else with_unit_columns(each) for each in (after.gate, after.residual))
@@ -81,7 +81,7 @@ def epilogue_arguments(
         "y_ptr": out,
         "gate_stride": 0 if gate is None else gate.stride(0),
         "residual_stride": 0 if residual is None else residual.stride(0),
-        # Of float32, as the reference takes it.
+        # The reciprocal in float32, as in the reference.
         "out_inverse": None if grid is None else float(torch.tensor(grid.scale).reciprocal()),
         "out_zero": 0 if grid is None else grid.zero,
         "ACTIVATION": after.activation,
@@ -91,5 +91,5 @@ def epilogue_arguments(
 
 
 def is_wide(gate: Tensor | None, residual: Tensor | None) -> bool:
-    """Whether the epilogue reads more float32 matrices than fit into registers beside a whole tile."""
+    """Return whether the epilogue reads more float32 matrices than fit into registers beside a whole tile."""
     return gate is not None and residual is not None and torch.float32 in (gate.dtype, residual.dtype)

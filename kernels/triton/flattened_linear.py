@@ -1,4 +1,4 @@
-"""A linear layer on split channels, whose pieces are made and quantized inside the kernel, a block at a time."""
+"""A linear layer on split channels: the kernel computes and quantizes the pieces, a block at a time."""
 
 import torch
 import triton
@@ -34,14 +34,14 @@ def codes_of_pieces(
     X_LOW: tl.constexpr,
     X_HIGH: tl.constexpr,
 ):
-    """Codes of a block of pieces, int8, 0 beyond the last: read from their channels, cut at both ends, rounded."""
+    """Return int8 codes of a block of pieces, and 0 beyond the last: channels clamped to the pieces, and rounded."""
     channel = tl.load(channel_ptr + pieces, mask=piece_mask, other=0)
     low = tl.load(low_ptr + pieces, mask=piece_mask, other=0).to(tl.float32)[None, :]
     high = tl.load(high_ptr + pieces, mask=piece_mask, other=0).to(tl.float32)[None, :]
     mask = row_mask[:, None] & piece_mask[None, :]
     x = tl.load(x_ptr + rows[:, None] * stride + channel[None, :], mask=mask, other=0).to(tl.float32)
     piece = tl.minimum(tl.maximum(x, -high), high) - tl.minimum(tl.maximum(x, -low), low)
-    # The reference takes the difference in the type of x.
+    # The reference computes the difference in the type of x.
     piece = piece.to(x_ptr.dtype.element_ty).to(tl.float32)
     return tl.where(mask, nearest_code(piece, x_inverse, 0, X_LOW, X_HIGH), 0).to(tl.int8)
 
@@ -80,9 +80,9 @@ def linear_flattened_kernel(
     BLOCK_K: tl.constexpr,
     GROUP_M: tl.constexpr,
 ):
-    """One tile of the output, from `K` pieces; pointers that are None at compile time are left out.
+    """Compute one tile of the output from `K` pieces. Pointers that are None at compile time are left out.
 
-    The weight is packed where it has zero points.
+    A weight with zero points is packed.
     """
     rows, columns = output_tile(M, N, BLOCK_M, BLOCK_N, GROUP_M)
     row_mask, column_mask = rows < M, columns < N
@@ -146,17 +146,17 @@ def linear_flattened(
     *,
     tile: MatmulTile | None = None,
 ) -> Float[Tensor, "m n"] | Int8[Tensor, "m n"]:
-    """As `protquant.kernels.reference.linear_flattened`, in one kernel: the pieces are never in memory.
+    """Return `protquant.kernels.reference.linear_flattened`, by one kernel that does not store the pieces.
 
     Parameters
     ----------
     tile : MatmulTile, optional
-        By default that of the device.
+        By default the tile of the device.
 
     Raises
     ------
     ValueError
-        For operands that do not fit: a grid with a zero point, eight-bit weights with zero points, several groups.
+        If the grid has a zero point, eight-bit weights have zero points, or there are several groups.
     """
     grid, m, n = grid.signed, len(x), len(weight.codes)
     check_reads(len(pieces.channel), weight)
@@ -181,7 +181,7 @@ def linear_flattened(
         N=n,
         K=weight.channels,
         x_scale=grid.scale,
-        # Of float32, as the reference takes it.
+        # The reciprocal in float32, as in the reference.
         x_inverse=float(torch.tensor(grid.scale).reciprocal()),
         x_stride=x.stride(0),
         weight_stride=weight.codes.stride(0),
@@ -193,7 +193,7 @@ def linear_flattened(
         GROUP_M=GROUP_M,
         num_warps=tile.num_warps,
         num_stages=tile.num_stages,
-        enable_fp_fusion=False,  # products are rounded before they are added, as in the reference
+        enable_fp_fusion=False,  # round products before the addition, as the reference does
         **arguments,
     )
     return y

@@ -49,11 +49,11 @@ def gated_projection_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """One tile of the output; pointers that are None at compile time are left out.
+    """Compute one tile of the output. Pointers that are None at compile time are left out.
 
-    Where `line` is not None, so many rows lie side by side, and the next so many `y_line_stride` further.
+    If `line` is not None, the output has lines of `line` rows, which begin `y_line_stride` elements apart.
     """
-    # All tiles of some rows one after another: the rows are long gone from the cache else, the weights never are.
+    # Programs with the same rows run one after another: rows would leave the cache otherwise, weights stay there.
     program = tl.program_id(0)
     across = tl.cdiv(N, BLOCK_N)
     rows = (program // across).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -96,7 +96,7 @@ def gated_projection_kernel(
     codes = nearest_code(y, inverse[None, :], tl.load(out_zero_ptr), LOW, HIGH)
     places = rows * y_row_stride
     if line is not None:
-        # Not in 64 bits, which no GPU divides: 2^31 rows are the pairs of 46,340 residues.
+        # Divide in 32 bits, as GPUs have no 64-bit division: 2^31 rows are the pairs of 46,340 residues.
         lines = rows.to(tl.int32) // line
         places = lines.to(tl.int64) * y_line_stride + (rows - lines * line) * y_row_stride
     tl.store(
@@ -117,23 +117,23 @@ def gated_projection(
     out: Int8[Tensor, "n i k"] | None = None,
     tile: MatmulTile | None = None,
 ) -> Int8[Tensor, "n m"] | Int8[Tensor, "n i k"]:
-    """As `protquant.kernels.reference.gated_projection`, in one kernel that reads `x` once for both products.
+    """Return `protquant.kernels.reference.gated_projection`, by one kernel that reads `x` once for both products.
 
     Parameters
     ----------
     proj, gate : KernelWeight
-        Of eight bits, without zero points.
+        Weights of eight bits, without zero points.
     has_zero : bool
-        False where the zero points of `x` are known to be 0: the kernel leaves them out.
+        False if the zero points of `x` are known to be 0: the kernel leaves them out.
     out : Tensor, shape=(n, i, k) with m = i * k, optional
-        Where to write, strided in any way.
+        Memory for the output, with any strides.
     tile : MatmulTile, optional
-        By default that of the device.
+        By default the tile of the device.
 
     Raises
     ------
     ValueError
-        For operands that do not fit.
+        If operands do not fit.
     """
     data, (m, k), n = with_unit_columns(x.data), x.data.shape, len(proj.codes)
     for weight in (proj, gate):
@@ -169,7 +169,7 @@ def gated_projection(
         n,
         k,
         data.stride(0),
-        # One scale for all rows is read again and again, as is that of the output.
+        # A stride of 0 makes every row read the one scale.
         0 if len(x.scale) == 1 else 1,
         0,
         None if out is None else y.shape[2],

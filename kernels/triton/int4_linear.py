@@ -1,4 +1,4 @@
-"""A linear layer on packed four-bit weights, which are unpacked, or decoded from dINT, inside the kernel."""
+"""A linear layer on packed four-bit weights, which the kernel unpacks, or decodes from dINT."""
 
 import torch
 import triton
@@ -27,7 +27,7 @@ __all__ = [
 
 @triton.jit
 def load_x(x_ptr, x_zero, rows, row_mask, stride, start, end, BLOCK_K: tl.constexpr):
-    """A block of x: int8, or floats as they are; 0 beyond `end`. Four-bit codes are less their zero point."""
+    """Load a block of x, with 0 beyond `end`: int8, floats, or four-bit codes less their zero point."""
     channels = start + tl.arange(0, BLOCK_K)
     mask = row_mask[:, None] & (channels < end)[None, :]
     if x_ptr.dtype.element_ty == tl.uint8:
@@ -63,7 +63,7 @@ def sum_of_group(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """What the channels `first` to `end`, which are one group, add to the output, in steps of x."""
+    """Return the part of the output from channels `first` to `end`, which are one group, in steps of x."""
     of_group = columns * groups + group
     zero = tl.load(weight_zero_ptr + of_group, mask=column_mask, other=0).to(tl.int8)
     total = tl.zeros((BLOCK_M, BLOCK_N), dtype=SUM)
@@ -78,7 +78,7 @@ def sum_of_group(
         total -= x_zero[:, None] * weight_sum[None, :]
     scale = tl.load(weight_scale_ptr + of_group, mask=column_mask, other=0.0).to(tl.float32)
     if DINT:
-        scale *= 0.5  # weights are counted in half steps
+        scale *= 0.5  # weights count half steps
     return total.to(tl.float32) * scale[None, :]
 
 
@@ -120,11 +120,11 @@ def linear_int4_kernel(
     BLOCK_K: tl.constexpr,
     GROUP_M: tl.constexpr,
 ):
-    """One tile of the output; pointers that are None at compile time are left out.
+    """Compute one tile of the output. Pointers that are None at compile time are left out.
 
-    `MULTIPLY` is the type in which steps of the weight meet x: int8, or that of its floats; `SUM` that of their sums.
-    `ONE_GROUP` and `ONE_BLOCK` say that all channels are one group, and that a group is no more than `BLOCK_K` of them.
-    `weight_sum_ptr` holds, by output channel and group, sums of steps; it is needed where int8 codes have a zero point.
+    Products are in the type `MULTIPLY`, int8 or the float type of x, and sums in the type `SUM`. With `ONE_GROUP` all
+    channels are one group; with `ONE_BLOCK` a group has at most `BLOCK_K` channels. `weight_sum_ptr` has sums of steps
+    by output channel and group, which are needed if int8 codes have a zero point.
     """
     rows, columns = output_tile(M, N, BLOCK_M, BLOCK_N, GROUP_M)
     row_mask, column_mask = rows < M, columns < N
@@ -189,23 +189,23 @@ def linear_int4(
     out: Float[Tensor, "m n"] | Int8[Tensor, "m n"] | None = None,
     tile: MatmulTile | None = None,
 ) -> Float[Tensor, "m n"] | Int8[Tensor, "m n"]:
-    """As `protquant.kernels.reference.linear.linear`, for weights of four bits, in one kernel.
+    """Return `protquant.kernels.reference.linear.linear` for weights of four bits, by one kernel.
 
     Parameters
     ----------
     x : Codes8 or Tensor
         Codes of eight bits, int8; codes of four bits, uint8, packed by `pack_nibbles`; or floats.
     has_zero : bool
-        False where the zero points of `x` are known to be 0: the kernel leaves them out.
+        False if the zero points of `x` are known to be 0: the kernel leaves them out.
     out : Tensor, shape=(m, n), contiguous, optional
-        Where to write; it may be the residual itself.
+        Memory for the output; it may be the residual itself.
     tile : MatmulTile, optional
-        By default that of the device.
+        By default the tile of the device.
 
     Raises
     ------
     ValueError
-        For operands that do not fit.
+        If operands do not fit.
     """
     scale, zero = (x.scale, x.zero if has_zero else None) if isinstance(x, Codes8) else (None, None)
     data = with_unit_columns(x.data)
@@ -220,7 +220,7 @@ def linear_int4(
         return y
     groups = weight.scale.shape[1]
     if tile is None:
-        # The sums of a group and those of all take as many registers.
+        # The sums of a group take as many registers as the sums of all groups.
         wide = groups > 1 or is_wide(arguments["gate_ptr"], arguments["residual_ptr"])
         operands = operands_of(data.dtype)
         default = MatmulTile.of(target_of(data.device), operands, channels=weight.channels, wide=wide)
@@ -233,7 +233,7 @@ def linear_int4(
         weight_ptr=weight.codes,
         weight_scale_ptr=weight.scale,
         weight_zero_ptr=weight.zero,
-        # Codes of four bits lose their zero point before they are multiplied.
+        # The kernel subtracts the zero point of four-bit codes before it multiplies them.
         weight_sum_ptr=None if zero is None or data.dtype == torch.uint8 else weight.sums,
         M=m,
         N=n,
@@ -254,7 +254,7 @@ def linear_int4(
         GROUP_M=GROUP_M,
         num_warps=tile.num_warps,
         num_stages=tile.num_stages,
-        # What scales sums of integers is rounded before it is added; products of floats are not.
+        # Scaled sums of integers are rounded before they are added; products of floats are not.
         enable_fp_fusion=data.is_floating_point(),
         **arguments,
     )
@@ -263,19 +263,19 @@ def linear_int4(
 
 def _multiplied_as(x: Tensor) -> tl.dtype:
     if x.dtype == torch.bfloat16 and not x.is_cuda:
-        # Triton's interpreter takes bfloat16 for its bits in products. In float32 they are the same, without error.
+        # Products of bfloat16 are wrong in Triton's interpreter, which multiplies their bits; float32 is exact.
         return tl.float32
     return {torch.float16: tl.float16, torch.bfloat16: tl.bfloat16, torch.float32: tl.float32}.get(x.dtype, tl.int8)
 
 
 def operands_of(dtype: torch.dtype) -> Operands:
-    """Which tiles there are for x of a type."""
+    """Return the name of the tiles for x of this type."""
     if dtype == torch.float32:
         return "float"
     return "half" if dtype.is_floating_point else "int4"
 
 
 def block_of_group(group_size: int, block_k: int) -> int:
-    """Channels that are multiplied at a time, at most `block_k`: a whole part of a group where it has one."""
+    """Return how many channels to multiply at a time: at most `block_k`, and if possible a divisor of a group."""
     divisor = group_size & -group_size
     return min(block_k, max(divisor if divisor >= 32 else triton.next_power_of_2(group_size), 32))

@@ -1,4 +1,4 @@
-"""A linear layer on int8 codes, and in the same kernel what follows: scales, bias, activation, gate, residual."""
+"""A linear layer on int8 codes; the same kernel applies scales, bias, activation, gate and residual."""
 
 import triton
 import triton.language as tl
@@ -46,9 +46,9 @@ def linear_int8_kernel(
     BLOCK_K: tl.constexpr,
     GROUP_M: tl.constexpr,
 ):
-    """One tile of the output; pointers that are None at compile time are left out.
+    """Compute one tile of the output. Pointers that are None at compile time are left out.
 
-    `weight_sum_ptr` holds sums over channels of the weight less its zero point.
+    `weight_sum_ptr` has sums over channels of the weight less its zero point.
     """
     rows, columns = output_tile(M, N, BLOCK_M, BLOCK_N, GROUP_M)
     row_mask, column_mask = rows < M, columns < N
@@ -70,7 +70,7 @@ def linear_int8_kernel(
         total = tl.dot(x, weight, total, out_dtype=tl.int32)
         if weight_zero_ptr is not None:
             x_sum += tl.sum(x.to(tl.int32), axis=1)
-    # (x - a) (w - b) summed is x w - b sum(x) - a sum(w - b); beyond 32 bits the parts wrap, and the whole comes right.
+    # The sum of (x - a) (w - b) is x w - b sum(x) - a sum(w - b). Parts may wrap beyond 32 bits; their total is right.
     if weight_zero_ptr is not None:
         weight_zero = tl.load(weight_zero_ptr + columns, mask=column_mask, other=0)
         total -= x_sum[:, None] * weight_zero[None, :]
@@ -110,21 +110,21 @@ def linear_int8(
     out: Float[Tensor, "m n"] | Int8[Tensor, "m n"] | None = None,
     tile: MatmulTile | None = None,
 ) -> Float[Tensor, "m n"] | Int8[Tensor, "m n"]:
-    """As `protquant.kernels.reference.linear.linear`, for weights of eight bits, in one kernel.
+    """Return `protquant.kernels.reference.linear.linear` for weights of eight bits, by one kernel.
 
     Parameters
     ----------
     has_zero : bool
-        False where the zero points of `x` are known to be 0: the kernel leaves them out.
+        False if the zero points of `x` are known to be 0: the kernel leaves them out.
     out : Tensor, shape=(m, n), contiguous, optional
-        Where to write; it may be the residual itself.
+        Memory for the output; it may be the residual itself.
     tile : MatmulTile, optional
-        By default that of the device.
+        By default the tile of the device.
 
     Raises
     ------
     ValueError
-        For operands that do not fit.
+        If operands do not fit.
     """
     data, (m, k), n = with_unit_columns(x.data), x.data.shape, len(weight.codes)
     check_reads(k, weight)
@@ -149,7 +149,7 @@ def linear_int8(
         N=n,
         K=k,
         x_stride=data.stride(0),
-        # One scale for all rows is read again and again.
+        # A stride of 0 makes every row read the one scale.
         scale_stride=0 if len(x.scale) == 1 else 1,
         BLOCK_M=tile.block_m,
         BLOCK_N=tile.block_n,
@@ -157,7 +157,7 @@ def linear_int8(
         GROUP_M=GROUP_M,
         num_warps=tile.num_warps,
         num_stages=tile.num_stages,
-        enable_fp_fusion=False,  # products are rounded before they are added, as in the reference
+        enable_fp_fusion=False,  # round products before the addition, as the reference does
         **arguments,
     )
     return y

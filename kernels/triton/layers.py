@@ -1,4 +1,4 @@
-"""Linear layers as the Triton backend keeps them: codes as their kernel reads them, and what they write."""
+"""Linear layers of the Triton backend: codes in the layout of their kernel, and the grids of their outputs."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -25,25 +25,25 @@ class TritonLayer(Linear):
     Attributes
     ----------
     kernel : str
-        What multiplies.
+        Name of the product.
     """
 
     kernel: str
 
     @abstractmethod
     def run(self, x: Codes8, after: Epilogue = PLAIN, out: Tensor | None = None) -> Tensor:
-        """The product, the bias, and what comes after them; the layer's own activation is left to `after`.
+        """Return the product with the bias and the epilogue `after`, which includes the layer's own activation.
 
-        `out` is where to write, contiguous; it may be the residual itself.
+        `out` is contiguous memory for the output; it may be the residual itself.
         """
 
     @abstractmethod
     def run_coded(self, x: Codes8) -> Int8[Tensor, "m n"]:
-        """Outputs on the signed forms of `outs`."""
+        """Return codes of the outputs on the signed forms of `outs`."""
 
 
 class KernelLayer(TritonLayer):
-    """A layer whose weight a kernel reads: eight bits by output channel, or four bits in groups of an even size."""
+    """A layer with a kernel: weights of eight bits per output channel, or of four bits in groups of an even size."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class KernelLayer(TritonLayer):
         activation: Activation,
         outs: Sequence[tuple[Grid, int]],
     ) -> None:
-        # What the kernel reads is all that is needed.
+        # The layer keeps only the layout that the kernel reads.
         super().__init__(replace(weight, codes=weight.codes.to("meta")), activation, outs)
         self.kernel = f"linear_{weight.kind}"
         self.kernel_weight = KernelWeight.of(weight)
@@ -65,7 +65,7 @@ class KernelLayer(TritonLayer):
 
     @property
     def pair_weight(self) -> KernelWeight | None:
-        """The weight as the kernels of the pair track take it: eight bits without zero points; None for another."""
+        """The weight for kernels of the pair track, which need eight bits without zero points; None for others."""
         weight = self.kernel_weight
         return weight if weight.kind == "int8" and weight.zero is None else None
 
@@ -81,12 +81,12 @@ class KernelLayer(TritonLayer):
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
     def _coded_parts(self) -> list[tuple[KernelWeight, Grid]]:
-        """Output channels that are made together, and their grid: one kernel wherever that can be."""
+        """The output channels of each kernel call, with their grid; one call if possible."""
         grids, weight = [grid.signed for grid, _ in self.outs], self.kernel_weight
         if len(grids) <= 1:
             return [(weight, grid) for grid in grids]
         if self.activation == "none" and len({(grid.low, grid.high) for grid in grids}) == 1:
-            # Scales of grids go into those of the weight, zero points into the bias: codes are steps of 1 then.
+            # Put scales of grids into scales of the weight, and zero points into the bias: codes are then steps of 1.
             counts = torch.tensor([count for _, count in self.outs])
             scale = torch.tensor([grid.scale for grid in grids]).repeat_interleave(counts)
             bias = torch.tensor([float(grid.zero) for grid in grids]).repeat_interleave(counts)
@@ -104,7 +104,7 @@ class KernelLayer(TritonLayer):
 
 
 class PlainLayer(TritonLayer):
-    """Weights that no kernel here reads, multiplied as the reference does: eight bits in groups, odd groups of four."""
+    """A layer without a kernel, computed by the reference: weights of eight bits in groups, or four in odd groups."""
 
     kernel = "reference"
 
@@ -126,7 +126,7 @@ def layer_of(
     activation: Activation = "none",
     outs: Sequence[tuple[Grid, int]] = (),
 ) -> TritonLayer:
-    """The layer of a weight, with a kernel if there is one for its format."""
+    """Return the layer of a weight, with a kernel if its format has one."""
     size = weight.group_size
     one_group = size is None or size >= weight.in_features
     if one_group or (weight.kind != "int8" and size is not None and size % 2 == 0):

@@ -1,4 +1,4 @@
-"""Rounding to the nearest code, half to even, as torch rounds and triton has no word for."""
+"""Rounding to the nearest code, half to even: torch rounds like this, and triton has no function for it."""
 
 import triton
 import triton.language as tl
@@ -8,14 +8,14 @@ __all__ = ["nearest", "nearest_code"]
 
 @triton.jit
 def nearest(steps, least, most):
-    """Integers nearest to float32 `steps`, as float32, from `least` to `most`, less than 2^22 in magnitude."""
-    # Above 2^23 the neighbors of a float32 are a whole unit apart, so that adding 1.5 * 2^23 rounds to integers. The
-    # limits come first: they bound the sum, and keep it from being fused with a product that made the steps.
+    """Round float32 `steps` to integers from `least` to `most`, which are less than 2^22 in magnitude."""
+    # Above 2^23 the distance of neighboring floats is 1, so adding 1.5 * 2^23 rounds to integers. Clamp first: this
+    # bounds the sum, and prevents its fusion with the product that computed the steps.
     return (tl.minimum(tl.maximum(steps, least), most) + 12582912.0) - 12582912.0
 
 
 @triton.jit
 def nearest_code(x, inverse_scale, zero, LOW: tl.constexpr, HIGH: tl.constexpr):
-    """Codes from `LOW` to `HIGH`, int32, of float32 `x`; `zero`, the code of 0, is less than 2^21 in magnitude."""
+    """Return int32 codes from `LOW` to `HIGH` of float32 `x`; the zero point is less than 2^21 in magnitude."""
     steps = nearest(x * inverse_scale, (LOW - zero) * 1.0, (HIGH - zero) * 1.0)
     return steps.to(tl.int32) + zero

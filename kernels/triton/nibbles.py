@@ -8,9 +8,9 @@ __all__ = ["load_nibbles", "load_weight_steps", "steps_of"]
 
 @triton.jit
 def load_nibbles(packed_ptr, rows, row_mask, stride, start, end, BLOCK_K: tl.constexpr):
-    """Codes of the channels `start`, which is even, to `end`, in `BLOCK_K` columns: the even ones, and the odd ones.
+    """Load codes of `BLOCK_K` channels from the even channel `start`: those of even and those of odd channels.
 
-    Two tensors of int8, of `BLOCK_K / 2` columns each. What is beyond `end` may have any code.
+    Both results are int8, with `BLOCK_K / 2` columns. Channels from `end` on may have any code.
     """
     pairs = tl.arange(0, BLOCK_K // 2)
     packed = tl.load(
@@ -23,10 +23,10 @@ def load_nibbles(packed_ptr, rows, row_mask, stride, start, end, BLOCK_K: tl.con
 
 @triton.jit
 def steps_of(codes, zero, DINT: tl.constexpr):
-    """Steps from 0 of codes by output channel and channel; of dINT, half steps."""
+    """Return steps from 0 (half steps for dINT) of codes by output channel and channel."""
     steps = codes - zero[:, None]
     if DINT:
-        # Codes 14 and 15 are half a step to either side of 0.
+        # Codes 14 and 15 are minus and plus half a step.
         steps = tl.where(codes < 14, 2 * steps, 2 * codes - 29)
     return steps
 
@@ -35,9 +35,9 @@ def steps_of(codes, zero, DINT: tl.constexpr):
 def load_weight_steps(
     weight_ptr, columns, column_mask, stride, zero, start, end, DINT: tl.constexpr, BLOCK_K: tl.constexpr
 ):
-    """How many steps (of dINT: half steps) weights are from 0, int8, by output channel and channel.
+    """Load int8 steps from 0 (half steps for dINT) of the weight, by output channel and channel.
 
-    `zero` holds the codes that mean 0, int8, by output channel. What is beyond `end` may be anything.
+    `zero` has the int8 code that means 0 for each output channel. Channels from `end` on may have any steps.
     """
     even, odd = load_nibbles(weight_ptr, columns, column_mask, stride, start, end, BLOCK_K)
     return tl.interleave(steps_of(even, zero, DINT), steps_of(odd, zero, DINT))

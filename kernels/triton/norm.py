@@ -1,4 +1,4 @@
-"""Layer normalization in one kernel with what is before and behind it: decoding of bytes, quantization to int8."""
+"""Layer normalization in one kernel, with decoding of bytes before it and quantization to int8 after it."""
 
 from collections.abc import Mapping
 
@@ -46,9 +46,9 @@ def norm_quantize_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """Some whole rows; the grid is None where they are floats, and pointers that are None are left out.
+    """Process a few whole rows; the grid is None if they are floats, and pointers that are None are left out.
 
-    Affine rows are left as they are where there is a 1 at `below_zero_ptr`.
+    Affine rows are not written if `below_zero_ptr` points to a 1.
     """
     end = M
     if MODE == "affine" and below_zero_ptr is not None:
@@ -57,13 +57,13 @@ def norm_quantize_kernel(
     columns = tl.arange(0, BLOCK_C)
     row_mask, column_mask = rows < end, columns < C
     mask = row_mask[:, None] & column_mask[None, :]
-    # Channels may lie further apart than neighbors do: what a triangle multiplication gives has them outermost.
+    # Channels may have a stride: in the result of a triangle multiplication they are the outermost axis.
     places = rows[:, None] * x_stride + columns.to(tl.int64)[None, :] * x_column_stride
     x = tl.load(x_ptr + places, mask=mask, other=0)
     if step is not None:
         x = decode_bytes(x, step, lowest, width, left_step, left_codes, right_step)
     x = x.to(tl.float32)
-    # What is not there must not count: neither byte 0, which is the lowest level, nor 0, which is not the mean.
+    # Columns beyond the last must not count: byte 0 is the lowest level, and 0 is not the mean.
     mean = tl.div_rn(tl.sum(tl.where(column_mask[None, :], x, 0.0), axis=1), C * 1.0)
     centered = tl.where(column_mask[None, :], x - mean[:, None], 0.0)
     variance = tl.div_rn(tl.sum(centered * centered, axis=1), C * 1.0)
@@ -86,10 +86,10 @@ def layer_norm_quantize(
     eps: float,
     grid: Grid | TokenGrid,
 ) -> Codes8:
-    """As `protquant.kernels.backend.Backend.normalized_codes`, in one kernel.
+    """Return `protquant.kernels.backend.Backend.normalized_codes`, by one kernel.
 
-    Sums are taken in another order than torch's, so that a value that lies within the rounding of float32 of the middle
-    between two codes may get either.
+    The order of sums differs from torch's. So a value in the middle between two codes, within float32 rounding, may get
+    either code.
     """
     return _encode(x, _NO_GRID, gain, bias, eps, grid, None)
 
@@ -104,7 +104,7 @@ def decode_norm_quantize(
     *,
     normalized: torch.dtype | None = None,
 ) -> tuple[Codes8, Float[Tensor, "m c"] | None]:
-    """As `protquant.kernels.reference.norm.decode_norm_quantize`, in one kernel; see `layer_norm_quantize`."""
+    """Return `protquant.kernels.reference.norm.decode_norm_quantize`, by one kernel; see `layer_norm_quantize`."""
     if codes.dtype != torch.uint8:
         raise ValueError(f"codes must be bytes (uint8), not {codes.dtype}")
     y = None if normalized is None else torch.empty(codes.shape, dtype=normalized, device=codes.device)

@@ -1,4 +1,4 @@
-"""Operands as Triton kernels read them: weights with their sums, and the numbers of grids on a device."""
+"""Operands of Triton kernels: weights with their sums, and scales and zero points of grids on a device."""
 
 from dataclasses import dataclass, replace
 from functools import cache
@@ -13,33 +13,33 @@ from protquant.kernels.packing import pack_nibbles, unpack4
 
 __all__ = ["KernelWeight", "check_reads", "numbers", "on_grid", "with_unit_columns"]
 
-# Steps of four-bit weights from 0, of dINT in halves.
+# Largest number of steps from 0 of a four-bit weight; half steps for dINT.
 _MOST_STEPS = 30
-# With zero points both factors take up to 255 steps, and 32 bits hold this many products of them.
+# With zero points, both factors have up to 255 steps; 32 bits hold the sum of this many products.
 _MOST_CHANNELS = (2**31 - 1) // 255**2
 
 
 @dataclass(frozen=True)
 class KernelWeight:
-    """The weight of a linear layer as kernels read it; rows are output channels.
+    """The weight of a linear layer in the layout of the kernels; rows are output channels.
 
     Attributes
     ----------
     codes : Tensor, shape=(n, k), dtype=int8, or (n, ceil(k / 2)), dtype=uint8
-        Codes of four bits are packed by `pack_nibbles`.
-    scale : Tensor, shape=(n,), or (n, g) of codes of four bits, float32
-        A step per output channel, or per output channel and group.
+        `pack_nibbles` packs codes of four bits.
+    scale : Tensor, shape=(n,), or (n, g) for codes of four bits, float32
+        One scale per output channel, or per output channel and group.
     zero : Tensor of int32, shape=(n,), or of uint8, shape=(n, g), or None
         The codes that mean 0; None for 0.
     sums : Tensor of integers, shape as of scale
-        Sums of steps from 0 over the channels of a group, which a zero point of the input needs; of dINT half steps.
+        Sums of steps from 0 (half steps for dINT) over the channels of a group, for a zero point of the input.
     bias : Tensor, shape=(n,), or None
     kind : str
-        "int8", "int4", or "dint4": codes 14 and 15 mean half a step to either side of 0.
+        "int8", "int4", or "dint4", where codes 14 and 15 are minus and plus half a step.
     channels : int
-        k: two numbers of channels have the same number of bytes.
+        Number k of channels, which packed codes do not determine.
     group_size : int
-        Channels of a group.
+        Number of channels of a group.
     """
 
     codes: Int8[Tensor, "n k"] | UInt8[Tensor, "n half"]
@@ -53,12 +53,12 @@ class KernelWeight:
 
     @classmethod
     def of(cls, weight: IntegerWeight) -> "KernelWeight":
-        """The same weight.
+        """Return the same weight in this layout.
 
         Raises
         ------
         ValueError
-            For eight bits in several groups, groups of four bits that share a byte, and sums that may pass 32 bits.
+            If codes of eight bits have several groups, groups of four bits share a byte, or sums may exceed 32 bits.
         """
         channels = weight.in_features
         size = min(weight.group_size or channels, channels)
@@ -75,7 +75,7 @@ class KernelWeight:
             raise ValueError(f"group_size {size} is not even, so that a byte would belong to two groups")
         scale = weight.scale.float().contiguous()
         zero = torch.zeros_like(scale, dtype=torch.uint8) if weight.zero is None else weight.zero.contiguous()
-        # Rows of a byte are far apart in the weight; the kernel reads neighbors.
+        # `pack4` puts distant rows into one byte; the kernel needs neighbors of a row.
         codes = pack_nibbles(unpack4(weight.codes, weight.out_features))
         steps = F.pad(weight.steps(), (0, -channels % size)).view(len(codes), -1, size)
         sums = steps.sum(2, dtype=torch.int16 if size * _MOST_STEPS <= torch.iinfo(torch.int16).max else torch.int32)
@@ -83,40 +83,40 @@ class KernelWeight:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all but the bias."""
+        """Bytes of all tensors except the bias."""
         parts = (self.codes, self.scale, self.zero, self.sums)
         return sum(part.numel() * part.element_size() for part in parts if part is not None)
 
     def part(self, rows: slice) -> "KernelWeight":
-        """The weight of some output channels."""
+        """Return the weight of these output channels."""
         zero, bias = (None if each is None else each[rows] for each in (self.zero, self.bias))
         return replace(self, codes=self.codes[rows], scale=self.scale[rows], zero=zero, sums=self.sums[rows], bias=bias)
 
 
 def check_reads(channels: int, weight: KernelWeight) -> None:
-    """Raise ValueError where a layer does not read as many channels as the input has."""
+    """Raise ValueError if the input has another number of channels than the weight reads."""
     if channels != weight.channels:
         raise ValueError(f"x has {channels} channels, and the weight reads {weight.channels}")
 
 
 def on_grid(codes: Int8[Tensor, "m n"], grid: Grid) -> Codes8:
-    """Codes that are on the signed form of a grid."""
+    """Return `data` as codes on the signed form of a grid."""
     return Codes8(codes, *_both_numbers(grid, codes.device))
 
 
 def numbers(grid: Grid, device: torch.device) -> tuple[Float[Tensor, " 1"], Integer[Tensor, " 1"] | None]:
-    """Scale and zero point of a grid's signed form on a device; None for a zero point of 0: kernels leave it out."""
+    """Return scale and zero point of a grid's signed form on a device; the zero point is None if it is 0."""
     scale, zero = _both_numbers(grid, device)
     return scale, zero if grid.signed.zero else None
 
 
 @cache
 def _both_numbers(grid: Grid, device: torch.device) -> tuple[Float[Tensor, " 1"], Integer[Tensor, " 1"]]:
-    # Kept on the device: copying them there with every call would take longer than many a kernel runs.
+    # Cached on the device: a copy for every call would take longer than many kernels.
     zero = torch.tensor([grid.signed.zero], dtype=torch.int32, device=device)
     return torch.tensor([grid.scale], dtype=torch.float32, device=device), zero
 
 
 def with_unit_columns(x: Tensor) -> Tensor:
-    """`x`, or a copy of it whose neighbors in a row are neighbors in memory."""
+    """Return `x`, or a copy of it, with a column stride of 1."""
     return x if x.stride(-1) == 1 else x.contiguous()

@@ -1,4 +1,4 @@
-"""Products and differences of pairs of residues as int8 codes, without the floats of all pairs."""
+"""Products and differences of pairs of residues as int8 codes; floats of all pairs are not stored."""
 
 import torch
 import triton
@@ -31,7 +31,7 @@ def outer_quantize_kernel(
     BLOCK_J: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """Some residues j with one residue i."""
+    """Process a few residues j with one residue i."""
     blocks = tl.cdiv(J, BLOCK_J)
     i = (tl.program_id(0) // blocks).to(tl.int64)
     j = (tl.program_id(0) % blocks).to(tl.int64) * BLOCK_J + tl.arange(0, BLOCK_J)
@@ -49,7 +49,7 @@ def outer_quantize_kernel(
 
 
 def outer_quantize(q: Float[Tensor, "j d"], k: Float[Tensor, "i d"], grid: Grid) -> Codes8:
-    """As `protquant.kernels.backend.Backend.outer_codes`, in one kernel; the zero point is below 2^21."""
+    """Return `protquant.kernels.backend.Backend.outer_codes`, by one kernel; the zero point is below 2^21."""
     (j, d), i = q.shape, len(k)
     if k.shape[1] != d:
         raise ValueError(f"q has {d} channels, and k has {k.shape[1]}")

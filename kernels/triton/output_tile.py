@@ -1,4 +1,4 @@
-"""Which tile of a product a program computes."""
+"""The tile of a product that a program computes."""
 
 import triton
 import triton.language as tl
@@ -10,9 +10,9 @@ GROUP_M = 8
 
 @triton.jit
 def output_tile(M, N, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, GROUP_M: tl.constexpr):
-    """Rows and columns of this program's tile, int64: L x L x channels passes 2^31.
+    """Return rows and columns of this program's tile, int64, because L x L x channels exceeds 2^31.
 
-    Tiles go down a group of rows before they go right, so that weights and rows are found in the cache.
+    Programs go down a group of rows before they go right, so that rows and weights stay in the cache.
     """
     program = tl.program_id(0)
     rows_of_tiles, columns_of_tiles = tl.cdiv(M, BLOCK_M), tl.cdiv(N, BLOCK_N)

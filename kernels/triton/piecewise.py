@@ -1,4 +1,4 @@
-"""Piecewise linear codes of one byte: encoding, decoding, and a residual that takes up its updates as bytes."""
+"""Piecewise linear codes of one byte: encoding, decoding, and the sum of a residual in bytes and an update."""
 
 import torch
 import triton
@@ -29,9 +29,9 @@ _BLOCK = 4096
 
 
 def encoding_numbers(grid: ByteGrid) -> dict[str, float]:
-    """What kernels read of a grid to encode, by the names of their arguments: all float32, or integers it holds."""
+    """Return a grid as arguments of encoding kernels, by name; all are float32, or integers that float32 holds."""
     inverse, left_inverse, right_inverse = (
-        # The step of an absent tail is never used, but has to be finite.
+        # The step of an absent tail has no effect, but must be finite.
         torch.tensor(step or 1.0, dtype=torch.float32).reciprocal().item()
         for step in (grid.scale, grid.left_scale, grid.right_scale)
     )
@@ -48,7 +48,7 @@ def encoding_numbers(grid: ByteGrid) -> dict[str, float]:
 
 
 def decoding_numbers(grid: ByteGrid) -> dict[str, float]:
-    """What kernels read of a grid to decode, by the names of their arguments."""
+    """Return a grid as arguments of decoding kernels, by name."""
     return {
         "step": grid.scale,
         "lowest": float(grid.low - grid.zero_point),
@@ -61,10 +61,10 @@ def decoding_numbers(grid: ByteGrid) -> dict[str, float]:
 
 @triton.jit
 def encode_bytes(x, step, inverse, lowest, width, left_inverse, left_codes, right_inverse, right_codes):
-    """Bytes of float32 `x`.
+    """Return bytes of float32 `x`.
 
-    Each piece saturates at its ends, and the tails are 0 at theirs: the three add up to the level, without asking which
-    piece a value is in.
+    The level is the sum of three clamped terms, one for each piece; a tail's term is 0 within the middle. So the kernel
+    needs no branch.
     """
     middle = nearest(x * inverse, lowest, lowest + width) - lowest
     left = nearest((lowest * step - x) * left_inverse, 0.0, left_codes)
@@ -74,7 +74,7 @@ def encode_bytes(x, step, inverse, lowest, width, left_inverse, left_codes, righ
 
 @triton.jit
 def decode_bytes(codes, step, lowest, width, left_step, left_codes, right_step):
-    """Float32 of bytes; where a piece has no part in a value it adds 0, which is exact."""
+    """Return float32 values of bytes: the sum of a term for each piece; adding the 0 of an unused piece is exact."""
     level = codes.to(tl.float32) - left_codes
     middle = (tl.minimum(tl.maximum(level, 0.0), width) + lowest) * step
     return middle + tl.maximum(level - width, 0.0) * right_step - tl.maximum(-level, 0.0) * left_step
@@ -95,7 +95,7 @@ def encode_tailed_bytes_kernel(
     right_codes,
     BLOCK: tl.constexpr,
 ):
-    """One stretch of elements."""
+    """Process a block of elements."""
     offsets = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     mask = offsets < count
     x = tl.load(x_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
@@ -116,7 +116,7 @@ def decode_tailed_bytes_kernel(
     right_step,
     BLOCK: tl.constexpr,
 ):
-    """One stretch of elements."""
+    """Process a block of elements."""
     offsets = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     mask = offsets < count
     codes = tl.load(codes_ptr + offsets, mask=mask, other=0)
@@ -146,10 +146,10 @@ def residual_add_encode_kernel(
     old_right_step,
     BLOCK: tl.constexpr,
 ):
-    """One stretch of elements; the old grid is None where the residual is float."""
+    """Process a block of elements; the old grid is None if the residual is float."""
     offsets = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     mask = offsets < count
-    # An element is written when its sum is known, by the program that alone reads it: the codes may be the residual.
+    # The program that reads an element also writes it, afterwards: so the codes may overwrite the residual.
     residual = tl.load(residual_ptr + offsets, mask=mask, other=0)
     if old_step is not None:
         residual = decode_bytes(
@@ -162,7 +162,7 @@ def residual_add_encode_kernel(
 
 
 def encode_tailed_bytes(x: Float[Tensor, "..."], grid: ByteGrid) -> UInt8[Tensor, "..."]:
-    """As `protquant.kernels.reference.piecewise_bytes.encode_tailed_bytes`, in one kernel."""
+    """Return `protquant.kernels.reference.piecewise_bytes.encode_tailed_bytes`, by one kernel."""
     codes = torch.empty(x.shape, dtype=torch.uint8, device=x.device)
     count = x.numel()
     if count:
@@ -175,7 +175,7 @@ def encode_tailed_bytes(x: Float[Tensor, "..."], grid: ByteGrid) -> UInt8[Tensor
 def decode_tailed_bytes(
     codes: UInt8[Tensor, "..."], grid: ByteGrid, dtype: torch.dtype = torch.float32
 ) -> Float[Tensor, "..."]:
-    """As `protquant.kernels.reference.piecewise_bytes.decode_tailed_bytes`, in one kernel."""
+    """Return `protquant.kernels.reference.piecewise_bytes.decode_tailed_bytes`, by one kernel."""
     y = torch.empty(codes.shape, dtype=dtype, device=codes.device)
     count = codes.numel()
     if count:
@@ -193,12 +193,12 @@ def residual_add_encode(
     residual_grid: ByteGrid | None = None,
     out: UInt8[Tensor, "..."] | None = None,
 ) -> UInt8[Tensor, "..."]:
-    """As `protquant.kernels.reference.piecewise_bytes.residual_add_encode`, in one pass.
+    """Return `protquant.kernels.reference.piecewise_bytes.residual_add_encode`, by one kernel.
 
     Raises
     ------
     ValueError
-        For shapes or dtypes that do not fit, and where `out` is not contiguous.
+        If shapes or dtypes do not fit, or `out` is not contiguous.
     """
     check_residual_add(residual, update, residual_grid, out)
     if out is not None and not out.is_contiguous():

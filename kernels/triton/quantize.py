@@ -1,4 +1,4 @@
-"""Int8 codes of rows: the kernel, and the part of it that other kernels of rows end in."""
+"""Int8 codes of rows: the kernel, and the last part of all kernels that quantize rows."""
 
 from collections.abc import Callable
 
@@ -19,7 +19,7 @@ __all__ = ["Launch", "encode", "positive", "quantize_int8", "quantize_int8_kerne
 
 @triton.jit
 def positive(steps):
-    """Steps, but 1 for nothing but zeros or what float32 flushes to zero."""
+    """Return steps, but 1 for a step of 0 or one so small that float32 flushes it to zero."""
     return tl.where(steps > 1.1754943508222875e-38, steps, 1.0)
 
 
@@ -39,10 +39,10 @@ def store_rows(
     LOW: tl.constexpr,
     HIGH: tl.constexpr,
 ):
-    """Quantize whole rows of float32, and store their codes; static scales are read, those of tokens are stored.
+    """Quantize whole rows of float32, and store their codes. Fixed scales are read; scales of tokens are stored.
 
-    What lies outside of `column_mask` has to be 0, which is in every range. Symmetric codes leave 1 at
-    `below_zero_ptr`, if it is not None, where a value is negative.
+    Elements outside of `column_mask` must be 0, which is in every range. If a value of a symmetric grid is negative,
+    and `below_zero_ptr` is not None, a 1 is stored there.
     """
     if MODE == "static":
         inverse = tl.div_rn(1.0, tl.load(scale_ptr))
@@ -51,7 +51,7 @@ def store_rows(
             zero = tl.load(zero_ptr)
         codes = nearest_code(y, inverse, zero, LOW, HIGH)
     else:
-        # Steps in float64, as the simulation has them; there is one a row.
+        # Steps are computed in float64, as in the simulation; each row has one.
         if MODE == "symmetric":
             steps = positive(tl.max(tl.abs(y), axis=1).to(tl.float64) / (HIGH * 1.0))
             if below_zero_ptr is not None:
@@ -62,7 +62,7 @@ def store_rows(
             lowest = tl.minimum(tl.min(y, axis=1), 0.0).to(tl.float64)
             highest = tl.maximum(tl.max(y, axis=1), 0.0).to(tl.float64)
             steps = positive((highest - lowest) / ((HIGH - LOW) * 1.0))
-            # Adding 1.5 * 2^52 rounds float64 to integers, half to even.
+            # The addition of 1.5 * 2^52 rounds float64 to integers, half to even.
             zero = ((-lowest / steps + 6755399441055744.0) - 6755399441055744.0).to(tl.int32) + LOW
             tl.store(zero_ptr + rows, zero, mask=row_mask)
         scale = steps.to(tl.float32)
@@ -91,7 +91,7 @@ def quantize_int8_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """Some whole rows; affine ones are left as they are where there is a 1 at `below_zero_ptr`."""
+    """Process a few whole rows; affine rows are not written if `below_zero_ptr` points to a 1."""
     end = M
     if MODE == "affine" and below_zero_ptr is not None:
         end = tl.where(tl.load(below_zero_ptr) != 0, 0, M)
@@ -106,10 +106,10 @@ def quantize_int8_kernel(
 
 
 def quantize_int8(x: Float[Tensor, "m c"], grid: Grid | TokenGrid) -> Codes8:
-    """As `protquant.kernels.reference.quantize.quantize`, in one kernel; a frozen zero point is below 2^21.
+    """Return `protquant.kernels.reference.quantize.quantize`, by one kernel; a fixed zero point is below 2^21.
 
-    For symmetric rows a second kernel runs, which finds out on the device whether it has anything to do: whether codes
-    have no sign. Nobody waits to know.
+    For symmetric rows a second kernel follows. It checks on the device whether no value is negative, and only then
+    writes unsigned codes; so the host need not wait.
     """
     (m, c), data = x.shape, with_unit_columns(x)
     tile = RowTile.of(c)
@@ -139,18 +139,18 @@ def quantize_int8(x: Float[Tensor, "m c"], grid: Grid | TokenGrid) -> Codes8:
 
 
 Launch = Callable[[Tensor, Tensor, Tensor | None, Tensor | None, str, int, int], None]
-"""Runs a kernel that ends in `store_rows`, on codes, scale, zero, `below_zero`, mode, smallest and largest code."""
+"""Runs a kernel that ends in `store_rows`, on codes, scale, zero, `below_zero`, mode, and the limits of the codes."""
 
 
 def encode(x: Tensor, grid: Grid | TokenGrid, launch: Launch) -> Codes8:
-    """Codes of rows of the shape of `x` that `launch` makes; where rows are empty, it has nothing to do."""
+    """Return codes of rows of the shape of `x`, computed by `launch`, which is not called for empty rows."""
     codes = torch.empty(x.shape, dtype=torch.int8, device=x.device)
     if isinstance(grid, Grid):
         if x.numel():
             launch(codes, *numbers(grid, x.device), None, "static", grid.signed.low, grid.signed.high)
         return on_grid(codes, grid)
     low = -128 if grid.bits == 8 else 0
-    # Scales and zero points of rows without channels, and zero points of symmetric rows.
+    # Initial values: scales and zero points of empty rows, and zero points of symmetric rows.
     scales = torch.ones(len(x), dtype=torch.float32, device=x.device)
     zero = 0 if grid.symmetric and x.numel() else low
     zeros = torch.full((len(x),), zero, dtype=torch.int32, device=x.device)

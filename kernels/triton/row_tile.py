@@ -1,4 +1,4 @@
-"""Tiles of whole rows: what normalizes or quantizes a token wants all its channels at once."""
+"""Tiles of whole rows, for kernels that normalize or quantize a token and need all its channels at once."""
 
 from dataclasses import dataclass
 
@@ -6,17 +6,17 @@ import triton
 
 __all__ = ["UNFUSED", "RowTile"]
 
-# Products and sums are rounded apart, as the references round them. (AMD's compiler does so unless told otherwise.)
+# Products are rounded before sums, as in the reference. (AMD's compiler does so by default.)
 UNFUSED = {"enable_fp_fusion": False}
 
-# Elements of a tile, which threads hold in registers; the same on all architectures: 32 a thread on NVIDIA, 16 on AMD.
+# Number of elements of a tile, which are in registers: 32 per thread on NVIDIA, 16 on AMD.
 _ELEMENTS = 4096
 _MOST_CHANNELS = 32_768
 
 
 @dataclass(frozen=True)
 class RowTile:
-    """Rows of a tile, its channels, a power of two and at least those of a row, and how it is spread over warps."""
+    """Number of rows of a tile, of its channels (a power of two, at least those of a row), and of its warps."""
 
     block_m: int
     block_c: int
@@ -24,12 +24,12 @@ class RowTile:
 
     @classmethod
     def of(cls, channels: int, elements: int = _ELEMENTS) -> "RowTile":
-        """The tile for rows of so many channels, of about so many elements for four warps.
+        """Return the tile for rows of `channels` channels, with about the given number of elements for four warps.
 
         Raises
         ------
         ValueError
-            For more channels than registers hold.
+            If registers cannot hold a row.
         """
         if channels > _MOST_CHANNELS:
             raise ValueError(f"rows of {channels} channels do not fit into registers: {_MOST_CHANNELS} at most")

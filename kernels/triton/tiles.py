@@ -1,4 +1,4 @@
-"""Tile sizes by architecture: a small table, to start from where nothing was tuned."""
+"""A small table of tile sizes by architecture, for kernels that were not tuned."""
 
 from dataclasses import dataclass, replace
 from functools import cache
@@ -9,13 +9,13 @@ import torch
 __all__ = ["TARGETS", "MatmulTile", "Operands", "blocks_of", "linear_key", "target_of"]
 
 TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
-# What is multiplied: int8 by int8; codes, 16-bit floats and float32 by unpacked 4-bit weights; pieces of channels.
+# Operands: int8 by int8; codes, 16-bit floats and float32 by unpacked 4-bit weights; pieces of channels.
 Operands = Literal["int8", "int4", "half", "float", "flattened"]
 
 
 @dataclass(frozen=True)
 class MatmulTile:
-    """Rows, columns and depth of a tile of a product, and how it is spread over a multiprocessor."""
+    """Rows, columns and depth of a tile of a product, and its number of warps and stages."""
 
     block_m: int
     block_n: int
@@ -27,15 +27,15 @@ class MatmulTile:
     def of(
         cls, target: str | None, operands: Operands = "int8", *, channels: int = 1024, wide: bool = False
     ) -> "MatmulTile":
-        """The tile of a linear layer for an architecture of `TARGETS`; None is the interpreter.
+        """Return the tile of a linear layer for an architecture of `TARGETS`; None is the interpreter.
 
         Parameters
         ----------
         channels : int
-            That a row is summed over.
+            Number of channels of a row.
         wide : bool
-            Whether as many registers as the sums take hold something else: whole float32 matrices that are read after
-            them, sums of groups. There is room for half as many columns then.
+            Whether something else takes as many registers as the sums: float32 matrices of the epilogue, or sums of
+            groups. The tile then has half as many columns.
         """
         if target is None:
             tile = cls(64, 64, 64, 4, 2)
@@ -47,18 +47,18 @@ class MatmulTile:
 
 
 def blocks_of(count: int, size: int) -> int:
-    """Blocks of `size` that hold `count`; as triton's own, which takes longer than many a launch leaves time for."""
+    """Return the number of blocks of `size` for `count` elements; `triton.cdiv` is too slow for short kernels."""
     return -(-count // size)
 
 
 def linear_key(operands: Operands, channels: int, wide: bool) -> str:
-    """What tuned tiles of linear layers are kept by: those of the pair read few channels, all others many."""
+    """Return the name of tuned tiles of linear layers: layers of the pair read few channels, all others many."""
     return f"linear {operands}, {'few' if channels <= 256 else 'many'} channels{', wide' if wide else ''}"
 
 
 @cache
 def target_of(device: torch.device) -> str | None:
-    """The architecture of `TARGETS` nearest to that of a device; None for the CPU, where kernels are interpreted."""
+    """Return the nearest architecture in `TARGETS` for a device; None for the CPU, which interprets kernels."""
     if device.type != "cuda":
         return None
     if torch.version.hip is not None:
@@ -67,14 +67,14 @@ def target_of(device: torch.device) -> str | None:
     return "sm_100" if major >= 10 else "sm_90" if major == 9 else "sm_80"
 
 
-# By `protquant kernels --tune` on an H100, 384 residues: what has one block of channels to sum wants many programs.
+# Found by `protquant kernels --tune` on an H100 with 384 residues: sums over one block of channels need many programs.
 _MEASURED = {
     ("sm_90", "linear int8, few channels"): MatmulTile(128, 32, 128, 4, 2),
     ("sm_90", "linear int8, few channels, wide"): MatmulTile(64, 64, 128, 4, 2),
     ("sm_90", "linear int4, few channels, wide"): MatmulTile(128, 32, 128, 4, 2),
     ("sm_90", "linear int4, many channels, wide"): MatmulTile(128, 32, 128, 4, 2),
 }
-# The largest whose epilogue fits into registers: with 4 warps that of sm_90 and sm_100 does not.
+# The largest tiles whose epilogue fits into registers; on sm_90 and sm_100 it does not fit with 4 warps.
 _MATMUL: dict[Operands, dict[str, MatmulTile]] = {
     "int8": {
         "sm_80": MatmulTile(128, 128, 64, 8, 3),

@@ -1,4 +1,4 @@
-"""Tile sizes of the pair track's kernels by architecture: a small table, to start from where nothing was tuned."""
+"""A small table of tile sizes by architecture, for kernels of the pair track that were not tuned."""
 
 from dataclasses import dataclass, replace
 
@@ -9,7 +9,7 @@ __all__ = ["AttentionTile", "TransitionTile", "gated_tile", "triangle_tile"]
 
 @dataclass(frozen=True)
 class AttentionTile:
-    """Queries of a block, keys that it meets at a time, and how it is spread over a multiprocessor."""
+    """Number of queries of a block, of keys at a time, of warps and of stages."""
 
     queries: int
     keys: int
@@ -18,9 +18,9 @@ class AttentionTile:
 
     @classmethod
     def of(cls, target: str | None, head_dim: int, *, is_wide: bool = False) -> "AttentionTile":
-        """The tile for an architecture of `TARGETS`; None is the interpreter.
+        """Return the tile for an architecture of `TARGETS`; None is the interpreter.
 
-        A float32 bias is wide: it leaves room for half as many keys, but for the 32 that matrix units sum over.
+        A float32 bias takes registers and halves the number of keys, to not less than the 32 of the matrix units.
         """
         if target is None:
             return cls(64, 64, 4, 2)
@@ -31,7 +31,7 @@ class AttentionTile:
 
 @dataclass(frozen=True)
 class TransitionTile:
-    """Rows of a block, hidden channels that it makes at a time, and how it is spread over a multiprocessor."""
+    """Number of rows of a block, of hidden channels at a time, of warps and of stages."""
 
     rows: int
     hidden: int
@@ -40,28 +40,28 @@ class TransitionTile:
 
     @classmethod
     def of(cls, target: str | None, channels: int) -> "TransitionTile":
-        """The tile for an architecture of `TARGETS` and the larger of the numbers of channels; None: interpreter."""
+        """Return the tile for an architecture of `TARGETS` (None: interpreter) and the larger number of channels."""
         if target is None:
             return cls(64, 64, 4, 2)
         return _TRANSITION[target] if channels <= 128 else _TRANSITION_WIDE[target]
 
 
 def gated_tile(target: str | None) -> MatmulTile:
-    """The tile of `gated_projection`, which sums two products at once."""
+    """Return the tile of `gated_projection`, which sums two products at once."""
     return MatmulTile(64, 64, 64, 4, 2) if target is None else _GATED[target]
 
 
 def triangle_tile(target: str | None, *, is_aligned: bool) -> MatmulTile:
-    """The tile of `triangle_product`: residues i, residues j, residues k.
+    """Return the tile of `triangle_product`: residues i, residues j, residues k.
 
-    Where lengths are no multiples of 16, every byte has an address of its own, and of those fewer fit into registers.
+    If lengths are not multiples of 16, the kernel loads single bytes; their addresses leave fewer registers for data.
     """
     if target is None:
         return MatmulTile(64, 64, 64, 4, 2)
     return _TRIANGLE[target] if is_aligned else _TRIANGLE_RAGGED[target]
 
 
-# Larger ones were tried for all of these, and spilled.
+# Larger tiles of all of these need more registers than there are.
 _GATED = {
     "sm_80": MatmulTile(128, 64, 64, 8, 3),
     "sm_90": MatmulTile(64, 64, 128, 4, 2),
@@ -92,7 +92,7 @@ _ATTENTION_WIDE = {
     "sm_100": AttentionTile(128, 32, 8, 2),
     "gfx942": AttentionTile(64, 32, 4, 2),
 }
-# Where channels are no multiple of 16, codes are loaded in smaller pieces, whose addresses take room as well.
+# If channels are not a multiple of 16, loads are smaller, and their addresses take more registers.
 _ATTENTION_ODD = {
     "sm_80": AttentionTile(64, 64, 8, 2),
     "sm_90": AttentionTile(64, 64, 8, 2),

@@ -1,4 +1,4 @@
-"""Tokens with outliers: the largest magnitudes of a row are found, taken out, and the rest is packed."""
+"""Tokens with outliers: the kernel finds and removes the largest magnitudes of a row, and packs the rest."""
 
 import torch
 import triton
@@ -16,27 +16,27 @@ from protquant.kernels.triton.tiles import blocks_of
 __all__ = ["TILE_ELEMENTS", "inliers_at", "outliers_before", "quantize_token_outlier", "quantize_token_outlier_kernel"]
 
 
-# Beside the elements, threads hold their magnitudes and how far each has moved: half as many fit.
+# Threads also hold the magnitudes and the moves of the elements, so half as many elements fit.
 TILE_ELEMENTS = 2048
 
 
 @triton.jit
 def inliers_at(x_ptrs, positions, shift, row_mask, inliers, inverse, LARGEST: tl.constexpr):
-    """Codes of the inliers at `positions` of rows, `shift` channels further right; 0 beyond the last."""
+    """Return codes of the inliers at `positions` of rows, `shift` channels further right; 0 beyond the last."""
     mask = row_mask[:, None] & (positions < inliers)[None, :]
-    # The row was read before, and is in the cache.
+    # The second read of the row is from the cache.
     x = tl.load(x_ptrs + (positions[None, :] + shift), mask=mask, other=0.0).to(tl.float32)
     return nearest_code(x, inverse, 0, -LARGEST, LARGEST)
 
 
 @triton.jit
 def outliers_before(is_outlier, columns, positions, C, OUTLIERS: tl.constexpr, BLOCK_M: tl.constexpr):
-    """How many outliers lie before the inliers at `positions`, by rows."""
+    """Return the number of outliers before the inliers at `positions`, by rows."""
     shift = tl.zeros((BLOCK_M, positions.shape[0]), dtype=tl.int32)
     last = tl.full((BLOCK_M,), -1, dtype=tl.int32)
     for rank in range(OUTLIERS):
         last = tl.min(tl.where(is_outlier & (columns[None, :] > last[:, None]), columns[None, :], C), axis=1)
-        # Of the channels before this outlier, `rank` are outliers too.
+        # `rank` of the channels before this outlier are outliers too.
         shift += (last[:, None] - rank <= positions[None, :]).to(tl.int32)
     return shift
 
@@ -58,14 +58,14 @@ def quantize_token_outlier_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """Some whole rows; of equal magnitudes the one of the first channel is the outlier."""
+    """Process a few whole rows; among equal magnitudes, the first channel is the outlier."""
     rows = tl.program_id(0).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
     columns = tl.arange(0, BLOCK_C)
     row_mask, column_mask = rows < M, columns < C
     x_rows = x_ptr + rows[:, None] * x_stride
     mask = row_mask[:, None] & column_mask[None, :]
     x = tl.load(x_rows + columns[None, :], mask=mask, other=0.0).to(tl.float32)
-    # What was taken out is below every magnitude; what is not there is below that.
+    # Removed elements sort below every magnitude, and columns beyond the last sort below them.
     magnitudes = tl.where(column_mask[None, :], tl.abs(x), -2.0)
     largest = tl.max(magnitudes, axis=1)
     for _ in range(OUTLIERS):
@@ -73,11 +73,11 @@ def quantize_token_outlier_kernel(
         magnitudes = tl.where(columns[None, :] == taken[:, None], -1.0, magnitudes)
     is_outlier = magnitudes == -1.0
 
-    # Where nothing is left this is negative, and the outliers alone give the step.
+    # If all channels are outliers, this is negative, and the outliers alone determine the step.
     rest = tl.max(magnitudes, axis=1)
     scale = tl.maximum(tl.div_rn(largest, 32000.0), tl.div_rn(rest, LARGEST * 1.0))
     scale = tl.where(scale > 1.1754943508222875e-38, scale, 1.0)
-    # To bfloat16, half to even; in integers, for the interpreter's cast cuts off.
+    # Round to bfloat16, half to even, with integers: the interpreter's cast truncates.
     bits = scale.to(tl.int32, bitcast=True)
     bits = ((bits + 32767 + ((bits >> 16) & 1)) >> 16) << 16
     scale = bits.to(tl.float32, bitcast=True)
@@ -105,17 +105,17 @@ def quantize_token_outlier_kernel(
         first = inliers_at(x_rows, 2 * pairs, shift, row_mask, inliers, inverse[:, None], LARGEST) + 8
         shift = outliers_before(is_outlier, columns, 2 * pairs + 1, C, OUTLIERS, BLOCK_M)
         second = inliers_at(x_rows, 2 * pairs + 1, shift, row_mask, inliers, inverse[:, None], LARGEST) + 8
-        # The half byte beyond an odd number of inliers is 0.
+        # The last half byte is 0 if the number of inliers is odd.
         second = tl.where((2 * pairs + 1 < inliers)[None, :], second, 0)
         stored = row_mask[:, None] & (pairs < codes_stride)[None, :]
         tl.store(codes_rows + pairs[None, :], (first | (second << 4)).to(tl.uint8), mask=stored)
 
 
 def quantize_token_outlier(x: Float[Tensor, "m c"], bits: int, outliers: int) -> OutlierRows:
-    """As `protquant.kernels.reference.token_outlier_rows.quantize_token_outlier`, in one kernel.
+    """Return `protquant.kernels.reference.token_outlier_rows.quantize_token_outlier`, by one kernel.
 
-    Of equal magnitudes the one of the first channel is the outlier, where torch leaves that open: codes, outliers and
-    indices may then differ, what they decode to does not.
+    Among equal magnitudes, the first channel is the outlier; torch may choose another. Codes, outliers and indices may
+    differ then, but not the decoded values.
     """
     check_token_outlier(x, bits, outliers)
     m, c = x.shape

@@ -1,4 +1,4 @@
-"""The two-layer perceptron of the pair on int8 codes: the hidden layer stays on the chip."""
+"""The two-layer perceptron of the pair on int8 codes; the hidden layer stays on the chip."""
 
 import torch
 import triton
@@ -15,7 +15,7 @@ from protquant.kernels.triton.tuned import tuned
 
 __all__ = ["MAX_TRANSITION_CHANNELS", "transition_int8", "transition_int8_kernel"]
 
-# Rows lie in registers whole, coming and going.
+# Inputs and outputs of whole rows are in registers.
 MAX_TRANSITION_CHANNELS = 256
 
 
@@ -51,7 +51,7 @@ def transition_int8_kernel(
     BLOCK_K: tl.constexpr,
     BLOCK_F: tl.constexpr,
 ):
-    """Some rows of the output; pointers that are None at compile time are left out."""
+    """Compute a few rows of the output. Pointers that are None at compile time are left out."""
     rows = tl.program_id(0).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
     row_mask = rows < M
     channels, columns = tl.arange(0, BLOCK_K), tl.arange(0, BLOCK_N)
@@ -81,7 +81,7 @@ def transition_int8_kernel(
         if up_bias_ptr is not None:
             values += tl.load(up_bias_ptr + hidden, mask=hidden_mask, other=0.0).to(tl.float32)[None, :]
         codes = nearest_code(tl.maximum(values, 0.0), inverse, hidden_zero, LOW, HIGH).to(tl.int8)
-        # Beyond the last hidden channel the weight is 0, whatever the code.
+        # Codes beyond the last hidden channel do not matter: their weight is 0.
         down = tl.load(
             down_ptr + columns[None, :] * F + hidden[:, None],
             mask=column_mask[None, :] & hidden_mask[:, None],
@@ -111,25 +111,25 @@ def transition_int8(
     out: Float[Tensor, "m n"] | None = None,
     tile: TransitionTile | None = None,
 ) -> Float[Tensor, "m n"]:
-    """`residual + down(codes on hidden of relu(up(x)))`, in one kernel, a chunk of hidden channels after another.
+    """Return `residual + down(codes on hidden of relu(up(x)))`, by one kernel, a few hidden channels at a time.
 
-    As `protquant.kernels.backend.Backend.perceptron_add_`.
+    It is `protquant.kernels.backend.Backend.perceptron_add_`.
 
     Parameters
     ----------
     up, down : KernelWeight
-        Of eight bits, without zero points.
+        Weights of eight bits, without zero points.
     has_zero : bool
-        False where the zero points of `x` are known to be 0: the kernel leaves them out.
+        False if the zero points of `x` are known to be 0: the kernel leaves them out.
     out : Tensor, shape=(m, n), contiguous, optional
-        Where to write; it may be the residual itself.
+        Memory for the output; it may be the residual itself.
     tile : TransitionTile, optional
-        By default that of the device.
+        By default the tile of the device.
 
     Raises
     ------
     ValueError
-        For operands that do not fit, and for more than `MAX_TRANSITION_CHANNELS` channels, whose rows do not fit into
+        If operands do not fit, or there are more than `MAX_TRANSITION_CHANNELS` channels: their rows do not fit into
         registers.
     """
     data, (m, k), f, n = with_unit_columns(x.data), x.data.shape, len(up.codes), len(down.codes)

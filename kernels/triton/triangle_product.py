@@ -1,4 +1,4 @@
-"""The sums over the third residue of a triangle, channel by channel, on int8 codes."""
+"""The sums over the third residue of a triangle, for each channel, on int8 codes."""
 
 import torch
 import triton
@@ -46,15 +46,15 @@ def triangle_product_kernel(
     BLOCK_J: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """One tile of a channel's output; pointers that are None at compile time are left out.
+    """Compute one tile of a channel's output. Pointers that are None at compile time are left out.
 
-    Operands go on to the next multiple of PADDING residues, along K with zeros: many bytes are loaded at a time then.
+    Operands are padded to a multiple of PADDING residues, along K with zeros, so that loads are wide.
     """
     program = tl.program_id(0)
     across = tl.cdiv(COLUMNS, BLOCK_J)
     tiles = tl.cdiv(ROWS, BLOCK_I) * across
     channel, tile = program // tiles, program % tiles
-    channel = channel.to(tl.int64)  # L x L x channels passes 2^31
+    channel = channel.to(tl.int64)  # L x L x channels exceeds 2^31
     rows = (tile // across).to(tl.int64) * BLOCK_I + tl.arange(0, BLOCK_I)
     columns = (tile % across).to(tl.int64) * BLOCK_J + tl.arange(0, BLOCK_J)
     row_mask, column_mask = rows < ROWS, columns < COLUMNS
@@ -79,8 +79,8 @@ def triangle_product_kernel(
             other=0,
         )
         total = tl.dot(left, right, total, out_dtype=tl.int32)
-    # The sum of (left - a) (right - b) is that of left right, less b times that of left, less a times that of right,
-    # and K a b. Sums of rows come from outside: made here, beside the product, they would not fit into registers.
+    # sum((left - a) (right - b)) = sum(left right) - b sum(left) - a sum(right) + K a b. Another kernel computes the
+    # sums of rows: here, with the product, they would not fit into registers.
     if right_zero_ptr is not None:
         left_sum = tl.load(left_sum_ptr + channel * ROWS + rows, mask=row_mask, other=0)
         total -= (left_sum * tl.load(right_zero_ptr))[:, None]
@@ -108,25 +108,26 @@ def triangle_product(
     is_padded: bool = False,
     tile: MatmulTile | None = None,
 ) -> Float[Tensor, "c i j"]:
-    """As `protquant.kernels.reference.triangle_product`, times both scales, in one kernel.
+    """Return `protquant.kernels.reference.triangle_product`, times both scales, by one kernel.
 
-    Operands may be strided in any way; one with zero points is summed besides.
+    Operands may have any strides. Another pass sums an operand with zero points.
 
     Parameters
     ----------
     is_padded : bool
-        Whether both operands are parts of larger ones, whose rows begin at multiples of 16 bytes. Along k they go on to
-        the next multiple of 16 with zeros; along i and j there is memory for as much, which may hold anything. Any
-        number of residues is multiplied as fast then.
+        Whether both operands are parts of padded ones, whose rows begin at multiples of 16 bytes. The padding reaches
+        the next multiple of 16: zeros along k, and any values along i and j. The speed is then the same for any number
+        of residues.
     dtype : torch.dtype
-        Of the output. float16 ends at 65,504, which a sum over many residues may pass; bfloat16 and float32 do not.
+        Type of the output. A sum over many residues may exceed 65,504, the limit of float16; bfloat16 and float32
+        hold it.
     tile : MatmulTile, optional
-        By default that of the device.
+        By default the tile of the device.
 
     Raises
     ------
     ValueError
-        For operands that do not fit together.
+        If operands do not fit together.
     """
     summed = 2 if direction == "outgoing" else 1
     if left.dtype != torch.int8 or right.dtype != torch.int8:

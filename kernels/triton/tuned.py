@@ -1,7 +1,7 @@
-"""Tiles that were timed on the GPU at hand, which take the place of the small tables.
+"""Tuned tiles, which replace those of the small tables.
 
-`protquant kernels --tune` makes them. One JSON file for each kind of GPU, in a folder of
-`protquant.files.cache_folder`; what was timed with another version of triton does not count.
+`protquant kernels --tune` finds them, and writes a JSON file for each kind of GPU to the folder of
+`protquant.files.cache_folder`. Tiles that were timed with another version of triton are ignored.
 """
 
 import json
@@ -29,7 +29,7 @@ _Tile = TypeVar("_Tile", MatmulTile, AttentionTile, TransitionTile)
 
 
 def tuned(key: str, device: torch.device, default: _Tile) -> _Tile:
-    """The tile that was found to be fastest for what `key` names; the default where none was, and on a CPU."""
+    """Return the tuned tile of the kernel that `key` names; the default if there is none, and on a CPU."""
     gpu = _name_of(device)
     numbers = None if gpu is None else tuned_tiles(gpu).get(key)
     if numbers is None or len(numbers) != len(fields(default)):
@@ -39,7 +39,7 @@ def tuned(key: str, device: torch.device, default: _Tile) -> _Tile:
 
 @cache
 def tuned_tiles(gpu: str) -> Mapping[str, tuple[int, ...]]:
-    """All tiles that are kept for a kind of GPU; a file that cannot be read is reported, and counts as none."""
+    """Return all tuned tiles of a kind of GPU; a file that cannot be read is reported, and counts as empty."""
     try:
         path = _path(gpu)
         if path is None or not path.is_file():
@@ -53,17 +53,17 @@ def tuned_tiles(gpu: str) -> Mapping[str, tuple[int, ...]]:
 
 
 def keep_tiles(gpu: str, tiles: Mapping[str, Tile | None]) -> Path | None:
-    """Keep tiles for later runs beside those that are there, and forget those of keys with None.
+    """Save tiles for later runs, add them to the saved ones, and delete the tiles of keys with None.
 
     Returns
     -------
     Path or None
-        The file; None where nothing is to be kept on disk.
+        The file; None if the cache folder is off.
 
     Raises
     ------
     ProtquantError
-        Where it cannot be written; what was there stays.
+        If the file cannot be written; the old file stays.
     """
     path = _path(gpu)
     if path is None:

@@ -1,4 +1,4 @@
-"""One kernel with its types and compile-time settings: what is compiled ahead of time."""
+"""One kernel with its types and compile-time settings, to be compiled ahead of time."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,18 +14,18 @@ class Variant:
     Attributes
     ----------
     name : str
-        Of the kernel, and what is fused into it.
+        Name of the kernel and of the operations that are fused into it.
     kernel : triton function
     types : dict
-        Types of arguments by name, such as `*i8`; those of compile-time settings are left out.
+        Types of arguments by name, such as `*i8`, without compile-time settings.
     settings : dict
-        Compile-time settings by name; a pointer that is left out is None.
+        Compile-time settings by name; None for a pointer that is left out.
     options : dict
-        Warps and stages, and that products and sums are fused, as when kernels run.
+        Number of warps and stages, and whether products and sums are fused, as at run time.
     aligned : tuple of str
         Sizes that are multiples of 16: numbers of channels, and strides over them.
     integer : bool
-        Whether it has to multiply on int8 matrix units.
+        Whether the kernel must use int8 matrix units.
     """
 
     name: str

@@ -24,12 +24,12 @@ _ENCODING = dict.fromkeys(
 _OLD = {f"old_{name}": kind for name, kind in _DECODING.items()}
 _BY_ROWS: dict[str, object] = {"x_column_stride": 1}
 _MODES = {"static": (-128, 127), "symmetric": (-127, 127), "affine": (-128, 127)}
-# Channels of the pair and of the single representation, of ESM-2 15B, and of its hidden layers, the widest there are.
+# Channels of the pair and of the single representation, of ESM-2 15B, and of its hidden layers, the widest ones.
 _PAIR, _SINGLE, _EMBEDDING, _HIDDEN = 128, 1024, 5120, 20_480
 
 
 def variants_of_elementwise(_target: str) -> Iterator[Variant]:
-    """All kernels that multiply no matrices, in all types that are used; tiles are the same for every target."""
+    """Yield all kernels that multiply no matrices, in all types that are used; all targets have the same tiles."""
     yield from _piecewise()
     for channels in (_PAIR, _SINGLE, _HIDDEN):
         yield from _quantize(channels)
@@ -54,7 +54,7 @@ def _piecewise() -> Iterator[Variant]:
             settings = {} if is_bytes else dict.fromkeys(_OLD)
             name = f"residual_add_encode ({'bytes' if is_bytes else residual} + {dtype})"
             yield _flat(name, residual_add_encode_kernel, types, settings)
-    # More elements than 32 bits count.
+    # More elements than 32 bits can count.
     types = {"x_ptr": "*bf16", "codes_ptr": "*u8", "count": "i64"} | _ENCODING
     yield _flat("encode_tailed_bytes (bf16; 2^31 elements)", encode_tailed_bytes_kernel, types)
 
@@ -102,7 +102,7 @@ def _decode_norm() -> Iterator[Variant]:
 
 
 def _norm_types(mode: str) -> tuple[dict[str, str], dict[str, object]]:
-    """Types and settings of everything but the source and the normalized floats."""
+    """Return types and settings of all arguments except the source and the normalized floats."""
     types = dict.fromkeys(("gain_ptr", "bias_ptr", "scale_ptr"), "*fp32") | {"codes_ptr": "*i8", "eps": "fp32"}
     zero = mode != "symmetric"
     return types | ({"zero_ptr": "*i32"} if zero else {}), _mode(mode, zero)
@@ -116,9 +116,10 @@ def _mode(mode: str, zero: bool) -> dict[str, object]:
 def _by_sign(
     name: str, kernel: object, channels: int, types: Mapping[str, str], settings: Mapping[str, object]
 ) -> Iterator[Variant]:
-    """Symmetric rows say whether a value is negative; affine ones ask that, where they run after symmetric ones.
+    """Yield variants for symmetric rows, which store whether a value is negative, and for affine rows, which read it.
 
-    These hold no more in registers than the affine ones that do not ask: of them only the widest rows are compiled.
+    Affine variants also exist without this read. Those with it need no more registers, so only their widest rows are
+    compiled.
     """
     says = settings["MODE"] == "symmetric"
     asked, alone = {**types, "below_zero_ptr": "*i32"}, {**settings, "below_zero_ptr": None}

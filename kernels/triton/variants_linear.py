@@ -22,7 +22,7 @@ _ALIGNED = ("N", "K", "x_stride", "weight_stride", "gate_stride", "residual_stri
 
 @dataclass(frozen=True)
 class _After:
-    """An epilogue: what it does, and what it writes; `opens` says that a gate's values are float32, and no residual."""
+    """An epilogue: its operations and its output. With `opens`, the gate's values are float32, without a residual."""
 
     dtype: str
     bias: bool = True
@@ -38,16 +38,16 @@ class _After:
 
 
 def _afters(*dtypes: str) -> list[_After]:
-    """The two that take most registers."""
+    """Return the two epilogues that take most registers."""
     return [after for dtype in dtypes for after in (_After(dtype, activation="gelu"), _After(dtype, gated=True))]
 
 
-# Gates of the pair track: their values become codes, or are added to the pair.
+# Gates of the pair track: the gated values become codes, or are added to the pair.
 _GATES = [_After("i8", activation="sigmoid", opens=True), _After("fp32", activation="sigmoid", gated=True)]
 
 
 def variants_of_linears(target: str) -> Iterator[Variant]:
-    """All linear layers in all types that are used, with the tiles of `target`."""
+    """Yield all linear layers in all types that are used, with the tiles of `target`."""
     yield from _int8(target)
     yield from _int4(target)
     yield from _flattened(target)
@@ -90,7 +90,7 @@ def _int4(target: str) -> Iterator[Variant]:
     for name, x_type, multiply, operands, present, afters in cases:
         absent = {key: None for key in scales | sums if key not in present}
         for groups, codes in (("", ""), ("groups", ""), ("", "dINT"), ("groups", "dINT")):
-            # Codes of weights have no part in what comes after.
+            # The codes of weights do not affect the epilogue.
             for after in afters[:2] if codes else afters:
                 settings: dict[str, Any] = absent | {"MULTIPLY": multiply, "DINT": bool(codes)}
                 settings["SUM"] = tl.int32 if multiply == tl.int8 else tl.float32
@@ -124,9 +124,9 @@ def _flattened(target: str) -> Iterator[Variant]:
 
 
 def _tiles(target: str, operands: Operands, after: _After, *, narrow: bool = False) -> Iterator[tuple[str, MatmulTile]]:
-    """As linear layers choose, where gate and residual are of the type of the output, or bfloat16 beside codes.
+    """Return the tile of linear layers, with gate and residual in the type of the output, or in bfloat16 beside codes.
 
-    That of layers which read few channels comes second, where it is another.
+    A second tile follows if layers that read few channels have another one.
     """
     wide = narrow or (after.gated and after.dtype == "fp32")
     tile = MatmulTile.of(target, operands, channels=1024, wide=wide)
@@ -145,7 +145,7 @@ def _variant(
     after: _After,
     tile: MatmulTile,
 ) -> Variant:
-    """A kernel with the arguments that all linear layers share."""
+    """Return a variant with the arguments that all linear layers share."""
     types = {**types, **dict.fromkeys((*numbers, "M", "N", "gate_stride", "residual_stride", "out_zero"), "i32")}
     types["y_ptr"] = f"*{after.dtype}"
     tiles = {"BLOCK_M": tile.block_m, "BLOCK_N": tile.block_n, "BLOCK_K": tile.block_k, "GROUP_M": GROUP_M}

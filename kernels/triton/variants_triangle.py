@@ -17,7 +17,7 @@ _DTYPES = ("fp32", "bf16", "fp16")
 
 
 def variants_of_triangle(target: str) -> Iterator[Variant]:
-    """Gated projections, triangle products, attention and transitions, with the tiles of `target`."""
+    """Yield gated projections, triangle products, attention and transitions, with the tiles of `target`."""
     yield from _gated_projections(target)
     yield from _triangle_products(target)
     yield from _attentions(target)
@@ -56,8 +56,8 @@ def _gated_projections(target: str) -> Iterator[Variant]:
             )
 
 
-# Whether zero points, the output, and where residues lie: a multiple of 16 of them, any number with padding, or any
-# number side by side.
+# Cases: zero points, type of the output, and residues: a multiple of 16, any number with padding, or any
+# number without padding.
 _TRIANGLE_PRODUCTS = [
     *((has_zeros, dtype, "16 n residues") for has_zeros in (False, True) for dtype in _DTYPES),
     *((has_zeros, "fp32", "padded") for has_zeros in (False, True)),
@@ -94,7 +94,7 @@ def _triangle_products(target: str) -> Iterator[Variant]:
 
 @dataclass(frozen=True)
 class _Attention:
-    """Where attention is called, and with what."""
+    """A use of attention: its place, and its options."""
 
     name: str
     head_dim: int
@@ -120,7 +120,7 @@ _ATTENTIONS = [
     _Attention("tokens", 64),
     _Attention("zeros, tokens", 64, ("bf16",), has_zeros=True, is_aligned=False),
     _Attention("tokens", 128, ("bf16",)),
-    # Heads of the language models.
+    # Sizes of heads of the language models.
     *(_Attention("mask", head_dim, ("bf16",), per_token=False) for head_dim in (16, 24, 32, 64, 128)),
     _Attention("mask, zeros", 64, ("bf16",), per_token=False, has_zeros=True, is_aligned=False),
     _Attention("plain", 64, ("bf16",), per_token=False, has_mask=False),
@@ -160,9 +160,9 @@ def _attention(call: _Attention, dtype: str, target: str) -> Variant:
     settings |= {"BLOCK_K": tile.keys}
     settings |= {"KEY_SCALES": call.per_token, "VALUE_SCALES": call.per_token}
     types |= dict.fromkeys([*numbers, *strides, *scales, *bias], "i32")
-    # Strides over channels are multiples of 16 where those of a head are.
+    # Strides over channels are multiples of 16 if the channels of a head are.
     aligned = tuple(strides) if call.head_dim % 16 == 0 else ()
-    # Rows of a narrow bias are padded, whatever the number of residues.
+    # Rows of a narrow bias are padded for any number of residues.
     aligned += tuple(bias) if call.is_aligned or call.bias == "fp16" else ()
     aligned += ("queries", "keys", *scales) if call.is_aligned else ()
     words = [call.name, f"{call.head_dim} channels", dtype]
