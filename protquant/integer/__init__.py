@@ -1,4 +1,4 @@
-"""Integer execution: quantized models, which simulate, made to run on codes through `protquant.kernels`."""
+"""Integer execution: convert quantized models, which simulate, to models that run on codes with `protquant.kernels`."""
 
 from protquant.lazy_package import make_lazy
 

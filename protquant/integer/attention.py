@@ -1,4 +1,4 @@
-"""Gated attention on integers: what attention over residues and over edges of triangles have in common."""
+"""Gated attention on integers: the shared part of attention over residues and attention over edges of triangles."""
 
 import torch
 from jaxtyping import Bool, Float
@@ -14,17 +14,17 @@ __all__ = ["GatedAttention"]
 
 
 class GatedAttention(HoldsLayers):
-    """Attention and its gate: reads the codes of a normalized input, and adds its output to a residual.
+    """Attention with its gate, from codes of the normalized input to a sum with the residual.
 
     Parameters
     ----------
     module : nn.Module
         Has the taps `q`, `k`, `v`, `logits` and `probs`, and the quantized layer `out_proj`.
     qkv : IntegerWeight
-        Outputs are queries, then keys, then values, each head by head.
+        Weight whose outputs are queries, then keys, then values, each head by head.
     gate : IntegerWeight
     grid : Grid or TokenGrid
-        Grid of the codes that both read.
+        Grid of the input codes of both weights.
     heads : int
     scale : float
         Factor of the logits.
@@ -32,7 +32,7 @@ class GatedAttention(HoldsLayers):
     Raises
     ------
     NoIntegerKernelError
-        Where a piece of it has none.
+        If a layer or product of it has no integer kernel.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class GatedAttention(HoldsLayers):
         outs: list[tuple[Grid, int]] = []
         q, k, v = taps.values()
         if q is not None and k is not None and v is not None:
-            # Queries are quantized after they are scaled: before, on a grid that is as much wider.
+            # The simulation quantizes scaled queries; unscaled ones need the same grid divided by the scale.
             outs = [(each, qkv.out_features // 3) for each in (q.stretched(1 / self.scale), k, v)]
             self.grids, self.scale = (q, k, v), 1.0
         elif any(taps.values()):
@@ -74,7 +74,7 @@ class GatedAttention(HoldsLayers):
         bias: Float[Tensor, "h q k"],
         mask: Bool[Tensor, "b l"] | None,
     ) -> None:
-        """Attend along `l`, and add the output to the residual, in place; `codes` are those of its rows."""
+        """Attend along `l`, and add the output to the residual in place; `codes` are the normalized rows."""
         backend, length = self.backend, residual.shape[1]
         heads = backend.linear(codes, self.qkv) if self.grids is None else backend.linear_codes(codes, self.qkv)
         attended = backend.attention(heads, self.grids, self.heads, length, self.scale, bias, mask)

@@ -38,7 +38,7 @@ _PARTS: dict[str, tuple[Callable[..., Part], Callable[..., Part]]] = {
     "tri_attn_end": (IntegerTriangleAttention, SimulatedTriangleAttention),
     "pair_transition": (IntegerPairTransition, SimulatedPairTransition),
 }
-"""By the name of the module, in the order in which they run: its form on integers, and its form in float."""
+"""The integer part and the simulated part for each module of a block, in the order in which they run."""
 
 
 class IntegerFoldingBlock(nn.Module):
@@ -49,12 +49,12 @@ class IntegerFoldingBlock(nn.Module):
     Parameters
     ----------
     block : FoldingBlock
-        Is taken apart: its modules become those of the twin.
+        Block that gives its modules to the twin, and cannot be used afterwards.
 
     Attributes
     ----------
     codecs : dict
-        How the pair is stored after each of its updates; None: as before.
+        Format of the pair after each of its updates; None means that it does not change.
     simulated : list of str
         Names of parts that do not run on integers as a whole.
     rows : list of SupportRow
@@ -91,7 +91,7 @@ class IntegerFoldingBlock(nn.Module):
 
     @property
     def parts(self) -> dict[str, Part]:
-        """Parts by name, in the order in which they run."""
+        """Return parts by name, in the order in which they run."""
         return {name: self.get_submodule(name) for name in _PARTS}  # type: ignore[misc]  # they are modules too
 
     def forward(
@@ -101,9 +101,9 @@ class IntegerFoldingBlock(nn.Module):
         mask: Bool[Tensor, "b l"] | None,
         chunk_size: int | None = None,
     ) -> tuple[Float[Tensor, "b l s"], Float[Tensor, "b i j c"] | PairStream]:
-        """Return the pair as it was given, as floats or as a stream. `mask` may be None where all residues are valid.
+        """Return the single and the pair, as floats or as a stream, like the input.
 
-        `chunk_size` is for simulated parts; the others choose their own.
+        `mask` may be None if all residues are valid. Only simulated parts use `chunk_size`.
         """
         stream = pair if isinstance(pair, PairStream) else PairStream(pair)
         mask = None if mask is None or bool(mask.all()) else mask

@@ -1,4 +1,4 @@
-"""The blocks of a folding trunk on integers; on an NVIDIA GPU recorded once, and replayed in every further pass."""
+"""The blocks of a folding trunk on integers; an NVIDIA GPU records the second pass, and replays it in later ones."""
 
 from collections.abc import Hashable, Iterable
 from functools import partial
@@ -15,17 +15,16 @@ from protquant.quant.memory import release_freed
 __all__ = ["IntegerBlocks", "may_record"]
 
 _LARGE = 2**23
-"""Number of elements of a pair above which it costs next to no time to give freed memory back to the system."""
+"""Number of elements of a pair above which the time to return freed memory to the system is negligible."""
 _MOST_PAIRS = 640**2
-"""Largest number of pairs that is recorded: with more, kernels run for longer than it takes to launch them."""
+"""Largest number of pairs to record: with more, kernels take longer than their launches."""
 
 
 class IntegerBlocks(FoldingBlocks):
     """Twin of `FoldingBlocks`, made of `IntegerFoldingBlock`.
 
-    A second pass over proteins of one shape is recorded, and further ones are replays, as with every protein whose
-    structure is recycled. Passes are recorded only where all parts run on integers, no residue is padding, and no
-    gradient is asked for.
+    The second pass over proteins of one shape is recorded, and later passes replay it, as when a structure is recycled.
+    Passes are recorded only if all parts run on integers, no residue is padding, and no gradient is needed.
 
     Attributes
     ----------
@@ -48,7 +47,7 @@ class IntegerBlocks(FoldingBlocks):
         mask: Bool[Tensor, "b l"] | None,
         chunk_size: int | None = None,
     ) -> tuple[Float[Tensor, "b l s"], Float[Tensor, "b i j c"]]:
-        # Asked once for all blocks, because it waits for the device.
+        # Computed once for all blocks, because it waits for the device.
         mask = None if mask is None or bool(mask.all()) else mask
         what: Hashable = None
         if self._can_record(single, pair, mask):
@@ -67,15 +66,15 @@ class IntegerBlocks(FoldingBlocks):
 def _one_by_one(
     blocks: Iterable[nn.Module], mask: Tensor | None, chunk_size: int | None, single: Tensor, pair: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Blocks hand the pair to each other as it is stored."""
+    """Run the blocks in order; they pass on the pair in its stored format."""
     stream = PairStream(pair)
     for block in blocks:
         single, stream = block(single, stream, mask, chunk_size)
         if pair.device.type == "cpu" and pair.numel() >= _LARGE:
-            release_freed()  # As in the language model: the next block would not reuse the memory that this one frees.
+            release_freed()  # Return freed memory, as in the language model: the next block would not reuse it.
     return single, stream.floats()
 
 
 def may_record(pair: Float[Tensor, "b i j c"]) -> bool:
-    """Return whether blocks are recorded on such a device, with so many residues."""
+    """Return whether blocks are recorded on a device, for a number of residues."""
     return can_record(pair.device) and pair.shape[:3].numel() <= _MOST_PAIRS

@@ -1,4 +1,4 @@
-"""Convert a quantized model, which simulates, to one that runs on integers."""
+"""Convert a quantized model, which simulates, to a model that runs on integers."""
 
 import copy
 from collections.abc import Iterator, Sequence
@@ -37,24 +37,24 @@ def to_integer(model: _Model, backend: str | Backend = "auto", *, inplace: bool 
     Parameters
     ----------
     model : nn.Module
-        Result of `quantize`, or a quantized checkpoint, on the device that it will run on: it cannot be moved later.
+        Result of `quantize`, or a quantized checkpoint, on its final device: the result cannot be moved.
     backend : str or Backend
         `auto`, `reference`, `cpu` or `triton`.
     inplace : bool
-        Whether to convert `model` itself, which saves the memory of a copy; it cannot be used any more.
+        Whether to convert without a copy, to save memory; `model` cannot be used afterwards.
 
     Returns
     -------
     nn.Module
-        Called as `model` is.
+        Model with the same interface.
     Support
         What each part runs on.
 
     Raises
     ------
     ProtquantError
-        Where the model is not quantized, or runs on integers already, a folding trunk is not in float32, or the backend
-        does not run here.
+        If the model is not quantized, or runs on integers already, if a folding trunk is not in float32, or if the
+        backend does not run here.
     """
     if any(isinstance(m, IntegerLinear | IntegerFoldingBlock | IntegerESM2) for m in model.modules()):
         raise ProtquantError(
@@ -84,16 +84,16 @@ def to_integer(model: _Model, backend: str | Backend = "auto", *, inplace: bool 
         return twin, _support(twin, backend)  # type: ignore[return-value]
     if not isinstance(model, FoldingBlock | FoldingBlocks):
         return model.eval(), _convert(model, backend)
-    # In a module of its own, so that the model itself can be replaced as its submodules are.
+    # Wrap the model in a module, so that it can be replaced like its submodules.
     holder = nn.ModuleDict({"block": model})
     support = _convert(holder, backend)
     return holder["block"], support  # type: ignore[return-value]
 
 
 def _convert(model: nn.Module, backend: Backend) -> Support:
-    """Replace the submodules that have a twin."""
+    """Replace submodules by their twins, if they have one."""
     for path, language_model in _of_type(model, ESM2):
-        # What a trunk reads is not rounded further: that costs 0.005 angstrom, and a trunk takes most of the time.
+        # Keep float32 for the input of a trunk: bfloat16 costs 0.005 angstrom, and the trunk takes most of the time.
         model.set_submodule(path, IntegerESM2(language_model, backend, path, torch.float32))
     for path, block in _of_type(model, FoldingBlock):
         model.set_submodule(path, IntegerFoldingBlock(block, backend, path))
@@ -110,7 +110,7 @@ def _convert(model: nn.Module, backend: Backend) -> Support:
 
 
 def _support(model: nn.Module, backend: Backend, linear_rows: Sequence[SupportRow] = ()) -> Support:
-    """Ask the twins of a converted model what they run on; `linear_rows` are of linear layers beside them."""
+    """Return the support of a converted model: the rows of its twins, and `linear_rows` of other linear layers."""
     rows = [row for kind in _TWINS for module in model.modules() if isinstance(module, kind) for row in module.rows]
     layers = prepared_layers(model)
     support = Support(
@@ -124,6 +124,6 @@ def _support(model: nn.Module, backend: Backend, linear_rows: Sequence[SupportRo
 
 
 def _of_type(model: nn.Module, kind: type[nn.Module]) -> Iterator[tuple[str, Any]]:
-    # By their paths, so that a module that has been replaced is not kept alive here.
+    # Store paths, not modules: a reference would keep a replaced module in memory.
     for path in [path for path, module in model.named_modules() if isinstance(module, kind)]:
         yield path, model.get_submodule(path)

@@ -1,4 +1,4 @@
-"""ESM-2 on integers: batches without their padding, and no hidden state kept that nobody asks for."""
+"""ESM-2 on integers: batches are packed without padding, and hidden states are stored only on request."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -27,9 +27,9 @@ from protquant.quant.memory import release_freed
 __all__ = ["IntegerESM2", "IntegerEncoderLayer", "may_record"]
 
 _LARGE = 2**19
-"""Number of elements of the residual stream above which layers give freed memory back; at 64 residues it costs 8 %."""
+"""Number of elements of the residual stream above which layers return freed memory; at 64 residues it costs 8 %."""
 _MOST_TOKENS = 2**13
-"""Largest number of tokens that is recorded: with more, kernels run for longer than it takes to launch them."""
+"""Largest number of tokens to record: with more, kernels take longer than their launches."""
 
 
 class IntegerEncoderLayer(nn.Module):
@@ -45,7 +45,7 @@ class IntegerEncoderLayer(nn.Module):
     Attributes
     ----------
     rows : list of SupportRow
-        What each piece runs on.
+        Execution of each piece.
     is_recordable : bool
         Whether nothing in the layer waits for the device, as simulated pieces do.
     """
@@ -75,7 +75,7 @@ class IntegerEncoderLayer(nn.Module):
         rotary: Complex[Tensor, "t p"],
         with_maps: bool = False,
     ) -> list[Float[Tensor, "h _ _"]]:
-        """Update all rows, tile by tile; return the attention of each sequence, if wanted.
+        """Update all rows, tile by tile; return the attention maps of each sequence, if wanted.
 
         Parameters
         ----------
@@ -93,7 +93,7 @@ class IntegerEncoderLayer(nn.Module):
 
 
 class _PerceptronInPieces(nn.Module):
-    """A feed-forward network whose layers do not fit together; each runs on integers if it can."""
+    """A feed-forward network that is not an integer `Perceptron`; each layer runs on integers if it has a kernel."""
 
     def __init__(self, ffn: FeedForward, backend: Backend, path: str) -> None:
         super().__init__()
@@ -109,19 +109,19 @@ class _PerceptronInPieces(nn.Module):
 
 
 class IntegerESM2(ESM2):
-    """Twin of a quantized `ESM2`, called as that is.
+    """Twin of a quantized `ESM2`, with the same interface.
 
-    Sequences of a batch do not see its padding, where all outputs are 0. The residual stream has the type of the
-    embedding, and is updated in place. On an NVIDIA GPU the layers are recorded where two batches in a row have their
-    tokens in the same places, and replayed from then on, as with variants of a protein, and with masks that wander
-    along it. Batches are recorded only where all parts run on integers, and neither hidden states nor attention are
-    asked for: not in a folding model.
+    Padding does not affect the sequences of a batch; outputs there are 0. The residual stream has the type of the
+    embedding, and is updated in place. On an NVIDIA GPU the layers are recorded when two batches in a row have tokens
+    in the same places, and replayed for later ones, such as variants or masked copies of a protein. Batches are
+    recorded only if all parts run on integers, and neither hidden states nor attention are requested; a folding model
+    requests hidden states.
 
     Parameters
     ----------
     model : ESM2
-        Result of `quantize`. It is taken apart: each layer is dropped once it has a twin, so that no more than one is
-        in memory twice; norms, embedding and what has no integer kernel become those of the twin.
+        Result of `quantize`, which cannot be used afterwards: each layer is deleted once it has a twin, so at most one
+        is in memory twice. The twin takes over norms, embedding and parts without an integer kernel.
     path : str
         Path of the model in a larger one, for `rows` and messages.
     dtype : torch.dtype, optional
@@ -130,13 +130,13 @@ class IntegerESM2(ESM2):
     Attributes
     ----------
     rows : list of SupportRow
-        What each part runs on.
+        Execution of each part.
     recorder : Recorder
         Holds the recording of the last batch.
     """
 
     def __init__(self, model: ESM2, backend: Backend, path: str = "", dtype: torch.dtype | None = None) -> None:
-        with torch.device("meta"):  # All that has weights is replaced by that of the model, or by twins.
+        with torch.device("meta"):  # The modules of the model, or their twins, replace all modules that have weights.
             super().__init__(replace(model.config, num_layers=1))
         prefix = f"{path}." if path else ""
         self.config, self.backend = model.config, backend
@@ -165,7 +165,7 @@ class IntegerESM2(ESM2):
             self.rows.append(SupportRow(f"{prefix}contact_head.regression", "simulated", reason))
 
     def with_recorder(self, *, records: bool) -> "IntegerESM2":
-        """Return a model of the same layers with a recorder of its own."""
+        """Return a model with the same layers and a recorder of its own."""
         other = copy.copy(self)
         other.recorder = Recorder(self.backend.calls, records=records)
         return other
@@ -202,7 +202,7 @@ class IntegerESM2(ESM2):
         hidden: Float[Tensor, "b l layers c"] | None = None,
         attentions: Float[Tensor, "b layers h l l"] | None = None,
     ) -> Float[Tensor, "t c"]:
-        """Return packed rows after the final norm; write inner states and attention to `hidden` and `attentions`."""
+        """Return packed rows after the final norm; write hidden states and attention to `hidden` and `attentions`."""
         x = self.stream_entry(self._embed(tokens, packed))
         what = None
         plain = hidden is None and attentions is None
@@ -218,7 +218,7 @@ class IntegerESM2(ESM2):
         hidden: Float[Tensor, "b l layers c"] | None,
         attentions: Float[Tensor, "b layers h l l"] | None,
     ) -> Callable[[Tensor], tuple[Tensor]]:
-        """Return all layers as a function of packed rows that it changes in place."""
+        """Return a function that runs all layers on packed rows, in place."""
         tiles, rotary = packed.tiles(self.backend.sequence_tokens), self._rotary_factors(packed.positions)
         if can_record(packed.positions.device):
             for tile in tiles:
@@ -235,7 +235,7 @@ class IntegerESM2(ESM2):
                 if attentions is not None:
                     packed.unpack_maps(maps, attentions[:, index])
                 if hidden is not None and x.device.type == "cpu" and x.numel() >= _LARGE:
-                    release_freed()  # Layers do not reuse what others free: 580 MiB in all at 512 residues.
+                    release_freed()  # Layers do not reuse memory that others free: 580 MiB in all at 512 residues.
             return (x,)
 
         return run
@@ -250,5 +250,5 @@ class IntegerESM2(ESM2):
 
 
 def may_record(packed: PackedSequences) -> bool:
-    """Return whether layers are recorded on such a device, with so many tokens."""
+    """Return whether layers are recorded on a device, for a number of tokens."""
     return can_record(packed.positions.device) and len(packed) <= _MOST_TOKENS

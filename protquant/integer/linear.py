@@ -1,4 +1,4 @@
-"""A linear layer that runs on integers, whatever lies around it."""
+"""A linear layer that runs on integers, with floats as input and output."""
 
 import torch
 from jaxtyping import Float
@@ -18,14 +18,14 @@ class IntegerLinear(HoldsLayers):
     Parameters
     ----------
     layer : QuantizedLinear
-        Its transforms stay in float, and are applied before the input is quantized.
+        Layer whose transforms stay in float, and come before the quantization of the input.
     name : str
         Path of the layer, for messages.
 
     Raises
     ------
     NoIntegerKernelError
-        Where weight or input has no integer kernel.
+        If weight or input has no integer kernel.
     """
 
     def __init__(self, layer: QuantizedLinear, backend: Backend, name: str) -> None:
@@ -58,7 +58,7 @@ class IntegerLinear(HoldsLayers):
 
 
 def linear_twin(layer: nn.Module, backend: Backend, path: str) -> tuple[nn.Module, SupportRow]:
-    """Return the integer twin of a linear layer, or the layer itself where it has none; and what it runs on."""
+    """Return the integer twin of a linear layer, or the layer itself if it has none; and its support row."""
     if not isinstance(layer, QuantizedLinear):
         return layer, SupportRow(path, "simulated", f"{path} is in float")
     try:

@@ -1,4 +1,4 @@
-"""LayerNorm, and the codes of what it gives, tile by tile."""
+"""LayerNorm and the codes of its output, tile by tile."""
 
 from collections.abc import Iterator
 from typing import TypeGuard
@@ -14,7 +14,7 @@ __all__ = ["is_plain", "normalized_codes", "row_tiles"]
 
 
 def row_tiles(backend: Backend, length: int, tokens_per_row: int) -> Iterator[slice]:
-    """Slices of rows, each of as many tokens as the backend likes to work on."""
+    """Yield slices of rows that have the number of tokens which the backend prefers."""
     tokens = backend.tile_tokens
     step = length if tokens is None else max(1, tokens // max(1, tokens_per_row))
     if tokens is not None and step > backend.tile_rows:
@@ -24,12 +24,12 @@ def row_tiles(backend: Backend, length: int, tokens_per_row: int) -> Iterator[sl
 
 
 def is_plain(norm: nn.Module) -> TypeGuard[nn.LayerNorm]:
-    """Whether a norm reads floats as they are."""
+    """Return whether the input of a norm is not quantized."""
     return type(norm) is nn.LayerNorm or (type(norm) is QuantizedLayerNorm and norm.input_quantizer is None)
 
 
 def normalized_codes(backend: Backend, norm: nn.Module, x: Float[Tensor, "m c"], grid: Grid | TokenGrid) -> Codes8:
-    """Codes of the normalized rows; a quantized input of the norm is decoded, or simulated, inside it."""
+    """Return codes of the normalized rows; a quantized input of the norm is simulated."""
     if is_plain(norm):
         return backend.normalized_codes(x, norm.weight, norm.bias, norm.eps, grid)
     return backend.quantize(norm(x), grid)

@@ -1,4 +1,4 @@
-"""Convert quantizers, which simulate, to the operands of integer operations, or say why there is no integer kernel."""
+"""Convert quantizers, which simulate, to operands of integer operations; errors say why there is no integer kernel."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -30,7 +30,7 @@ __all__ = [
 
 
 class NoIntegerKernelError(Exception):
-    """Something has no integer kernel; the message says what, and why."""
+    """A layer or product has no integer kernel; the message names it and the reason."""
 
 
 def grid_of(quantizer: Quantizer | None, name: str) -> Grid | TokenGrid:
@@ -39,7 +39,7 @@ def grid_of(quantizer: Quantizer | None, name: str) -> Grid | TokenGrid:
     Raises
     ------
     NoIntegerKernelError
-        Where it is in float, or in a format that no integer product reads.
+        If it is in float, or in a format that no integer product reads.
     """
     if quantizer is None:
         raise NoIntegerKernelError(f"{name} is in float")
@@ -61,12 +61,12 @@ def grid_of(quantizer: Quantizer | None, name: str) -> Grid | TokenGrid:
 
 
 def tap_grid(tap: nn.Module, name: str) -> Grid | None:
-    """Return the grid of an operand of a product, or None where it is in float.
+    """Return the grid of an operand of a product, or None if it is in float.
 
     Raises
     ------
     NoIntegerKernelError
-        Where it is in a format that no integer product reads, or has scales along the axis that is summed over.
+        If it is in a format that no integer product reads, or has scales along the axis that is summed over.
     """
     if isinstance(tap, Tap):
         return None
@@ -83,7 +83,7 @@ def input_grid(layer: nn.Module, name: str) -> Grid | TokenGrid:
     Raises
     ------
     NoIntegerKernelError
-        Where it has none.
+        If the input is in float, or its format has no grid.
     """
     if not isinstance(layer, QuantizedLinear) or layer.input_quantizer is None:
         raise NoIntegerKernelError(f"{name}.input is in float")
@@ -96,7 +96,7 @@ def integer_weight(layer: nn.Module, name: str) -> IntegerWeight:
     Raises
     ------
     NoIntegerKernelError
-        Where it is in float, or in a format that is no integer times a scale.
+        If it is in float, or in a format whose values are not an integer times a scale.
     """
     if not isinstance(layer, QuantizedLinear) or layer.weight_quantizer is None:
         raise NoIntegerKernelError(f"{name}.weight is in float")
@@ -141,12 +141,12 @@ def integer_weight(layer: nn.Module, name: str) -> IntegerWeight:
 def shared_input(
     parent: nn.Module, names: Sequence[str], path: str
 ) -> tuple[Grid | TokenGrid, dict[str, IntegerWeight]]:
-    """Return the grid of the one input of several layers, and their weights by name.
+    """Return the grid of an input that several layers share, and their weights by name.
 
     Raises
     ------
     NoIntegerKernelError
-        Where they do not read the same codes, one has no integer kernel, or one transforms its input.
+        If they do not read the same codes, one has no integer kernel, or one transforms its input.
     """
     grids, weights = {}, {}
     for name in names:
@@ -163,39 +163,39 @@ def shared_input(
 
 
 def only_input(parent: nn.Module, name: str, path: str) -> tuple[Grid | TokenGrid, IntegerWeight]:
-    """Return the grid and the weight of one layer, see `shared_input`."""
+    """Return the grid and the weight of one layer; see `shared_input`."""
     grid, weights = shared_input(parent, (name,), path)
     return grid, weights[name]
 
 
 def _nibbles(packed: PackedCodes) -> Tensor:
-    """Return the numbers of codes, two rows to a byte: as they are packed, where they have four bits."""
+    """Return four-bit codes with two rows in a byte, packed as in `IntegerWeight`."""
     if packed.bits == 4:
         return packed.packed.view(-1, packed.shape[1])
     return pack4(packed.numbers())
 
 
 def _per_group(values: Tensor, rows: int) -> Tensor:
-    """Scales or zero points as (rows, groups)."""
+    """Return scales or zero points in the shape (rows, groups)."""
     values = values.reshape(1, 1) if values.numel() == 1 else values.reshape(len(values), -1)
     return values.expand(rows, -1).contiguous()
 
 
 def reordered(weight: IntegerWeight, rows: Sequence[int]) -> IntegerWeight:
-    """Return the weight with its outputs in another order, or with fewer of them."""
+    """Return the weight with the given outputs, in the given order."""
     index = torch.tensor(rows, device=weight.codes.device)
     made = _of_codes(weight, _codes(weight)[index], lambda values: values[index])
-    forget_pages([weight.codes])  # The old order is not read any more.
+    forget_pages([weight.codes])  # The codes in the old order are not needed any more.
     return made
 
 
 def stacked(weights: Sequence[IntegerWeight]) -> IntegerWeight:
-    """Return one weight with the outputs of all, which have the same input.
+    """Return one weight with the outputs of several weights that have the same input.
 
     Raises
     ------
     NoIntegerKernelError
-        Where they are not of one kind.
+        If their formats differ.
     """
     first = weights[0]
     if len({(w.kind, w.group_size, w.zero is None) for w in weights}) > 1:
@@ -211,12 +211,12 @@ def stacked(weights: Sequence[IntegerWeight]) -> IntegerWeight:
         bias=bias,
     )
     made = _of_codes(whole, torch.cat([_codes(w) for w in weights]), lambda values: values)
-    forget_pages([w.codes for w in weights])  # The single weights are not read any more.
+    forget_pages([w.codes for w in weights])  # The single weights are not needed any more.
     return made
 
 
 def _codes(weight: IntegerWeight) -> Tensor:
-    """Codes one by one."""
+    """Return unpacked codes."""
     if weight.kind == "int8":
         return weight.codes
     return unpack4(weight.codes, weight.out_features)

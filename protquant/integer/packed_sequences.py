@@ -1,4 +1,4 @@
-"""A padded batch without its padding: tokens of all sequences in the rows of one matrix."""
+"""A batch without padding: the tokens of all sequences are rows of one matrix."""
 
 from collections.abc import Hashable, Sequence
 
@@ -11,12 +11,12 @@ __all__ = ["PackedSequences"]
 
 
 class PackedSequences:
-    """Places of the tokens of a padded batch when they are packed: sequence by sequence, in the order of the batch.
+    """Places of a padded batch's tokens in a packed matrix: sequence by sequence, in the order of the batch.
 
     Parameters
     ----------
     valid : Tensor, shape=(b, l)
-        False for padding, which may be anywhere. A row of nothing but padding is no sequence.
+        False for padding, at any place. A row with only padding is not a sequence.
 
     Attributes
     ----------
@@ -25,12 +25,12 @@ class PackedSequences:
     lengths : list of int
         Lengths of the sequences.
     batch_rows, positions : Tensor, shape=(t,), int64
-        Row and column of the batch that each token comes from; rotary positions are made of columns.
+        Row and column of each token in the batch; columns are the rotary positions.
     """
 
     def __init__(self, valid: Bool[Tensor, "b l"]) -> None:
         self.shape = valid.shape
-        # On the CPU: one wait for a GPU, not one for every sequence.
+        # Copy to the CPU, to wait once for a GPU and not for every sequence.
         on_cpu = valid.cpu()
         self.key: Hashable = (valid.device, valid.shape, on_cpu.numpy().tobytes())
         counts = on_cpu.sum(1).tolist()
@@ -44,7 +44,7 @@ class PackedSequences:
         return len(self.positions)
 
     def tiles(self, tokens: int | None) -> list[SequenceTile]:
-        """Return tiles of at most `tokens` tokens, but of one sequence at least; None: one tile."""
+        """Return tiles of at most `tokens` tokens, with at least one sequence; None for one tile."""
         tiles: list[SequenceTile] = []
         sequences: list[slice] = []
         start = 0
@@ -62,11 +62,11 @@ class PackedSequences:
         return SequenceTile(slice(start, start + sequences[-1].stop), tuple(sequences), self.positions.device)
 
     def pack(self, batch: Shaped[Tensor, "b l ..."]) -> Shaped[Tensor, "t ..."]:
-        """Return the tokens of a batch without its padding."""
+        """Return the tokens of a batch without padding."""
         return batch[self.batch_rows, self.positions]
 
     def unpack(self, rows: Float[Tensor, "t c"], batch: Float[Tensor, "b l c"] | None = None) -> Float[Tensor, "b l c"]:
-        """Write rows to the places of their tokens in `batch`, or in a new one whose padding is zero; return it."""
+        """Write rows to the places of their tokens in `batch`, by default new and zero in the padding; return it."""
         if batch is None:
             batch = rows.new_zeros(*self.shape, rows.shape[1])
         batch[self.batch_rows, self.positions] = rows
@@ -75,7 +75,7 @@ class PackedSequences:
     def unpack_maps(
         self, maps: Sequence[Float[Tensor, "h _ _"]], batch: Float[Tensor, "b h l l"]
     ) -> Float[Tensor, "b h l l"]:
-        """Write attention between the tokens of each sequence to its place in `batch`; return it."""
+        """Write attention maps of each sequence to their places in `batch`; return it."""
         for row, columns, some in zip(self._rows, self.positions.split(self.lengths), maps, strict=True):
             item = batch[row]
             item[:, columns[:, None], columns] = some.to(batch.dtype)

@@ -1,7 +1,7 @@
-"""The pair representation between updates: its rows are read as floats, and stored in the format of the recipe.
+"""The pair representation between updates: rows are read as floats, and stored in the format of the recipe.
 
-In float32 it is the pair of the float model. In bytes it takes a quarter of that memory: a few rows at a time are
-decoded when they are read and encoded when they are written, and no float tensor of its size is made.
+Stored in float32, it is the pair of the float model. Stored in bytes, it takes a quarter of that memory: a few rows at
+a time are decoded for reading and encoded for writing, so that no float tensor of the whole pair exists.
 """
 
 from abc import ABC, abstractmethod
@@ -23,20 +23,20 @@ __all__ = ["PairCodec", "PairRows", "PairStream", "SimulatedCodec", "pair_codec"
 
 
 class PairCodec(ABC):
-    """How rows of the pair are stored."""
+    """A format in which rows of the pair are stored."""
 
     @property
     @abstractmethod
     def what(self) -> str:
-        """The format in a few words, for tables."""
+        """Short name of the format, for tables."""
 
     @abstractmethod
     def encode(self, rows: Float[Tensor, "i j c"]) -> Shaped[Tensor, "i j c"]:
-        """Return what is stored of rows."""
+        """Return rows in the stored format."""
 
     @abstractmethod
     def decode(self, stored: Shaped[Tensor, "i j c"]) -> Float[Tensor, "i j c"]:
-        """Return rows, in float32 where less is stored."""
+        """Return rows as floats of at least 32 bits."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class FloatCodec(PairCodec):
 
 @dataclass(frozen=True)
 class ByteCodec(PairCodec):
-    """Rows in bytes of a piecewise linear, or uniform, grid."""
+    """Rows in bytes on a piecewise linear or uniform grid."""
 
     backend: Backend
     grid: ByteGrid
@@ -76,7 +76,7 @@ class ByteCodec(PairCodec):
 
 @dataclass(frozen=True, eq=False)
 class SimulatedCodec(PairCodec):
-    """Rows in float, rounded to a format that has no codes here."""
+    """Rows in float, rounded to a format without a codec of one byte."""
 
     quantizer: ActivationQuantizer
 
@@ -93,7 +93,7 @@ class SimulatedCodec(PairCodec):
 
 
 def pair_codec(tap: nn.Module, backend: Backend) -> PairCodec | None:
-    """Return how the format of a tap is stored; None where it has none."""
+    """Return the codec for the format of a tap; None if the tap is in float."""
     if isinstance(tap, Tap):
         return None
     assert isinstance(tap, ActivationQuantizer)
@@ -110,12 +110,12 @@ def pair_codec(tap: nn.Module, backend: Backend) -> PairCodec | None:
 
 
 class PairStream:
-    """A pair representation, shape (b, i, j, c), which an update changes between `begin` and `commit`.
+    """A pair representation, shape (b, i, j, c); an update changes it between `begin` and `commit`.
 
     Parameters
     ----------
     pair : Tensor, shape=(b, i, j, c)
-        Float; updated in place as long as it is stored as it is.
+        Floats; they are updated in place as long as the format does not change.
     """
 
     def __init__(self, pair: Float[Tensor, "b i j c"]) -> None:
@@ -126,25 +126,25 @@ class PairStream:
 
     @property
     def shape(self) -> torch.Size:
-        """(b, i, j, c)."""
+        """Shape (b, i, j, c)."""
         return self._stored.shape
 
     @property
     def device(self) -> torch.device:
-        """Device that stores it."""
+        """Device of the stored pair."""
         return self._stored.device
 
     @property
     def nbytes(self) -> int:
-        """Bytes that it takes now."""
+        """Bytes that the stored pair takes now."""
         return self._stored.numel() * self._stored.element_size()
 
     def begin(self, codec: PairCodec | None) -> list["PairRows"]:
-        """Begin an update after which the pair is stored by `codec` (None: as before); return one view per protein."""
+        """Begin an update that stores the pair by `codec` (None for the same as before); return a view per protein."""
         self._next_codec = self._codec if codec is None else codec
         if not (isinstance(self._next_codec, FloatCodec) and self._next_codec == self._codec):
             element = self._next_codec.encode(self._stored.new_zeros(1, 1, 1, dtype=torch.float32))
-            # Every row is read before it is written, so codes can take the place of codes.
+            # Every row is read before it is written, so new codes can overwrite old ones.
             if element.dtype != self._stored.dtype:
                 self._next = torch.empty_like(self._stored, dtype=element.dtype)
         return [
@@ -157,7 +157,7 @@ class PairStream:
         self._stored, self._codec = self._next, self._next_codec
 
     def floats(self) -> Float[Tensor, "b i j c"]:
-        """Return all of it in float: the memory itself where that is float32, else a copy."""
+        """Return the whole pair as floats: the stored tensor if that is float32, else a copy."""
         stored = self._stored.flatten(0, 1)
         if isinstance(self._codec, FloatCodec) or stored.device.type != "cpu":
             return self._codec.decode(stored).view(self.shape)
@@ -176,12 +176,12 @@ class PairStream:
 
 @dataclass(frozen=True, eq=False)
 class PairRows:
-    """The rows of one protein's pair, or its columns where `is_transposed`, during an update.
+    """The rows of one protein's pair during an update; its columns, if `is_transposed`.
 
     Attributes
     ----------
     stored, target : Tensor, shape=(i, j, c)
-        What is read and what is written; they may be the same memory.
+        Memory to read from and to write to; both may be the same.
     codec, target_codec : PairCodec
     """
 
@@ -196,22 +196,22 @@ class PairRows:
 
     @property
     def device(self) -> torch.device:
-        """Device that stores them."""
+        """Device of the stored rows."""
         return self.stored.device
 
     def transposed(self) -> "PairRows":
-        """Return the same with columns in place of rows."""
+        """Return a view with columns in place of rows."""
         return replace(self, is_transposed=not self.is_transposed)
 
     def _view(self, pair: Shaped[Tensor, "i j c"], rows: slice) -> Shaped[Tensor, "r j c"]:
         return pair[:, rows].transpose(0, 1) if self.is_transposed else pair[rows]
 
     def read(self, rows: slice) -> Float[Tensor, "r j c"]:
-        """Return some rows in float, contiguous; changes of them reach the stream only through `write`."""
+        """Return rows in float, contiguous; changes to them reach the stream only through `write`."""
         return self.codec.decode(self._view(self.stored, rows)).contiguous()
 
     def write(self, rows: slice, values: Float[Tensor, "r j c"]) -> None:
-        """Store values in these rows; values that `read` gave without a copy, and that were changed, are there."""
+        """Store values in these rows, without a copy if `values` are the stored memory, which `read` may return."""
         target = self._view(self.target, rows)
         if not isinstance(self.target_codec, FloatCodec) or target.data_ptr() != values.data_ptr():
             target.copy_(self.target_codec.encode(values))

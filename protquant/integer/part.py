@@ -1,4 +1,4 @@
-"""What the parts of a model on integers have in common: they update streams in place, and say what they run on."""
+"""The common interface of a model's integer parts: they update streams in place, and report their execution."""
 
 import copy
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ Runs = Literal["integer", "simulated"]
 
 @dataclass(frozen=True)
 class SupportRow:
-    """What a part of a model runs on.
+    """The execution of a part of a model.
 
     Attributes
     ----------
@@ -28,7 +28,7 @@ class SupportRow:
     runs : str
         `integer`, or `simulated`: quantized and dequantized in float.
     what : str
-        The kernel, or the reason why there is none.
+        The kernel, or the reason why the part has no kernel.
     """
 
     path: str
@@ -43,14 +43,14 @@ class BlockState:
     Attributes
     ----------
     single : Tensor, shape=(b, l, s)
-        Contiguous.
+        Single representation, contiguous.
     pair : PairStream
     mask : Tensor of bool, shape=(b, l), or None
-        False for padding; None where there is none.
+        False for padding; None if there is no padding.
     chunk_size : int or None
         Number of rows that simulated parts work on at a time.
     bias : Tensor, shape=(b, h, i, j), or None
-        Attention bias of the single: set by the part that makes it, and dropped by the part that reads it.
+        Attention bias of the single; one part sets it, and the part that reads it deletes it.
     """
 
     single: Float[Tensor, "b l s"]
@@ -60,19 +60,19 @@ class BlockState:
     bias: Float[Tensor, "b h i j"] | None = None
 
     def take_bias(self) -> Float[Tensor, "b h i j"]:
-        """Return the bias, and drop it."""
+        """Return the bias, and delete it from the state."""
         bias, self.bias = self.bias, None
         assert bias is not None
         return bias
 
     @cached_property
     def pair_mask(self) -> Bool[Tensor, "b i j"] | None:
-        """Return the mask of pairs of residues; None where there is no padding."""
+        """Return the mask of pairs of residues; None if there is no padding."""
         return None if self.mask is None else self.mask[:, :, None] & self.mask[:, None, :]
 
     @cached_property
     def full_mask(self) -> Bool[Tensor, "b l"]:
-        """Return the mask of residues, also where there is no padding."""
+        """Return the mask of residues, also if there is no padding."""
         return (
             torch.ones(self.single.shape[:2], dtype=torch.bool, device=self.pair.device)
             if self.mask is None
@@ -81,7 +81,7 @@ class BlockState:
 
     @cached_property
     def full_pair_mask(self) -> Bool[Tensor, "b i j"]:
-        """Return the mask of pairs of residues, also where there is no padding."""
+        """Return the mask of pairs of residues, also if there is no padding."""
         return self.full_mask[:, :, None] & self.full_mask[:, None, :]
 
 
@@ -91,7 +91,7 @@ class Part(Protocol):
     Attributes
     ----------
     rows : list of SupportRow
-        What the part runs on, and what its linear layers run on where it is simulated as a whole.
+        Execution of the part, and that of each of its linear layers if the part as a whole is simulated.
     """
 
     rows: list[SupportRow]
@@ -101,7 +101,7 @@ class Part(Protocol):
 
 
 class HoldsLayers(nn.Module):
-    """A module with attributes that are linear layers of a backend.
+    """A module whose attributes include linear layers of a backend.
 
     Attributes
     ----------
@@ -111,7 +111,7 @@ class HoldsLayers(nn.Module):
     backend: Backend
 
     def prepared(self) -> dict[str, Linear]:
-        """Return the layers by the names of their attributes."""
+        """Return the layers by attribute name."""
         return {name: value for name, value in vars(self).items() if isinstance(value, Linear)}
 
     def unpacked(self) -> Self:

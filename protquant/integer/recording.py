@@ -1,4 +1,4 @@
-"""What is launched kernel by kernel the first time is recorded as a CUDA graph the second time, and replayed then."""
+"""Record a repeated computation as a CUDA graph: the second run is recorded, and later runs replay it."""
 
 import logging
 from collections import Counter
@@ -18,25 +18,25 @@ Run = Callable[..., tuple[Tensor, ...]]
 
 
 def can_record(device: torch.device) -> bool:
-    """Whether there are such graphs on a device."""
+    """Return whether a device has CUDA graphs."""
     return device.type in _DEVICES
 
 
 class Recording:
-    """A run as a CUDA graph: launched as one, where a layer or a block is tens of launches.
+    """A run as a CUDA graph, which needs one launch; a layer or a block alone needs tens of launches.
 
     Parameters
     ----------
     run : callable
-        Given tensors, which it may change in place; waits for nothing on the device. What it reads beside them stays
-        where it is for as long as this is there.
+        Function of tensors, which it may change in place; it must not wait for the device. Other tensors that it reads
+        must keep their addresses while the recording lives.
     inputs : Tensor
-        Examples, on the GPU. The recording keeps copies of them, and the memory of all that is between.
+        Example inputs on the GPU. The recording holds copies of them, and the memory of all intermediate tensors.
     """
 
     def __init__(self, run: Run, *inputs: Tensor) -> None:
         self._run = run
-        with torch.inference_mode(False):  # or nobody outside of that mode could write to them
+        with torch.inference_mode(False):  # tensors made in inference mode cannot be written outside of it
             self._inputs = tuple(x.clone() for x in inputs)
         self._graph = torch.cuda.CUDAGraph()
         torch.cuda.synchronize(inputs[0].device)
@@ -44,7 +44,7 @@ class Recording:
             self._outputs = run(*self._inputs)
 
     def replay(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """What the run gives for other values of the same shapes, in memory of its own."""
+        """Return copies of the results for other inputs of the same shapes."""
         for held, given in zip(self._inputs, inputs, strict=True):
             held.copy_(given)
         self._graph.replay()
@@ -52,14 +52,14 @@ class Recording:
 
 
 class Recorder:
-    """Keeps the recording of what was run last, and says what it was made of.
+    """Holds the recording of the last run, with the key that identifies it.
 
     Parameters
     ----------
     calls : Counter, optional
-        Of the backend: what is replayed counts there as well.
+        Counter of the backend; replays add the calls of the recorded run to it.
     records : bool
-        Whether to record at all.
+        Whether to record runs.
     """
 
     def __init__(self, calls: Counter[tuple[str, str]] | None = None, *, records: bool = True) -> None:
@@ -70,27 +70,28 @@ class Recorder:
         self._recorded_calls = Counter[tuple[str, str]]()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_seen": None, "_recording": None}  # a graph is neither copied nor stored
+        return {**self.__dict__, "_seen": None, "_recording": None}  # graphs cannot be copied or stored
 
     @property
     def is_recorded(self) -> bool:
-        """Whether the next run of what was run last is a replay."""
+        """Whether the next run with the same key is a replay."""
         return self._recording is not None
 
     def run(self, what: Hashable, prepare: Callable[[], Run], *inputs: Tensor) -> tuple[Tensor, ...]:
-        """What a run gives for some inputs.
+        """Return the results of a run.
 
         Parameters
         ----------
         what : hashable or None
-            All that a recording depends on but the values of inputs: the same again is recorded. None: it cannot be.
+            Key: everything that a recording depends on, except the values of inputs. The second run in a row with equal
+            keys is recorded. None prevents recording.
         prepare : callable
-            Makes what is run; not called where a recording is replayed. It may wait for the device.
+            Returns the function to run; a replay does not call it. It may wait for the device.
         """
         if not self.records:
             what = None
         if what is None or what != self._seen:
-            # The first time kernels are compiled, and constants are made. Nothing is kept of what went before.
+            # The first run compiles kernels and makes constants. Delete the recording of earlier runs.
             self._seen, self._recording = None, None
             outputs = prepare()(*inputs)
             self._seen = what
@@ -104,7 +105,7 @@ class Recorder:
         return self._recording.replay(*inputs)
 
     def _record(self, run: Run, inputs: tuple[Tensor, ...]) -> bool:
-        """Make a recording, and tell whether that went well; it does not count as a run."""
+        """Make a recording, and return whether that succeeded; it does not count as a run."""
         before = self.calls.copy()
         try:
             self._recording = Recording(run, *inputs)

@@ -36,11 +36,10 @@ _PROJECTIONS = "q_proj", "k_proj", "v_proj"
 class IntegerSelfAttention(HoldsLayers):
     """Twin of a quantized `SelfAttention` and of the norm before it.
 
-    Queries, keys and values come from one product where their projections have one input, in steps of their grids:
-    scales are part of the weights. Outputs of the weights are ordered so that the two channels which a rotary embedding
-    rotates are neighbors: a rotation is then a complex product, in place. The backend multiplies queries, keys and
-    values (`Backend.sequence_attention`), but where logits or probabilities are quantized too, `SimulatedAttention`
-    does.
+    If the projections share an input, one product computes queries, keys and values. The weights contain the scales of
+    their grids, so the results count steps. Outputs are in an order in which the two channels that a rotary embedding
+    rotates are neighbors, so a rotation is a complex product, in place. `Backend.sequence_attention` multiplies
+    queries, keys and values; if logits or probabilities are quantized too, `SimulatedAttention` does.
 
     Parameters
     ----------
@@ -52,7 +51,7 @@ class IntegerSelfAttention(HoldsLayers):
     Attributes
     ----------
     rows : list of SupportRow
-        What products and projections run on.
+        Execution of products and projections.
     """
 
     def __init__(
@@ -69,7 +68,7 @@ class IntegerSelfAttention(HoldsLayers):
         runs: Runs = "integer" if self.products.on_integers else "simulated"
         self.rows = [SupportRow(f"{path}.products", runs, self.products.what)]
         q_scale, k_scale, self.value_scale = (1.0 if grid is None else grid.scale for grid in self.products.grids)
-        # Queries are quantized after they are scaled.
+        # The simulation quantizes scaled queries.
         self.factors = attn.scale / q_scale, 1 / k_scale, 1 / self.value_scale
         self.order = _pairs_together(channels, heads)
         self._prepare_projections(attn, path)
@@ -102,7 +101,7 @@ class IntegerSelfAttention(HoldsLayers):
             return
         assert isinstance(layer, QuantizedLinear)
         self.transforms = layer.transforms
-        if self.transforms is None:  # Codes are made of steps of values as they are.
+        if self.transforms is None:  # Output codes are computed from steps of the values.
             weight = replace(weight, scale=weight.scale * self.value_scale)
             if isinstance(self.out_grid, Grid):
                 self.out_grid = self.out_grid.stretched(1 / self.value_scale)
@@ -112,7 +111,7 @@ class IntegerSelfAttention(HoldsLayers):
 
     @property
     def is_recordable(self) -> bool:
-        """Whether nothing waits for the device, once tiles are prepared."""
+        """Whether nothing waits for the device after tiles are prepared."""
         return self.products.is_recordable and self.qkv is not None and self.out is not None
 
     def add_to_(
@@ -123,7 +122,7 @@ class IntegerSelfAttention(HoldsLayers):
         rotary: Complex[Tensor, "t p"],
         with_maps: bool = False,
     ) -> list[Float[Tensor, "h _ _"]]:
-        """Add the output for the normalized rows of a tile to the rows, in place; return maps, if wanted.
+        """Add the output for the normalized rows of a tile to the rows in place; return attention maps, if wanted.
 
         Parameters
         ----------
@@ -150,7 +149,7 @@ class IntegerSelfAttention(HoldsLayers):
         return maps
 
     def _project(self, x: Float[Tensor, "t c"], norm: nn.Module) -> Float[Tensor, "t n"]:
-        """Queries, keys and values of rows side by side, float32, before their rotation."""
+        """Return queries, keys and values of rows side by side, float32, before their rotation."""
         if self.qkv is not None:
             return self.backend.linear(normalized_codes(self.backend, norm, x, self.grid), self.qkv)
         normalized = norm(x)
@@ -170,16 +169,16 @@ class IntegerSelfAttention(HoldsLayers):
 
 
 class SimulatedAttention(SequenceAttention):
-    """Attention whose logits or probabilities are quantized: decoded values are multiplied in float, as in simulation.
+    """Attention with quantized logits or probabilities: decoded values are multiplied in float, as in simulation.
 
     Parameters
     ----------
     attn : SelfAttention
-        Has the quantizers.
+        Module with the quantizers.
     dtype : torch.dtype
         Type of the model.
     reason : str
-        Why its products are not on integers.
+        Reason why its products do not run on integers.
     """
 
     on_integers = False
@@ -212,7 +211,7 @@ class SimulatedAttention(SequenceAttention):
         for some in tile.sequences:
             self.calls["attention", "simulated"] += 1
             q, k, v = (part[:, some] for part in operands)
-            # Back to the order of channels that the quantizers know.
+            # Restore the order of channels that the quantizers expect.
             q, k = (part.unflatten(-1, (-1, 2)).mT.flatten(-2) for part in (q, k))
             q, k, v = (tap(x[None].to(self.dtype)) for tap, x in ((self.q, q), (self.k, k), (self.v, v)))
             logits = self.logits(q @ k.mT)
@@ -223,7 +222,7 @@ class SimulatedAttention(SequenceAttention):
 def _operand_grids(attn: SelfAttention, path: str) -> OperandGrids:
     for name in ("logits", "probs"):
         if not isinstance(attn.get_submodule(name), Tap):
-            raise NoIntegerKernelError(f"{path}.{name} are quantized, which no product of integers is followed by")
+            raise NoIntegerKernelError(f"{path}.{name} are quantized, and no integer kernel quantizes them")
     q, k, v = (tap_grid(attn.get_submodule(name), f"{path}.{name}") for name in "qkv")
     return q, k, v
 
@@ -235,7 +234,7 @@ def _scaled(weight: IntegerWeight, factor: float) -> IntegerWeight:
 
 
 def _pairs_together(channels: int, heads: int) -> list[int]:
-    """Return channels in an order in which the two of a head that are rotated together are neighbors."""
+    """Return an order of channels in which the two channels of a head that rotate together are neighbors."""
     natural = torch.arange(channels).view(heads, 2, -1)
     order: list[int] = natural.mT.flatten().tolist()
     return order

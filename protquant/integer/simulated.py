@@ -1,6 +1,6 @@
-"""Parts of a folding block that have no integer form as a whole: they run in float between decoded and stored values.
+"""Parts of a folding block that do not run on integers as a whole: they decode their inputs and compute in float.
 
-Their linear layers still multiply codes, one by one, where these have kernels.
+Each of their linear layers multiplies codes if it has a kernel.
 """
 
 from abc import ABC, abstractmethod
@@ -32,9 +32,9 @@ class SimulatedPart(nn.Module, ABC):
     Parameters
     ----------
     module : nn.Module
-        Its linear layers are replaced by their twins, in place.
+        Module whose linear layers are replaced by their twins, in place.
     reason : str
-        Why the module has no integer form.
+        Reason why the module does not run on integers as a whole.
     """
 
     def __init__(self, module: nn.Module, backend: Backend, path: str, reason: str) -> None:
@@ -78,7 +78,7 @@ class SimulatedSingleTransition(SimulatedPart):
 
 
 class _SimulatedPairUpdate(SimulatedPart):
-    """A module that gives an update of the pair, which is stored by `codec` from then on."""
+    """A module that computes an update of the pair; `codec` stores the sum."""
 
     def __init__(
         self, module: nn.Module, backend: Backend, path: str, reason: str, codec: PairCodec | None = None
@@ -92,7 +92,7 @@ class _SimulatedPairUpdate(SimulatedPart):
 
     @abstractmethod
     def _inputs(self, state: BlockState) -> tuple[Any, ...]:
-        """Inputs of the module."""
+        """Return the inputs of the module."""
 
 
 class SimulatedSingleToPair(_SimulatedPairUpdate):

@@ -1,4 +1,4 @@
-"""The single representation of the trunk on integers, and its ways to and from the pair."""
+"""The single representation of the trunk on integers, and its exchange with the pair."""
 
 import torch
 from torch import nn
@@ -42,7 +42,7 @@ class IntegerSingleAttention(nn.Module):
         super().__init__()
         self.norm, self.backend = norm, backend
         self.grid, weights = shared_input(module, ("qkv_proj", "gate_proj"), path)
-        # From queries, keys and values of each head to all queries, all keys, all values.
+        # Reorder outputs from queries, keys and values of each head to all queries, all keys, all values.
         order = torch.arange(weights["qkv_proj"].out_features).view(module.num_heads, 3, -1).transpose(0, 1).flatten()
         qkv = reordered(weights["qkv_proj"], order.tolist())
         self.attention = GatedAttention(
@@ -61,7 +61,7 @@ class IntegerSingleAttention(nn.Module):
 class IntegerSingleToPair(HoldsLayers):
     """Twin of a quantized `SingleToPair`: products and differences are quantized row by row.
 
-    The pair is stored by `codec` from then on.
+    After the update, `codec` stores the pair.
     """
 
     def __init__(self, module: SingleToPair, backend: Backend, path: str, codec: PairCodec | None = None) -> None:

@@ -1,4 +1,4 @@
-"""What a model on integers runs on, and which recipes have integer kernels for all that they quantize."""
+"""Report the execution of each part of a model, and which recipes have integer kernels for all quantized layers."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -22,13 +22,13 @@ _CHANNELS = 8
 
 @dataclass(frozen=True)
 class Support:
-    """What runs on integers, and what does not.
+    """The parts of a model that run on integers, and the parts that are simulated.
 
     Attributes
     ----------
     rows : list of SupportRow
     backend : Backend
-        Counts its calls.
+        Backend, which counts its calls.
     weight_bytes : int
         Bytes of integer weights in memory: codes, scales and zero points.
     weight_elements : int
@@ -42,17 +42,17 @@ class Support:
 
     @property
     def simulated(self) -> list[SupportRow]:
-        """Rows of parts that do not run on integers."""
+        """Rows of simulated parts."""
         return [row for row in self.rows if row.runs == "simulated"]
 
     @property
     def ran(self) -> Runs:
-        """`integer` where any part runs on integers."""
+        """`integer` if any part runs on integers, else `simulated`."""
         return "integer" if len(self.simulated) < len(self.rows) else "simulated"
 
     @property
     def kernels(self) -> str:
-        """The kernel that multiplies, and the number of simulated parts."""
+        """The backend's kernel, and the number of simulated parts."""
         simulated = f"; {len(self.simulated)} of {len(self.rows)} parts simulated" if self.simulated else ""
         return self.backend.kernel + simulated
 
@@ -70,19 +70,19 @@ class Support:
 
 
 def prepared_layers(model: nn.Module) -> list[Linear]:
-    """Return the linear layers of a backend that the modules of a converted model hold."""
+    """Return all linear layers of a backend in a converted model."""
     return [layer for part in model.modules() if isinstance(part, HoldsLayers) for layer in part.prepared().values()]
 
 
 @dataclass(frozen=True)
 class IntegerClaim:
-    """Whether every linear layer that a recipe quantizes has an integer kernel.
+    """The answer whether every linear layer that a recipe quantizes has an integer kernel.
 
     Attributes
     ----------
     claimed : bool
     reason : str
-        The first layer that has none, and why; empty where all have one.
+        The first layer without a kernel, and the reason; empty if all layers have one.
     """
 
     claimed: bool
@@ -92,14 +92,14 @@ class IntegerClaim:
 def integer_claim(recipe: Recipe) -> IntegerClaim:
     """Return whether each linear layer of language model and folding trunk that a recipe quantizes has a kernel.
 
-    The formats of the recipe tell, without the weights of a model and without calibration. Layers that the recipe
-    leaves in float, such as heads, do not count. Its steps may put transforms before a layer, which are applied in
-    float, and choose scales and codes, but no other formats.
+    The formats of the recipe determine the answer; neither weights nor calibration are needed. Layers that the recipe
+    leaves in float, such as heads, do not count. Steps do not matter: they may choose scales and codes, and put float
+    transforms before a layer, but do not change formats.
 
     Raises
     ------
     ProtquantError
-        If the recipe names sites that a small ESMFold does not have.
+        If the recipe names sites that an ESMFold of one layer and one block does not have.
     """
     assignments = plan(_one_of_each(), recipe)
     pairs: dict[tuple[Format | None, Format | None], str] = {}

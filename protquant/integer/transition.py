@@ -1,4 +1,4 @@
-"""Single and pair transition on integers, and the feed-forward network that they have in common."""
+"""Single and pair transition on integers, and the feed-forward network that they share."""
 
 import torch
 from jaxtyping import Float
@@ -17,19 +17,17 @@ __all__ = ["IntegerPairTransition", "IntegerSingleTransition", "Perceptron"]
 
 
 class Perceptron(HoldsLayers):
-    """Two linear layers with an activation between them; the first writes the codes that the second reads.
+    """Two linear layers with an activation between them; the output codes of the first are the input of the second.
 
     Parameters
     ----------
     parent : nn.Module
-        Has the quantized layers `up_proj` and `down_proj`.
-    rows : list of SupportRow
-        What it runs on.
+        Module with the quantized layers `up_proj` and `down_proj`.
 
     Raises
     ------
     NoIntegerKernelError
-        Where either has no integer kernel.
+        If either layer has no integer kernel.
     """
 
     def __init__(self, parent: nn.Module, backend: Backend, path: str, activation: Activation) -> None:
@@ -40,14 +38,14 @@ class Perceptron(HoldsLayers):
         assert isinstance(down, QuantizedLinear)
         self.hidden_grid = input_grid(down, f"{path}.down_proj")
         self.transforms = down.transforms
-        # The hidden layer is never float where its codes are what the product itself can write.
+        # If the first product can write codes, the hidden layer is never float.
         self.direct = isinstance(self.hidden_grid, Grid) and self.transforms is None
         outs = [(self.hidden_grid, up.out_features)] if isinstance(self.hidden_grid, Grid) and self.direct else []
         self.up = backend.prepare(up, self.grid, activation, outs)
         self.down = backend.prepare(integer_weight(down, f"{path}.down_proj"), self.hidden_grid)
 
     def add_to_(self, residual: Float[Tensor, "m c"], norm: nn.Module) -> None:
-        """Add the output for the normalized rows to the rows, in place."""
+        """Add the output for the normalized rows to the rows in place."""
         backend = self.backend
         codes = normalized_codes(backend, norm, residual, self.grid)
         if self.direct:
@@ -77,7 +75,7 @@ class IntegerSingleTransition(_IntegerTransition):
 
 
 class IntegerPairTransition(_IntegerTransition):
-    """Twin of a quantized `Transition` of the pair, which is stored by `codec` from then on."""
+    """Twin of a quantized `Transition` of the pair; after the update, `codec` stores the pair."""
 
     def __init__(self, module: Transition, backend: Backend, path: str, codec: PairCodec | None = None) -> None:
         super().__init__(module, backend, path)

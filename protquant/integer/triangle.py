@@ -21,12 +21,12 @@ __all__ = ["IntegerTriangleAttention", "IntegerTriangleMultiplication"]
 
 
 class IntegerTriangleMultiplication(HoldsLayers):
-    """Twin of a quantized `TriangleMultiplication`; the pair is stored by `codec` from then on.
+    """Twin of a quantized `TriangleMultiplication`; after the update, `codec` stores the pair.
 
     Raises
     ------
     NoIntegerKernelError
-        Where a piece of it has none.
+        If a layer or product of it has no integer kernel.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class IntegerTriangleMultiplication(HoldsLayers):
                 backend.gated_channels(codes, gate, proj, grid, valid, operand, rows.start)
             read.append(codes)
         tiles = list(row_tiles(backend, length, length))
-        # The product is made for more rows at a time than the other steps work on: it pays.
+        # The product is faster for more rows at a time than the other steps process.
         step = max(1, backend.product_rows(self.channels, length) // tiles[0].stop) * tiles[0].stop if tiles else 1
         for codes, rows in zip(read, tiles, strict=True):
             if rows.start % step == 0:
@@ -89,12 +89,12 @@ class IntegerTriangleMultiplication(HoldsLayers):
 
 
 class IntegerTriangleAttention(HoldsLayers):
-    """Twin of a quantized `TriangleAttention`; the pair is stored by `codec` from then on.
+    """Twin of a quantized `TriangleAttention`; after the update, `codec` stores the pair.
 
     Raises
     ------
     NoIntegerKernelError
-        Where a piece of it has none.
+        If a layer or product of it has no integer kernel.
     """
 
     def __init__(self, module: TriangleAttention, backend: Backend, path: str, codec: PairCodec | None = None) -> None:
