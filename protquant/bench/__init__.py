@@ -1,4 +1,4 @@
-"""Benchmarks: our float and integer execution against others', by turns in one process; and what integers change."""
+"""Benchmarks: our float and integer execution beside other implementations, in alternation; and their agreement."""
 
 from protquant.lazy_package import make_lazy
 

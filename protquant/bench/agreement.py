@@ -1,4 +1,4 @@
-"""`protquant bench agreement`: how far integers are from the simulation of a recipe, and both are from float."""
+"""`protquant bench agreement`: differences between float, the simulation of a recipe, and integers."""
 
 import sys
 from typing import Any
@@ -28,7 +28,7 @@ from protquant.scores import rmsd_ca, tm_score
 __all__ = ["PAIRS", "ca_trace", "measure_agreement", "summarize_agreement"]
 
 PAIRS = ("integer to simulation", "simulation to float", "integer to float")
-"""What is compared with what."""
+"""Pairs of executions that are compared."""
 
 
 @takes(AgreementOptions)
@@ -44,7 +44,7 @@ def measure_agreement(options: AgreementOptions) -> pd.DataFrame:
     Raises
     ------
     ProtquantError
-        If the model is no float ESMFold, or a file or recipe cannot be used.
+        If the model is not a float ESMFold, or a file or recipe cannot be used.
     """
     check_backend(options.backend)
     check_folding_options(options.num_recycles, None)
@@ -85,13 +85,13 @@ def measure_agreement(options: AgreementOptions) -> pd.DataFrame:
 
 
 def ca_trace(prediction: Prediction) -> np.ndarray:
-    """C-alpha coordinates of all residues, in angstrom."""
+    """Return C-alpha coordinates of all residues, in angstrom."""
     atoms = prediction.atoms
     return np.asarray(atoms.coord[atoms.atom_name == "CA"])
 
 
 def summarize_agreement(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Median RMSD, mean and least TM-score of each recipe and pair."""
+    """Return median RMSD, and mean and least TM-score, of each recipe and pair."""
     return [
         {
             "recipe": recipe,

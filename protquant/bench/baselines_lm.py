@@ -1,4 +1,4 @@
-"""ESM-2 as others run it and as our float model does, all with the same weights: logits of a padded batch."""
+"""ESM-2 in other implementations and in our float model, with the same weights: logits of a padded batch."""
 
 import copy
 import importlib
@@ -21,21 +21,21 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def random_esm2(config: ESM2Config, seed: int = 0) -> ESM2:
-    """Return ESM-2 in float32 with random weights, for timing; the same for the same seed."""
+    """Return ESM-2 in float32 with random weights, which depend on the seed only."""
     with torch.device("meta"):
         model = ESM2(config)
-    model = model.to_empty(device="cpu")  # rotary frequencies stay as they are
+    model = model.to_empty(device="cpu")  # rotary frequencies are not random
     randomize(model, seed)
     return model.eval().requires_grad_(False)
 
 
 def lm_baseline(name: str, model: ESM2, work: LanguageWork) -> Callable[[], Tensor]:
-    """Return what is timed of one of `LM_BASELINES`, but esm-cpp.
+    """Return the timed run of one of `LM_BASELINES`, except esm-cpp.
 
     Parameters
     ----------
     model : ESM2
-        In float32; baselines in float32 share its weights.
+        Model in float32; baselines in float32 share its weights.
 
     Raises
     ------
@@ -54,7 +54,7 @@ def lm_baseline(name: str, model: ESM2, work: LanguageWork) -> Callable[[], Tens
 
 
 def run_logits(model: Any, work: LanguageWork) -> Callable[[], Tensor]:
-    """What is timed of an ESM2 of ours, in float or on integers."""
+    """Return the timed run of our ESM2, in float or on integers."""
 
     @torch.inference_mode()
     def run() -> Tensor:
@@ -65,7 +65,7 @@ def run_logits(model: Any, work: LanguageWork) -> Callable[[], Tensor]:
 
 
 def hugging_face_esm2(model: ESM2, attention: str) -> nn.Module:
-    """`EsmForMaskedLM` of transformers, around the very tensors of ours.
+    """Return `EsmForMaskedLM` of transformers, which shares the tensors of our model.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ def hugging_face_esm2(model: ESM2, attention: str) -> nn.Module:
     theirs.load_state_dict(_renamed(model, HUGGING_FACE_ESM2.to_theirs), strict=False, assign=True)
     theirs.tie_weights()  # type: ignore[operator]  # transformers' own
     _check_all_assigned(theirs, model)
-    # Rotary frequencies are no parameters: they are where transformers made them.
+    # Rotary frequencies are not parameters: transformers made them on another device.
     theirs = theirs.to(next(model.parameters()).device)
     return theirs.eval().requires_grad_(False)
 
@@ -109,7 +109,7 @@ def _renamed(model: ESM2, rename: Callable[[str], str | None]) -> dict[str, Tens
 
 
 def _check_all_assigned(theirs: nn.Module, ours: ESM2) -> None:
-    """Every parameter of theirs is one of ours: else a time would be that of another model."""
+    """Check that every parameter of the other model is one of ours; otherwise we would time a different model."""
     known = {tensor.data_ptr() for tensor in ours.state_dict().values()}
     strange = [name for name, parameter in theirs.named_parameters() if parameter.data_ptr() not in known]
     if strange:
@@ -153,7 +153,7 @@ def _torchao_int8(model: nn.Module) -> nn.Module:
         torchao: Any = importlib.import_module("torchao.quantization")
     except ModuleNotFoundError as error:
         raise ProtquantError("not installed: pip install torchao") from error
-    # Its own modules around the same tensors: those of the float model must stay as they are.
+    # New modules around the same tensors: the modules of the float model must not change.
     model = copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
     torchao.quantize_(model, torchao.Int8DynamicActivationInt8WeightConfig())
     return model

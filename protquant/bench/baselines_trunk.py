@@ -1,4 +1,4 @@
-"""Blocks of the folding trunk as others run them and as our float model does, all with the same weights."""
+"""Blocks of the folding trunk in transformers and in our float model, with the same weights."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -16,18 +16,18 @@ from protquant.running.random_weights import randomize
 __all__ = ["TrunkWork", "hugging_face_block", "random_inputs", "trunk_baseline"]
 
 _PREFIX = "trunk.blocks.0."
-# Spread of channels: most are alike, some are tens of times larger, as in a trained trunk.
+# Spread of channel sizes: most are similar, and a few are tens of times larger, as in a trained trunk.
 _SPREAD = 1.0
 
 
 @dataclass
 class TrunkWork:
-    """Blocks with random weights, and what they are run on.
+    """Blocks with random weights, and their inputs.
 
     Attributes
     ----------
     blocks : FoldingBlocks
-        In float32.
+        Blocks in float32.
     single : Tensor, shape=(b, l, s), dtype=float32
     pair : Tensor, shape=(b, i, j, c), dtype=float32
     mask : Tensor, shape=(b, l), dtype=bool
@@ -55,7 +55,7 @@ class TrunkWork:
         seed: int = 0,
         device: torch.device | str = "cpu",
     ) -> "TrunkWork":
-        """The same for the same seed."""
+        """Return random work, which depends on the seed only."""
         made = []
         for index in range(blocks):
             with torch.device("meta"):
@@ -68,14 +68,14 @@ class TrunkWork:
         )
 
     def run(self, block: nn.Module, dtype: torch.dtype, mask: Tensor | None = None) -> Callable[[], Any]:
-        """What is timed: fresh representations go into buffers, and the block is run on them.
+        """Return the timed run: it copies the representations into buffers, and runs the block on them.
 
-        The integer block changes both in place, so each run needs fresh ones, and all candidates pay for it alike.
+        The integer block changes both in place, so each run needs a copy; all candidates make this copy.
 
         Parameters
         ----------
         block : nn.Module
-            Called as `FoldingBlock` is.
+            Module with the interface of `FoldingBlock`.
         mask : Tensor, optional
             By default the boolean one.
         """
@@ -96,14 +96,14 @@ class TrunkWork:
 def random_inputs(
     config: TrunkConfig, length: int, *, seed: int = 0, protein: int = 0, device: torch.device | str = "cpu"
 ) -> tuple[Float[Tensor, "b l s"], Float[Tensor, "b i j c"], Bool[Tensor, "b l"]]:
-    """What a block is given: the single, the pair, and the mask of one protein.
+    """Return the inputs of a block: the single, the pair, and the mask of one protein.
 
     Parameters
     ----------
     seed : int
-        Of how large each channel is, which is so in all proteins.
+        Seed of the sizes of channels, which all proteins share.
     protein : int
-        Which one.
+        Number of the protein.
     """
     channels = torch.Generator().manual_seed(seed)
     values = torch.Generator().manual_seed(1000 * seed + protein)
@@ -117,7 +117,7 @@ def random_inputs(
 
 
 def hugging_face_block(block: FoldingBlock, config: TrunkConfig) -> nn.Module:
-    """The block of transformers, around the very tensors of ours."""
+    """Return the block of transformers, which shares the tensors of our block."""
     # Optional parts of transformers, which are slow to import.
     from transformers.models.esm.configuration_esm import TrunkConfig as TheirConfig  # noqa: PLC0415
     from transformers.models.esm.modeling_esmfold import EsmFoldTriangularSelfAttentionBlock  # noqa: PLC0415
@@ -139,7 +139,7 @@ def hugging_face_block(block: FoldingBlock, config: TrunkConfig) -> nn.Module:
 
 
 def trunk_baseline(name: str, work: TrunkWork) -> Callable[[], Any]:
-    """Return what is timed of one of `TRUNK_BASELINES`, in the whole of its type."""
+    """Return the timed run of one of `TRUNK_BASELINES`, with weights and inputs in its type."""
     whose, _, kind = name.partition("-")
     dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[kind]
     if whose == "transformers":

@@ -1,4 +1,4 @@
-"""What the benchmarks can be asked for, by name: nothing here needs torch."""
+"""Names of the choices that benchmarks offer; nothing here needs torch."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 FULL_SIZE_PARTS = ("quantize", "fold", "turns")
-"""Parts of the benchmark of the full size."""
+"""Parts of `bench full-size`."""
 
 LM_PRESETS: dict[str, ESM2Config] = {"demo": LANGUAGE_MODEL} | {
     name: known.config for name, known in KNOWN.items() if isinstance(known.config, ESM2Config)
@@ -53,11 +53,11 @@ LM_BASELINES: Mapping[str, str] = MappingProxyType(
         "protquant-bfloat16": "our float model, padded",
     }
 )
-"""How others run a language model, and what each of these is."""
+"""Other ways to run a language model, with a description of each."""
 DEFAULT_LM_BASELINES = ("transformers-float32-eager", "transformers-bfloat16-sdpa", "esm-cpp-w8a8")
 
 TRUNK_BASELINES = ("transformers-float32", "transformers-bfloat16", "protquant-float32", "protquant-bfloat16")
-"""How others run a block of the trunk."""
+"""Other ways to run a block of the trunk."""
 
 Workload = Literal["uniform", "ragged"]
 WORKLOADS: Mapping[Workload, str] = MappingProxyType(
@@ -66,12 +66,12 @@ WORKLOADS: Mapping[Workload, str] = MappingProxyType(
         "ragged": "64 sequences of 50 to 400 residues",
     }
 )
-"""What language models are timed on, in words."""
+"""Workloads of language models, with a description of each."""
 
 
 @dataclass(frozen=True)
 class LinearShape:
-    """`rows` tokens of `reads` channels become `writes` channels."""
+    """Sizes of a linear layer: `rows` tokens, `reads` input channels, `writes` output channels."""
 
     what: str
     rows: int

@@ -1,4 +1,4 @@
-"""Our weights and sequences for esm-cpp's W8A8, which runs in another interpreter (`--esm-cpp-python`)."""
+"""Write our weights and sequences for esm-cpp's W8A8, which runs in another interpreter (`--esm-cpp-python`)."""
 
 import re
 from pathlib import Path
@@ -21,9 +21,9 @@ _CALIBRATION_SEQUENCES = 4
 
 
 def write_esm_cpp_weights(model: ESM2, path: Path) -> None:
-    """The file that `esm_cpp.Model.load_from_safetensors` reads.
+    """Write the file that `esm_cpp.Model.load_from_safetensors` reads.
 
-    It is transformers' of some years ago: each layer has rotary frequencies, and a LayerNorm a weight and a bias.
+    It has the layout of an old version of transformers, where each layer has rotary frequencies.
     """
     state = {}
     for name, tensor in model.state_dict().items():
@@ -39,9 +39,9 @@ def write_esm_cpp_weights(model: ESM2, path: Path) -> None:
 
 
 def esm_cpp_arguments(folder: Path, preset: str, workload: Workload, seed: int, device: str) -> dict[str, Any]:  # noqa: ARG001
-    """Write our weights to a folder, and return what the script builds esm-cpp from; it computes on the CPU."""
+    """Write our weights to a folder, and return the arguments of the script, which computes on the CPU."""
     write_esm_cpp_weights(random_esm2(LM_PRESETS[preset], seed), folder / "model.safetensors")
-    # Other sequences than those that are timed.
+    # Calibrate on other sequences than the timed ones.
     calibration = language_work("ragged", seed=1).sequences[:_CALIBRATION_SEQUENCES]
     return {
         "weights": str(folder / "model.safetensors"),

@@ -1,6 +1,6 @@
-"""esm-cpp as a candidate of `protquant bench lm`: a script for an interpreter that need not have protquant.
+"""esm-cpp as a candidate of `protquant bench lm`: a script for an interpreter without protquant.
 
-esm-cpp counts on numpy below 2, and on a number of threads that is set before it is imported.
+esm-cpp needs numpy below 2, and reads the number of threads when it is imported.
 """
 
 import importlib
@@ -14,7 +14,7 @@ _ALPHA, _PERCENTILE = 0.5, 99.9  # esm-cpp's own defaults
 
 
 class EsmCpp:
-    """The model; a call runs it as `esm-cpp-bench` does: packed, in buckets of similar length."""
+    """esm-cpp's model; a call runs it like `esm-cpp-bench`: packed, in buckets of similar length."""
 
     def __init__(self, model: Any, rows: list[np.ndarray]) -> None:
         self.model, self.rows = model, rows
@@ -28,14 +28,14 @@ class EsmCpp:
 
 
 def build(weights: str, calibration: list[list[int]], sequences: list[list[int]]) -> EsmCpp:
-    """Load, calibrate, smooth and quantize, as `esm-cpp-quantize` does.
+    """Load, calibrate, smooth and quantize a model, like `esm-cpp-quantize`.
 
     Parameters
     ----------
     weights : str
         File that `esm_cpp.Model.load_from_safetensors` reads.
     calibration, sequences : list of list of int
-        Tokens of the sequences that it is calibrated on, and that it is timed on.
+        Tokens of the sequences for calibration and for timing.
     """
     try:
         esm_cpp = importlib.import_module("esm_cpp")

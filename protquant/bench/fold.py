@@ -42,19 +42,19 @@ def bench_fold(options: FoldBenchOptions) -> BenchReport:
     Returns
     -------
     BenchReport
-        The deviation is the CA-RMSD to the float32 prediction, in angstrom; how far integers are from their simulation
-        is among the facts, under the names of recipes.
+        The deviation is the CA-RMSD to the float32 prediction, in angstrom. The facts have the distance between
+        integers and their simulation for each recipe.
 
     Raises
     ------
     ProtquantError
-        If the model is no float ESMFold, or a file or recipe cannot be used.
+        If the model is not a float ESMFold, or a file or recipe cannot be used.
     """
     check_backend(options.backend)
     check_folding_options(options.num_recycles, None)
     threads, device = count_threads(options.threads), torch.device(options.device)
     recipes = named_recipes(options.quants)
-    calibration_sequences(options.calibration)  # A file that cannot be used is refused before the work.
+    calibration_sequences(options.calibration)  # Refuse an unusable file before the work begins.
     network, sequence = check_folding_model(load(options.model, device=device)), _first_sequence(options.fasta)
     target_notes = notes_on_targets(network, [sequence], shipped=False)
     del network
@@ -90,7 +90,7 @@ def bench_fold(options: FoldBenchOptions) -> BenchReport:
         progress=options.progress,
     )
     path = Path(options.model)
-    model = path.name if path.exists() else options.model  # a report tells of no folders
+    model = path.name if path.exists() else options.model  # a report does not name folders
     settings: dict[str, Any] = {
         "model": model,
         "length": len(sequence),
@@ -112,7 +112,7 @@ def bench_fold(options: FoldBenchOptions) -> BenchReport:
 
 
 def folding_in_float(dtype: str, model: str, device: str, sequence: str, num_recycles: int | None) -> Run:
-    """Return what a worker runs of the float model, in `float32` or `bfloat16`."""
+    """Return a worker's run of the float model, in `float32` or `bfloat16`."""
     network = check_folding_model(load(model, device=torch.device(device)))
     if dtype == "bfloat16":
         network = network.set_compute_dtype(torch.bfloat16)
@@ -129,7 +129,7 @@ def folding_quantized(
     sequence: str,
     num_recycles: int | None,
 ) -> Run:
-    """Return what a worker runs of the model by a recipe: simulated, or on integers."""
+    """Return a worker's run of the model with a recipe: simulated, or on integers."""
     parsed, network = load_recipe(recipe), check_folding_model(load(model, device=torch.device(device)))
     running = Execution(parsed, execution, backend, torch.device(device))
     sequences = calibration_sequences(None if calibration is None else Path(calibration))
@@ -143,7 +143,7 @@ def _fold(model: ESMFold, sequence: str, num_recycles: int | None) -> Prediction
 
 
 def _between(one: np.ndarray | None, other: np.ndarray | None) -> dict[str, float] | None:
-    """Return how far two predictions are apart; None where one of the two failed."""
+    """Return the distance between two predictions; None if one of them failed."""
     if one is None or other is None:
         return None
     return {"rmsd": rmsd_ca(one, other), "tm": tm_score(one, other).score}

@@ -1,4 +1,4 @@
-"""Our model on integers, as what a worker runs."""
+"""A worker's run of our model on integers."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,14 +14,14 @@ __all__ = ["integer_run", "named_recipes", "recorded_run"]
 
 
 class _HasRecorder(Protocol):
-    """A model that keeps a recording of what it ran last."""
+    """A model that holds a recording of its last run."""
 
     @property
     def recorder(self) -> Recorder: ...
 
 
 def integer_run(execution: Execution, run: Callable[[], Any], read: Callable[[Any], Any]) -> Run:
-    """Return a run of a converted model, whose notes and details say what ran on integers, by which kernels."""
+    """Return a run of a converted model; its notes and details name the parts on integers, and the kernels."""
     backend = execution.backend
     assert backend is not None
 
@@ -42,7 +42,7 @@ def integer_run(execution: Execution, run: Callable[[], Any], read: Callable[[An
 
 
 def recorded_run(model: _HasRecorder, run: Callable[[], Any], read: Callable[[Any], Any]) -> Run:
-    """Return a run of a model that is recorded as a CUDA graph; its notes say so, or that it is not."""
+    """Return a run of a model that is recorded as a CUDA graph; its notes say whether the recording succeeded."""
 
     def notes() -> str:
         if not model.recorder.is_recorded:
@@ -53,12 +53,12 @@ def recorded_run(model: _HasRecorder, run: Callable[[], Any], read: Callable[[An
 
 
 def named_recipes(quants: Sequence[str | Path]) -> dict[str, str]:
-    """Return how each recipe was asked for, by its name.
+    """Return the argument (name or path) of each recipe, by the recipe's name.
 
     Raises
     ------
     ProtquantError
-        If there is no such recipe, or two have the same name, which would be that of two rows.
+        If a recipe does not exist, or two recipes have the same name, which would name two rows.
     """
     names = [load_recipe(quant).name for quant in quants]
     if len(set(names)) < len(names):

@@ -1,4 +1,4 @@
-"""Run a program in a process of its own under a limit of memory, and tell what it took."""
+"""Run a program under a memory limit, and measure its time and memory."""
 
 import os
 import re
@@ -19,39 +19,38 @@ from protquant.errors import ProtquantError
 
 __all__ = ["ProcessOutcome", "resident_bytes", "run_limited"]
 
-_INTERVAL = 0.1  # seconds between looks at a process
+_INTERVAL = 0.1  # seconds between two measurements of a process
 _OWN = Path("/proc/self/status")
 
 
 @dataclass(frozen=True)
 class ProcessOutcome:
-    """How a program ended and what it took.
+    """The end of a program, and its time and memory.
 
     Attributes
     ----------
     exit_code : int
-        Negative where a signal ended it: -9 where it was killed.
+        Exit code; a negative number is the signal that ended the program, such as -9.
     seconds, cpu_seconds : float
-        Of the clock, and of processors, all of its threads together. Where the second is much less than the first times
-        the number of threads, others had the processors.
+        Elapsed time, and CPU time of all threads. If the second is much less than the first times the number of
+        threads, other programs used the processors.
     limit : int or None
-        Bytes of memory that were allowed.
+        Memory limit in bytes.
     enforced : bool
-        Whether something kept the limit.
+        Whether the limit was enforced.
     how : str
-        What kept it, or why nothing did.
+        Means of enforcement, or the reason why there was none.
     over_limit : bool
-        Whether it was killed because it did not fit.
+        Whether the program was killed because it exceeded the limit.
     timed_out : bool
-        Whether it was stopped because it took too long.
+        Whether the program was stopped because it took too long.
     resident_peak : int or None
-        Peak of its resident memory, VmHWM: what it allocated and the pages of files it looked at. None where the system
-        does not tell.
+        Peak of resident memory (VmHWM): allocated memory and pages of files. None if the system does not report it.
     anonymous_peak : int or None
-        The most it had allocated at one time, by looks each tenth of a second; files do not count.
+        Peak of allocated memory, without files, from measurements every tenth of a second.
     charged_peak : int or None
-        The most that the control group counted: what was allocated, and files that it was first to read, which the
-        kernel drops when memory runs short. None without a group.
+        Peak that the control group counted: allocated memory, and pages of files that the program was first to read,
+        which the kernel drops when memory is short. None without a group.
     """
 
     exit_code: int
@@ -84,7 +83,7 @@ class ProcessOutcome:
 
     @property
     def limit_text(self) -> str:
-        """The limit for people; says where it was not enforced."""
+        """Text for the limit, which says if it was not enforced."""
         if self.limit is None:
             return "none"
         return f"{self.limit / 2**30:.3g} GiB" + ("" if self.enforced else ", NOT ENFORCED")
@@ -109,24 +108,24 @@ def run_limited(
     ----------
     command : sequence of str
     limit : int or None
-        Bytes of memory that it may take, with all processes that it starts; None for no limit.
+        Memory limit in bytes for the program and all processes that it starts; None for no limit.
     output, log : Path
-        Files for what it writes to standard output and to standard error.
+        Files for standard output and standard error.
     requests : str, optional
-        What it reads from standard input; by default it reads that of this process.
+        Standard input of the program; by default that of this process.
     environment : mapping, optional
-        By default that of this process.
+        Variables of the environment; by default those of this process.
     timeout : float, optional
-        Seconds after which it is stopped.
+        Seconds after which the program is stopped.
     watch : callable
-        Told every `watch_seconds` how many seconds have passed, and the peak of resident memory in bytes.
+        Called every `watch_seconds` with the elapsed seconds, and the peak of resident memory in bytes.
     find_limit : callable
-        Makes the limit.
+        Returns the limit to enforce.
 
     Returns
     -------
     ProcessOutcome
-        A program that fails or is killed is an outcome like any other.
+        Outcome of the program, also if it fails or is killed.
 
     Raises
     ------
@@ -159,14 +158,14 @@ def run_limited(
 
 
 def resident_bytes(field: str = "VmRSS", status: Path = _OWN) -> int | None:
-    """Return a line of a process's status in bytes; None where the system does not tell.
+    """Return a line of a process's status in bytes; None if the system does not report it.
 
     Parameters
     ----------
     field : str
-        `VmRSS`, resident memory; `VmHWM`, its peak; `RssAnon`, what was allocated of it; or another of proc(5).
+        `VmRSS`, resident memory; `VmHWM`, its peak; `RssAnon`, its allocated part; or another name from proc(5).
     status : Path
-        By default that of this process.
+        Status file of the process; by default that of this process.
     """
     try:
         found = re.search(rf"^{field}:\s+(\d+) kB", status.read_text(), re.MULTILINE)
@@ -178,7 +177,7 @@ def resident_bytes(field: str = "VmRSS", status: Path = _OWN) -> int | None:
 @contextmanager
 def _ended_by_sigterm() -> Iterator[None]:
     """Raise SystemExit on SIGTERM, so that the program and its limit do not outlive this process."""
-    if threading.current_thread() is not threading.main_thread():  # others cannot handle signals
+    if threading.current_thread() is not threading.main_thread():  # other threads cannot handle signals
         yield
         return
 
@@ -207,7 +206,7 @@ def _wait(
     usage = Usage()
     watched, timed_out = 0.0, False
     while True:
-        # Not Popen.wait, which does not tell what the process took.
+        # Popen.wait does not return the CPU time and memory of the process.
         ended, code, resources = os.wait4(process.pid, os.WNOHANG)
         seconds = time.perf_counter() - started
         if ended:
@@ -226,9 +225,8 @@ def _wait(
     process.returncode = os.waitstatus_to_exitcode(code)
     last = limiter.usage(process.pid)
     usage = usage if last == Usage() else last
-    # The last tenth of a second was not looked at. What the system says at the end is right, except where it is no more
-    # than this process's own peak, which the child is given when it is started, and which the system tells to a few
-    # percent only.
+    # The system reports the final peak, which includes the last tenth of a second. But a child inherits the peak of
+    # this process, which the system reports to a few percent; so a final peak below that is not used.
     if resources.ru_maxrss * 1024 > 1.05 * (resident_bytes("VmHWM") or 0):
         resident = _most(resident, resources.ru_maxrss * 1024)
     killed = process.returncode == -signal.SIGKILL and not timed_out
@@ -239,7 +237,7 @@ def _wait(
         limit,
         limiter.enforced,
         limiter.how,
-        # Of a scope of systemd nothing is left to be asked; but nobody else kills with this signal.
+        # A scope of systemd is gone and cannot be asked; but nothing else kills with this signal.
         over_limit=limiter.enforced and (bool(usage.kills) or (killed and last == Usage())),
         timed_out=timed_out,
         resident_peak=resident,
@@ -254,7 +252,7 @@ def _most(*sizes: int | None) -> int | None:
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:
-    """End what is left of the program, as after an interruption."""
+    """Kill remaining processes of the program, such as after an interruption."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:

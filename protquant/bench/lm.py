@@ -44,17 +44,18 @@ _CALIBRATION_SEQUENCES = 4
 
 @takes(LmOptions)
 def bench_lm(options: LmOptions) -> BenchReport:
-    """Time the logits of ESM-2 against transformers' and others'.
+    """Time the logits of ESM-2 beside transformers and other implementations.
 
     Returns
     -------
     BenchReport
-        A section for each workload; the deviation is that of logits of real tokens from the first candidate's.
+        A section for each workload. The deviation is the relative difference of the logits of real tokens from those of
+        the first candidate.
 
     Raises
     ------
     ProtquantError
-        For names that are not known, or numbers that make no sense.
+        If a name is not known, or a number is out of range.
     """
     if options.preset not in LM_PRESETS:
         raise ProtquantError(
@@ -84,7 +85,7 @@ def bench_lm(options: LmOptions) -> BenchReport:
             candidates,
             compared,
             rounds=options.rounds,
-            warmups=2 if can_record(device) else 1,  # the second is recorded
+            warmups=2 if can_record(device) else 1,  # the second run is recorded
             threads=threads,
             device=device.type,
             memory=options.memory,
@@ -120,14 +121,14 @@ def _baseline(name: str, given: dict[str, Any], esm_cpp_python: str | None) -> C
 
 
 def _on_integers(name: str, arguments: dict[str, Any], work: LanguageWork) -> Iterator[Candidate]:
-    """Yield the model on integers; on a GPU also recorded, as with batches whose tokens lie in the same places."""
+    """Yield the model on integers; on a GPU also a recorded one, as for batches with tokens in the same places."""
     yield Candidate(name, integer_logits, {**arguments, "records": False})
     if may_record(PackedSequences(work.valid)):
         yield Candidate(f"{name}, recorded", integer_logits, {**arguments, "records": True})
 
 
 def float_logits(name: str, preset: str, workload: Workload, seed: int, device: str) -> Run:
-    """Return what a worker runs of one of `LM_BASELINES`."""
+    """Return a worker's run of one of `LM_BASELINES`."""
     work = language_work(workload, seed=seed, device=device)
     return Run(lm_baseline(name, random_esm2(LM_PRESETS[preset], seed).to(device), work), _real_logits(work))
 
@@ -135,11 +136,11 @@ def float_logits(name: str, preset: str, workload: Workload, seed: int, device: 
 def integer_logits(
     recipe: str, backend: str, records: bool, preset: str, workload: Workload, seed: int, device: str
 ) -> Run:
-    """Return what a worker runs of ESM-2 on integers."""
+    """Return a worker's run of ESM-2 on integers."""
     parsed = load_recipe(recipe)
     execution = Execution(parsed, "integer", backend, torch.device(device))
     work, model = language_work(workload, seed=seed, device=device), random_esm2(LM_PRESETS[preset], seed).to(device)
-    # Other sequences than those that are timed.
+    # Calibrate on other sequences than the timed ones.
     sequences = language_work("ragged", seed=seed + 1).sequences[:_CALIBRATION_SEQUENCES]
     quantized, _ = quantize(model, parsed, sequences, execution="simulate", cache=False, inplace=True)
     converted = execution.convert(quantized)
@@ -150,5 +151,5 @@ def integer_logits(
 
 
 def _real_logits(work: LanguageWork) -> Callable[[Any], np.ndarray]:
-    """Return what reads the logits of tokens that are no padding."""
+    """Return a function that returns the logits of tokens that are not padding."""
     return lambda logits: logits[work.valid].float().cpu().numpy()

@@ -1,8 +1,8 @@
-"""Limits of memory that the kernel of Linux keeps for a process: control groups, version 1 and 2, and systemd's.
+"""Memory limits that the Linux kernel enforces for a process: control groups, version 1 and 2, and those of systemd.
 
-A limit counts what the process allocates, and the pages of files that it is the first to read. Pages of files are
-dropped when memory runs short; when what was allocated does not fit, the kernel kills the process.
-`ulimit -v` is no substitute: it counts addresses, mapped files among them, and not memory.
+A limit counts memory that the process allocates, and pages of files that it is the first to read. When memory is short,
+the kernel first drops pages of files, and then kills the process. `ulimit -v` is no substitute: it limits the address
+space, which includes mapped files.
 """
 
 import os
@@ -21,22 +21,22 @@ from protquant.running.memory.control_group import read_number
 __all__ = ["ControlGroup", "MemoryLimit", "NoLimit", "SystemdScope", "Usage", "memory_limit"]
 
 _MOUNTS, _OWN = Path("/proc/self/mounts"), Path("/proc/self/cgroup")
-_SYSTEMD = Path("/run/systemd/system")  # there where systemd runs: sd_booted(3)
+_SYSTEMD = Path("/run/systemd/system")  # exists if systemd runs: sd_booted(3)
 _ATTEMPTS, _PAUSE = 20, 0.05
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What a control group has counted so far; None where the kernel does not tell.
+    """The counts of a control group so far; None for values that the kernel does not report.
 
     Attributes
     ----------
     anonymous : int or None
-        Bytes that processes have allocated now.
+        Bytes that processes have allocated at present.
     charged_peak : int or None
-        The most bytes that were counted at one time, with pages of files.
+        Peak of counted bytes, with pages of files.
     kills : int or None
-        Processes that were killed because they did not fit.
+        Number of processes that were killed because they exceeded the limit.
     """
 
     anonymous: int | None = None
@@ -45,12 +45,12 @@ class Usage:
 
 
 class MemoryLimit(Protocol):
-    """A limit for one process and those that it starts.
+    """A limit for one process and the processes that it starts.
 
     Attributes
     ----------
     how : str
-        What keeps the limit, or why nothing does.
+        Means of enforcement, or the reason why there is none.
     enforced : bool
     """
 
@@ -59,26 +59,26 @@ class MemoryLimit(Protocol):
     @property
     def enforced(self) -> bool: ...
     def command(self, command: Sequence[str]) -> list[str]:
-        """Return what to run so that `command` runs inside the limit, under the process ID of what is run."""
+        """Return a command that runs `command` inside the limit, with the same process ID."""
         ...
 
     def usage(self, process: int) -> Usage:
-        """Return what was counted so far; `process` is the ID of what was run."""
+        """Return the counts so far; `process` is the ID of the process."""
         ...
 
     def close(self) -> None:
-        """Remove what was made for the limit, when all processes are gone."""
+        """Remove the control group, after the end of all processes."""
         ...
 
 
 @dataclass(frozen=True)
 class NoLimit:
-    """Nothing keeps a limit.
+    """No limit is enforced.
 
     Attributes
     ----------
     how : str
-        `no limit was asked for`, or why there is none.
+        `no limit was asked for`, or the reason why no limit can be enforced.
     """
 
     how: str
@@ -96,7 +96,7 @@ class NoLimit:
 
 @dataclass(frozen=True)
 class _Layout:
-    """Names of the files of a version of control groups."""
+    """File names of a version of control groups."""
 
     name: str
     limit: str
@@ -119,19 +119,19 @@ _V2 = _Layout("cgroup v2", "memory.max", "memory.swap.max", "memory.peak", "anon
 
 @dataclass
 class ControlGroup:
-    """A control group that was made for one process.
+    """A new control group for one process.
 
     Parameters
     ----------
     folder : Path
-        New; inside a group whose children can be limited.
+        New folder, inside a group whose children can be limited.
     limit : int or None
-        Bytes; None only counts.
+        Limit in bytes; None only counts.
 
     Raises
     ------
     OSError
-        If the group cannot be made or limited.
+        If the group cannot be created or limited.
     """
 
     folder: Path
@@ -144,7 +144,7 @@ class ControlGroup:
             return
         try:
             (self.folder / self.layout.limit).write_text(str(self.limit))
-            # Else what does not fit would go to swap. Kernels that do not count swap do not have this file.
+            # Limit swap too, or memory above the limit would go there. Kernels that do not count swap lack this file.
             if (swap := self.folder / self.layout.swap).exists():
                 swap.write_text(str(self.limit) if self.layout is _V1 else "0")
         except OSError:
@@ -160,7 +160,7 @@ class ControlGroup:
         return self.layout.name if self.enforced else f"no limit was asked for; counted by {self.layout.name}"
 
     def command(self, command: Sequence[str]) -> list[str]:
-        # The shell enters the group and then becomes the command, so that nothing of it is counted elsewhere.
+        # The shell joins the group and then becomes the command, so that all of its memory is counted here.
         enter = 'echo $$ > "$0" && exec "$@"'
         return ["/bin/sh", "-c", enter, str(self.folder / "cgroup.procs"), *command]
 
@@ -168,7 +168,7 @@ class ControlGroup:
         return _usage(self.folder, self.layout)
 
     def close(self) -> None:
-        # Processes that were killed are in their group for a moment longer.
+        # Killed processes stay in their group for a moment.
         for _ in range(_ATTEMPTS):
             try:
                 self.folder.rmdir()
@@ -182,14 +182,14 @@ class ControlGroup:
 
 @dataclass(frozen=True)
 class SystemdScope:
-    """A scope of systemd, which takes the place of `ControlGroup` where users may not make groups themselves.
+    """A scope of systemd, used if users may not create control groups themselves.
 
     Attributes
     ----------
     user : bool
-        Whether the user's own systemd is asked, not the system's.
+        Whether to use the user's systemd, not the system's.
     root : Path
-        Where control groups of version 2 are mounted.
+        Mount point of control groups of version 2.
     """
 
     limit: int
@@ -207,7 +207,7 @@ class SystemdScope:
         return ["systemd-run", *whose, "--scope", "--quiet", *limits, "--", *command]
 
     def usage(self, process: int) -> Usage:
-        # The scope, and what it has counted, is gone as soon as its last process is.
+        # The scope and its counts disappear when its last process ends.
         try:
             own = Path(f"/proc/{process}/cgroup").read_text()
         except OSError:
@@ -220,14 +220,14 @@ class SystemdScope:
 
 
 def memory_limit(limit: int | None, mounts: Path = _MOUNTS, own: Path = _OWN) -> MemoryLimit:
-    """Return what keeps a limit on this machine; where nothing can, a `NoLimit` that says why.
+    """Return a limit that this machine can enforce; if there is none, a `NoLimit` with the reason.
 
     Parameters
     ----------
     limit : int or None
-        Bytes; None asks for no limit, and for what control groups count all the same.
+        Limit in bytes; with None, control groups only count.
     mounts, own : Path
-        Where the kernel tells what is mounted, and which groups this process is in.
+        Files in which the kernel lists mounts, and the groups of this process.
     """
     reasons = []
     for folder, layout in _parents(mounts, own):
@@ -248,7 +248,7 @@ def memory_limit(limit: int | None, mounts: Path = _MOUNTS, own: Path = _OWN) ->
 
 
 def _parents(mounts: Path, own: Path) -> list[tuple[Path, _Layout]]:
-    """Groups in which one can be made, those nearest to this process first."""
+    """Yield groups in which a group can be created, starting with those nearest to this process."""
     try:
         mounted = [line.split() for line in mounts.read_text().splitlines()]
         groups = [line.split(":", 2) for line in own.read_text().splitlines()]
@@ -258,7 +258,7 @@ def _parents(mounts: Path, own: Path) -> list[tuple[Path, _Layout]]:
     for _, where, kind, options, *_ in mounted:
         if kind == "cgroup" and "memory" in options.split(","):
             path = next((each[2] for each in groups if "memory" in each[1].split(",")), "/")
-            # A container may be told a path that is not there.
+            # In a container, a listed path may not exist.
             found += [(folder, _V1) for folder in _unique(Path(where + path), Path(where)) if folder.is_dir()]
         if kind == "cgroup2":
             path = next((each[2] for each in groups if each[0] == "0"), "/")
@@ -280,7 +280,7 @@ def _controls_memory_of_children(folder: Path) -> bool:
 
 
 def _systemd_scope(limit: int, mounts: Path) -> SystemdScope:
-    """A scope, if one can be had: it is tried with a program that does nothing."""
+    """Return a scope, after a trial with a program that does nothing."""
     if not _SYSTEMD.is_dir() or shutil.which("systemd-run") is None:
         raise OSError("systemd does not run here")
     where = re.search(r"^\S+ (\S+) cgroup2 ", mounts.read_text(), re.MULTILINE)
@@ -290,8 +290,8 @@ def _systemd_scope(limit: int, mounts: Path) -> SystemdScope:
     try:
         subprocess.run(scope.command(["true"]), capture_output=True, text=True, check=True, timeout=30)  # noqa: S603
     except subprocess.CalledProcessError as error:
-        said = (error.stderr or "").strip().splitlines() or [f"exit code {error.returncode}"]
-        raise OSError(f"{scope.how}: {said[0]}") from error
+        lines = (error.stderr or "").strip().splitlines() or [f"exit code {error.returncode}"]
+        raise OSError(f"{scope.how}: {lines[0]}") from error
     except subprocess.TimeoutExpired as error:
         raise OSError(f"{scope.how}: no answer within 30 s") from error
     return scope

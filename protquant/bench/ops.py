@@ -1,4 +1,4 @@
-"""`protquant bench ops`: one linear layer, in the shapes that ESM-2 and the folding trunk have."""
+"""`protquant bench ops`: one linear layer, in the shapes of ESM-2 and the folding trunk."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -35,7 +35,7 @@ _NOTES = {
     "int8 by token": "float32, quantized row by row, to float32",
     "int4": f"codes to float32; weights in groups of {_GROUP}",
 }
-"""Candidates, and what each of them is; the baselines are first."""
+"""Candidates with their descriptions; the baselines are first."""
 _CODES_OF_WEIGHTS = 127
 
 
@@ -46,12 +46,12 @@ def bench_ops(options: OpsOptions) -> BenchReport:
     Returns
     -------
     BenchReport
-        A section for each shape; the deviation is that from float32.
+        A section for each shape. The deviation is the relative difference from float32.
 
     Raises
     ------
     ProtquantError
-        For names that are not known, or numbers that make no sense.
+        If a name is not known, or a number is out of range.
     """
     check_names("--shape", options.shapes, list(LINEAR_SHAPES))
     check_backend(options.backend)
@@ -84,7 +84,7 @@ def bench_ops(options: OpsOptions) -> BenchReport:
 
 
 def linear_layer(name: str, shape: str, backend: str, seed: int, device: str) -> Run:
-    """Return what a worker runs of one of the candidates."""
+    """Return a worker's run of one of the candidates."""
     with torch.inference_mode():
         layer = _Layer(LINEAR_SHAPES[shape], torch.device(device), backend, seed)
         run = layer.run(name)
@@ -101,14 +101,14 @@ class _Layer:
         self.bias = torch.randn(shape.writes, generator=generator).to(device)
         self.x, self.weight = x.to(device), weight.to(device)
         self.grid = _symmetric(self.x)
-        # Symmetric too: what comes out is as large as what went in.
+        # The output grid is symmetric too: outputs are as large as inputs.
         self.out = _symmetric(F.linear(self.x, self.weight, self.bias))
         self.scale = self.weight.abs().amax(1, keepdim=True) / _CODES_OF_WEIGHTS
         self.codes = (self.weight / self.scale).round().to(torch.int8)
         self.device, self.backend_name = device, backend
 
     def run(self, name: str) -> Callable[[], Any]:
-        """Return what is timed of a candidate."""
+        """Return the timed function of a candidate."""
         half = [tensor.to(torch.bfloat16) for tensor in (self.x, self.weight, self.bias)]
         runs: dict[str, Callable[[], Callable[[], Any]]] = {
             "float32": lambda: lambda: F.linear(self.x, self.weight, self.bias),
@@ -123,7 +123,7 @@ class _Layer:
 
     @torch.inference_mode()
     def decode(self, result: Any) -> np.ndarray:
-        """Return the values of whatever a candidate returns."""
+        """Return the float values of a candidate's result, which may be codes."""
         if isinstance(result, Codes8):
             result = result.decode()
         elif result.dtype == torch.int32:
@@ -154,7 +154,7 @@ class _Layer:
         backend = self._backend()
         outs = [(self.out, weight.out_features)] if to_codes else []
         layer, x = backend.prepare(weight, self.grid, outs=outs), backend.quantize(self.x, self.grid)
-        # A weight of four bits is unpacked for every call, as it is where a layer is called once.
+        # A weight of four bits is unpacked for every call, as in a model that calls a layer once.
         if to_codes:
             return lambda: backend.linear_codes(x, backend.unpacked(layer))
         return lambda: backend.linear(x, backend.unpacked(layer))

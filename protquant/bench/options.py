@@ -33,7 +33,7 @@ def _names(text: str, names: Iterable[str], flag: str = "") -> Option:
 
 @dataclass(frozen=True, kw_only=True)
 class _Kernels:
-    """Where integers are multiplied, and by what."""
+    """Options for kernels and device."""
 
     backend: Annotated[
         BackendName, Option("Kernels that multiply integers: `auto` (by device), `reference`, `cpu` or `triton`.")
@@ -44,7 +44,7 @@ class _Kernels:
 
 @dataclass(frozen=True, kw_only=True)
 class _Timing(_Kernels):
-    """How often candidates run, and with how many threads."""
+    """Options for rounds, threads and memory."""
 
     rounds: _Rounds = 5
     threads: Annotated[int | None, Option("Number of threads of each candidate.", none="torch's", at_least=1)] = None
@@ -66,7 +66,7 @@ class OpsOptions(_Kernels):
 class TrunkOptions(_Timing):
     """Options of `bench_trunk`."""
 
-    preset: Annotated[str, _names("Model whose sizes the block has", TRUNK_PRESETS)] = "esmfold_v1"
+    preset: Annotated[str, _names("Model whose block sizes are used", TRUNK_PRESETS)] = "esmfold_v1"
     length: Annotated[int, Option("Number of residues.", at_least=1)] = 256
     quants: _Quants = ()
     _: KW_ONLY
@@ -82,8 +82,8 @@ class TrunkOptions(_Timing):
 class LmOptions(_Timing):
     """Options of `bench_lm`."""
 
-    preset: Annotated[str, _names("Model whose sizes are taken", LM_PRESETS)] = "esm2_t33_650M"
-    workloads: Annotated[Sequence[Workload], _names("What is computed", WORKLOADS, "--workload")] = tuple(WORKLOADS)
+    preset: Annotated[str, _names("Model whose sizes are used", LM_PRESETS)] = "esm2_t33_650M"
+    workloads: Annotated[Sequence[Workload], _names("Batch of sequences", WORKLOADS, "--workload")] = tuple(WORKLOADS)
     quants: _Quants = ()
     _: KW_ONLY
     baselines: Annotated[Sequence[str], _names("Baseline", LM_BASELINES, "--baseline")] = DEFAULT_LM_BASELINES
@@ -116,6 +116,6 @@ class AgreementOptions(_Kernels):
     quants: _Quants = ()
     _: KW_ONLY
     structures: Structures = None
-    limit: Annotated[int | None, Option("Only the first so many structures.", at_least=1)] = None
+    limit: Annotated[int | None, Option("Largest number of structures to use.", none="all", at_least=1)] = None
     num_recycles: NumRecycles = None
     calibration: CalibrationFile = None

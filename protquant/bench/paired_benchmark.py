@@ -1,12 +1,12 @@
-"""Time several candidates by turns, each in a process of its own, and compare them round by round.
+"""Time several candidates in alternation, each in a process of its own, and compare them round by round.
 
-On a machine that is shared, or that changes its clock, a time says little; the ratio of two times of the same round
-says much. So candidates run one after the other, round by round, and the ratio of two is the median of their ratios in
-each round, not the ratio of their medians. Libraries that time code (`torch.utils.benchmark`,
-`triton.testing.do_bench`, pyperf) measure one candidate at a time, and know no rounds.
+On a machine that is shared, or that changes its clock rate, single times vary; the ratio of two times of the same round
+varies little. So candidates run one after the other, round by round, and we report the median of the ratios of all
+rounds, not the ratio of medians. Libraries that time code (`torch.utils.benchmark`, `triton.testing.do_bench`, pyperf)
+measure one candidate at a time, without rounds.
 
-Each candidate has a process of its own, which stays alive and waits while others run. So it finds memory as it would
-alone, whatever others have freed, and its peak of memory is that of its own process.
+Each candidate has a process of its own, which waits while others run. So memory that others have freed does not affect
+it, and its peak of memory is that of its own process.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -39,16 +39,15 @@ class Candidate:
     name : str
         Name of its row.
     build : callable
-        Function that the worker calls with `arguments`; what it returns is timed, and has the attributes of
-        `worker.Run`. It must be found by its name in its module. The time that it takes is not measured; where it
-        raises, the row says why.
+        Function of a module that the worker calls with `arguments`. Its result is timed, and has the attributes of
+        `worker.Run`. The time to build is not measured; if it raises an error, the row has the message.
     arguments : mapping or callable
-        What JSON can hold. A callable makes it, and may write files to the folder that it is given; they are deleted
-        once the candidate is built.
+        Arguments that JSON can represent. A callable returns them, and may write files to a given folder, which is
+        deleted after the candidate is built.
     notes : str
-        What a reader must know; what the worker notes takes its place.
+        Remark for readers of the table; notes of the worker replace it.
     python : str, optional
-        Another interpreter, for which the file of `build` is a script that needs nothing of protquant.
+        Another interpreter; the file of `build` is then a script that does not need protquant.
     """
 
     name: str
@@ -60,12 +59,12 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times as fast as a baseline.
+    """The speed of a candidate relative to a baseline.
 
     Attributes
     ----------
     median : float
-        Median of the ratios of all rounds; above 1 is faster.
+        Median of the ratios of all rounds; a value above 1 means faster than the baseline.
     low, high : float
         Quartiles of these ratios.
     """
@@ -76,7 +75,7 @@ class Ratio:
 
     @classmethod
     def of(cls, baseline: Sequence[float], seconds: Sequence[float]) -> "Ratio":
-        """Return the ratio of times that were measured in the same rounds."""
+        """Return the ratio of times from the same rounds."""
         ratios = [reference / each for reference, each in zip(baseline, seconds, strict=True)]
         low, middle, high = quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
         return cls(middle, low, high)
@@ -87,22 +86,22 @@ class Ratio:
 
 @dataclass
 class Result:
-    """What was measured of a candidate.
+    """The measurements of a candidate.
 
     Attributes
     ----------
     seconds : list of float
         Time of each round.
     ratios : dict
-        Ratios by name of baseline; there is none where one of the two failed.
+        Ratios by name of baseline, if both have finished.
     memory : PeakMemory or None
-        How far memory rose above what was in use before a run; None where that was not asked for.
+        Rise of memory during a run; None if it was not requested.
     deviation : float or None
-        How far its result is from that of the first candidate that has one.
+        Distance of its result from that of the first candidate with a result.
     error : str or None
-        Why it failed.
+        Error message, if it failed.
     details : dict
-        What its worker tells of it.
+        Further facts from its worker.
     """
 
     name: str
@@ -119,7 +118,7 @@ class Result:
         return median(self.seconds) if self.seconds and self.error is None else None
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as plain data."""
+        """Return the result as plain data."""
         return {**asdict(self), "median_seconds": self.median_seconds}
 
 
@@ -133,7 +132,7 @@ def relative_deviation(name: str, found: np.ndarray, reference: np.ndarray) -> f
 
 
 def compared_with(results: Sequence[Result]) -> str | None:
-    """Return the name of the candidate that the others deviate from; None where all failed before."""
+    """Return the name of the candidate that the others are compared with; None if all have failed."""
     return next((result.name for result in results if result.deviation is not None), None)
 
 
@@ -150,39 +149,38 @@ def paired_benchmark(
     progress: bool | None = None,
     start: Callable[[int, str | None], AbstractContextManager[_Worker]] | None = None,
 ) -> list[Result]:
-    """Run candidates by turns, one at a time, and compare them with baselines.
+    """Run candidates in alternation, one at a time, and compare them with baselines.
 
-    Every other round goes backwards, so that none always follows the same other.
+    Every other round reverses the order, so that no candidate always follows the same one.
 
     Parameters
     ----------
     baselines : sequence of str
-        Names of those candidates that the others are compared with.
+        Names of the candidates that the others are compared with.
     rounds, warmups : int
-        Runs of each that are timed, and runs before that are not. What the last warm-up returns is compared.
+        Number of timed runs of each candidate, and of runs before them. Results of the last warm-up are compared.
     threads : int
-        Threads that each candidate computes with.
+        Number of threads of each candidate.
     device : str
-        `cpu` or `cuda`. A run on a GPU ends when the GPU has done its work, and another one, which is not timed, goes
-        before it.
+        `cpu` or `cuda`. On a GPU, a run ends when the GPU has finished, and an untimed run comes before each timed one.
     memory : bool
         Whether each candidate is run once more, after all rounds, to measure the peak of memory.
     compare : callable
-        Given the name of a candidate, its array and that of the first candidate: how far the first is off.
+        Function of the name of a candidate, its array, and the array of the first candidate; it returns their distance.
     progress : bool, optional
         Whether to draw a progress bar on standard error; by default on a terminal.
     start : callable, optional
-        Given the number of threads and the interpreter, starts a worker; by default a `WorkerProcess`.
+        Starts a worker, given the number of threads and the interpreter; by default `WorkerProcess`.
 
     Returns
     -------
     list of Result
-        In the order of `candidates`. One that fails is there with its error, and the others go on.
+        Results in the order of `candidates`. A failed candidate has an error; the others go on.
 
     Raises
     ------
     ValueError
-        For fewer than one round, names that are not unique, or a baseline that is no candidate.
+        If there is no round, names are not unique, or a baseline is not a candidate.
     """
     names = [candidate.name for candidate in candidates]
     if rounds < 1 or warmups < 0:
@@ -217,7 +215,7 @@ def paired_benchmark(
 
 
 class _Benchmark:
-    """Candidates with their workers, and what they have done."""
+    """Candidates with their workers and results."""
 
     def __init__(
         self,
@@ -233,7 +231,7 @@ class _Benchmark:
         self._reference: np.ndarray | None = None
 
     def attempt(self, result: Result, what: str, action: Callable[[], _Answer]) -> _Answer | None:
-        """Return what `action` does; None, and no more runs of the candidate, where it fails."""
+        """Return the result of `action`; if it fails, return None and do not run the candidate again."""
         self.bar.set_description(f"{result.name}: {what}")
         try:
             return action()
@@ -247,7 +245,7 @@ class _Benchmark:
     def build(
         self, candidate: Candidate, process: Callable[[], AbstractContextManager[_Worker]], stack: ExitStack
     ) -> None:
-        """Start the worker of a candidate, and let it build."""
+        """Start the worker of a candidate, and build the candidate."""
         worker = stack.enter_context(process())
         with TemporaryDirectory() as folder:
             given = candidate.arguments
@@ -275,7 +273,7 @@ class _Benchmark:
 
     def run_round(self, number: int) -> None:
         for result, worker in self._running()[:: -1 if number % 2 else 1]:
-            # A GPU that ran another process has to change over first: 0.2 ms of the 1.4 that a recorded block takes.
+            # A GPU needs 0.2 ms to switch processes, a seventh of the time of a recorded block: run once untimed.
             turn = partial(worker.ask, "turn", repeat=2 if self.device == "cuda" else 1)
             answer = self.attempt(result, f"round {number + 1}", turn)
             result.seconds += [] if answer is None else answer["seconds"][-1:]
@@ -289,9 +287,9 @@ class _Benchmark:
 
     def ask_for_notes(self) -> None:
         for result, worker in self._running():
-            told = self.attempt(result, "notes", partial(worker.ask, "tell"))
-            if told is not None:
-                result.notes, result.details = told["notes"] or result.notes, told["details"]
+            answer = self.attempt(result, "notes", partial(worker.ask, "tell"))
+            if answer is not None:
+                result.notes, result.details = answer["notes"] or result.notes, answer["details"]
 
     def _running(self) -> list[tuple[Result, _Worker]]:
         return [(result, self._workers[result.name]) for result in self.results if result.name in self._workers]

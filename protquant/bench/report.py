@@ -1,4 +1,4 @@
-"""What a benchmark found: a table for people, and a document with every round for who wants to check it."""
+"""The results of a benchmark: a table for people, and a document with the times of every round."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -23,11 +23,11 @@ class Section:
     Attributes
     ----------
     title : str
-        What the work was.
+        Description of the work.
     baselines : tuple of str
-        What candidates are compared with.
+        Names of the candidates that the others are compared with.
     facts : dict
-        Sizes of the work, and what else must be known of it.
+        Sizes of the work, and other facts.
     """
 
     title: str
@@ -42,7 +42,7 @@ class Section:
         return ["contender", "median s", *(f"x {name}" for name in self.baselines), *memory, *deviation, "notes"]
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return a row for each candidate; `x NAME` is how many times as fast as that baseline it is."""
+        """Return a row for each candidate; `x NAME` is its speed relative to that baseline."""
         return [self._row(result) for result in self.results]
 
     def _row(self, result: Result) -> dict[str, Any]:
@@ -59,14 +59,14 @@ class Section:
 
 @dataclass(frozen=True)
 class BenchReport:
-    """All that a benchmark found.
+    """All results of a benchmark.
 
     Attributes
     ----------
     kind : str
         `ops`, `trunk`, `lm` or `fold`.
     settings : dict
-        What was asked for.
+        Arguments of the benchmark.
     """
 
     kind: str
@@ -80,7 +80,7 @@ class BenchReport:
         return [result for section in self.sections for result in section.results if result.error]
 
     def lines(self) -> list[str]:
-        """Return what people must read below the tables."""
+        """Return lines to print below the tables."""
         return [*self.notes, *allocator_note(), str(self.machine)]
 
     def to_dict(self) -> dict[str, Any]:
@@ -101,10 +101,10 @@ class BenchReport:
         }
 
     def write(self, path: Path) -> Path:
-        """As JSON; the file appears whole or not at all."""
+        """Write the report as JSON; the file appears complete or not at all."""
         return atomic_write(path, json.dumps(json_value(self.to_dict()), indent=1) + "\n")
 
 
 def allocator_note() -> list[str]:
-    """Return a line on variables of the environment that change how memory is allocated; none where there are none."""
+    """Return a line on environment variables that change how memory is allocated; no line if none is set."""
     return [f"memory is allocated with {name}={value}" for name, value in allocator_variables().items()]

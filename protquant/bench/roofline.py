@@ -1,8 +1,8 @@
-"""What integer kernels would take on GPUs at best: predicted from published rates, not measured.
+"""Lower bounds of the time of integer kernels on GPUs: predicted from published rates, not measured.
 
-A kernel takes at least as long as its bytes at the rate of the memory, and as its operations at the rate of the matrix
-units; the larger of the two bounds it. Real kernels reach a part of that. Exponentials of attention, and all else that
-is not reckoned on matrix units, are left out; float results are of 16 bits.
+The time of a kernel is at least its bytes divided by the memory bandwidth, and at least its operations divided by the
+rate of the matrix units; the bound is the larger of the two. Real kernels take longer. Exponentials of attention, and
+other operations outside of the matrix units, are left out; float results have 16 bits.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,14 +15,14 @@ __all__ = ["GPUS", "GPURates", "Prediction", "Work", "kernel_work", "predict", "
 
 @dataclass(frozen=True)
 class GPURates:
-    """Published peaks of a GPU, dense.
+    """Published peak rates of a GPU, without sparsity.
 
     Attributes
     ----------
     int8 : float
-        Operations a second of the matrix units on int8; a multiplication and an addition are two.
+        Int8 operations of the matrix units per second; a multiplication and an addition are two operations.
     bytes : float
-        Bytes a second of the memory.
+        Bytes of memory traffic per second.
     """
 
     name: str
@@ -37,7 +37,7 @@ GPUS: Mapping[str, GPURates] = MappingProxyType(
         "MI300X": GPURates("MI300X", 2615e12, 5300e9),
     }
 )
-"""From the data sheets of NVIDIA (A100, H100) and AMD (MI300X)."""
+"""Rates from the data sheets of NVIDIA (A100, H100) and AMD (MI300X)."""
 
 LENGTHS = (256, 512, 1024)
 PAIR, HEADS, HEAD_DIM, HIDDEN = 128, 4, 32, 512  # of ESMFold's trunk
@@ -46,15 +46,15 @@ _CODE, _HALF, _SINGLE, _SCALE = 1, 2, 4, 4  # bytes
 
 @dataclass(frozen=True)
 class Work:
-    """What a kernel does once.
+    """The work of one kernel call.
 
     Attributes
     ----------
     shape : str
     operations : float
-        Of the matrix units.
+        Number of operations of the matrix units.
     bytes : float
-        That go through the memory if each operand is read, and each result written, once.
+        Bytes of memory traffic if each operand is read once, and each result written once.
     """
 
     kernel: str
@@ -66,7 +66,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Prediction:
-    """A lower bound of the time, in microseconds, and what sets it."""
+    """A lower bound of the time in microseconds, and the resource that sets it."""
 
     kernel: str
     shape: str
@@ -79,7 +79,7 @@ class Prediction:
 
 
 def kernel_work(length: int) -> Iterator[Work]:
-    """The kernels of one trunk block with its released sizes, for a protein of `length` residues."""
+    """Return the kernels of one trunk block of the released size, for a protein of `length` residues."""
     pairs = float(length) ** 2
     codes, half = pairs * PAIR * _CODE, pairs * PAIR * _HALF
     scales = pairs * _SCALE
@@ -89,9 +89,9 @@ def kernel_work(length: int) -> Iterator[Work]:
         moved = pairs * reads * _CODE + scales + weight_bytes + writes * (_SCALE + _SINGLE) + pairs * writes * _HALF
         return Work(kernel, f"{length * length} x {reads} -> {writes}", length, operations, moved)
 
-    fused = 5 * PAIR  # all that reads the normalized pair
+    fused = 5 * PAIR  # outputs of all layers that read the normalized pair
     yield linear("linear_int8", PAIR, fused, PAIR * fused)
-    # Half a byte a weight; a scale of 2 bytes and a zero point of half a byte for each group of 64.
+    # A weight has half a byte; each group of 64 has a scale of 2 bytes and a zero point of half a byte.
     yield linear("linear_int4", PAIR, fused, PAIR * fused * (0.5 + 2.5 / 64))
     shape = f"{length * length} x {PAIR}"
     yield Work("layer_norm_quantize", shape, length, 0.0, half + codes + scales + 2 * PAIR * _SINGLE)
@@ -102,7 +102,7 @@ def kernel_work(length: int) -> Iterator[Work]:
         2 * PAIR * float(length) ** 3,
         2 * codes + half,
     )
-    # Queries against keys, and probabilities against values; no logits leave the chip. One bias for all rows.
+    # Products of queries with keys, and of probabilities with values; logits stay on the chip. All rows share a bias.
     yield Work(
         "attention_int8",
         f"{length} rows, {HEADS} heads of {HEAD_DIM}, {length} tokens",
@@ -110,7 +110,7 @@ def kernel_work(length: int) -> Iterator[Work]:
         2 * 2 * length * HEADS * float(length) ** 2 * HEAD_DIM,
         3 * codes + HEADS * pairs * _HALF + half,
     )
-    # Up and down in one kernel: what lies between stays on the chip. The residual is read and written.
+    # One kernel for both layers: hidden channels stay on the chip. The residual is read and written.
     yield Work(
         "transition_int8",
         f"{length * length} x {PAIR} -> {HIDDEN} -> {PAIR}",
@@ -121,7 +121,7 @@ def kernel_work(length: int) -> Iterator[Work]:
 
 
 def predict(work: Work, gpu: GPURates) -> Prediction:
-    """The larger of the times that bytes and operations take."""
+    """Return the larger of the times for bytes and for operations."""
     memory, units = work.bytes / gpu.bytes, work.operations / gpu.int8
     return Prediction(
         work.kernel,
@@ -136,5 +136,5 @@ def predict(work: Work, gpu: GPURates) -> Prediction:
 
 
 def roofline(lengths: Sequence[int] = LENGTHS, gpus: Sequence[str] = tuple(GPUS)) -> list[Prediction]:
-    """All kernels at all lengths on all GPUs: predicted, not measured."""
+    """Return predictions, not measurements, of all kernels at all lengths on all GPUs."""
     return [predict(work, GPUS[gpu]) for length in lengths for work in kernel_work(length) for gpu in gpus]

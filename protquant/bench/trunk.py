@@ -29,17 +29,17 @@ _CALIBRATION_LENGTH = 48
 
 @takes(TrunkOptions)
 def bench_trunk(options: TrunkOptions) -> BenchReport:
-    """Time a block against transformers' and against our float one.
+    """Time a block on integers beside those of transformers and of our float model.
 
     Returns
     -------
     BenchReport
-        The deviation is that of the pair's update from the first candidate's.
+        The deviation is the relative difference of the pair's update from that of the first candidate.
 
     Raises
     ------
     ProtquantError
-        For names that are not known, or numbers that make no sense.
+        If a name is not known, or a number is out of range.
     """
     if options.preset not in TRUNK_PRESETS:
         raise ProtquantError(
@@ -77,7 +77,7 @@ def bench_trunk(options: TrunkOptions) -> BenchReport:
         candidates,
         compared,
         rounds=options.rounds,
-        warmups=2,  # the second is recorded, where anything is
+        warmups=2,  # the second run is recorded, on a GPU
         threads=threads,
         device=device.type,
         memory=options.memory,
@@ -102,24 +102,24 @@ def bench_trunk(options: TrunkOptions) -> BenchReport:
 
 
 def _on_integers(name: str, arguments: dict[str, Any], device: torch.device, length: int) -> Iterator[Candidate]:
-    """Yield blocks on integers; on a GPU also recorded, as they are in all passes but the first of a protein."""
+    """Yield blocks on integers; on a GPU also recorded ones, as in all passes of a protein but the first."""
     yield Candidate(name, integer_blocks, {**arguments, "records": False})
     if may_record(torch.empty(1, length, length, 0, device=device)):
         yield Candidate(f"{name}, recorded", integer_blocks, {**arguments, "records": True})
 
 
 def float_blocks(name: str, preset: str, **given: Any) -> Run:
-    """Return what a worker runs of one of `TRUNK_BASELINES`."""
+    """Return a worker's run of one of `TRUNK_BASELINES`."""
     work = TrunkWork.random(TRUNK_PRESETS[preset], **given)
     return Run(trunk_baseline(name, work), _updates(work))
 
 
 def integer_blocks(recipe: str, backend: str, records: bool, preset: str, seed: int, **given: Any) -> Run:
-    """Return what a worker runs of blocks on integers."""
+    """Return a worker's run of blocks on integers."""
     work = TrunkWork.random(TRUNK_PRESETS[preset], seed=seed, **given)
     parsed = load_recipe(recipe)
     execution = Execution(parsed, "integer", backend, work.pair.device)
-    # Ranges of another protein than the one that is timed.
+    # Calibrate on another protein than the timed one.
     length = min(_CALIBRATION_LENGTH, work.single.shape[1])
     inputs = random_inputs(work.config, length, seed=seed, protein=1, device=work.single.device)
     examples = Examples((inputs,), lambda block, given: block(*given), length=lambda inputs: inputs[0].shape[1])
@@ -131,5 +131,5 @@ def integer_blocks(recipe: str, backend: str, records: bool, preset: str, seed: 
 
 
 def _updates(work: TrunkWork) -> Callable[[Any], np.ndarray]:
-    """Return what reads how far blocks changed the pair."""
+    """Return a function that returns the change of the pair."""
     return lambda result: (result[1].float() - work.pair).cpu().numpy()

@@ -1,4 +1,4 @@
-"""`protquant kernels --tune`: which tiles are the fastest on the GPU at hand."""
+"""`protquant kernels --tune`: find the fastest tiles on this machine's GPU."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple, dataclass
@@ -51,20 +51,20 @@ _TRANSITIONS = ((64, 64, 4, 2), (64, 128, 8, 2), (128, 64, 8, 3), (128, 128, 8, 
 
 @dataclass(frozen=True)
 class Case:
-    """Work whose tile is looked for.
+    """A kernel call whose tile is tuned.
 
     Attributes
     ----------
     key : str
-        What the tile is kept by.
+        Name under which the tile is stored.
     what : str
-        The work, in words.
+        Description of the work.
     default : tile
-        Of the small table.
+        Tile of the small table.
     candidates : sequence of tuple of int
-        Numbers of other tiles of the same kind.
+        Sizes of other tiles of the same kind.
     run : callable
-        Does the work with a tile.
+        Function that calls the kernel with a tile.
     """
 
     key: str
@@ -76,12 +76,12 @@ class Case:
 
 @dataclass(frozen=True)
 class TunedCase:
-    """What was found for a case; times are medians.
+    """The result for a case; times are medians.
 
     Attributes
     ----------
     failed : int
-        How many candidates do not run on this GPU, such as those that want more shared memory than it has.
+        Number of candidates that do not run on this GPU, such as those that need more shared memory than it has.
     """
 
     key: str
@@ -95,9 +95,9 @@ class TunedCase:
 
 
 def cases_of(device: torch.device, length: int) -> Iterator[Case]:
-    """Yield the kernels of a trunk block on a protein of so many residues, and linear layers of a language model.
+    """Yield the kernels of a trunk block for a protein of `length` residues, and linear layers of a language model.
 
-    Operands are made when a case is asked for, and can be dropped before the next.
+    Operands are made when a case is yielded, and can be deleted before the next one.
     """
     torch.manual_seed(0)
     make, pairs, rows = _Cases(device, length), length * length, max(length, 256)
@@ -114,7 +114,7 @@ def cases_of(device: torch.device, length: int) -> Iterator[Case]:
 
 
 class _Cases:
-    """Make a case of each kernel, on random operands."""
+    """Makes a case of each kernel, with random operands."""
 
     def __init__(self, device: torch.device, length: int) -> None:
         self.device, self.length, self.target = device, length, target_of(device)
@@ -225,30 +225,30 @@ def tune(
     Parameters
     ----------
     measure : callable
-        Microseconds that a call takes.
+        Returns the time of a call in microseconds.
 
     Returns
     -------
     list of TunedCase
-        The best tile is the default where no other is faster by more than 2 %, which is noise.
+        The best tiles; the default stays if no other tile is faster by more than 2 %, the size of noise.
 
     Raises
     ------
     ProtquantError
-        Where a candidate computes something else than the default does.
+        If the result of a candidate differs from that of the default.
     """
     found = []
     bar = Steps(cases, unit="kernel", disable=None if progress is None else not progress, leave=False)
     for case in bar:
         bar.set_description(case.key)
-        expected = case.run(case.default).double()  # a copy: some write into the same memory
+        expected = case.run(case.default).double()  # a copy, because some kernels write into the same memory
         before = best_time = measure(lambda case=case: case.run(case.default))  # type: ignore[misc]
         best, failed = case.default, 0
         others = [type(case.default)(*numbers) for numbers in case.candidates if numbers != astuple(case.default)]
         for tile in others:
             try:
                 y = case.run(tile).double()
-                # A kernel that wants more than there is fails when it is launched.
+                # A kernel that needs too many resources fails at launch.
                 time = measure(lambda case=case, tile=tile: case.run(tile))  # type: ignore[misc]
             except Exception:  # noqa: BLE001 (compilers fail in many ways; one that does is no candidate)
                 failed += 1

@@ -1,8 +1,9 @@
-"""Build one candidate of a benchmark, and run it when it is asked to: a script for a process of its own.
+"""Build one candidate of a benchmark, and run it on request: a script for a process of its own.
 
-It needs the standard library alone, so that any interpreter can run it, and so that a candidate is charged for no other
-package than its own. It reads requests from standard input, a JSON object on each line, and answers each on a line of
-standard output: `{"answer": ...}`, or `{"problem": "ValueError: ..."}`. With `--stop` the first problem ends it.
+It needs only the standard library, so that any interpreter can run it, and so that the memory of a candidate includes
+no other packages than its own. It reads requests from standard input, a JSON object on each line, and writes an answer
+for each to a line of standard output: `{"answer": ...}`, or `{"problem": "ValueError: ..."}`. With `--stop`, the
+process ends at the first problem.
 """
 
 import ctypes
@@ -26,18 +27,18 @@ _RESET_PEAK = "5"  # proc(5), clear_refs
 
 @dataclass(frozen=True)
 class Run:
-    """What a candidate's builder returns; a script may return any callable that has some of these attributes.
+    """The result of a candidate's builder; a script may return any callable, with or without these attributes.
 
     Attributes
     ----------
     run : callable
-        Does the work once; it is what is timed.
+        Does the work once, and is timed.
     read : callable
-        Returns, from what `run` returned, the array in which candidates are compared.
+        Returns the array for the comparison of candidates, given the result of `run`.
     notes : callable
-        Returns what a reader of the table must know; it is called after all runs.
+        Returns a remark for readers of the table; it is called after all runs.
     details : callable
-        Returns more for the document; it is called after all runs.
+        Returns further facts for the document; it is called after all runs.
     """
 
     run: Callable[..., Any]
@@ -50,7 +51,7 @@ class Run:
 
 
 class Worker:
-    """One candidate, in the process that runs it; each method answers the request of its name."""
+    """One candidate in its own process; each method answers the request of the same name."""
 
     run: Callable[..., Any]
     device: str
@@ -69,16 +70,16 @@ class Worker:
         imports: Mapping[str, Sequence[str]] | None = None,
         plugins: Sequence[str] = (),
     ) -> dict[str, Any]:
-        """Import a package, then make the candidate.
+        """Import packages, then build the candidate.
 
         Parameters
         ----------
         target : str
-            `module:function` or `path/to/script.py:function`; the function makes the candidate from `arguments`.
+            `module:function` or `path/to/script.py:function`; the function returns the candidate for `arguments`.
         device : str
-            `cpu` or `cuda`: where the candidate computes.
+            Device of the candidate: `cpu` or `cuda`.
         imports : mapping of str to list of str
-            Names of packages that are imported before, with what is taken from each.
+            Packages to import first, with the names that are used from each.
         plugins : sequence of str
             Python files that register methods for recipes.
 
@@ -127,17 +128,17 @@ class Worker:
         Parameters
         ----------
         arguments : mapping, optional
-            What the candidate is called with.
+            Arguments of the candidate.
         repeat : int
-            How many times it is called.
+            Number of calls.
         memory : bool
             Whether to measure the peak of memory over all calls.
         trim : bool
-            Whether the C library gives back before what is free, so that it does not hide what a call takes.
+            Whether the C library first returns free memory to the system, so that all memory of a call is seen.
         save : str, optional
-            File for the array that the candidate reads from the last result, as `numpy.save` writes it.
+            File for the array that the candidate reads from the last result, in the format of `numpy.save`.
         show : bool
-            Whether the last result itself is part of the answer.
+            Whether to include the last result in the answer.
 
         Returns
         -------
@@ -148,7 +149,7 @@ class Worker:
         before = self._begin_peak(trim) if memory else None
         seconds, cpu_seconds, result = [], 0.0, None
         for _ in range(repeat):
-            result = None  # It is freed here, because that is no part of the work.
+            result = None  # Free the result outside of the timed part.
             started, started_cpu = time.perf_counter(), time.process_time()
             result = self.run(**(arguments or {}))
             self._finish()
@@ -158,7 +159,7 @@ class Worker:
         if memory:
             answer["memory"] = {"before": before, "peak": None} if before is None else self._peak(before)
         if save is not None:
-            # The array is numpy's, so that numpy is there.
+            # numpy is installed, because the array comes from it.
             importlib.import_module("numpy").save(save, self.run.read(result))  # type: ignore[attr-defined]
         return answer | ({"result": result} if show else {})
 
@@ -170,14 +171,14 @@ class Worker:
         }
 
     def _finish(self) -> None:
-        """Wait until the device has done what it was given."""
+        """Wait until the device has finished its work."""
         if self.device == "cuda":
             _cuda().synchronize()
 
     def _begin_peak(self, trim: bool) -> int | None:
-        """Return the bytes in use; None where the peak cannot begin anew."""
+        """Reset the peak, and return the bytes in use; None if the peak cannot be reset."""
         if self.device == "cuda":
-            _cuda().empty_cache()  # What is reserved from here on is what the calls ask for.
+            _cuda().empty_cache()  # From here on, torch reserves memory only for the calls.
             _cuda().reset_peak_memory_stats()
             allocated: int = _cuda().memory_allocated()
             return allocated
@@ -201,7 +202,7 @@ def _memory() -> dict[str, int | None]:
 
 
 def _bytes(field: str) -> int | None:
-    """Return a line of the process's status in bytes; None where the system does not tell."""
+    """Return a line of the process's status in bytes; None if the system does not report it."""
     try:
         found = re.search(rf"^{field}:\s+(\d+) kB", (_PROCESS / "status").read_text(), re.MULTILINE)
     except OSError:
@@ -210,7 +211,7 @@ def _bytes(field: str) -> int | None:
 
 
 def _reset_peak() -> bool:
-    """Let the peak of resident memory begin anew; False where the system does not, so that there is none."""
+    """Reset the peak of resident memory; return False if the system cannot do this."""
     try:
         (_PROCESS / "clear_refs").write_text(_RESET_PEAK)
     except OSError:
@@ -219,14 +220,14 @@ def _reset_peak() -> bool:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the type of an error, and the first line of what it says."""
+    """Return the type of an error, and the first line of its message."""
     line = (str(error).strip().splitlines() or [""])[0]
     return f"{type(error).__name__}: {line}" if line else type(error).__name__
 
 
 def main() -> None:
-    """Answer until there are no more requests."""
-    # Whatever a library prints must not end up among the answers.
+    """Answer requests until the end of standard input."""
+    # Output of libraries must not mix with the answers.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     worker = Worker()

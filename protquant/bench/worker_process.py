@@ -1,4 +1,4 @@
-"""Start a worker, and ask it: the process of its own in which every candidate of every benchmark runs."""
+"""Start a worker process, which runs one candidate of a benchmark, and send it requests."""
 
 import json
 import os
@@ -19,33 +19,33 @@ __all__ = ["CandidateError", "WorkerProcess", "allocator_variables", "count_thre
 
 WORKER = Path(worker.__file__)
 PLUGINS = "PROTQUANT_PLUGINS"
-"""Variable of the environment with the files of `protquant --plugin`, which workers import too."""
+"""Environment variable with the files of `protquant --plugin`, which workers import too."""
 
 _ALLOCATOR = ("MALLOC_", "LD_PRELOAD", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")
 
 
 class CandidateError(Exception):
-    """What went wrong in a worker: the type of the error, and the first line of what it said."""
+    """An error in a worker: its type, and the first line of its message."""
 
 
 class WorkerProcess:
-    """A process that builds one candidate and runs it when it is asked; use it in a `with` block.
+    """A process that builds one candidate and runs it on request; use it in a `with` block.
 
     Parameters
     ----------
     threads : int
-        Threads that it computes with.
+        Number of threads of the process.
     python : str, optional
-        Interpreter that runs it; by default this one, with the same modules.
+        Interpreter of the process; by default this one, with the same modules.
 
     Raises
     ------
     ProtquantError
-        If it cannot be started.
+        If the process cannot be started.
     """
 
     def __init__(self, threads: int, python: str | None = None) -> None:
-        # Isolated (-I) from the modules of this interpreter where it is another; -P leaves out those beside the script.
+        # Another interpreter is isolated (-I) from the modules of this one; -P leaves out modules beside the script.
         command = [python, "-I", str(WORKER)] if python else [sys.executable, "-P", str(WORKER)]
         try:
             self._process = subprocess.Popen(  # noqa: S603 (this interpreter, or the one that the user names)
@@ -55,7 +55,7 @@ class WorkerProcess:
                 text=True,
                 encoding="utf-8",
                 env=environment_of(threads),
-                start_new_session=True,  # An interruption is for this process, which then ends the worker.
+                start_new_session=True,  # An interruption must reach only this process, which then ends the worker.
             )
         except OSError as error:
             raise ProtquantError(f"{command[0]}: cannot be started ({error.strerror})") from error
@@ -97,14 +97,14 @@ class WorkerProcess:
 
 
 def environment_of(threads: int) -> dict[str, str]:
-    """Return the variables of the environment in which a program computes with so many threads and finds protquant."""
+    """Return environment variables with which a program uses this number of threads and finds protquant."""
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "ESM_NUM_THREADS")
     path = os.pathsep.join([str(Path(protquant.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
     return {**os.environ, **dict.fromkeys(names, str(threads)), "PYTHONPATH": path}
 
 
 def target_of(build: Callable[..., Any], *, is_script: bool = False) -> str:
-    """Return how a worker finds a function: by its module, or by the file of a script that needs no protquant."""
+    """Return the name by which a worker finds a function: its module, or the file of a script."""
     return f"{sys.modules[build.__module__].__file__ if is_script else build.__module__}:{build.__name__}"
 
 
@@ -114,21 +114,21 @@ def plugins() -> list[str]:
 
 
 def allocator_variables() -> dict[str, str]:
-    """Return the variables of the environment that change how memory is allocated, and so how long large tensors take.
+    """Return environment variables that change how memory is allocated, and so the time that large tensors take.
 
-    By default glibc gives blocks above 32 MiB back to the system when they are freed, and pages that are got anew are
-    filled with zeros: half of the time of a float block of the trunk. Workers inherit these variables.
+    By default glibc returns freed blocks above 32 MiB to the system, which fills new pages with zeros: this takes half
+    of the time of a float block of the trunk. Workers inherit these variables.
     """
     return {name: value for name, value in sorted(os.environ.items()) if name.startswith(_ALLOCATOR)}
 
 
 def count_threads(threads: int | None) -> int:
-    """Return how many threads candidates compute with: as many as asked for, or by default as torch takes here.
+    """Return the number of threads of candidates: the given number, or by default torch's.
 
     Raises
     ------
     ProtquantError
-        For fewer than one.
+        If the number is below one.
     """
     if threads is not None and threads < 1:
         raise ProtquantError(f"--threads {threads}: give 1 or more")

@@ -1,4 +1,4 @@
-"""What language models are timed on: random proteins, all of one length or of many."""
+"""Workloads of language models: random proteins of one length or of many."""
 
 import random
 
@@ -16,7 +16,7 @@ _RAGGED, _SHORTEST, _LONGEST = 64, 50, 400
 
 
 class LanguageWork:
-    """Sequences, and the batch of tokens that a model without packing is given.
+    """Sequences, and their padded batch of tokens for models without packing.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ class LanguageWork:
     Attributes
     ----------
     tokens : Tensor, dtype=int64, shape=(b, l)
-        Padded to the longest.
+        Tokens, padded to the longest sequence.
     valid : Tensor, dtype=bool, shape=(b, l)
         False for padding.
     """
@@ -37,7 +37,7 @@ class LanguageWork:
         self.valid = torch.arange(self.tokens.shape[1], device=device) < lengths[:, None]
 
     def facts(self) -> dict[str, int]:
-        """How much of the batch is padding."""
+        """Sizes of the batch, and its share of padding."""
         return {
             "sequences": len(self.sequences),
             "tokens": int(self.valid.sum()),
@@ -46,7 +46,7 @@ class LanguageWork:
 
 
 def language_work(workload: Workload, *, seed: int = 0, device: torch.device | str = "cpu") -> LanguageWork:
-    """The sequences of a workload; the same for the same seed."""
+    """Return the sequences of a workload, which depend on the seed only."""
     generator = random.Random(seed)
     if workload == "uniform":
         lengths = [_UNIFORM[1] - _ENDS] * _UNIFORM[0]

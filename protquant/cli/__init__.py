@@ -1,6 +1,6 @@
-"""The `protquant` command: each subcommand is made of a public function and the options of that.
+"""The `protquant` command: each subcommand calls a public function, and has the options of that function.
 
-Every module here adds its commands to `app`; `protquant.cli.app.PANELS` is the order in which `--help` lists them.
+Every module here adds its commands to `app`; `protquant.cli.app.PANELS` has the order in which `--help` lists them.
 """
 
 from protquant.cli import (

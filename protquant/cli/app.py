@@ -1,4 +1,4 @@
-"""The `protquant` command: what all subcommands share."""
+"""The `protquant` command: code that all subcommands share."""
 
 import inspect
 import logging
@@ -31,7 +31,7 @@ PANELS = {
     "Models and recipes": ("inspect", "quantize", "import", "recipes", "formats"),
     "This machine": ("bench", "kernels", "cache"),
 }
-"""Commands in the order in which people meet them, under the titles that `--help` shows."""
+"""Commands by the title of their panel in `--help`, in the order in which people need them."""
 
 
 class _InOrder(TyperGroup):
@@ -61,7 +61,7 @@ _Log = Annotated[
 
 
 def tells_errors(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Print errors that the user can mend without a traceback, and exit with 2."""
+    """Print errors that the user can fix without a traceback, and exit with code 2."""
 
     @wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -76,15 +76,15 @@ def tells_errors(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def speaks_to_people(command: Callable[..., Any], name: str) -> Callable[..., Any]:
-    """Let a command show its progress to people, and log its events where its further option `--log` asks for that.
+    """Add progress messages to a command, and an option `--log` that writes its events to a file.
 
-    Errors are printed as by `tells_errors`. When a command prints nothing for ten seconds, a line says what it does.
+    Errors are printed as in `tells_errors`. If a command prints nothing for ten seconds, a line says what it is doing.
     """
 
     @tells_errors
     @wraps(command)
     def wrapped(*args: Any, log: Path | None = None, **kwargs: Any) -> Any:
-        # The error is printed within the log, so that it is the last event there.
+        # The error is printed while the log is open, so that it is the last event there.
         with _logging(log, name, kwargs), alive(name):
             return tells_errors(command)(*args, **kwargs)
 
@@ -112,7 +112,7 @@ def _logging(log: Path | None, command: str, arguments: dict[str, Any]) -> Abstr
 
 
 def announce(what: str) -> None:
-    """Print on standard error what a command begins with: importing torch alone takes seconds."""
+    """Print the first step of a command on standard error, because the import of torch alone takes seconds."""
     typer.echo(f"protquant: {what}", err=True)
 
 

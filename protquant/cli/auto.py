@@ -1,4 +1,4 @@
-"""The command that chooses formats by itself: `auto`."""
+"""The command that chooses formats automatically: `auto`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -21,7 +21,7 @@ def auto(
     plot: Annotated[Path | None, Option("Picture, .png, of the frontier.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Choose a format for every weight, write the recipe, and measure it beside uniform widths.
+    """Choose a format for every weight, write the recipe, and compare it with recipes of one width.
 
     Example: `protquant auto -m esm2_t6_8M --target-bits 5 -o mine.yaml`, then `protquant evaluate -q mine.yaml ...`
     """

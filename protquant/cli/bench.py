@@ -19,22 +19,20 @@ from protquant.options import CpuOnly, Option
 
 bench = typer.Typer(
     name="bench",
-    help="Time our execution against others', by turns, each in a process of its own: medians of ratios, peak memory, "
-    "raw times. And how far integers are from what they stand for.",
+    help="Time our execution beside other implementations, in alternation, each in a process of its own: medians of "
+    "ratios, peak memory, raw times. `agreement` compares the results of integers and floats.",
     no_args_is_help=True,
 )
 app.add_typer(bench, rich_help_panel=list(PANELS)[-1])
 
 _QUANTS = ("w8a8-int8",)
 _BOTH = "both"
-Output = Annotated[
-    Path | None, Option("File, .json, for the times of every round and the facts of the machine.", ("-o",))
-]
+Output = Annotated[Path | None, Option("JSON file for the times of every round and the facts of the machine.", ("-o",))]
 
 
 @command("ops", bench)
 def ops(options: OpsOptions, cpu_only: CpuOnly = False, output: Output = None, as_json: Json = False) -> None:
-    """Time one linear layer: float32, bfloat16, torch's bare int8 product, and ours.
+    """Time one linear layer: float32, bfloat16, torch's int8 product alone, and our layers.
 
     Example: `protquant bench ops --shape pair --threads 2`
     """
@@ -45,7 +43,7 @@ def ops(options: OpsOptions, cpu_only: CpuOnly = False, output: Output = None, a
 
 @command("trunk", bench, quants=_QUANTS)
 def trunk(options: TrunkOptions, cpu_only: CpuOnly = False, output: Output = None, as_json: Json = False) -> None:
-    """Time one block of ESMFold's trunk, or more, with random weights against transformers' own with the same.
+    """Time blocks of ESMFold's trunk beside transformers, with the same random weights.
 
     Example: `protquant bench trunk --preset esmfold_v1 --length 256 --threads 2 --memory -o trunk.json`
     """
@@ -56,7 +54,7 @@ def trunk(options: TrunkOptions, cpu_only: CpuOnly = False, output: Output = Non
 
 @command("lm", bench, quants=_QUANTS)
 def lm(options: LmOptions, cpu_only: CpuOnly = False, output: Output = None, as_json: Json = False) -> None:
-    """Time the logits of ESM-2 with random weights against transformers and others with the same.
+    """Time the logits of ESM-2 beside transformers and other implementations, with the same random weights.
 
     Example: `protquant bench lm --preset esm2_t30_150M --workload ragged --threads 2`
     """
@@ -71,7 +69,7 @@ def lm(options: LmOptions, cpu_only: CpuOnly = False, output: Output = None, as_
 
 @command("fold", bench, quants=_QUANTS)
 def fold(options: FoldBenchOptions, cpu_only: CpuOnly = False, output: Output = None, as_json: Json = False) -> None:
-    """Time the folding of one protein: in float, by simulation, and on integers; and how far these are apart.
+    """Time the folding of one protein in float, by simulation, and on integers, and compare the structures.
 
     Example: `protquant bench fold -m demo --threads 2`
     """
@@ -87,7 +85,7 @@ def agreement(
     output: Annotated[Path | None, Option("Table of all chains, .csv or .parquet.", ("-o",))] = None,
     as_json: Json = False,
 ) -> None:
-    """Fold many chains in float, by simulation and on integers: how far these are from each other.
+    """Fold many chains in float, by simulation and on integers, and compare the structures.
 
     Example: `protquant bench agreement -q w8a8-int8 -q w4a8-int4 --num-recycles 0 -o agreement.csv`
     """
@@ -115,7 +113,7 @@ def _device(cpu_only: bool) -> dict[str, Any]:
 
 
 def check_output(output: Path | None) -> None:
-    """Refuse before the work what would be refused after it."""
+    """Refuse an unusable output file before the work begins."""
     if output is None:
         return
     if output.suffix.lower() != ".json":
@@ -126,7 +124,7 @@ def check_output(output: Path | None) -> None:
 
 
 def _show(report: "benches.BenchReport", output: Path | None, as_json: bool) -> None:
-    """Print, write, and exit with 1 where a candidate failed."""
+    """Print and write the report; exit with code 1 if a candidate failed."""
     if as_json:
         print_json(report.to_dict())
     else:

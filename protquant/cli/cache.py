@@ -1,4 +1,4 @@
-"""The command on what is kept between runs: `cache`."""
+"""The command `cache`, which shows or clears the cache folder."""
 
 from typing import Annotated, Any
 
@@ -13,11 +13,11 @@ from protquant.options import Option
 
 
 @command("cache")
-def cache(clear: Annotated[bool, Option("Delete what is kept.")] = False, as_json: Json = False) -> None:
-    """Show, or delete, what is kept between runs: statistics of calibration, and quantized models that were prepared.
+def cache(clear: Annotated[bool, Option("Delete all of it.")] = False, as_json: Json = False) -> None:
+    """Show or clear the cache folder: statistics of calibration, and prepared quantized models.
 
-    It lies in `$PROTQUANT_CACHE`, or `~/.cache/protquant`; `PROTQUANT_CACHE=off` keeps nothing on disk. Where
-    statistics pass 4 GiB, those that were used longest ago are deleted; models stay until `--clear`.
+    The folder is `$PROTQUANT_CACHE`, or `~/.cache/protquant`; with `PROTQUANT_CACHE=off` nothing is cached on disk.
+    When statistics exceed 4 GiB, the least recently used ones are deleted; models stay until `--clear`.
 
     Example: `protquant cache --clear`
     """
@@ -26,15 +26,15 @@ def cache(clear: Annotated[bool, Option("Delete what is kept.")] = False, as_jso
     if folder is None:
         document = {"folder": None, "entries": 0, "bytes": 0, "limit": 0, "models": [], "freed": 0}
     else:
-        kept = preparing.DiskCache(folder)
-        freed = kept.clear() + preparing.delete_prepared() if clear else 0
-        entries = kept.entries()
+        cached = preparing.DiskCache(folder)
+        freed = cached.clear() + preparing.delete_prepared() if clear else 0
+        entries = cached.entries()
         total = sum(entry.bytes for entry in entries)
         document = {
-            "folder": str(kept.folder),
+            "folder": str(cached.folder),
             "entries": len(entries),
             "bytes": total,
-            "limit": kept.limit,
+            "limit": cached.limit,
             "models": [{"folder": str(each.folder), "bytes": each.bytes} for each in preparing.list_prepared()],
             "freed": freed,
         }

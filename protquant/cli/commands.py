@@ -1,4 +1,4 @@
-"""A command of a function: groups of options become flat options, and values are read from their texts."""
+"""Register functions as commands: groups become options of the command line, which read their values from text."""
 
 import inspect
 from collections.abc import Callable, Collection
@@ -24,17 +24,17 @@ def command(
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register a function as a command.
 
-    Each parameter whose type is a group of options becomes the options of that group; of the other parameters, those
-    that are `Annotated` with an `Option` become an option each.
+    A parameter whose type is a group of options becomes the options of that group. Any other parameter that is
+    `Annotated` with an `Option` becomes one option.
 
     Parameters
     ----------
     name : str
         Name of the command.
     group : Typer
-        The program, or the group of commands that it belongs to.
+        The program, or the group of commands, that gets the command.
     **defaults
-        Defaults of the command line, where they differ from those of the library.
+        Defaults of the command line that differ from those of the library.
     """
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
@@ -47,7 +47,7 @@ def command(
 
 
 def command_line(options: Any, *, always: Collection[str] = (), never: Collection[str] = ()) -> list[str]:
-    """Return the words on a command line that give these options, without defaults but those of `always`."""
+    """Return the words of a command line with these options; defaults are left out, except those in `always`."""
     words = []
     for each in parameters(type(options)):
         value = getattr(options, each.name)
@@ -87,7 +87,7 @@ def _flatten(function: Callable[..., None], defaults: dict[str, Any]) -> Callabl
 
 
 def _option(each: Parameter) -> inspect.Parameter:
-    """Return the parameter that typer makes an option or argument of."""
+    """Return the parameter from which typer makes an option or argument."""
     option, kind, default = each.option, _type(each), each.default
     choices = [get_args(one) for one in kinds_of(each.type) if get_origin(one) is Literal]
     metavar = option.metavar or (f"[{'|'.join(choices[0])}]" if choices else None)
@@ -114,7 +114,7 @@ def _flags(each: Parameter) -> tuple[str, ...]:
 
 
 def _type(each: Parameter) -> Any:
-    """Return the type that the command line takes: names and amounts are texts, which the function checks."""
+    """Return the type on the command line; names and amounts are strings, which the function checks."""
     if each.option.taken_as:
         return each.option.taken_as
     if each.option.listed or each.option.read:
@@ -128,7 +128,7 @@ def _type(each: Parameter) -> Any:
 
 
 def _read(each: Parameter, value: Any) -> Any:
-    """Return what the function takes of what the command line gave."""
+    """Return the function's argument for a value from the command line."""
     option = each.option
     if option.read is not None:
         return option.read(value)

@@ -1,6 +1,6 @@
-"""`protquant-esm-fold`: the command line of fair-esm's `esm-fold`, for scripts and pipelines that call that.
+"""`protquant-esm-fold`: the command line of fair-esm's `esm-fold`, for scripts and pipelines that call it.
 
-Its flags and its lines on standard output are those of `esm-fold`; what differs is in docs/layouts.md.
+It has the flags of `esm-fold`, and prints the same lines on standard output; docs/layouts.md lists the differences.
 """
 
 import argparse
@@ -22,7 +22,7 @@ __all__ = ["main", "model_in"]
 
 _RELEASED = "esmfold_v1"
 _CHECKPOINT = Path("checkpoints", "esmfold_3B_v1.pt")
-"""Where torch's hub keeps the model, in its folder."""
+"""Path of the model within the folder of torch's hub."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,12 +31,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     arguments : sequence of str, optional
-        By default those of the command line.
+        Arguments; by default those of the command line.
 
     Returns
     -------
     int
-        Exit code: 0, or 1 where some records failed, or 2 where nothing could be done.
+        Exit code: 0, 1 if some records failed, or 2 if nothing could be done.
     """
     given = _parser().parse_args(arguments)
     try:
@@ -52,8 +52,8 @@ def model_in(folder: Path | None) -> str:
     Parameters
     ----------
     folder : Path or None
-        Where torch's hub keeps its `checkpoints`, or a folder that `protquant import` or `protquant quantize` wrote.
-        None is the hub's own folder; where the model is not there, it is the released one of Hugging Face.
+        Folder of torch's hub, with its `checkpoints`, or a folder that `protquant import` or `protquant quantize`
+        wrote. None is the hub's default folder; if the model is not there, Hugging Face's released one is used.
 
     Raises
     ------
@@ -86,11 +86,11 @@ def _parser() -> argparse.ArgumentParser:
     add("-i", "--fasta", type=Path, required=True, help="FASTA file; ':' between chains.")
     add("-o", "--pdb", type=Path, required=True, help="Folder for the structures, <header>.pdb.")
     add("-m", "--model-dir", type=Path, help="Folder in which checkpoints/esmfold_3B_v1.pt is, or a checkpoint folder.")
-    add("--num-recycles", type=int, help="Times the output is fed back. Default: as trained.")
-    add("--max-tokens-per-batch", type=int, default=1024, help="Residues folded together; 0 is one by one.")
-    add("--chunk-size", type=int, help="Rows of the pair at a time. Default: what fits in memory.")
+    add("--num-recycles", type=int, help="Number of recycles. Default: as in training.")
+    add("--max-tokens-per-batch", type=int, default=1024, help="Residues to fold together; 0 folds one by one.")
+    add("--chunk-size", type=int, help="Rows of the pair at a time. Default: the most that fit.")
     add("--cpu-only", action="store_true", help="Do not use a GPU.")
-    add("--cpu-offload", action="store_true", help="Has no effect, and says so.")
+    add("--cpu-offload", action="store_true", help="Accepted, with a warning, and without effect.")
     own = parser.add_argument_group("flags that esm-fold does not have")
     own.add_argument("--weights", help="A model as `protquant fold --model` takes it, in place of --model-dir.")
     own.add_argument("--quant", default="fp32", help="Recipe: a name of `protquant recipes`, or a YAML file.")
@@ -113,7 +113,7 @@ def _fold(given: argparse.Namespace) -> int:
     _log("Loading model")
     _note(f"loading {model} for the recipe {given.quant}")
     lines = _Lines(records)
-    _log("Starting Predictions")  # the model is loaded where the memory for it is known, and with the first of them
+    _log("Starting Predictions")  # the model is loaded with the first records, when the memory for it is known
     run = predicting.fold_fasta(
         records,
         given.pdb,
@@ -137,30 +137,30 @@ def _fold(given: argparse.Namespace) -> int:
 
 
 class _Lines:
-    """The lines of `esm-fold` about its predictions, which programs read."""
+    """Prints the lines of `esm-fold` about its predictions, which programs read."""
 
     def __init__(self, records: Fasta) -> None:
         self._total = len(records.records) + len(records.rejected)
         self._completed = 0
 
     def tell(self, batch: Sequence["Kept"]) -> None:
-        """Tell what became of a batch."""
+        """Print the results of a batch."""
         together = f" (amortized, batch size {len(batch)})" if len(batch) > 1 else ""
-        for kept in batch:
-            record, row = kept.record, kept.row
-            if kept.error is not None:
-                _log(f"Failed on sequence {record.header} of length {record.length}: {kept.error}")
+        for done in batch:
+            record, row = done.record, done.row
+            if done.error is not None:
+                _log(f"Failed on sequence {record.header} of length {record.length}: {done.error}")
                 continue
             self._completed += 1
             _log(
                 f"Predicted structure for {record.header} with length {record.length}, pLDDT {row['mean_plddt']:0.1f}, "
-                f"pTM {row['ptm']:0.3f} in {kept.seconds:0.1f}s{together}. {self._completed} / {self._total} completed."
+                f"pTM {row['ptm']:0.3f} in {done.seconds:0.1f}s{together}. {self._completed} / {self._total} completed."
             )
 
 
 def _log(message: str) -> None:
-    """Write a line as the logger of `esm-fold` does; not by one, which would answer a closed output by a traceback."""
-    seen = "".join(each if each.isprintable() else "_" for each in message)  # headers may hold codes of terminals
+    """Write a line like the logger of `esm-fold`; a real logger would print a traceback if the output is closed."""
+    seen = "".join(each if each.isprintable() else "_" for each in message)  # headers may hold terminal codes
     sys.stdout.write(f"{time.strftime('%y/%m/%d %H:%M:%S')} | INFO | root | {seen}\n")
     sys.stdout.flush()
 

@@ -11,14 +11,14 @@ from protquant.options import ContactsOptions, FoldOptions, MergeOptions
 
 @command("fold")
 def fold(options: FoldOptions, as_json: Json = False) -> None:
-    """Fold the records of a FASTA file: PDB, mmCIF, PAE, a picture each, and a table.
+    """Fold the records of a FASTA file; write PDB, mmCIF, PAE and a picture for each, and a table.
 
     Example: `protquant fold -i proteins.fasta -o out/ --quant w8a8-pwlq`
 
-    With the files of nf-core/proteinfold: `protquant fold -i proteins.fasta -o out/ --layout nf-core`
+    To write the files of nf-core/proteinfold: `protquant fold -i proteins.fasta -o out/ --layout nf-core`
 
-    A repeated run skips what is done. Exit code 1: some records failed (`failures.csv` says why); 2: nothing could
-    be done.
+    A repeated run skips finished records. Exit code 1: some records failed (`failures.csv` has the reasons); 2: nothing
+    could be done.
     """
     announce(f"loading {options.model} for the recipe {options.quant}")
     run = predicting.fold_fasta(**vars(options))
@@ -35,7 +35,7 @@ def fold(options: FoldOptions, as_json: Json = False) -> None:
 
 @command("merge")
 def merge(options: MergeOptions, as_json: Json = False) -> None:
-    """Put the shards of a large run together: one manifest, one table, as if it had been one run.
+    """Merge the shards of a large run into one manifest and one table, as from one run.
 
     Example: `protquant merge out/ -i proteins.fasta`
     """
@@ -50,7 +50,7 @@ def merge(options: MergeOptions, as_json: Json = False) -> None:
 
 @command("contacts")
 def contacts(options: ContactsOptions, as_json: Json = False) -> None:
-    """Predict contact maps with ESM-2: a table of the most probable pairs, all probabilities, and a picture each.
+    """Predict contact maps with ESM-2; write the most probable pairs, all probabilities, and a picture for each.
 
     Example: `protquant contacts -i proteins.fasta -o out/ --quant w8`
     """

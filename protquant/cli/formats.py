@@ -22,15 +22,15 @@ def formats(
     plot: Annotated[Path | None, Option("Picture, .png, of the levels of each format.")] = None,
     as_json: Json = False,
 ) -> None:
-    """List the number formats: bits, bits with scales and outliers, levels, and what they lose.
+    """List the number formats: bits, bits with scales and outliers, levels, and signal to noise ratios.
 
     Example: `protquant formats --plot levels.png`
 
-    Bits of weights are those of a matrix of 1,024 x 1,024, of activations those of tokens of 128 channels. The signal
-    to noise ratios are those of tokens from a normal and from a one-sided heavy-tailed distribution.
+    Bits of weights are for a matrix of 1,024 x 1,024, bits of activations for tokens of 128 channels. Signal to noise
+    ratios are for tokens from a normal and from a one-sided heavy-tailed distribution.
 
-    The figures come with the package. With `--measure`, or with a `--plugin`, which may bring formats of its own, they
-    are measured now, which takes up to a minute.
+    The figures come with the package. With `--measure`, or with a `--plugin`, which may add formats, they are measured
+    now, which takes up to a minute.
     """
     if plot is not None:
         measuring.draw_levels(plot)

@@ -28,31 +28,31 @@ def kernels(
     ] = None,
     only: Annotated[
         str | None,
-        Option("Only variants, or kernels to tune, whose names begin so: `linear_int8 (plain`.", none="all"),
+        Option("Only variants, or kernels to tune, whose names begin with this: `linear_int8 (plain`.", none="all"),
     ] = None,
     show_roofline: Annotated[
-        bool, Option("Show the least time that kernels take on GPUs: predicted, not measured.", ("--roofline",))
+        bool, Option("Show lower bounds of the time of kernels on GPUs: predicted, not measured.", ("--roofline",))
     ] = False,
     tune: Annotated[
-        bool, Option("Look for the fastest tiles on this machine's GPU, and keep them for later runs.", ("--tune",))
+        bool, Option("Find the fastest tiles on this machine's GPU, and save them for later runs.", ("--tune",))
     ] = False,
     length: Annotated[
-        int | None, Option("Residues of the protein that --tune works on.", none="384", at_least=16)
+        int | None, Option("Number of residues of the protein for --tune.", none="384", at_least=16)
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Compile the Triton kernels for GPUs that need not be there, and show what the machine code is like.
+    """Compile the Triton kernels for GPUs, present or not, and show registers, memory and instructions.
 
-    Example: `protquant kernels --check sm_90`, or `--only transition` for a part: all variants take minutes.
+    Example: `protquant kernels --check sm_90`, with `--only transition` for a part: all variants take minutes.
 
-    Fails where a kernel on integers has no integer matrix instruction, or where values do not fit into registers and
-    spill to memory. Needs the package triton (`pip install triton`); nothing runs, and nothing is timed.
+    The command fails if an integer kernel has no integer matrix instruction, or if registers spill to memory. It needs
+    the package triton (`pip install triton`), and runs no kernel.
 
-    With `--roofline` nothing is compiled: a lower bound of the time of each kernel of a trunk block, from the bytes and
-    the operations it cannot do without and the published rates of A100, H100 and MI300X.
+    `--roofline` compiles nothing: it shows a lower bound of the time of each kernel of a trunk block, computed from its
+    bytes and operations and from the published rates of A100, H100 and MI300X.
 
-    With `--tune`, on a GPU, kernels are timed with several tiles each, for a minute or two; those that are faster than
-    the tiles of the small table are kept beside the statistics of calibration, and used from then on.
+    `--tune` times each kernel with several tiles on this machine's GPU, in a minute or two. Tiles that are faster than
+    those of the built-in table are saved in the cache folder, and later runs use them.
     """
     if sum((tune, show_roofline, bool(check))) > 1:
         raise ProtquantError("--check, --roofline and --tune are three tables; ask for one at a time")

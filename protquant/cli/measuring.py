@@ -45,7 +45,9 @@ def _print_evaluation(result: "measuring.Evaluation") -> None:
         typer.echo(note)
 
 
-_Table = Annotated[Path | None, Option("Table, .csv or .parquet; beside it `_targets`, and `.resume`.", ("-o",))]
+_Table = Annotated[
+    Path | None, Option("Table, .csv or .parquet; `_targets` and `.resume` are written beside it.", ("-o",))
+]
 
 
 @command("evaluate", recipes=None)
@@ -61,7 +63,7 @@ def evaluate(options: EvaluateOptions, output: _Table = None, as_json: Json = Fa
     if output is not None:
         options = replace(options, cache=output.with_suffix(".resume"))
     result = measuring.evaluate(**vars(options))
-    # First to the screen, so that a disk that is full by now loses nothing.
+    # Print first, so that nothing is lost if the disk is full.
     if as_json:
         print_json(result.to_dict())
     else:
@@ -80,8 +82,8 @@ def evaluate(options: EvaluateOptions, output: _Table = None, as_json: Json = Fa
 def score(options: ScoreOptions, as_json: Json = False) -> None:
     """Score a predicted structure against a reference: TM-score, GDT-TS, lDDT-CA, CA-RMSD.
 
-    Residues are matched by sequence, chains by their sequences. TM-score and GDT-TS are normalized by the residues of
-    the reference that were seen, and where its file has the whole sequence (SEQRES), by its length too, as CASP does.
+    Residues and chains are matched by sequence. TM-score and GDT-TS are normalized by the number of observed residues
+    of the reference, and, if its file has the whole sequence (SEQRES), also by its length, as in CASP.
 
     Example: `protquant score out/1ahsA.pdb 1ahs.cif --reference-chain A --superposed moved.pdb`
     """
@@ -100,7 +102,7 @@ def score(options: ScoreOptions, as_json: Json = False) -> None:
 
 
 def _normalization(name: str, scores: dict[str, Any]) -> str:
-    """What a score is of, in words."""
+    """Return the normalization of a score in words."""
     seen, paired = scores["reference_length"], scores["n_aligned"]
     if name.endswith("_full"):
         return f"{scores['full_length']} residues of the whole sequence (SEQRES)"
@@ -115,7 +117,7 @@ def _normalization(name: str, scores: dict[str, Any]) -> str:
 def demo(options: DemoOptions, as_json: Json = False) -> None:
     """Fold the example FASTA with the demo model on integers, and compare float, simulations and integers.
 
-    The comparison is in accuracy, time and memory; it says what it measured.
+    The comparison shows accuracy, time and memory.
 
     Example: `protquant demo`
     """

@@ -16,18 +16,18 @@ from protquant.options import MethodsOptions, Option
 
 _NONE = "none"
 _SILENT = ("cpu_only", "measure", "recipes")
-"""Options without effect on the table, which names the command that made it."""
+"""Options that do not affect the table; the command in its heading leaves them out."""
 
 
 @command("methods")
 def methods(
     options: MethodsOptions,
-    show_list: Annotated[bool, Option("Only list methods and settings.", ("--list",))] = False,
+    show_list: Annotated[bool, Option("List methods and settings, and measure nothing.", ("--list",))] = False,
     markdown: Annotated[Path | None, Option("Markdown file, .md, for the tables.")] = None,
     plot: Annotated[Path | None, Option("Picture, .png, of the methods side by side.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Compare quantization methods on a language model and a folding model; run it again to go on.
+    """Compare quantization methods on a language model and a folding model; a repeated run resumes.
 
     Example: `protquant methods --methods rtn,gptq --settings W4,W3 -o methods.csv --markdown methods.md`
     """

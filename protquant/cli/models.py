@@ -13,8 +13,8 @@ from protquant.options import ImportOptions, InspectOptions, Option, QuantizeOpt
 if TYPE_CHECKING:
     from protquant.quant import Report
 
-_Schema = Annotated[bool, Option("Print the JSON schema of a recipe instead, which editors complete and check by.")]
-_Sites = Annotated[bool, Option("List every site, not only each kind.")]
+_Schema = Annotated[bool, Option("Print the JSON schema of recipes, with which editors complete and check them.")]
+_Sites = Annotated[bool, Option("List every site, not only a row for each kind.")]
 
 
 @command("import")
@@ -33,13 +33,13 @@ def import_command(options: ImportOptions, as_json: Json = False) -> None:
 
 @command("quantize", model="demo")
 def quantize(options: QuantizeOptions, sites: _Sites = False, as_json: Json = False) -> None:
-    """Quantize a model and save it: packed codes, scales, and what loads them without calibrating again.
+    """Quantize a model and save it as a checkpoint of packed codes and scales, which loads without calibration.
 
     Example: `protquant quantize -m esmfold_v1 --quant w8a8-int8 -o small/`, then `protquant fold -m small/ ...`
 
-    One block of the model at a time is in memory in float: ESMFold takes 6 GiB, not 20. An interrupted run leaves
-    `small.partial/`, and the same command goes on from there. Recipes that calibrate take minutes; others, such as
-    `w8`, take as long as it takes to read the weights and to round them.
+    Only one block of the model at a time is in memory in float: ESMFold takes 6 GiB, not 20. An interrupted run leaves
+    `small.partial/`, from which the same command resumes. Recipes that calibrate take minutes; others, such as `w8`,
+    take the time to read and round the weights.
     """
     announce(f"opening {options.model}")
     report, document = preparing.quantize_checkpoint(**vars(options))
@@ -57,7 +57,7 @@ def inspect(options: InspectOptions, sites: _Sites = False, as_json: Json = Fals
 
     Example: `protquant inspect -m demo --quant w8a8-pwlq --sites`
 
-    With `--execution integer` also what every part of the model runs on, and why where that is not integers.
+    With `--execution integer` it also shows the execution of every part, and why a part does not run on integers.
     """
     announce(f"loading {options.model} for the recipe {options.quant}")
     report, document = measuring.inspect_model(**vars(options))
@@ -79,8 +79,8 @@ def recipes(schema: _Schema = False, as_json: Json = False) -> None:
 
     Example: `protquant recipes`
 
-    `integer` says whether a kernel multiplies the codes of every linear layer that the recipe quantizes, and `runs as`
-    what a model under it runs as unless `--execution` says otherwise.
+    Column `integer`: whether a kernel multiplies the codes of every linear layer that the recipe quantizes. Column
+    `runs as`: the execution of the model, unless `--execution` sets another one.
     """
     if schema:
         print_json(quant.recipe_schema())
@@ -97,7 +97,7 @@ def recipes(schema: _Schema = False, as_json: Json = False) -> None:
 
 
 def _print_report(report: "Report", title: str, sites: bool) -> None:
-    """Print the median signal to noise of each kind and format, and each site if asked for."""
+    """Print the median signal to noise ratio of each kind and format, and of each site if requested."""
     frame = report.to_frame()
     if sites:
         columns = ["site", "format", "reason", "effective_bits", "snr_db", "clipped"]

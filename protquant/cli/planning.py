@@ -1,4 +1,4 @@
-"""The command that tells what folding will take: `plan`."""
+"""The command that predicts memory and time of folding: `plan`."""
 
 from typing import Any
 
@@ -14,12 +14,12 @@ from protquant.reporting.progress import duration
 
 @command("plan")
 def plan(options: PlanOptions, as_json: Json = False) -> None:
-    """Show what `fold` will take: memory, chunks, time and order, and the longest sequence that fits.
+    """Show the memory, chunks, time and order of `fold` before it runs, and the longest sequence that fits.
 
     Example: `protquant plan -i proteins.fasta -m esmfold_v1 --quant w8a8-int8 --max-memory 12GiB`
 
-    No model is loaded, and a released one need not be downloaded; other names of the hub are. Exit code 1: some records
-    do not fit.
+    No model is loaded. Released models need no download; other names on the hub do. Exit code 1: some records do not
+    fit.
     """
     announce(f"planning {options.model} by the recipe {options.quant}")
     plan = predicting.plan_folding(**vars(options))

@@ -14,12 +14,12 @@ __all__ = ["import_plugin"]
 
 
 def import_plugin(path: Path) -> None:
-    """Run a Python file, so that the steps and formats it registers are known to recipes, in benchmarks' workers too.
+    """Run a Python file, so that recipes can use the steps and formats that it registers, also in benchmark workers.
 
     Raises
     ------
     ProtquantError
-        If there is no such file, or it fails.
+        If the file does not exist, or fails.
     """
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if not path.is_file() or spec is None or spec.loader is None:

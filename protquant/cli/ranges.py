@@ -1,4 +1,4 @@
-"""The command `ranges`: whether activations reach further in longer proteins."""
+"""The command `ranges`: whether ranges of activations grow with the length of proteins."""
 
 from pathlib import Path
 from typing import Annotated
@@ -19,12 +19,12 @@ __all__ = ["ranges"]
 @command("ranges")
 def ranges(
     options: RangesOptions,
-    top: Annotated[int, Option("Number of sites to show, those that grow most.", at_least=1)] = 12,
+    top: Annotated[int, Option("Number of sites to show; those that grow most come first.", at_least=1)] = 12,
     output: Annotated[Path | None, Option("Table of all sites and bins, .csv or .parquet.", ("-o",))] = None,
     plot: Annotated[Path | None, Option("Picture, .png, of range against length.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Show whether activations reach further in longer proteins, and so ask for ranges by length.
+    """Show whether ranges of activations grow with the length of proteins, so that recipes need ranges by length.
 
     Example: `protquant ranges -m demo --lengths 32,64,128 --plot ranges.png`
     """

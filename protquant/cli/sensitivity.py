@@ -1,4 +1,4 @@
-"""The command on what each part of a model costs: `sensitivity`."""
+"""The command that measures the cost of quantizing each part of a model: `sensitivity`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +16,7 @@ __all__ = ["check_picture"]
 
 
 def check_picture(path: Path | None) -> None:
-    """Refuse before the work what would be refused after it."""
+    """Refuse an unusable picture file before the work begins."""
     if path is not None and path.suffix.lower() != ".png":
         raise ProtquantError(f"{path}: pictures are PNG; name a file that ends in .png")
 
@@ -32,10 +32,10 @@ def _print(found: "choosing.Sensitivity", model: str, drift: str) -> None:
 def sensitivity(
     options: SensitivityOptions,
     drift: Drift = None,
-    plot: Annotated[Path | None, Option("Heat map, .png: blocks x parts.")] = None,
+    plot: Annotated[Path | None, Option("Heat map of blocks x parts, .png.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure what quantizing each part of a model alone does to its predictions.
+    """Quantize each part of a model alone, and measure how its predictions change.
 
     Example: `protquant sensitivity -m demo --by module -o sensitivity.csv --plot sensitivity.png`
     """

@@ -16,8 +16,8 @@ from protquant.files import json_value, prepare_folder
 
 __all__ = ["check_table", "print_json", "print_table"]
 
-# Never narrower than a table: rich would cut its columns at the 80 characters it assumes of a pipe. And a path may hold
-# brackets and colons, which are no markup.
+# The console is wider than any table: otherwise rich would cut columns at 80 characters in a pipe. Markup is off,
+# because paths may contain brackets and colons.
 console = Console(width=10_000, markup=False, emoji=False)
 
 
@@ -73,7 +73,7 @@ def _cell(value: Any) -> str:
 
 
 def check_table(output: Path) -> None:
-    """Refuse before the work what would be refused after it."""
+    """Refuse an unusable table file before the work begins."""
     if not output.name.lower().endswith((".csv", ".csv.gz", ".parquet")):
         raise ProtquantError(f"{output}: a table ends in .csv, .csv.gz or .parquet")
     if output.suffix.lower() == ".parquet" and find_spec("pyarrow") is None:

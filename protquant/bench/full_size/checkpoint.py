@@ -1,4 +1,4 @@
-"""A checkpoint of random weights in the very layout of a released ESMFold, to measure what its size costs."""
+"""A checkpoint of random weights in the layout of a released ESMFold, for measurements at its size."""
 
 import json
 import shutil
@@ -76,22 +76,22 @@ def make_checkpoint(
     seed: int = 0,
     say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Write random weights as transformers would save `EsmForProteinFolding`, one shard at a time.
+    """Write random weights in the layout of transformers' `EsmForProteinFolding`, one shard at a time.
 
     The language model is stored in half precision and the rest in float32, as in the released checkpoint. Weights are
-    scaled so that activations stay finite through all layers, in bfloat16 and quantized too. No more than one shard
-    and the tensor that is being made are in memory.
+    scaled so that activations stay finite through all layers, also in bfloat16 and quantized. At most one shard and one
+    further tensor are in memory.
 
     Parameters
     ----------
     folder : Path
-        New, or empty. It appears whole or not at all.
+        New or empty folder. It appears complete or not at all.
     shard_size : int
-        Bytes in a file, at most, unless one tensor is larger.
+        Largest number of bytes in a file, unless one tensor is larger.
     seed : int
-        Of the weights.
+        Seed of the weights.
     say : callable
-        Told each time that a shard is written.
+        Called with a line of text after each shard.
 
     Returns
     -------
@@ -101,7 +101,7 @@ def make_checkpoint(
     Raises
     ------
     ProtquantError
-        If the folder holds something or cannot be written, or the disk has too little room.
+        If the folder is not empty or cannot be written, or the disk has too little space.
     """
     from transformers import EsmForProteinFolding  # noqa: PLC0415 (slow to import, and few need it)
 
@@ -146,7 +146,7 @@ def make_checkpoint(
 
 
 def transformers_config(config: ESMFoldConfig) -> Any:
-    """Return the sizes as the `EsmConfig` of transformers, with the language model in half precision."""
+    """Return the sizes as an `EsmConfig` of transformers, with the language model in half precision."""
     from transformers import EsmConfig  # noqa: PLC0415 (takes a second and 80 MiB, and few need it)
 
     trunk, structure = config.trunk, config.trunk.structure_module
@@ -204,7 +204,7 @@ def transformers_config(config: ESMFoldConfig) -> Any:
 
 
 def _constant(name: str, config: ESMFoldConfig) -> Tensor:
-    """Return a tensor of the checkpoint that is no weight."""
+    """Return a tensor of the checkpoint that is not a weight."""
     if name == "af2_to_esm":
         letters: list[str] = residue_constants.restypes_with_x
         return torch.tensor([PAD, *(TOKENS.index(letter) for letter in letters)])

@@ -1,4 +1,4 @@
-"""What is claimed of the full size, held to what was measured."""
+"""Compare the claims about the full size with the measurements."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ __all__ = ["Claim", "claims_of"]
 
 @dataclass(frozen=True)
 class Claim:
-    """A bound, and what was measured.
+    """A bound, and the measured value.
 
     Attributes
     ----------
     holds : bool or None
-        None where it was not measured.
+        Whether the bound holds; None if nothing was measured.
     """
 
     claim: str
@@ -40,7 +40,7 @@ def claims_of(
     Parameters
     ----------
     preparations, folds : sequence of (asked, record)
-        Stages of the plan that have run; a bound of one that is not there was not measured.
+        Stages of the plan with their records. The bounds of other stages count as not measured.
     """
     prepared = {asked.recipe: record for asked, record in preparations}
     for preparation in plan.preparations:
@@ -65,7 +65,7 @@ def _preparation(asked: Preparation, record: StageRecord | None) -> Iterator[Cla
 
 
 def _loading(plan: Plan, recipe: str, loaded: list[dict[str, Any]], made: dict[str, Any] | None) -> Iterator[Claim]:
-    """The worst of all processes that loaded the checkpoint from the disk."""
+    """Return the claim on loading, for the worst of all processes that loaded the checkpoint from the disk."""
     seconds = max((result["load_seconds"] for result in loaded), default=None)
     yield _at_most(f"load {recipe} from the disk", plan.load_seconds, seconds, "s")
     what = f"resident after loading {recipe}"

@@ -1,7 +1,7 @@
 """Candidates that load an ESMFold and fold with it: a script for a worker.
 
-It imports nothing of protquant unless that is what it measures, so that transformers is not charged for more than a
-user of transformers has.
+It imports protquant only to measure protquant, so that a candidate of transformers takes no more memory than for a user
+of transformers.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ IMPORTS: dict[str, dict[str, list[str]]] = {
     "transformers": {"transformers": ["EsmForProteinFolding"]},
     "protquant": {"protquant": ["load", "to_integer", "fold"]},
 }
-"""What is imported before loading, by the beginning of a candidate's name: both packages import their parts lazily."""
+"""Imports before loading, by the first part of a candidate's name: both packages import their modules lazily."""
 
 
 @dataclass(frozen=True)
@@ -27,27 +27,27 @@ class Folding:
 
     Attributes
     ----------
-    told : dict
-        What the document says of the model.
+    facts : dict
+        Facts on the model for the document.
     """
 
     fold: Callable[[str], Coordinates]
-    told: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
 
     def __call__(self, sequence: str) -> Coordinates:
         return self.fold(sequence)
 
     def details(self) -> dict[str, Any]:
-        return self.told
+        return self.facts
 
 
 def transformers_float32(folder: str, num_recycles: int, device: str) -> Folding:
-    """As the released checkpoint says: the language model in half precision, the rest in float32."""
+    """Load with the types of the released checkpoint: the language model in half precision, the rest in float32."""
     return _transformers(folder, num_recycles, device, torch.float32, None)
 
 
 def transformers_bfloat16(folder: str, num_recycles: int, device: str) -> Folding:
-    """All in bfloat16; what a user gets who asks for that type and casts the language model too."""
+    """Load everything in bfloat16: a user asks for that type, and casts the language model too."""
     return _transformers(folder, num_recycles, device, torch.bfloat16, torch.bfloat16)
 
 
@@ -78,12 +78,12 @@ def _transformers(
 
 
 def protquant_float(folder: str, num_recycles: int, device: str) -> Folding:
-    """A float checkpoint, in float32."""
+    """Load a float checkpoint in float32."""
     return _protquant(folder, num_recycles, device, integer=False)
 
 
 def protquant_integer(folder: str, num_recycles: int, device: str) -> Folding:
-    """A quantized checkpoint, on integers."""
+    """Load a quantized checkpoint on integers."""
     return _protquant(folder, num_recycles, device, integer=True)
 
 
@@ -91,10 +91,10 @@ def _protquant(folder: str, num_recycles: int, device: str, *, integer: bool) ->
     import protquant as pq  # noqa: PLC0415 (each candidate imports its own)
 
     model = pq.load(folder, device=device)
-    told: dict[str, Any] = {}
+    facts: dict[str, Any] = {}
     if integer:
         model, support = pq.to_integer(model, inplace=True)
-        told = {
+        facts = {
             "support": support.summary(),
             "weight_bytes": support.weight_bytes,
             "weight_elements": support.weight_elements,
@@ -102,11 +102,11 @@ def _protquant(folder: str, num_recycles: int, device: str, *, integer: bool) ->
         }
 
     def fold(sequence: str) -> Coordinates:
-        atoms = pq.fold(model, sequence, num_recycles=num_recycles).atoms  # type: ignore[arg-type]  # said by itself
+        atoms = pq.fold(model, sequence, num_recycles=num_recycles).atoms  # type: ignore[arg-type]  # the type is checked at run time
         coordinates: Coordinates = atoms.coord[atoms.atom_name == "CA"].tolist()
         return coordinates
 
-    return Folding(fold, told)
+    return Folding(fold, facts)
 
 
 BUILDERS: dict[str, Callable[[str, int, str], Folding]] = {

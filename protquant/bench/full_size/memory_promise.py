@@ -1,4 +1,4 @@
-"""`protquant bench memory`: the peak that is planned, held to the peak of the whole process that folds."""
+"""`protquant bench memory`: compare the planned peak with the peak of the whole process that folds."""
 
 import json
 import sys
@@ -24,16 +24,16 @@ _MOST_ABOVE, _MOST_BELOW = 0.15, 0.05
 
 @dataclass(frozen=True)
 class Combination:
-    """A protein that is folded by a process of its own.
+    """A protein that one process folds.
 
     Attributes
     ----------
     recipe : str
-        Of a quantized checkpoint of the work folder; `fp32` is the float checkpoint.
+        Recipe of a quantized checkpoint in the work folder; `fp32` is the float checkpoint.
     execution : str
         `integer`, `simulate`, or `float`.
     chunk_size : int or None
-        Rows of float blocks; None is left to the plan.
+        Rows of float blocks at a time; with None the plan chooses.
     """
 
     recipe: str
@@ -56,7 +56,7 @@ COMBINATIONS = (
     Combination(_FLOAT, "float", 128, 32),
     Combination(_FLOAT, "float", 256),
 )
-"""Lengths, recipes and chunk sizes that the plan is held to."""
+"""Lengths, recipes and chunk sizes for which plan and peak are compared."""
 
 COMBINATIONS_ON_GPU = (
     *(Combination("w8a8-int8", "integer", residues) for residues in (128, 256, 512, 1024)),
@@ -65,19 +65,19 @@ COMBINATIONS_ON_GPU = (
     *(Combination(_FLOAT, "float", residues) for residues in (128, 256, 512)),
     Combination(_FLOAT, "float", 512, 32),
 )
-"""The same on a GPU."""
+"""The combinations for a GPU."""
 
 
 @dataclass(frozen=True)
 class MemoryPromise:
-    """What was planned of a combination, and what came of it.
+    """The plan of a combination, and the measurement.
 
     Attributes
     ----------
     planned : dict or None
-        The target of `protquant plan`; None where that failed.
+        The target in the output of `protquant plan`; None if that failed.
     record : StageRecord
-        Of the process that folded, with `--max-memory` at what was planned.
+        Record of the process that folded with the planned peak as `--max-memory`.
     """
 
     combination: Combination
@@ -86,18 +86,18 @@ class MemoryPromise:
 
     @property
     def measured(self) -> int | None:
-        """Peak in bytes, of resident memory or on a GPU of tensors there; None where it was not measured."""
+        """Peak of resident memory, or of tensors on a GPU, in bytes; None if it was not measured."""
         if self.record.outcome is None or self.record.result is None:
             return None
         return self.record.result["gpu_peak_bytes"] or self.record.outcome.resident_peak
 
     @property
     def ratio(self) -> float | None:
-        """Planned by measured."""
+        """Planned peak divided by the measured peak."""
         return self.planned["peak_bytes"] / self.measured if self.planned and self.measured else None
 
     def row(self) -> dict[str, Any]:
-        """For tables."""
+        """Return a row for tables."""
         planned, ratio = self.planned, self.ratio
         return {
             "recipe": self.combination.recipe,
@@ -116,23 +116,23 @@ class MemoryPromise:
 
 @dataclass(frozen=True)
 class PromiseReport:
-    """All combinations."""
+    """The results of all combinations."""
 
     settings: dict[str, Any]
     machine: Machine
     promises: Sequence[MemoryPromise]
 
     def rows(self) -> list[dict[str, Any]]:
-        """A row for each combination."""
+        """Return a row for each combination."""
         return [promise.row() for promise in self.promises]
 
     @property
     def failed(self) -> list[MemoryPromise]:
-        """Combinations without a figure."""
+        """Combinations without a result."""
         return [promise for promise in self.promises if promise.ratio is None]
 
     def notes(self) -> list[str]:
-        """Lines to read beside the table."""
+        """Return lines to print below the table."""
         ratios = [promise.ratio for promise in self.promises if promise.ratio is not None]
         if not ratios:
             return ["nothing was measured"]
@@ -141,11 +141,11 @@ class PromiseReport:
         within = f"at most {_MOST_ABOVE:.0%} above and {_MOST_BELOW:.0%} below"
         return [
             f"planned / measured: {min(ratios):.3f} to {max(ratios):.3f}; {len(good)} of {number} are {within}",
-            f"--max-memory, at what was planned, was kept by {kept} of {number}",
+            f"{kept} of {number} stayed within the planned peak, which was their --max-memory",
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as plain data."""
+        """Return the report as plain data."""
         return {
             "benchmark": "memory",
             "settings": {**self.settings, "allocator": allocator_variables()},
@@ -164,7 +164,7 @@ class PromiseReport:
         }
 
     def write(self, path: Path) -> Path:
-        """As JSON; the file appears whole or not at all."""
+        """Write the report as JSON; the file appears complete or not at all."""
         return atomic_write(path, json.dumps(json_value(self.to_dict()), indent=1) + "\n")
 
 
@@ -180,28 +180,27 @@ def bench_memory(
     cpu_only: bool = False,
     say: Callable[[str], None] = lambda _: None,
 ) -> PromiseReport:
-    """Plan and fold one random protein for each combination, each in a process of its own, as a user would.
+    """Run `protquant plan` and `protquant fold` on one random protein for each combination, in separate processes.
 
-    The process that folds is `protquant fold` as a whole, with loading and pictures, and with `--max-memory` at what
-    was planned.
+    `protquant fold` loads the model, folds, and draws the picture; `--max-memory` is the planned peak.
 
     Parameters
     ----------
     checkpoint : Path
-        Float ESMFold as transformers writes it.
+        Float ESMFold in the layout of transformers.
     folder : Path
-        That of `bench full-size`, where the quantized checkpoints are.
+        Folder of `bench full-size`, with the quantized checkpoints.
     again : bool
-        Whether to run again what stands in `folder`.
+        Whether to repeat runs whose results are in `folder`.
     cpu_only : bool
-        Do not use a GPU.
+        Whether to leave a GPU unused.
     say : callable
-        Told what goes on, line by line.
+        Called with a line of text for each step.
 
     Raises
     ------
     ProtquantError
-        If a checkpoint is not there.
+        If a checkpoint is missing.
     """
     check_float_checkpoint(checkpoint)
     threads, device = count_threads(threads), pick_device(cpu_only).type

@@ -1,4 +1,4 @@
-"""What is measured at full size, within which limits, and what is claimed of it."""
+"""The measurements at full size, with their limits and claims."""
 
 import hashlib
 import json
@@ -27,25 +27,25 @@ __all__ = [
 ]
 
 FLOAT_CANDIDATES = tuple(name for name in folding_script.BUILDERS if name != "protquant-integer")
-"""Candidates that fold with the float checkpoint; all others are named by their recipe."""
+"""Candidates that fold with the float checkpoint; the name of any other candidate is its recipe."""
 
 _GIB = 2**30
 _WARM_UP_LENGTH = 16
 _TURNS_ON_GPU = 4
-# What a float candidate takes at its peak, beside activations: weights that are read while they are cast.
+# Peak memory of a float candidate without activations: weights are read and cast at the same time.
 _FLOAT_SHARE, _ACTIVATIONS = 1.2, 2 * _GIB
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """A recipe that the checkpoint is quantized by.
+    """The quantization of the checkpoint with a recipe.
 
     Attributes
     ----------
     limit : float or None
-        GiB of memory.
+        Memory limit in GiB.
     disk : float or None
-        GB that the quantized checkpoint may take.
+        Largest size of the quantized checkpoint in GB.
     """
 
     recipe: str
@@ -55,12 +55,12 @@ class Preparation:
 
 @dataclass(frozen=True)
 class Fold:
-    """A protein that is folded once, by a process that has just loaded the model.
+    """A protein that a process folds once, after it has loaded the model.
 
     Attributes
     ----------
     limit : float or None
-        GiB of memory.
+        Memory limit in GiB.
     """
 
     recipe: str
@@ -70,18 +70,18 @@ class Fold:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that is measured.
+    """All measurements.
 
     Attributes
     ----------
     lengths : tuple of int
-        Residues of the proteins that candidates fold by turns.
+        Number of residues of the proteins that candidates fold in alternation.
     contenders : tuple of str
-        Of `FLOAT_CANDIDATES`, or recipes of `preparations`.
+        Candidates: names in `FLOAT_CANDIDATES`, or recipes of `preparations`.
     load_seconds : float
-        In which a quantized checkpoint is to be loaded.
+        Claimed upper bound of the time to load a quantized checkpoint.
     resident_share, resident_rest : float
-        Resident memory after loading is to be at most this share of the bytes on disk, and so many bytes more.
+        Claimed upper bound of resident memory after loading: this share of the bytes on disk, plus this rest in bytes.
     """
 
     preparations: tuple[Preparation, ...]
@@ -115,7 +115,7 @@ FULL_SIZE = Plan(
     lengths=(64, 128, 256),
     contenders=("transformers-float32", "transformers-bfloat16", "w8a8-int8", "w4a8-int4"),
 )
-"""What is claimed of the released size."""
+"""Measurements and claims for the released size."""
 
 FULL_SIZE_ON_GPU = Plan(
     preparations=tuple(replace(each, limit=None) for each in FULL_SIZE.preparations),
@@ -123,23 +123,23 @@ FULL_SIZE_ON_GPU = Plan(
     lengths=(256, 512, 1024),
     contenders=FULL_SIZE.contenders,
 )
-"""The same on a GPU: limits are for main memory, so there are none."""
+"""Measurements and claims on a GPU, without memory limits: those are for main memory."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """Where a plan is carried out, and with what.
+    """Settings and folders of all stages of a plan.
 
     Attributes
     ----------
     checkpoint : Path
-        Float checkpoint, as transformers writes it.
+        Float checkpoint in the layout of transformers.
     folder : Path
-        Where quantized checkpoints, records and logs are kept.
+        Folder for quantized checkpoints, records and logs.
     calibration : Path, optional
-        FASTA to calibrate on; by default what `protquant quantize` takes.
+        FASTA file to calibrate on; by default that of `protquant quantize`.
     device : str
-        Where models quantize and fold: `cpu` or `cuda`.
+        Device of quantization and folding: `cpu` or `cuda`.
     """
 
     checkpoint: Path
@@ -151,7 +151,7 @@ class Work:
     device: str = "cpu"
 
     def preparation(self, prepared: Preparation) -> Stage:
-        """Quantize the checkpoint, from no statistics."""
+        """Return the stage that quantizes the checkpoint, without cached statistics."""
         output = self.quantized(prepared.recipe)
         command = [sys.executable, "-m", "protquant", "quantize", "-m", str(self.checkpoint)]
         command += ["-q", prepared.recipe, "-o", str(output), "--overwrite", "--json", *self.device_options]
@@ -169,7 +169,7 @@ class Work:
         )
 
     def fold(self, asked: Fold) -> Stage:
-        """Load a quantized checkpoint from the disk and fold one protein."""
+        """Return the stage that loads a quantized checkpoint from the disk and folds one protein."""
         limit = _bytes(asked.limit)
         within = "" if asked.limit is None else f" within {asked.limit:g} GiB"
         return self._worker(
@@ -177,21 +177,21 @@ class Work:
         )
 
     def turn(self, candidate: str, lengths: tuple[int, ...], round_number: int) -> Stage:
-        """One turn of a candidate: load, warm up, fold proteins of all lengths."""
+        """Return one stage of a candidate: load, warm up, fold proteins of all lengths."""
         return self._worker(f"round {round_number}, {candidate}", candidate, lengths, None, cold=False)
 
     def quantized(self, recipe: str) -> Path:
-        """Folder of the checkpoint that a recipe made."""
+        """Return the folder of the checkpoint that is quantized by a recipe."""
         return self.folder / recipe
 
     @property
     def device_options(self) -> list[str]:
-        """For commands of protquant."""
+        """Options that set the device of `protquant` commands."""
         return ["--cpu-only"] if self.device == "cpu" else []
 
     @property
     def statistics(self) -> Path:
-        """Folder of what calibration would keep for other recipes; emptied before each stage."""
+        """Cache folder of calibration statistics, which is emptied before each stage."""
         return self.folder / "statistics"
 
     @property
@@ -199,16 +199,16 @@ class Work:
         return self.folder / "stages"
 
     def sequence(self, residues: int) -> str:
-        """A random protein, the same for all candidates."""
+        """Return a random protein, the same for all candidates."""
         return "".join(random.Random(f"{self.seed} {residues}").choices(AMINO_ACIDS, k=residues))
 
     def _worker(self, name: str, candidate: str, lengths: tuple[int, ...], limit: int | None, *, cold: bool) -> Stage:
         is_float = candidate in FLOAT_CANDIDATES
         folder, loaded = (self.checkpoint, candidate) if is_float else (self.quantized(candidate), "protquant-integer")
         sequences = [self.sequence(length) for length in lengths]
-        # Much of the weights may be read from the disk only when they are first used.
+        # A first fold reads weights that are loaded from the disk only on use.
         warm_up = "" if cold else self.sequence(_WARM_UP_LENGTH)
-        # Kernels are compiled for lengths and recorded the first times, and only then as fast as ever after.
+        # On a GPU, the first folds of a length compile kernels and record them; later ones have the final speed.
         turns = 1 if self.device == "cpu" else _TURNS_ON_GPU
         common: dict[str, Any] = {"num_recycles": self.num_recycles, "device": self.device}
         requests: list[dict[str, Any]] = [
@@ -252,10 +252,10 @@ class Work:
 
 
 def identity(folder: Path) -> str:
-    """Return a hash of a checkpoint's sizes and files, by what vouches for them: weights themselves are not read.
+    """Return a hash that identifies a checkpoint; weights are not read.
 
-    `scheme.json` has the SHA-256 of a quantized checkpoint's weights; of a float checkpoint names and sizes of files
-    are taken, and `config.json`.
+    For a quantized checkpoint it covers `scheme.json`, which has the SHA-256 of the weights; for a float checkpoint
+    `config.json`, and names and sizes of files.
     """
     digest = hashlib.sha256()
     for name in (CONFIG, SCHEME):
@@ -272,7 +272,7 @@ def check_float_checkpoint(folder: Path) -> None:
     Raises
     ------
     ProtquantError
-        If it is none; says how to make one.
+        If it is not such a folder; the message says how to make one.
     """
     remedy = "make one with `protquant bench make-checkpoint`"
     try:

@@ -1,4 +1,4 @@
-"""What was found at full size: tables for people, and a document with every process."""
+"""The results at full size: tables for people, and a document with the data of every process."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +27,7 @@ _BASELINES = ("transformers-float32", "transformers-bfloat16")
 
 @dataclass(frozen=True)
 class Turns:
-    """The turns of one candidate, round by round."""
+    """The timed stages of one candidate, round by round."""
 
     candidate: str
     records: Sequence[StageRecord]
@@ -41,7 +41,7 @@ class Turns:
         return bool(self.records) and self.problem is None
 
     def folds(self, residues: int) -> list[dict[str, Any]]:
-        """The folds of one protein, one for each round."""
+        """Return the folds of one protein, one for each round."""
         results = [record.result for record in self.records if record.result is not None]
         return [fold for result in results for fold in result["folds"] if fold["residues"] == residues]
 
@@ -54,18 +54,18 @@ class Turns:
 
 @dataclass(frozen=True)
 class FullSizeReport:
-    """All that was found.
+    """All results.
 
     Attributes
     ----------
     settings : dict
-        What was asked for.
+        Arguments of the benchmark.
     preparations, folds : list of (asked, record)
-        Stages of the plan that were run, or that stand from an earlier run.
+        Stages of the plan with their results, of this run or of an earlier one.
     turns : list of Turns
-        One for each candidate.
+        Timed stages, one entry for each candidate.
     skipped : tuple of str
-        What was not asked for, or could not be run, and why.
+        Stages that did not run, with the reasons.
     """
 
     settings: Mapping[str, Any]
@@ -86,7 +86,7 @@ class FullSizeReport:
         return [record for record in self.records if record.problem]
 
     def tables(self) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-        """Titles and rows; only of what was measured."""
+        """Return titles and rows of tables; the rows are measured stages only."""
         recycles = self.settings["num_recycles"]
         if self.preparations:
             yield "quantize", [_preparation_row(asked, record) for asked, record in self.preparations]
@@ -98,7 +98,7 @@ class FullSizeReport:
         yield "claims", [claim.row() for claim in self.claims]
 
     def notes(self) -> list[str]:
-        """Lines to read beside the tables."""
+        """Return lines to print below the tables."""
         lines = list(self.skipped)
         outcomes = [record.outcome for record in self.records if record.outcome is not None]
         reasons = {each.how for each in outcomes if each.limit is not None and not each.enforced}
@@ -111,11 +111,11 @@ class FullSizeReport:
 
     @cached_property
     def claims(self) -> list[Claim]:
-        """Every bound of the plan."""
+        """Return a claim for every bound of the plan."""
         return list(claims_of(self.plan, self.preparations, self.folds))
 
     def faster_baseline(self, residues: int) -> Turns | None:
-        """The setting of transformers that took less time; None where none was measured."""
+        """Return the faster setting of transformers; None if none was measured."""
         sound = [turn for turn in self.turns if turn.candidate in _BASELINES and turn.sound and turn.folds(residues)]
         return min(sound, key=lambda turn: median(turn.seconds(residues)), default=None)
 
@@ -131,7 +131,7 @@ class FullSizeReport:
         }
 
     def write(self, path: Path) -> Path:
-        """As JSON; the file appears whole or not at all."""
+        """Write the report as JSON; the file appears complete or not at all."""
         return atomic_write(path, json.dumps(json_value(self.to_dict()), indent=1) + "\n")
 
     def _turn_rows(self, length: int) -> list[dict[str, Any]]:
@@ -155,7 +155,7 @@ class FullSizeReport:
         return row
 
     def _ratio(self, baseline: str, turn: Turns, length: int) -> Ratio | None:
-        """How many times as fast, over the rounds that both have finished."""
+        """Return the ratio of times, over the rounds that both have finished."""
         other = next((each for each in self.turns if each.candidate == baseline), None)
         if other is None or not (turn.sound and other.sound):
             return None
@@ -214,13 +214,13 @@ def _gib(size: int | None) -> float | None:
 
 
 def _for_document(record: dict[str, Any]) -> dict[str, Any]:
-    """Without what is large and can be made again: sequences, coordinates, and what the whole document says once."""
+    """Return data without sequences and coordinates, which are large, and without facts of the whole document."""
     result, settings = record["result"], dict(record["settings"])
     settings.pop("sequences", None)
     if result is not None and "folds" in result:
         folds = [{name: value for name, value in fold.items() if name != "coordinates"} for fold in result["folds"]]
         result = {**result, "folds": folds}
-    if result is not None:  # The document may be published, and need not say where folders lie on this machine.
+    if result is not None:  # The document may be published, so it has no folders of this machine.
         result |= {name: Path(result[name]).name for name in ("model", "output") if name in result}
     machine = {name: record["machine"][name] for name in ("cpu", "revision", "date")}
     return {**record, "settings": settings, "result": result, "machine": machine}

@@ -1,4 +1,4 @@
-"""`protquant bench full-size`: quantize, fold within limits, and fold by turns with transformers."""
+"""`protquant bench full-size`: quantize, fold within memory limits, and time folding beside transformers."""
 
 import shutil
 import sys
@@ -49,36 +49,36 @@ def bench_full_size(
     cpu_only: bool = False,
     say: Callable[[str], None] = _say,
 ) -> FullSizeReport:
-    """Measure what a checkpoint costs to quantize, to load and to fold with, each in a process of its own.
+    """Measure time and memory to quantize a checkpoint, to load it and to fold with it, each in a process of its own.
 
-    A stage whose result stands in `folder` with the same settings is not run again; one that failed or was killed is.
+    A stage is skipped if `folder` has its result with the same settings. Stages that failed are repeated.
 
     Parameters
     ----------
     checkpoint : Path
-        Float ESMFold as transformers writes it, such as `make_checkpoint` makes.
+        Float ESMFold in the layout of transformers, such as `make_checkpoint` writes.
     folder : Path
-        Where quantized checkpoints, results and logs are kept.
+        Folder for quantized checkpoints, results and logs.
     plan : Plan
         Recipes, lengths and limits.
     parts : sequence of str
         Names in `FULL_SIZE_PARTS`.
     rounds : int
-        How often candidates fold by turns. Every other round goes backwards.
+        Number of timed stages of each candidate. Every other round reverses their order.
     threads : int, optional
-        That all programs compute with; by default as many as torch takes here.
+        Number of threads of all programs; by default torch's.
     num_recycles : int
-        How often the output of the trunk goes through it again.
+        Number of recycles of each protein.
     seed : int
-        Of the sequences.
+        Seed of the sequences.
     again : sequence of str
-        Names of stages, or the beginnings of names, that are run whatever stands; `all` for all of them.
+        Names of stages, or how they begin, to repeat although they have results; `all` repeats every stage.
     calibration : Path, optional
-        FASTA to calibrate on; by default the 12 shipped proteins.
+        FASTA file to calibrate on; by default the 12 shipped proteins.
     cpu_only : bool
-        Do not use a GPU.
+        Whether to leave a GPU unused.
     say : callable
-        Told what goes on, line by line.
+        Called with a line of text for each step.
 
     Returns
     -------
@@ -87,7 +87,7 @@ def bench_full_size(
     Raises
     ------
     ProtquantError
-        If the checkpoint or an option cannot be used. Stages that fail are rows.
+        If the checkpoint or an option cannot be used. Failed stages are rows of the report.
     """
     check_names("--part", parts, FULL_SIZE_PARTS)
     check_folding_options(num_recycles, None)
@@ -111,7 +111,7 @@ def bench_full_size(
 
 
 class _Bench:
-    """Stages of a plan, one after the other, and what became of them."""
+    """Runs the stages of a plan in order, and collects their results."""
 
     def __init__(
         self, work: Work, plan: Plan, parts: tuple[str, ...], again: tuple[str, ...], say: Callable[[str], None]
@@ -125,8 +125,7 @@ class _Bench:
     def quantize(self) -> None:
         for asked in self.plan.preparations:
             stage, output = self.work.preparation(asked), self.work.quantized(asked.recipe)
-            # Statistics of another recipe would spare this one its calibration, and blocks that an interrupted run has
-            # left would spare it these: what is timed is the whole.
+            # The whole work is timed: delete statistics of other recipes, and blocks of an interrupted run.
             for spared in (self.work.statistics, output.with_name(f"{output.name}.partial")):
                 shutil.rmtree(spared, ignore_errors=True)
             record = self._do("quantize", stage, stands=output.is_dir())
@@ -146,7 +145,7 @@ class _Bench:
         taking = [name for name in self.plan.contenders if self._has_checkpoint(name, f"turns of {name}")]
         records: dict[str, list[StageRecord]] = {name: [] for name in taking}
         for number in range(1, rounds + 1):
-            # Every other round goes backwards, so that none always follows the same other.
+            # Every other round reverses the order, so that no candidate always follows the same one.
             for name in taking if number % 2 else reversed(taking):
                 record = self._do("turns", self.work.turn(name, self.plan.lengths, number))
                 if record is not None:
@@ -164,7 +163,7 @@ class _Bench:
         return stands
 
     def _do(self, part: str, stage: Stage, *, stands: bool = True) -> StageRecord | None:
-        """The result that stands, or that of a run; None where neither is wanted."""
+        """Return the stored result of a stage, or run it; None if its part was not requested."""
         wanted = any(each == "all" or stage.name.startswith(each) for each in self.again)
         if stands and not (wanted and part in self.parts):
             kept = kept_record(stage, self.work.records)

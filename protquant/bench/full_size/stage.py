@@ -1,4 +1,4 @@
-"""A step of the benchmark: a program in a process of its own, whose result is kept so that it need not be run again."""
+"""A stage of the benchmark: a program in a process of its own, whose result is stored for later runs."""
 
 import json
 import os
@@ -22,7 +22,7 @@ _OTHER_CHARACTERS = re.compile(r"[^A-Za-z0-9._-]+")
 
 @dataclass(frozen=True)
 class Stage:
-    """What is run, and what its result depends on.
+    """A program, and all settings that its result depends on.
 
     Attributes
     ----------
@@ -30,18 +30,17 @@ class Stage:
     command : sequence of str
         Program that prints its result on standard output.
     settings : mapping
-        All that the result depends on: a result that stands with other settings is not used.
+        Settings that determine the result: a stored result with other settings is not used.
     limit : int or None
-        Bytes of memory that it may take.
+        Memory limit in bytes.
     needs : int
-        Bytes of memory that must be free before it is started.
+        Bytes of memory that must be free before the start.
     reads : sequence of Path
-        Folders whose files are put out of the system's cache before, so that they are read from the disk, and charged
-        to the process; empty to leave them there.
+        Folders whose files are first dropped from the system's cache, so that the process reads them from the disk.
     environment : mapping
-        Variables that are set for it, beside those of this process.
+        Variables that are added to the environment of this process.
     requests : sequence of dict
-        What a worker is asked for; empty for other programs, which print one JSON document.
+        Requests for a worker; empty for other programs, which print one JSON document.
     """
 
     name: str
@@ -60,20 +59,20 @@ class Stage:
 
 @dataclass(frozen=True)
 class StageRecord:
-    """What became of a stage.
+    """The result of a stage.
 
     Attributes
     ----------
     machine : dict
-        Facts of the machine, the revision of the source and the date, when it was started.
+        Facts of the machine, revision of the source, and date at the start.
     load : float
-        Processes that wanted a processor in the minute before it was started; what else was running.
+        Load average in the minute before the start, which shows other work on the machine.
     outcome : ProcessOutcome or None
-        None where it was not started.
+        End of the process; None if it was not started.
     result : dict or None
-        What it printed; None where it failed.
+        Printed document; None if the stage failed.
     problem : str or None
-        Why there is no result.
+        Reason why there is no result.
     """
 
     name: str
@@ -89,12 +88,12 @@ class StageRecord:
         return asdict(self)
 
     def write(self, folder: Path) -> None:
-        """Keep it for the next run."""
+        """Store the record for later runs."""
         atomic_write(_path(folder, self.name), json.dumps(json_value(self.to_dict()), indent=1) + "\n")
 
 
 def kept_record(stage: Stage, folder: Path) -> StageRecord | None:
-    """Return the result of an earlier run with the same settings; None where there is none, or it failed.
+    """Return the record of an earlier run with the same settings; None if there is none, or it failed.
 
     Raises
     ------
@@ -114,14 +113,14 @@ def kept_record(stage: Stage, folder: Path) -> StageRecord | None:
 
 
 def run_stage(stage: Stage, folder: Path, say: Callable[[str], None]) -> StageRecord:
-    """Run a stage, and keep what became of it.
+    """Run a stage, and store its record.
 
     Parameters
     ----------
     folder : Path
-        Where records are kept, and what the program writes to standard output and standard error.
+        Folder for records, and for files with standard output and standard error.
     say : callable
-        Told every half minute how far it is.
+        Called with a line of text at the start and the end, and every half minute.
     """
     prepare_folder(folder)
     facts, load = (
@@ -159,10 +158,10 @@ def run_stage(stage: Stage, folder: Path, say: Callable[[str], None]) -> StageRe
 
 
 def _result(stage: Stage, outcome: ProcessOutcome, output: Path, log: Path) -> tuple[dict[str, Any] | None, str | None]:
-    """What the program printed, or why that is of no use."""
+    """Return the document that the program printed, or the reason why there is none."""
     if outcome.failed:
-        said = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-        return None, f"{outcome}{f' ({said[-1].strip()})' if said and not outcome.over_limit else ''}"
+        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+        return None, f"{outcome}{f' ({lines[-1].strip()})' if lines and not outcome.over_limit else ''}"
     try:
         printed = output.read_text(encoding="utf-8")
         document = _fold_result(stage.requests, printed) if stage.requests else json.loads(printed)
@@ -172,17 +171,17 @@ def _result(stage: Stage, outcome: ProcessOutcome, output: Path, log: Path) -> t
 
 
 def _fold_result(requests: Sequence[Mapping[str, Any]], printed: str) -> dict[str, Any]:
-    """Return what a worker answered that was asked to build, then for turns, then to tell.
+    """Return the answers of a worker to the requests `build`, several `turn`, and `tell`.
 
     Returns
     -------
     dict
-        What `Worker.build` returns, `warm_up_seconds`, `folds`, and what the candidate tells of itself. Each of `folds`
-        has `residues seconds cpu_seconds all_seconds peak reserved coordinates`: the seconds of the last call and of
-        all calls, and the peak of all: of resident memory, on a GPU of tensors there, and then `reserved`, what torch
-        had taken for them.
+        The answer to `build`, `warm_up_seconds`, `folds`, and the candidate's own details. Each of `folds` has
+        `residues seconds cpu_seconds all_seconds peak reserved coordinates`. `seconds` are of the last call, and
+        `all_seconds` of all calls; `peak` is of resident memory, or of tensors on a GPU, where `reserved` is the memory
+        that torch reserved.
     """
-    built, *turns, told = (json.loads(line)["answer"] for line in printed.splitlines())
+    built, *turns, details = (json.loads(line)["answer"] for line in printed.splitlines())
     warm_up_seconds, folds = None, []
     for request, turn in zip(requests[1:-1], turns, strict=True):
         if not request.get("memory"):
@@ -198,7 +197,7 @@ def _fold_result(requests: Sequence[Mapping[str, Any]], printed: str) -> dict[st
                 "coordinates": turn["result"],
             }
         )
-    return {**built, "warm_up_seconds": warm_up_seconds, "folds": folds, **told["details"]}
+    return {**built, "warm_up_seconds": warm_up_seconds, "folds": folds, **details["details"]}
 
 
 def _path(folder: Path, name: str) -> Path:
@@ -206,7 +205,7 @@ def _path(folder: Path, name: str) -> Path:
 
 
 def _put_out_of_cache(folder: Path) -> None:
-    """Tell the system that files are not needed, so that the next to read them has them from the disk."""
+    """Drop files from the system's cache, so that the next process reads them from the disk."""
     if not hasattr(os, "posix_fadvise"):
         return
     for path in sorted(each for each in folder.rglob("*") if each.is_file()):
