@@ -1,6 +1,6 @@
 """Options of public functions: types, defaults, bounds and help, each declared once; nothing here imports torch.
 
-Functions, commands and Hydra's configs are made from these groups.
+Functions, commands and Hydra's configs take their options from these groups.
 """
 
 from protquant.options.choices import DRIFT_POWERS, MASK_EVERY, BackendName, DtypeName, TaskName, check_task

@@ -1,4 +1,4 @@
-"""Names and defaults that commands show in their help, apart from what computes with them: nothing here needs torch."""
+"""Names and defaults that commands show in their help; nothing here needs torch."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -27,10 +27,10 @@ ExecutionName = Literal["simulate", "integer"]
 LayoutName = Literal["protquant", "colabfold", "nf-core"]
 
 DEMO_CHAINS = 3
-"""Chains that the demo compares on: float, three simulations and integers fold each of them."""
+"""Number of chains of the demo's comparison: float, three simulations and integers fold each of them."""
 
 MASK_EVERY = 8
-"""Hides 12.5 % of the residues at a time; in ESM-2's training 12 % of the tokens were `<mask>`."""
+"""Distance of hidden residues: 12.5 % are hidden at a time; in ESM-2's training 12 % of the tokens were `<mask>`."""
 
 DRIFT_POWERS: Mapping[str, float] = {
     "logit_kl": 1.0,
@@ -39,8 +39,8 @@ DRIFT_POWERS: Mapping[str, float] = {
     "lddt_drift": 1.0,
     "tm_drift": 1.0,
 }
-"""To which power drifts of several parts add up. Divergences add as they are: to leading order they are squares of
-what changed, and changes that know nothing of each other add in squares. A mean absolute change adds in squares, then.
+"""Power with which the drifts of independent parts add up. Independent changes add in squares. Divergences are squares
+of changes to leading order, so they add with power 1; mean absolute changes add with power 2.
 """
 
 
@@ -50,7 +50,7 @@ def check_task(name: str) -> TaskName:
     Raises
     ------
     ProtquantError
-        If there is none of that name.
+        If there is no task of that name.
     """
     if name not in TASKS:
         raise ProtquantError(f"unknown task {name!r}; choose structure, contacts or language")

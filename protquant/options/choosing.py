@@ -1,4 +1,4 @@
-"""Options of what chooses formats: sensitivities of parts, and automatic precision."""
+"""Options of the functions that choose formats: `sensitivity` and `auto`."""
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
@@ -28,7 +28,7 @@ _WIDTHS = "numbers with commas between them, such as 2,3,4"
 
 @dataclass(frozen=True, kw_only=True)
 class _Parts(Precision, Calibration):
-    """The parts whose formats are tried."""
+    """Options for the parts of a model whose formats are tried."""
 
     by: Annotated[Grouping, Option("What a part is: a site, a module, a kind of site in a block, or a block.")] = "site"
     group_size: Annotated[int, Option("Number of weights of a row that share a scale, where scales are per group.")] = (
@@ -37,12 +37,12 @@ class _Parts(Precision, Calibration):
     sequences: Annotated[
         Path | Sequence[str] | None,
         Option(
-            "FASTA file, or in Python sequences, to measure drift on.",
+            "FASTA file on whose sequences drift is measured; in Python also a list of sequences.",
             none="the shipped proteins that calibrate; for folding models the first 3 shipped chains",
             taken_as=Path,
         ),
     ] = None
-    limit: Annotated[int | None, Option("Only the first so many sequences.")] = None
+    limit: Annotated[int | None, Option("Largest number of sequences to use.")] = None
     num_recycles: NumRecycles = None
 
 
@@ -65,7 +65,7 @@ class SensitivityOptions(_Parts):
     granularity: Annotated[Granularity, Option("Scales of weights: per channel, per group, or both.")] = "channel"
     output: Annotated[
         Path | None,
-        Option("Table, .csv or .parquet, written part by part. What is in it is not measured again.", ("-o",)),
+        Option("Table, .csv or .parquet, written part by part. Parts in it are not measured again.", ("-o",)),
     ] = None
 
 
@@ -83,7 +83,7 @@ class AutoOptions(_Parts):
     _: KW_ONLY
     base: Annotated[
         _AnyRecipe,
-        Option("Recipe whose steps, gains and activations stay; its weights get other formats.", taken_as=str),
+        Option("Recipe to start from: its weights get other formats, and the rest of it stays.", taken_as=str),
     ] = "w8"
     drift: Drift = None
     weight_bits: Annotated[Sequence[int], Option("Widths of weights to choose from.", listed=_WIDTHS)] = (
@@ -97,18 +97,19 @@ class AutoOptions(_Parts):
     frontier: Annotated[
         Sequence[float], Option("Other mean bits to choose and measure at, for the table.", listed=_WIDTHS)
     ] = (3, 4, 5, 6)
-    compare: Annotated[Sequence[_AnyRecipe], Option("Recipe to measure beside.")] = ()
+    compare: Annotated[Sequence[_AnyRecipe], Option("Recipe to measure too, for comparison.")] = ()
     check: Annotated[
         Path | Sequence[str] | None,
         Option(
-            "FASTA file, or in Python sequences, to measure recipes on. Sequences that are chosen by are left out.",
+            "FASTA file on whose sequences recipes are measured; in Python also a list of sequences. Sequences that"
+            " the choice was made on are left out.",
             none="shipped chains",
             taken_as=Path,
         ),
     ] = None
-    check_limit: Annotated[int, Option("Only the first so many of those.")] = 8
+    check_limit: Annotated[int, Option("Largest number of sequences of `check` to use.")] = 8
     choose_recycles: Annotated[int, Option("Number of recycles while parts are measured one by one.")] = 0
     table: Annotated[
-        Path | None, Option("Table of sensitivities, .csv or .parquet. What is in it is not measured again.")
+        Path | None, Option("Table of sensitivities, .csv or .parquet. Parts in it are not measured again.")
     ] = None
     output: Annotated[Path | None, Option("YAML file for the recipe.", ("-o",))] = None

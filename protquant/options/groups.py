@@ -41,7 +41,7 @@ Quant = Annotated[
         ("-q",),
     ),
 ]
-OutputFolder = Annotated[Path, Option("Folder for the results; it is made if need be.", ("-o",))]
+OutputFolder = Annotated[Path, Option("Folder for the results; it is made if it does not exist.", ("-o",))]
 NumRecycles = Annotated[
     int | None, Option("Number of times that the trunk's output is fed back to it.", none="as many as in training")
 ]
@@ -66,12 +66,12 @@ CalibrationFile = Annotated[
 
 @dataclass(frozen=True, kw_only=True)
 class Running:
-    """What a quantized model runs as."""
+    """Options for the execution of a quantized model."""
 
     execution: Annotated[
         ExecutionName | None,
         Option(
-            "What a quantized model runs as: `simulate` in float, or `integer` on codes.", none="what the recipe says"
+            "Execution of a quantized model: `simulate` in float, or `integer` on codes.", none="what the recipe says"
         ),
     ] = None
     backend: Annotated[
@@ -81,14 +81,14 @@ class Running:
 
 @dataclass(frozen=True, kw_only=True)
 class Device:
-    """Where a model runs."""
+    """The device of a model."""
 
     cpu_only: CpuOnly = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Precision(Device):
-    """Where a model runs, and what its float parts compute in."""
+    """The device of a model, and the number type of its float parts."""
 
     dtype: Annotated[
         DtypeName, Option("Number type of the model's float parts: `float32`, `bfloat16` or `float16`.")
@@ -97,7 +97,7 @@ class Precision(Device):
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """Sequences that ranges are chosen on."""
+    """Sequences for the calibration of ranges."""
 
     calibration: CalibrationFile = None
 
@@ -114,11 +114,11 @@ class Preparation(Calibration):
 
 @dataclass(frozen=True, kw_only=True)
 class FoldingMemory:
-    """How much is folded at a time."""
+    """Options that set memory and time of folding."""
 
     num_recycles: NumRecycles = None
     max_tokens_per_batch: Annotated[
-        int, Option("Residues of short sequences that are folded together; 0 folds one sequence at a time.")
+        int, Option("Number of residues of short sequences to fold together; 0 folds one sequence at a time.")
     ] = 1024
     chunk_size: Annotated[
         int | None,
@@ -128,7 +128,7 @@ class FoldingMemory:
         int | str | None,
         Option(
             "Memory that the whole process may take (on a GPU, its tensors there), in bytes or such as `12GiB`. What"
-            " cannot fit is refused before anything is loaded.",
+            " does not fit is refused before a model is loaded.",
             none="what is free",
             metavar="AMOUNT",
         ),
@@ -137,8 +137,8 @@ class FoldingMemory:
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction(Preparation, Precision, Running):
-    """How the records of a file are predicted."""
+    """Options for the predictions of a file's records."""
 
     plots: Annotated[bool, Option("Draw a picture of each prediction.")] = True
-    overwrite: Annotated[bool, Option("Predict records that are done already once more.")] = False
+    overwrite: Annotated[bool, Option("Predict records again that are done already.")] = False
     even_so: EvenSo = False

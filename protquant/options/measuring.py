@@ -1,4 +1,4 @@
-"""Options of what measures: scores of files, tables of recipes and methods, and what a recipe does to a model."""
+"""Options of the functions that measure: scores of files, tables of recipes and methods, reports on a model."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import KW_ONLY, dataclass
@@ -39,7 +39,7 @@ class ScoreOptions:
     """Options of `score`."""
 
     prediction: Annotated[Path, Argument("Predicted structure: PDB, mmCIF or BinaryCIF, plain or gzipped.")]
-    reference: Annotated[Path, Argument("Reference structure, likewise.")]
+    reference: Annotated[Path, Argument("Reference structure, in one of the same formats.")]
     _: KW_ONLY
     chains: Annotated[Sequence[str], Option("Only this chain of the prediction.", ("--chain",), none="all chains")] = ()
     reference_chains: Annotated[
@@ -66,14 +66,14 @@ class InspectOptions(Calibration, Running):
 
 @dataclass(frozen=True, kw_only=True)
 class Targets:
-    """What is compared with."""
+    """Options for the data of a measurement."""
 
     structures: Structures = None
     heldout: Annotated[
         Path | None,
         Option("FASTA file whose residues are hidden from language models.", none="20 shipped UniProt proteins"),
     ] = None
-    limit: Annotated[int | None, Option("Only the first so many structures or sequences.")] = None
+    limit: Annotated[int | None, Option("Largest number of structures or sequences to use.")] = None
     mask_every: Annotated[
         int | None, Option("Distance between residues that are hidden together; 0 hides one residue at a time.")
     ] = MASK_EVERY
@@ -95,8 +95,8 @@ class EvaluateOptions(Precision, Calibration, Targets, Running):
     recipes: Annotated[
         Sequence[Union[str, Path, "protquant.quant.Recipe"]] | None,
         Option(
-            "Recipe: a name of `protquant recipes`, or a YAML file. None in Python, and no such option, stand for all"
-            " shipped recipes.",
+            "Recipe: a name of `protquant recipes`, or a YAML file. Without this option (None in Python), all shipped"
+            " recipes are used.",
             ("-q", "--quant"),
         ),
     ] = ("fp32", "w8a8-uniform", "w8a8-pwlq")
@@ -152,7 +152,7 @@ class RangesOptions(Device):
         Option("Model, as `load` takes it; in Python also one that is loaded.", ("-m",), taken_as=str),
     ] = "demo"
     calibration: Annotated[
-        Path | None, Option("FASTA file of sequences to look at.", none="12 shipped UniProt proteins")
+        Path | None, Option("FASTA file of sequences to measure ranges on.", none="12 shipped UniProt proteins")
     ] = None
     _: KW_ONLY
     lengths: Annotated[
@@ -175,8 +175,8 @@ class FormatsOptions:
     measure: Annotated[
         bool,
         Option(
-            "Measure all formats now, those of plug-ins included, instead of printing what was measured for the"
-            " release.",
+            "Measure all formats now, those of plug-ins included, instead of printing the figures that come with the"
+            " package.",
             ("--measure",),
         ),
     ] = False

@@ -1,7 +1,7 @@
-"""One declaration of each option, which functions, their docstrings, commands and Hydra's configs are made from.
+"""One declaration of each option, for functions, their docstrings, commands and Hydra's configs.
 
-A group of options is a frozen dataclass whose fields are `Annotated` with an `Option`. `takes` makes a public function
-of a group: callers give the fields as arguments, and the function gets them as one object.
+A group of options is a frozen dataclass whose fields are `Annotated` with an `Option`. `takes` decorates a function of
+a group: callers give the fields as arguments, and the function receives them as one object.
 """
 
 import inspect
@@ -24,27 +24,27 @@ _WIDTH = 116
 
 @dataclass(frozen=True)
 class Option:
-    """The help of a parameter, and its form on the command line.
+    """The help text of a parameter, and its form on the command line.
 
     Attributes
     ----------
     help : str
         Text that `--help`, docstrings and the help of Hydra show.
     flags : tuple of str
-        Names on the command line. Without a long one there, `--name-of-the-parameter` is added.
+        Names on the command line. If none of them is long, `--name-of-the-parameter` is added.
     none : str
-        What the default None stands for.
+        Meaning of the default None.
     at_least : int, optional
         Smallest number that the command line takes.
     metavar : str, optional
         Placeholder for the value on the command line.
     listed : str
-        The form of a list that the command line takes as one text with commas. A sequence without this text is an
-        option that may be repeated.
+        Description of a list that the command line takes as one text with commas. Without it, the option of a sequence
+        may be repeated.
     read : callable, optional
-        Makes the value of the text on the command line.
+        Converts the text on the command line to the value.
     taken_as : type, optional
-        Type on the command line, where functions take others too.
+        Type on the command line, if functions accept other types too.
     python_only : bool
         Whether the command line does not have this option.
     """
@@ -61,12 +61,12 @@ class Option:
 
 
 class Argument(Option):
-    """An option that the command line takes by its place, without a flag."""
+    """An option that the command line takes by position, without a flag."""
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter that is declared by an `Option`; its `default` is `inspect.Parameter.empty` where there is none."""
+    """A parameter that an `Option` declares; without a default, `default` is `inspect.Parameter.empty`."""
 
     name: str
     type: Any
@@ -75,7 +75,7 @@ class Parameter:
 
 
 def parameters(of: Callable[..., Any]) -> list[Parameter]:
-    """Return the parameters of a group or function that an `Option` declares."""
+    """Return the parameters of a group or function that have an `Option`."""
     found = []
     for each in inspect.signature(of).parameters.values():
         if get_origin(each.annotation) is Annotated:
@@ -85,14 +85,14 @@ def parameters(of: Callable[..., Any]) -> list[Parameter]:
 
 
 def kinds_of(annotation: Any) -> list[Any]:
-    """Return the members of a union; of any other type, the type by itself."""
+    """Return the members of a union, or a list with the type itself."""
     return list(get_args(annotation)) if get_origin(annotation) in (Union, UnionType) else [annotation]
 
 
 def takes(
     group: Callable[_Arguments, _Group],
 ) -> Callable[[Callable[[_Group], _Result]], Callable[_Arguments, _Result]]:
-    """Give a function the parameters of a group, in its signature, for type checkers and in its docstring."""
+    """Decorate a function of a group so that its signature and its docstring have the parameters of the group."""
 
     def decorate(function: Callable[[_Group], _Result]) -> Callable[_Arguments, _Result]:
         result = inspect.signature(function).return_annotation
@@ -118,7 +118,7 @@ def takes(
 
 
 def _with_parameters(docstring: str, declared: Sequence[Parameter]) -> str:
-    """Return a docstring with a section on the parameters before the sections that it has."""
+    """Return a docstring with a section on the parameters before its other sections."""
     entries = "".join(f"{each.name} : {_heading(each)}\n{_text(each.option)}\n" for each in declared)
     text = inspect.cleandoc(docstring)
     later = re.search(r"^\w+\n-{3,}$", text, re.MULTILINE)
@@ -144,7 +144,7 @@ def _text(option: Option) -> str:
 
 
 def _name(kind: Any) -> str:
-    """Return the name of a type as docstrings have it."""
+    """Return the name of a type for docstrings."""
     if get_origin(kind) is Literal:
         return "{" + ", ".join(map(repr, get_args(kind))) + "}"
     if isinstance(kind, ForwardRef):

@@ -1,4 +1,4 @@
-"""Options of what predicts: folding, contacts, plans."""
+"""Options of the functions that predict: folding, contacts, plans."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
@@ -93,7 +93,7 @@ class MergeOptions:
 
     output: Annotated[Path, Argument("Output folder of `fold --shard`; no shard may be running.")]
     fasta: Annotated[
-        Path | None, Option("File that was folded; its order is that of the table.", ("-i",), none="the order of names")
+        Path | None, Option("Folded file; the table has its order.", ("-i",), none="the order of names")
     ] = None
     _: KW_ONLY
     even_so: Annotated[
@@ -110,7 +110,7 @@ class ContactsOptions(Prediction):
     model: Model = "esm2_t33_650M"
     quant: Quant = "fp32"
     _: KW_ONLY
-    top: Annotated[float, Option("Number of pairs in the table, in lengths of the sequence.")] = 1.0
+    top: Annotated[float, Option("Number of pairs in the table, as a multiple of the length of the sequence.")] = 1.0
 
 
 @dataclass(frozen=True)
@@ -126,8 +126,8 @@ class PlanOptions(Precision, FoldingMemory, Running):
     compare: Annotated[
         Sequence[str] | None,
         Option(
-            "Further recipe whose longest length is shown; `none` for none. None in Python, and no such option, stand"
-            " for `fp32`, `w8a8-int8` and `w4a8-int4`, or for a quantized model for no recipe."
+            "Further recipe whose longest protein is shown; `none` for no recipe. Without this option (None in Python),"
+            " they are `fp32`, `w8a8-int8` and `w4a8-int4`, or no recipe for a quantized model."
         ),
     ] = ()
     measure: Annotated[bool, Option("Estimate times by a short measurement.")] = True

@@ -1,4 +1,4 @@
-"""Options of what makes checkpoints."""
+"""Options of the functions that write checkpoints."""
 
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ class QuantizeOptions(Device, Calibration):
     ]
     _: KW_ONLY
     state: Annotated[
-        Path | None, Option("File to which recipes that train save how far they are, and from which they go on.")
+        Path | None, Option("File to which recipes that train save their progress, and from which they resume.")
     ] = None
     seed: Seed = 0
     overwrite: Overwrite = False
