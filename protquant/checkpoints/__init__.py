@@ -1,4 +1,4 @@
-"""Weights in and out: Hugging Face folders, fair-esm's files, protquant's own layout, and the names of all of them."""
+"""Read and write checkpoints: Hugging Face folders, fair-esm's files, protquant's own layout, and tables of names."""
 
 from protquant.lazy_package import make_lazy
 

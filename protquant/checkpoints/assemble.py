@@ -1,4 +1,4 @@
-"""Checks of the tensors of a checkpoint: every tensor has its place and every place its tensor; their fingerprint."""
+"""Check that the tensors of a checkpoint fit the model, and compute the fingerprint of a model."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import asdict
@@ -17,12 +17,12 @@ _LISTED = 5
 
 
 def check_places(places: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) -> None:
-    """Check that every tensor has its place, and every place its tensor.
+    """Check that the tensors `state` have the names and shapes of the model's tensors `places`.
 
     Raises
     ------
     ProtquantError
-        If tensors are missing, surplus, or of another shape or kind.
+        If tensors are missing or surplus, or have another shape or kind.
     """
     complaints = []
     if missing := places.keys() - state.keys():
@@ -48,13 +48,13 @@ def check_places(places: Mapping[str, Tensor], state: Mapping[str, Tensor], sour
 
 
 def listed(names: Collection[str]) -> str:
-    """Return the first names in alphabetical order, and how many more there are."""
+    """Return the first names in alphabetical order, and the number of further names."""
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     return ", ".join(sorted(names)[:_LISTED]) + more
 
 
 def fingerprint(config: Any, state: Mapping[str, Tensor]) -> str:
-    """Hash of sizes and weights (as float32): the same for the same model, from whatever layout it was loaded.
+    """Return a hash of sizes and weights (as float32), which does not depend on the layout of the checkpoint.
 
     Returns
     -------
@@ -67,14 +67,14 @@ def fingerprint(config: Any, state: Mapping[str, Tensor]) -> str:
 def rotary_frequencies(
     tensors: Mapping[str, Tensor], config: ESM2Config, source: str, base: float = 10_000.0
 ) -> tuple[float, ...] | None:
-    """The rotary frequencies that a checkpoint carries, where they differ from the default ones.
+    """Return the rotary frequencies of a checkpoint; None if they are the default ones.
 
     Parameters
     ----------
     tensors : Mapping
-        Their name -> frequencies, one entry per layer or one for all; empty if the checkpoint carries none.
+        Frequencies by name, one entry per layer or one for all; empty if the checkpoint has none.
     base : float
-        Base of the frequencies if the checkpoint carries none.
+        Base of the frequencies if the checkpoint has none.
 
     Raises
     ------

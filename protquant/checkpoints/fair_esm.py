@@ -1,6 +1,6 @@
-"""Load fair-esm's files: `esm2_*.pt` with its contact regression, and `esmfold_3B_v1.pt` with its stem.
+"""Load fair-esm's files: `esm2_*.pt` with its contact regression, and `esmfold_3B_v1.pt` with its language model.
 
-Sizes are read off the tensors, so nothing depends on what the configuration objects in these files are.
+Sizes come from the shapes of tensors, not from the configuration objects in these files.
 """
 
 import os
@@ -24,38 +24,38 @@ from protquant.models import ESM2, ESM2Config, ESMFold, ESMFoldConfig, ProteinMo
 __all__ = ["FILES", "STEM", "load_fair_esm", "open_fair_esm"]
 
 STEM = "esm2_t36_3B_UR50D.pt"
-"""The language model that fair-esm's ESMFold is built on, and does not contain."""
+"""File of the language model of fair-esm's ESMFold, whose own file does not contain it."""
 
 FILES = (".pt", ".pth", ".ckpt")
-"""Endings of the names of files that may be a checkpoint of fair-esm, or of Lightning with a model of it."""
+"""Suffixes of checkpoint files of fair-esm, or of Lightning with a fair-esm model."""
 
 _TABLES = ("model", "state_dict", "model_state_dict", "module")
 _OF_TRANSFORMERS = "embeddings.word_embeddings.weight"
 _PREFIX = re.compile(r"^(encoder\.sentence_encoder\.|encoder\.)")
 _ROTARY = re.compile(r"layers\.\d+\.self_attn\.rot_emb\.inv_freq")
 _CONTACTS = ("contact_head.regression.weight", "contact_head.regression.bias")
-# Constants, and the alphabet, which is fixed.
+# Constants, and the fixed alphabet.
 _IGNORED = re.compile(r"trunk\.structure_module\.(default_frames|group_idx|atom_mask|lit_positions)|af2_to_esm")
 
 
 def load_fair_esm(path: str | os.PathLike[str]) -> ProteinModel:
-    """Load a checkpoint of fair-esm, in float32 on the CPU; the parameter is that of `open_fair_esm`."""
+    """Load a checkpoint of fair-esm in float32 on the CPU; see `open_fair_esm`."""
     return open_fair_esm(path).load()
 
 
 def open_fair_esm(path: str | os.PathLike[str]) -> FloatCheckpoint:
-    """Open a checkpoint of fair-esm; its weights are mapped, not read, where its format allows that.
+    """Open a checkpoint of fair-esm; its weights are mapped if the format allows that.
 
     Parameters
     ----------
     path : str or PathLike
-        `esm2_*.pt`; where `NAME-contact-regression.pt` is beside it, the model has a contact head.
-        Or `esmfold_3B_v1.pt`; beside it must be its stem, `esm2_t36_3B_UR50D.pt`.
+        `esm2_*.pt`: with `NAME-contact-regression.pt` in the same folder, the model has a contact head. Or
+        `esmfold_3B_v1.pt`: its language model, `esm2_t36_3B_UR50D.pt`, must be in the same folder.
 
     Raises
     ------
     ProtquantError
-        If a file cannot be found or read, or has missing, surplus or misshapen tensors.
+        If a file cannot be found or read, or has missing, surplus or wrongly shaped tensors.
     """
     path = Path(path)
     state, settings = _read(path)
@@ -65,20 +65,20 @@ def open_fair_esm(path: str | os.PathLike[str]) -> FloatCheckpoint:
         config = _take_esm2(path, state, settings)
     except ProtquantError:
         raise
-    # Sizes are read off the shapes of tensors, which may be any.
+    # The shapes of tensors may be arbitrary, and so may the errors.
     except (ValueError, TypeError, IndexError, RuntimeError, ArithmeticError) as error:
         raise ProtquantError(f"{path}: its tensors have no shapes of an ESM-2 or ESMFold ({error}).") from error
     return FloatCheckpoint(lambda: ESM2(config), state, str(path), FAIR_ESM_ESM2, files=_beside(path))
 
 
 def _beside(path: Path) -> list[Path]:
-    """The file, and those that are read with it where they are there."""
+    """Return the file, and the existing files that are read with it."""
     names = [path.name, STEM, *(f"{Path(name).stem}-contact-regression.pt" for name in (path.name, STEM))]
     return [path.with_name(name) for name in dict.fromkeys(names) if path.with_name(name).is_file()]
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], object]:
-    """Tensors, without the prefixes of training, and the model's settings."""
+    """Return the tensors, without the prefixes of training programs, and the model's settings."""
     content = read_inert(path)
     tables = [content.get(name) for name in _TABLES] if isinstance(content, Mapping) else []
     state = next((table for table in [*tables, content] if _is_of_tensors(table)), None)
@@ -101,7 +101,7 @@ def _is_of_tensors(table: object) -> TypeGuard[Mapping[str, Tensor]]:
 
 
 def _take_esm2(path: Path, state: dict[str, Tensor], settings: object) -> ESM2Config:
-    """Sizes of an ESM-2; reads the contact regression into `state`, and takes out what has no place in our model."""
+    """Return the sizes of an ESM-2; add the contact regression to `state`, and remove tensors that our model lacks."""
     regression = path.with_name(f"{path.stem}-contact-regression.pt")
     if regression.is_file():
         state.update(_read(regression)[0])
@@ -164,7 +164,7 @@ def _esmfold_config(path: Path, state: dict[str, Tensor], settings: object, enco
     qk_points = shape(f"{module}ipa.linear_q_points.weight")[0] // (3 * heads)
     single_heads = shape(f"{block}pair_to_sequence.linear.weight")[0]
     pair_heads = shape(f"{block}tri_att_start.linear.weight")[0]
-    # These three leave no trace in the shapes.
+    # The shapes do not determine these three.
     max_recycles = setting(settings, "trunk", "max_recycles") or defaults.max_recycles
     num_layers = setting(settings, "trunk", "structure_module", "no_blocks") or defaults.structure_module.num_layers
     scale = setting(settings, "trunk", "structure_module", "trans_scale_factor")

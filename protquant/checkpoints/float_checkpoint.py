@@ -1,4 +1,4 @@
-"""A float checkpoint whose tensors are mapped from its files: loaded as a whole, or one part of the model at a time."""
+"""A float checkpoint with tensors mapped from its files, to be loaded as a whole or one block at a time."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,28 +26,28 @@ class FloatCheckpoint:
     Parameters
     ----------
     make : callable
-        Makes the model; called with the meta device as the default, so that it allocates nothing.
+        Makes the model. It is called with the meta device as the default, and so allocates nothing.
     state : dict
-        The checkpoint's tensors by the checkpoint's names, without those that may be ignored. Readers map them from
-        their files where the file can be mapped, so that they take no memory until they are read.
+        The checkpoint's tensors by the checkpoint's names, without ignored ones. Readers map them from files if
+        possible, so that they take no memory until they are read.
     source : str
-        Where the checkpoint is, for messages and for the model's `source`.
+        Path or name of the checkpoint, for messages and for the model's `source`.
     table : RenameTable, optional
-        From the checkpoint's names to ours; by default they are ours.
+        Table of the checkpoint's names and ours; by default the names are ours.
     known_fingerprint : str
-        Spares computing the model's fingerprint.
+        Fingerprint of the model, if it is known.
     files : sequence of Path
-        The files that the tensors and sizes come from.
+        The files of the tensors and sizes.
 
     Attributes
     ----------
     device : torch.device
-        Device that `read_into` puts weights on: the CPU, until another one is set.
+        Device to which `read_into` moves weights; at first the CPU.
 
     Raises
     ------
     ProtquantError
-        If tensors are missing, surplus, or of another shape or kind; names them as the checkpoint does.
+        If tensors are missing or surplus, or have another shape or kind; the message has the checkpoint's names.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class FloatCheckpoint:
         check_places({their_name[name]: place for name, place in places.items()}, state, source)
         self._state = {name: state[theirs] for name, theirs in their_name.items()}
         for name, tensor in self._state.items():
-            # A pickle may say that many elements lie in one place.
+            # In a pickle a tensor may claim more elements than its storage has.
             if tensor.nbytes > tensor.untyped_storage().nbytes():
                 raise ProtquantError(
                     f"{source}: {their_name[name]} is said to have {tensor.nbytes} bytes, and there are"
@@ -80,14 +80,14 @@ class FloatCheckpoint:
         self.device = torch.device("cpu")
 
     def skeleton(self) -> ProteinModel:
-        """Return the model without weights: its parameters are on the meta device. In evaluation mode."""
+        """Return the model without weights, on the meta device, in evaluation mode."""
         with torch.device("meta"):
             model = self._make()
         model.source, model.fingerprint = self.source, self._fingerprint
         return model.eval()
 
     def load(self) -> ProteinModel:
-        """Return the model in float32 on the CPU, in evaluation mode. The checkpoint cannot be used any more.
+        """Return the model in float32 on the CPU, in evaluation mode. Afterwards the checkpoint cannot be used.
 
         Raises
         ------
@@ -97,7 +97,7 @@ class FloatCheckpoint:
         model = self.skeleton()
         places, unreal = {}, []
         for name in list(self._state):
-            # One by one, so that a half-precision checkpoint is never held twice.
+            # One by one, so that a half-precision checkpoint is never in memory twice.
             stored = self._state.pop(name)
             if not _is_finite(stored):
                 unreal.append(name)
@@ -112,7 +112,7 @@ class FloatCheckpoint:
     def fingerprint(self) -> str:
         """Return the fingerprint of the model, see `protquant.checkpoints.assemble.fingerprint`.
 
-        Every weight is read once; the result is kept.
+        Every weight is read once; the result is cached.
 
         Raises
         ------
@@ -127,17 +127,17 @@ class FloatCheckpoint:
 
     @property
     def knows_fingerprint(self) -> bool:
-        """Whether the fingerprint need not be computed."""
+        """Whether the fingerprint is known without reading the weights."""
         return bool(self._fingerprint)
 
     def know_fingerprint(self, value: str) -> None:
-        """Take a fingerprint that was computed for this checkpoint before."""
+        """Set a fingerprint that was computed earlier."""
         self._fingerprint = value
 
     def read_into(self, model: nn.Module, unit: str | None) -> None:
-        """Put float32 weights into `model`: those of the block `unit`, or those outside of blocks for None.
+        """Load float32 weights into `model`: of the block `unit`, or with None of the layers outside of blocks.
 
-        On the CPU, weights that are float32 in a mapped file are used where they lie, and take no memory of their own.
+        On the CPU, float32 weights in a mapped file are used directly, without a copy.
         """
         place, prefix = (model, "") if unit is None else (model.get_submodule(unit), f"{unit}.")
         weights = {
@@ -150,7 +150,7 @@ class FloatCheckpoint:
                 setattr(module, name, constant.to(self.device))
 
     def forget(self, model: nn.Module, unit: str) -> None:
-        """Take the weights of a block out of `model`, and their pages out of memory."""
+        """Move the weights of a block in `model` to the meta device, and free their mapped pages."""
         for module in model.get_submodule(unit).modules():
             for name, parameter in list(module.named_parameters(recurse=False)):
                 empty = torch.empty_like(parameter, device="meta")
@@ -159,7 +159,7 @@ class FloatCheckpoint:
         release_freed()
 
     def forget_pages(self, unit: str | None) -> None:
-        """Let the system take back the memory of the mapped tensors of a unit; they are read again when needed."""
+        """Free the mapped pages of a unit; the system reads them from the file when they are needed."""
         forget_pages([self._state[name] for name in self._names(unit)])
 
     def _names(self, unit: str | None) -> list[str]:
@@ -169,16 +169,16 @@ class FloatCheckpoint:
 
     @contextmanager
     def reading_blocks(self, model: nn.Module, blocks: Collection[str]) -> Iterator[None]:
-        """Let `model` run while its `blocks` have weights only during their calls."""
+        """Load the weights of each of `blocks` before its calls, and remove them afterwards, inside of the context."""
 
         def before(path: str) -> Callable[[nn.Module, object], None]:
             return lambda _module, _inputs: self.read_into(model, path)
 
-        def behind(path: str) -> Callable[[nn.Module, object, object], None]:
+        def after(path: str) -> Callable[[nn.Module, object, object], None]:
             return lambda _module, _inputs, _outputs: self.forget(model, path)
 
         handles = [model.get_submodule(path).register_forward_pre_hook(before(path), prepend=True) for path in blocks]
-        handles += [model.get_submodule(path).register_forward_hook(behind(path)) for path in blocks]
+        handles += [model.get_submodule(path).register_forward_hook(after(path)) for path in blocks]
         try:
             yield
         finally:
@@ -186,7 +186,7 @@ class FloatCheckpoint:
                 handle.remove()
 
     def _refuse(self, unreal: Sequence[str]) -> None:
-        """Refuse weights that are not finite."""
+        """Raise an error that names tensors with values that are not finite, if there are any."""
         if unreal:
             names = [self._their_name[name] for name in unreal]
             raise ProtquantError(
@@ -196,7 +196,7 @@ class FloatCheckpoint:
 
 
 class _Checked(Mapping[str, Tensor]):
-    """Tensors of a checkpoint that are checked when they are read, and whose pages are given back afterwards."""
+    """Tensors of a checkpoint, which are checked when they are read, and whose pages are freed afterwards."""
 
     def __init__(self, checkpoint: FloatCheckpoint) -> None:
         self._checkpoint = checkpoint
@@ -220,5 +220,5 @@ class _Checked(Mapping[str, Tensor]):
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    # The extremes tell of any NaN or infinity, without a mask as large as the tensor.
+    # The extremes show any NaN or infinity, without a mask as large as the tensor.
     return bool(torch.stack(tensor.aminmax()).isfinite().all())

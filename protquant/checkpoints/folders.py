@@ -1,4 +1,4 @@
-"""Checkpoint folders appear whole or not at all, and are what was saved or are refused."""
+"""Write checkpoint folders atomically, and hash their files to detect damage."""
 
 import hashlib
 import os
@@ -22,18 +22,17 @@ _BLOCK_WEIGHTS = re.compile(r"[a-z_.]+\.\d+\.safetensors")
 
 @contextmanager
 def new_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
-    """Give a temporary folder to write a checkpoint into, which becomes `folder` when all is written.
+    """Yield a temporary folder to write a checkpoint into; afterwards rename it to `folder`.
 
     Parameters
     ----------
     overwrite : bool
-        Replace the checkpoint that is in the folder; never one that holds anything else. Until the new one is written,
-        the old one stays.
+        Replace the checkpoint in the folder, after the new one is written. A folder with other files is never replaced.
 
     Raises
     ------
     ProtquantError
-        If the folder holds something, or cannot be written.
+        If the folder is not empty, or cannot be written.
     """
     check_new_folder(folder, overwrite)
     token = secrets.token_hex(8)
@@ -42,7 +41,7 @@ def new_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
         temporary.mkdir(parents=True)
         yield temporary
         for path in temporary.iterdir():
-            # safetensors makes files that their owner alone may read, whatever the umask says.
+            # safetensors makes files that only their owner may read, whatever the umask.
             path.chmod(temporary.stat().st_mode & 0o666)
             _flush(path)
         if folder.exists():
@@ -61,19 +60,19 @@ def new_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
 
 
 def check_new_folder(folder: Path, overwrite: bool) -> None:
-    """Refuse, before the work that is to fill it, a folder that `new_folder` would refuse.
+    """Raise an error early for a folder that `new_folder` would refuse.
 
     Raises
     ------
     ProtquantError
-        If the folder holds a checkpoint and is not to be overwritten, or anything else.
+        If the folder contains a checkpoint and `overwrite` is False, or other files.
     """
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not overwrite):
         raise ProtquantError(f"{folder}: already exists and is not empty; name another folder or ask to overwrite it.")
     if folder.is_dir() and (strangers := sorted(path.name for path in folder.iterdir() if not _is_ours(path))):
         raise ProtquantError(
-            f"{folder}: not overwritten, for it holds what is no part of a checkpoint ({', '.join(strangers[:3])});"
-            " name another folder."
+            f"{folder}: not overwritten, because it contains files that are not part of a checkpoint"
+            f" ({', '.join(strangers[:3])}); name another folder."
         )
 
 
@@ -82,13 +81,13 @@ def _is_ours(path: Path) -> bool:
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
+    """Return the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def file_hashes(paths: Sequence[Path]) -> list[str]:
-    """SHA-256 of files, in hexadecimal; several files at a time."""
+    """Return the SHA-256 of files, in hexadecimal; several files are read at the same time."""
     with ThreadPoolExecutor(min(os.cpu_count() or 1, _MOST_THREADS)) as pool:
         return list(pool.map(file_hash, paths))
 

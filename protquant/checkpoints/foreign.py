@@ -1,4 +1,4 @@
-"""What training programs leave in a checkpoint: prefixes of names, which are taken off, and models of other kinds."""
+"""Remove the prefixes that training programs add to names of tensors, and refuse models of other kinds."""
 
 import re
 from collections import Counter
@@ -12,15 +12,15 @@ from protquant.files.plain_data import parse_json
 
 __all__ = ["refuse_adapter", "refuse_other_models", "unwrapped"]
 
-# DataParallel, PEFT, and the model of a Lightning module: before all names.
+# Prefixes of all names, from DataParallel, PEFT and Lightning modules.
 _WRAPPERS = ("module.", "base_model.model.", "model.")
-# torch.compile, FSDP, checkpointing of activations: anywhere in a name.
+# Parts anywhere in a name, from torch.compile, FSDP and activation checkpointing.
 _INNER_WRAPPERS = re.compile(r"(^|\.)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)(?=\.)")
 _MERGE = (
     "merge it into its model first: `AutoPeftModel.from_pretrained(FOLDER).merge_and_unload().save_pretrained(MERGED)`,"
     " with the class of the model (AutoPeftModelForTokenClassification and so on)"
 )
-# By a part of the name of a tensor: what has it, and what to do.
+# Pattern of the names of tensors, the kind of model that has them, and the remedy.
 _OTHERS = (
     (r"\.?lora_(A|B|embedding_A|embedding_B)\.", "a LoRA adapter", _MERGE),
     (r"\.(SCB|absmax|quant_map)$", "quantized by bitsandbytes", "give the model that it was made of"),
@@ -34,12 +34,12 @@ _READ = "ESM-2 and ESMFold are read"
 
 
 def unwrapped(state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-    """The tensors by the model's own names, without what programs have put before most of them.
+    """Return the tensors by the model's own names, without prefixes that most names have.
 
     Raises
     ------
     ProtquantError
-        If two tensors come to one name.
+        If two tensors get the same name.
     """
     names = {name: _INNER_WRAPPERS.sub("", name).lstrip(".") for name in state}
     while prefix := next((each for each in _WRAPPERS if _is_before_most(each, names.values())), None):
@@ -54,12 +54,12 @@ def _is_before_most(prefix: str, names: Collection[str]) -> bool:
 
 
 def refuse_other_models(names: Collection[str], source: str) -> None:
-    """Refuse weights of a kind that is known, and not read.
+    """Refuse weights of known kinds of models that cannot be read.
 
     Raises
     ------
     ProtquantError
-        Says what they are of.
+        If there are such weights; the message names the kind of model.
     """
     for pattern, what, remedy in _OTHERS:
         if any(re.search(pattern, name) for name in names):
@@ -67,12 +67,12 @@ def refuse_other_models(names: Collection[str], source: str) -> None:
 
 
 def refuse_adapter(folder: Path) -> None:
-    """Refuse a folder of PEFT, which has an adapter and no model.
+    """Refuse a PEFT folder, which has an adapter but no model.
 
     Raises
     ------
     ProtquantError
-        Names the model that the adapter belongs to, if it says so.
+        If there is only an adapter; the message names its base model, if the folder does.
     """
     path = folder / "adapter_config.json"
     if not path.is_file() or (folder / "config.json").is_file():

@@ -1,4 +1,4 @@
-"""Load what transformers saves: `EsmForMaskedLM`, `EsmModel` and `EsmForProteinFolding`, from a folder or the hub."""
+"""Load checkpoints of transformers (`EsmForMaskedLM`, `EsmModel`, `EsmForProteinFolding`) from a folder or the hub."""
 
 import logging
 import os
@@ -26,7 +26,7 @@ __all__ = ["IGNORED", "NotDownloadedError", "is_hub_name", "load_hugging_face", 
 
 log = logging.getLogger(__name__)
 
-# The only tensors that may be in a checkpoint without having a place in the model, and why.
+# The tensors of a checkpoint that are ignored, each with the reason.
 IGNORED: dict[str, str] = {
     r"esm\.embeddings\.position_ids": "a row of numbers from 0",
     r"esm\.embeddings\.position_embeddings\.weight": "made by older transformers, never used with rotary positions",
@@ -38,13 +38,13 @@ IGNORED: dict[str, str] = {
 _ROTARY = re.compile(r"esm\.(encoder\.layer\.[\d*]+\.attention\.self\.)?rotary_embeddings\.inv_freq")
 _EMBEDDING, _TIED = "esm.embeddings.word_embeddings.weight", "lm_head.decoder.weight"
 _HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
-# Two steps, because a repository often holds the same weights in both forms: the second only if the first is absent.
+# Two steps, because a repository often has the same weights in both forms: the second only if the first is absent.
 _SAFETENSORS = ["config.json", "*.safetensors", "*.safetensors.index.json"]
 _PYTORCH = ["config.json", "pytorch_model*.bin", "pytorch_model.bin.index.json"]
 
 
 class NotDownloadedError(ProtquantError):
-    """The checkpoint is not in the cache of downloads and cannot be fetched; `reason` is what the hub client said."""
+    """The checkpoint is not in the download cache and cannot be fetched; `reason` is the message of the hub client."""
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(
@@ -56,19 +56,19 @@ class NotDownloadedError(ProtquantError):
 
 
 def is_hub_name(name: str) -> bool:
-    """Whether `name` has the form of a name on the hub, `owner/name`."""
+    """Return whether `name` has the form of a name on the hub, `owner/name`."""
     return _HUB_NAME.fullmatch(name) is not None
 
 
 def load_hugging_face(
     path_or_name: str | os.PathLike[str], *, revision: str | None = None, local_files_only: bool | None = None
 ) -> ProteinModel:
-    """Load a checkpoint that transformers wrote, in float32 on the CPU; parameters as for `open_hugging_face`.
+    """Load a checkpoint of transformers in float32 on the CPU; see `open_hugging_face` for the parameters.
 
     Returns
     -------
     ProteinModel
-        A head that the checkpoint does not have is absent: `model.config.has_lm_head`, `has_contact_head`.
+        The model has only the heads of the checkpoint: see `model.config.has_lm_head` and `has_contact_head`.
     """
     return open_hugging_face(path_or_name, revision=revision, local_files_only=local_files_only).load()
 
@@ -76,7 +76,7 @@ def load_hugging_face(
 def open_hugging_face(
     path_or_name: str | os.PathLike[str], *, revision: str | None = None, local_files_only: bool | None = None
 ) -> FloatCheckpoint:
-    """Open a checkpoint that transformers wrote; its weights are mapped, not read.
+    """Open a checkpoint of transformers; its weights are mapped, not read.
 
     Parameters
     ----------
@@ -86,12 +86,12 @@ def open_hugging_face(
     revision : str, optional
         Branch, tag or commit on the hub.
     local_files_only : bool, optional
-        Use what was downloaded before and never the network; `HF_HUB_OFFLINE` and `HF_HOME` are honored too.
+        Use only the download cache, never the network; `HF_HUB_OFFLINE` and `HF_HOME` have an effect as well.
 
     Raises
     ------
     ProtquantError
-        If the checkpoint cannot be found or read, is not supported, or has missing, surplus or misshapen tensors.
+        If the checkpoint cannot be found or read, is not supported, or has missing, surplus or wrongly shaped tensors.
     """
     folder, source = Path(path_or_name), str(path_or_name)
     if not folder.is_dir():
@@ -131,7 +131,7 @@ def _registered_layout(path: Path) -> Layout | None:
     try:
         content = parse_json(path.read_bytes())
     except (OSError, ValueError):
-        return None  # `read_config` says what is wrong.
+        return None  # `read_config` raises the error.
     return LAYOUTS.get(content.get("model_type", "")) if isinstance(content, dict) else None
 
 
@@ -175,12 +175,12 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
 
 
 def _named_as_masked_lm(state: dict[str, Tensor], source: str) -> dict[str, Tensor]:
-    """The names of `EsmForMaskedLM` or `EsmForProteinFolding`, for what was saved by any class and any version."""
+    """Return the tensors under the names of `EsmForMaskedLM` or `EsmForProteinFolding`, for any class and version."""
     bare = not any(name.startswith("esm.") for name in state)  # saved as `EsmModel`
     named: dict[str, Tensor] = {}
     for name, tensor in state.items():
         full = f"esm.{name}" if bare and not name.startswith(("lm_head.", "classifier.")) else name
-        # What old and new versions of transformers call the gain and bias of a LayerNorm.
+        # Old versions of transformers have other names for the gain and bias of a LayerNorm.
         full = re.sub(r"\.gamma$", ".weight", re.sub(r"\.beta$", ".bias", full))
         if any(re.fullmatch(pattern, full) for pattern in IGNORED):
             continue
@@ -191,7 +191,7 @@ def _named_as_masked_lm(state: dict[str, Tensor], source: str) -> dict[str, Tens
 
 
 def _drop_tied(state: dict[str, Tensor], source: str) -> None:
-    """Remove the decoder's own copy of the token embedding, which ESM-2 ties."""
+    """Remove the decoder's copy of the token embedding; in ESM-2 both are one tensor."""
     decoder = state.pop(_TIED, None)
     if decoder is not None and _EMBEDDING in state and not torch.equal(decoder, state[_EMBEDDING]):
         raise ProtquantError(

@@ -1,4 +1,4 @@
-"""Sizes from the `config.json` of a transformers ESM checkpoint; settings that change the function are refused."""
+"""Sizes from the `config.json` of an ESM checkpoint of transformers; unsupported settings are refused."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,12 +17,12 @@ def read_config(path: Path) -> Any:
     Returns
     -------
     transformers.EsmConfig
-        Untyped, because its fields are declared wider than what is in them once it is checked.
+        Untyped, because the declared types of its fields are wider than the checked values.
 
     Raises
     ------
     ProtquantError
-        If the file is missing or damaged, of another architecture, or has a setting that is not supported.
+        If the file is missing or damaged, describes another architecture, or has an unsupported setting.
     """
     if not path.is_file():
         raise ProtquantError(
@@ -84,7 +84,7 @@ def _differences(config: Any, required: dict[str, Any], refused: list[str]) -> I
 
 
 def esm2_config(config: Any) -> ESM2Config:
-    """Sizes of the encoder, with both heads and the default rotary frequencies.
+    """Return the sizes of the encoder, with both heads and the default rotary frequencies.
 
     Raises
     ------
@@ -103,7 +103,7 @@ def esm2_config(config: Any) -> ESM2Config:
 
 
 def esmfold_config(config: Any) -> ESMFoldConfig:
-    """Sizes of an ESMFold, its stem with both heads and the default rotary frequencies.
+    """Return the sizes of an ESMFold, whose language model has both heads and the default rotary frequencies.
 
     Raises
     ------

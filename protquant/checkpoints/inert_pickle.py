@@ -1,7 +1,7 @@
-"""Read a PyTorch file whose configuration is made of other libraries' objects, without running any of their code.
+"""Read a PyTorch file that contains configuration objects of other libraries, without running their code.
 
-Every class or function that such a file names is replaced by `Record`, which only keeps what it is given: neither
-the libraries nor trust in the file are needed.
+`Record` replaces every class or function that the file names, and only stores its arguments. So the libraries are not
+needed, and the file need not be trusted.
 """
 
 import collections
@@ -18,7 +18,7 @@ __all__ = ["Record", "read_inert", "setting"]
 
 
 class Record:
-    """What is left of an object of a pickle: the state it was saved with, or the arguments it was made of."""
+    """Replacement of an object in a pickle, with its saved state or constructor arguments."""
 
     def __new__(cls, *args: object) -> Self:
         record = super().__new__(cls)
@@ -30,7 +30,7 @@ class Record:
 
 
 def read_inert(path: Path) -> Any:
-    """What `torch.save` wrote, with every object but tensors and plain containers turned into a `Record`.
+    """Return the content of a `torch.save` file, where a `Record` replaces all but tensors and plain containers.
 
     Raises
     ------
@@ -43,17 +43,17 @@ def read_inert(path: Path) -> Any:
             names |= set(torch.serialization.get_unsafe_globals_in_checkpoint(str(path)))
         except Exception as error:  # what a damaged pickle raises depends on where the damage is
             raise ProtquantError(f"{path}: cannot be read, it is truncated or damaged; fetch it again.") from error
-    # A dictionary is filled while it is read, which only real ones are allowed.
+    # The unpickler adds items only to real dictionaries, so defaultdict is not replaced.
     allowed: list[Any] = [(Record, name) for name in sorted(names - {"collections.defaultdict"})]
     with torch.serialization.safe_globals([*allowed, collections.defaultdict]):
         return read_pickle(path)
 
 
 def setting(settings: object, *names: str) -> Any:
-    """The value under a path of names in nested dictionaries and records; None if there is none."""
+    """Return the value at a path of names in nested dictionaries and records; None if there is none."""
     for name in names:
         settings = _members(settings).get(name)
-    # A value of omegaconf is kept one level down, and so are the items of its dictionaries.
+    # omegaconf stores values, and the items of dictionaries, one level deeper.
     return _members(settings).get("_val", settings)
 
 

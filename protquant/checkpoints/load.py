@@ -1,4 +1,4 @@
-"""One verb for every checkpoint: the demo, released models by name, folders and files."""
+"""Load any checkpoint: the demo, released models by name, folders and files."""
 
 import os
 from importlib.resources import as_file, files
@@ -21,7 +21,7 @@ from protquant.options import ImportOptions, takes
 __all__ = ["DEMO", "import_checkpoint", "load", "open_checkpoint", "scheme_exists", "scheme_of"]
 
 DEMO = "demo"
-"""The name of the model that is shipped with the package."""
+"""The name of the model that ships with the package."""
 
 
 def load(
@@ -30,27 +30,27 @@ def load(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> ProteinModel:
-    """Load a float model, or one that was quantized and saved.
+    """Load a float model, or a saved quantized model.
 
-    A quantized model has the codes of its weights in memory, mapped from the file; where it simulates, weights are
-    decoded as they are needed (`protquant.quant.decoded_weights`).
+    The codes of a quantized model are mapped from the file. Simulated layers decode their weights when they need them
+    (`protquant.quant.decoded_weights`).
 
     Parameters
     ----------
     name_or_path : str or PathLike
-        `demo`; a released model of `KNOWN`, such as `esmfold_v1`; a folder, as `protquant import`,
-        `protquant quantize` or transformers wrote it; a `.pt` file of fair-esm, or a `.ckpt` of Lightning with a model
-        of it; or a name on the hub, `owner/name`. A name wins over a folder of that name: write `./demo` for the
-        latter.
+        `demo`; a released model of `KNOWN`, such as `esmfold_v1`; a folder of `protquant import`, `protquant quantize`
+        or transformers; a `.pt` file of fair-esm, or a `.ckpt` file of Lightning with a fair-esm model; or a name on
+        the hub, `owner/name`. A known name has priority over a folder of that name: write `./demo` for the folder.
     dtype : torch.dtype
-        What it computes in. ESMFold's structure module and pLDDT head stay in float32, and so do scales.
+        Type to compute in. ESMFold's structure module and pLDDT head, and scales, are always float32.
     device : torch.device or str
-        Where it is put.
+        Device of the model.
 
     Returns
     -------
     ProteinModel
-        In evaluation mode. `source` says where it came from; `fingerprint` identifies its weights before `dtype`.
+        The model in evaluation mode. `source` is its name or path; `fingerprint` identifies its weights before the cast
+        to `dtype`.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def load(
 
 @takes(ImportOptions)
 def import_checkpoint(options: ImportOptions) -> Path:
-    """Convert anything that `load` reads to protquant's own layout; the folder appears whole or not at all.
+    """Convert any float model that `load` reads to protquant's own layout; the folder is written atomically.
 
     Returns
     -------
@@ -78,7 +78,7 @@ def import_checkpoint(options: ImportOptions) -> Path:
     Raises
     ------
     ProtquantError
-        If the source cannot be read, or the folder holds something or cannot be written.
+        If the source cannot be read, or the folder is not empty or cannot be written.
     """
     if scheme_of(options.source) is not None:
         raise ProtquantError(f"{options.source}: is quantized already, and in protquant's own layout; copy the folder.")
@@ -88,7 +88,7 @@ def import_checkpoint(options: ImportOptions) -> Path:
 
 
 def scheme_of(name_or_path: str | os.PathLike[str]) -> Scheme | None:
-    """What is known of a quantized checkpoint without loading it; None if `load` would give a float model.
+    """Return the scheme of a quantized checkpoint without loading it; None if `load` would return a float model.
 
     Raises
     ------
@@ -100,22 +100,22 @@ def scheme_of(name_or_path: str | os.PathLike[str]) -> Scheme | None:
 
 
 def scheme_exists(name: str) -> bool:
-    """Whether `load` would give a quantized model. A known name wins over a folder of that name."""
+    """Return whether `load` would return a quantized model. A known name has priority over a folder of that name."""
     return name != DEMO and not find_known(name) and is_quantized(name)
 
 
 def open_checkpoint(name_or_path: str | os.PathLike[str]) -> FloatCheckpoint:
-    """Open a float model without loading it: its weights are mapped, and read part by part.
+    """Open a float model without loading it: its weights are mapped, and can be read block by block.
 
     Parameters
     ----------
     name_or_path : str or PathLike
-        As for `load`.
+        See `load`.
 
     Raises
     ------
     ProtquantError
-        As `load`, or if the model is quantized.
+        See `load`; also if the model is quantized.
     """
     name = os.fspath(name_or_path)
     checkpoint = _open(name)

@@ -1,7 +1,7 @@
-"""What a tensor is called elsewhere and what it is called here: the tables of renaming.
+"""Tables of tensor names: those of other programs, and ours.
 
-Three layouts are read: transformers' ESM-2, fair-esm's ESM-2, and ESMFold's folding part, which both spell alike.
-A row stands for a module with its `.weight` and `.bias`, or for a lone tensor; `{n}` and `{m}` stand for numbers.
+The layouts are those of transformers' ESM-2, fair-esm's ESM-2, and ESMFold's folding part, which is the same in both.
+A row is for a module with its `.weight` and `.bias`, or for a single tensor; `{n}` and `{m}` stand for numbers.
 """
 
 import re
@@ -12,12 +12,12 @@ __all__ = ["FAIR_ESM_ESM2", "FAIR_ESM_ESMFOLD", "HUGGING_FACE_ESM2", "HUGGING_FA
 
 
 class RenameTable:
-    """Two-way renaming of the tensors of a state dict.
+    """Renames the tensors of a state dict in both directions.
 
     Parameters
     ----------
     rows : Mapping
-        Their name of a module or tensor -> ours; `{n}` and `{m}` match a number and are carried over.
+        Our name of a module or tensor by their name; `{n}` and `{m}` match a number, which is copied.
     """
 
     def __init__(self, rows: Mapping[str, str]) -> None:
@@ -26,15 +26,15 @@ class RenameTable:
         self._to_theirs = [(_pattern(ours), _template(theirs)) for theirs, ours in rows.items()]
 
     def to_ours(self, name: str) -> str | None:
-        """Our name for theirs; None if the table has no row for it."""
+        """Return our name for their name; None if the table has no row for it."""
         return _rename(self._to_ours, name)
 
     def to_theirs(self, name: str) -> str | None:
-        """Their name for ours; None if the table has no row for it."""
+        """Return their name for our name; None if the table has no row for it."""
         return _rename(self._to_theirs, name)
 
     def prefixed(self, theirs: str, ours: str) -> "RenameTable":
-        """The same rows below a module: `theirs` and `ours` are put before the names as they are."""
+        """Return the table with the prefix `theirs` before their names, and `ours` before our names."""
         return RenameTable({theirs + left: ours + right for left, right in self.rows.items()})
 
     def __or__(self, other: "RenameTable") -> "RenameTable":

@@ -1,7 +1,7 @@
-"""protquant's own layout: a folder with `model.safetensors` in our names and a `config.json` that vouches for both.
+"""protquant's own layout: a folder with `model.safetensors`, in protquant's names, and `config.json`.
 
-`config.json` holds the sizes, the SHA-256 of the weights file, the model's fingerprint, and a SHA-256 over itself,
-so that a damaged or edited folder is refused rather than run.
+`config.json` has the sizes, the SHA-256 of the weights file, the model's fingerprint, and its own SHA-256, so that a
+damaged or edited folder is refused.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ class _File:
 
 @dataclass(frozen=True)
 class _Content:
-    """What `config.json` says, but for its own hash."""
+    """Content of `config.json`, without its own hash."""
 
     format: str
     version: int
@@ -56,16 +56,16 @@ def save_model(
     dtype: torch.dtype = torch.float32,
     overwrite: bool = False,
 ) -> Path:
-    """Save a model; the folder appears whole or not at all.
+    """Save a model; the folder is written atomically.
 
     Parameters
     ----------
     folder : str or PathLike
-        New, or empty, unless `overwrite`.
+        Folder to write, new or empty unless `overwrite`.
     dtype : torch.dtype
-        What the weights are stored as: float32, float16 or bfloat16. They are loaded as float32.
+        Type of the stored weights: float32, float16 or bfloat16. They are loaded as float32.
     overwrite : bool
-        Replace the checkpoint that is in the folder; never one that holds anything else.
+        Replace the checkpoint in the folder. A folder with other files is never replaced.
 
     Returns
     -------
@@ -75,7 +75,7 @@ def save_model(
     Raises
     ------
     ProtquantError
-        If the folder holds something, or cannot be written; if a weight overflows `dtype`.
+        If the folder is not empty or cannot be written, or if a weight overflows `dtype`.
     """
     folder = Path(folder)
     state = {name: tensor.detach().cpu().to(dtype).contiguous() for name, tensor in model.state_dict().items()}
@@ -99,7 +99,7 @@ def save_model(
 
 
 def is_native(folder: str | os.PathLike[str]) -> bool:
-    """Whether a folder's `config.json` claims to be of this layout."""
+    """Return whether a folder's `config.json` names this layout."""
     try:
         content = parse_json((Path(folder) / CONFIG).read_bytes())
     except (OSError, ValueError):
@@ -108,17 +108,17 @@ def is_native(folder: str | os.PathLike[str]) -> bool:
 
 
 def load_native(folder: str | os.PathLike[str]) -> ProteinModel:
-    """Load what `save_model` wrote, in float32 on the CPU; errors are those of `open_native`."""
+    """Load a model that `save_model` wrote, in float32 on the CPU; errors are those of `open_native`."""
     return open_native(folder).load()
 
 
 def open_native(folder: str | os.PathLike[str]) -> FloatCheckpoint:
-    """Open what `save_model` wrote; its weights are hashed and mapped, and not held in memory.
+    """Open a checkpoint that `save_model` wrote; its weights are hashed and mapped, not loaded.
 
     Raises
     ------
     ProtquantError
-        If a file is missing, or differs in a single bit from what was saved.
+        If a file is missing, or was changed after it was saved.
     """
     folder = Path(folder)
     path = folder / CONFIG
@@ -136,14 +136,14 @@ def open_native(folder: str | os.PathLike[str]) -> FloatCheckpoint:
     if content.pop("sha256", None) != _content_hash(content):
         raise ProtquantError(f"{path}: differs from what was saved; copy or import the checkpoint again.")
     try:
-        said = typed(_Content, content)
-        sizes = read_sizes(said.kind, said.config)
+        stored = typed(_Content, content)
+        sizes = read_sizes(stored.kind, stored.config)
     except ValueError as error:
         raise ProtquantError(f"{path}: not as this protquant writes it ({error}); import the model again.") from error
     weights = folder / WEIGHTS
     if not weights.is_file():
         raise ProtquantError(f"{weights}: no such file; copy or import the checkpoint again.")
-    if file_hash(weights) != said.weights.sha256:
+    if file_hash(weights) != stored.weights.sha256:
         raise ProtquantError(
             f"{weights}: differs from what was saved (its SHA-256 is not the one in {CONFIG}): truncated, damaged or"
             " replaced. Copy or import the checkpoint again."
@@ -153,7 +153,7 @@ def open_native(folder: str | os.PathLike[str]) -> FloatCheckpoint:
         lambda: empty_model(sizes),
         state,
         str(folder),
-        known_fingerprint=said.fingerprint,
+        known_fingerprint=stored.fingerprint,
         files=(path, weights),
     )
 

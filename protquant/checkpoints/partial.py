@@ -1,12 +1,12 @@
-"""A quantized checkpoint that is being made, unit by unit, in a folder that a later process can go on with.
+"""A partial quantized checkpoint: a folder of finished units from which a later process can resume.
 
-The folder is called `NAME.partial`, beside the folder `NAME` that it becomes when all units are done. It holds
+The folder is called `NAME.partial`. When all units are done, it becomes the folder `NAME`. It contains
 
 =====================  ==============================================================================================
-`job.json`             what the checkpoint is made from: model, recipe, sequences, versions
-`UNIT.safetensors`     tensors of a unit that is done, as they will be in the checkpoint
-`UNIT.json`            its modules and its report; written last, so that a unit with this file is done
-`calls/`               what blocks are called with on the calibration sequences
+`job.json`             inputs of the checkpoint: model, recipe, sequences, versions
+`UNIT.safetensors`     tensors of a finished unit, as in the checkpoint
+`UNIT.json`            modules and report of the unit; written last, so that it marks the unit as finished
+`calls/`               calls of blocks (their inputs) on the calibration sequences
 =====================  ==============================================================================================
 """
 
@@ -44,19 +44,19 @@ class PartialCheckpoint:
     output : Path
         Folder of the checkpoint, new or empty unless `overwrite`.
     job : mapping
-        What the checkpoint is made from, as plain data. Units of another job are thrown away.
+        Inputs of the checkpoint, as plain data. Units of another job are deleted.
     plan : nn.Module
         The float model on the meta device.
     sizes : dict
         Kind and config of the model, see `protquant.checkpoints.sizes`.
     device : torch.device, optional
-        Device of the tensors that blocks are called with; by default the CPU.
+        Device of the tensors in calls; by default the CPU.
 
     Attributes
     ----------
     folder : Path
     resumed : int
-        Number of units that an earlier process left.
+        Number of units that an earlier process has finished.
 
     Raises
     ------
@@ -88,7 +88,7 @@ class PartialCheckpoint:
         self.resumed = sum(self._facts(unit).is_file() for unit in self.units)
 
     def report(self, unit: str | None) -> Report | None:
-        """Return the report on a unit that is done; None if it is not."""
+        """Return the report on a finished unit; None if the unit is not finished."""
         content = self._read(unit)
         return None if content is None else report_from_json(self.recipe, content["report"])
 
@@ -98,7 +98,7 @@ class PartialCheckpoint:
         Raises
         ------
         ProtquantError
-            If it holds something that cannot be saved, or the disk is full.
+            If the unit contains something that cannot be saved, or the disk is full.
         """
         temporary = self.folder / "writing"
         try:
@@ -125,14 +125,14 @@ class PartialCheckpoint:
         atomic_write(self._facts(unit), json.dumps(content))
 
     def finish(self, report: Report, source: str, fingerprint: str) -> Path:
-        """Make the checkpoint of the units, all of which are done, and return its folder.
+        """Make the checkpoint of all finished units, and return its folder.
 
         Parameters
         ----------
         report : Report
-            On the whole model.
+            Report on the whole model.
         source, fingerprint : str
-            Where the float model came from, and which one it is.
+            Path or name, and fingerprint, of the float model.
         """
         contents = [self._read(unit) for unit in self.units]
         files = [WEIGHTS if unit is None else f"{unit}.safetensors" for unit in self.units]
@@ -147,7 +147,7 @@ class PartialCheckpoint:
             [name for content in done for name in content["frozen"]],
         )
         with new_folder(self.output, self.overwrite) as temporary:
-            # Linked, not moved: whatever happens before the end, the units stay where they are.
+            # Linked, not moved, so that an interruption leaves the units in place.
             for name in files:
                 _link(self.folder / name, temporary / name)
             write_scheme(scheme, temporary / SCHEME)
@@ -171,9 +171,9 @@ class CallFolder:
     Parameters
     ----------
     folder : Path
-        Folder of the files; made where it is not there.
+        Folder of the files; it is made if it does not exist.
     device : torch.device, optional
-        Device that tensors are read onto; by default the CPU.
+        Device to read tensors to; by default the CPU.
     """
 
     def __init__(self, folder: Path, device: torch.device | None = None) -> None:
@@ -201,7 +201,7 @@ class CallFolder:
         Raises
         ------
         ProtquantError
-            If they are not there.
+            If they are missing or damaged.
         """
         path = self._path(block, index)
         if not path.is_file():
@@ -209,7 +209,7 @@ class CallFolder:
         try:
             with safe_open(path, framework="pt") as stream:
                 plain = typed(list[list[Any]], parse_json(stream.metadata()["calls"]))
-                # Copies lie in memory as torch aligns it: sums are taken in the order that they had before.
+                # Copies have torch's memory alignment, so that sums have the same order as before.
                 tensors = {name: stream.get_tensor(name).clone().to(self._device) for name in stream.keys()}  # noqa: SIM118 (no mapping)
         except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
             raise ProtquantError(f"{path}: damaged ({error}); delete {self.folder.parent} and start again.") from error

@@ -1,9 +1,9 @@
-"""Quantized models in a folder: files of tensors with packed codes, and a `scheme.json` that vouches for all of them.
+"""Quantized models in a folder: files of tensors with packed codes, and a `scheme.json` with their hashes.
 
-There is one safetensors file for each block of the model, named by its path, and `model.safetensors` for what lies
-outside of blocks (`protquant.checkpoints.stored_units`). What is loaded computes, bit for bit, what was saved, without
-calibrating again. Nothing of a file is executed: modules are put together from the names of classes that are known
-here, plain settings and tensors (`protquant.quant.storable`).
+There is one safetensors file for each block of the model, named by its path, and `model.safetensors` for the layers
+outside of blocks (`protquant.checkpoints.stored_units`). A loaded model computes the same results as the saved one, bit
+for bit, without a new calibration. No code of a file is executed: modules are rebuilt from names of registered classes,
+plain settings and tensors (`protquant.quant.storable`).
 """
 
 import os
@@ -33,18 +33,18 @@ __all__ = ["is_quantized", "load_quantized", "save_quantized"]
 def save_quantized(
     model: ProteinModel, report: Report, folder: str | os.PathLike[str], overwrite: bool = False
 ) -> Path:
-    """Save a quantized model; the folder appears whole or not at all.
+    """Save a quantized model; the folder is written atomically.
 
     Parameters
     ----------
     model : ProteinModel
-        Of `quantize`; what stayed in float is saved in the type that it has.
+        Model from `quantize`. Float parameters are saved in their type.
     report : Report
-        Of `quantize`.
+        Report from `quantize`.
     folder : str or PathLike
-        New, or empty, unless `overwrite`.
+        Folder to write, new or empty unless `overwrite`.
     overwrite : bool
-        Replace the checkpoint that is in the folder; never one that holds anything else.
+        Replace the checkpoint in the folder. A folder with other files is never replaced.
 
     Returns
     -------
@@ -54,8 +54,8 @@ def save_quantized(
     Raises
     ------
     ProtquantError
-        If the folder holds something or cannot be written, or a step has put something into the model that cannot be
-        saved; names it.
+        If the folder is not empty or cannot be written, or a step has added a module that cannot be saved; the message
+        names it.
     """
     folder = Path(folder)
     if any(type(module).__module__.startswith("protquant.integer") for module in model.modules()):
@@ -77,26 +77,26 @@ def save_quantized(
             model.source,
             model.lineage.float_fingerprint or model.fingerprint,
             report,
-            {path: node for each in descriptions for path, node in each.modules.items()},
+            {path: node for unit in descriptions for path, node in unit.modules.items()},
             dict(zip((path.name for path in paths), file_hashes(paths), strict=True)),
-            [name for each in descriptions for name in each.frozen],
+            [name for unit in descriptions for name in unit.frozen],
         )
         write_scheme(scheme, temporary / SCHEME)
     return folder
 
 
 def is_quantized(folder: str | os.PathLike[str]) -> bool:
-    """Whether a folder holds a quantized checkpoint."""
+    """Return whether a folder contains a quantized checkpoint."""
     return (Path(folder) / SCHEME).is_file()
 
 
 def load_quantized(folder: str | os.PathLike[str]) -> ProteinModel:
-    """Load what `save_quantized` wrote, on the CPU, in the number types that it had; codes stay mapped.
+    """Load a model of `save_quantized` on the CPU, in its number types; codes stay mapped.
 
     Raises
     ------
     ProtquantError
-        If a file is missing or differs in a single byte from what was saved, or the checkpoint needs a newer protquant.
+        If a file is missing or was changed after it was saved, or the checkpoint needs a newer protquant.
     """
     folder = Path(folder)
     scheme = read_scheme(folder)
@@ -138,10 +138,10 @@ def load_quantized(folder: str | os.PathLike[str]) -> ProteinModel:
 
 
 def _put(model: nn.Module, path: str, module: nn.Module) -> None:
-    """Put a module into its place; refuse a layer whose ends do not fit there."""
+    """Put a module into its place; refuse a layer whose input or output size does not fit."""
     place = model.get_submodule(path)
     if isinstance(place, nn.Linear) and isinstance(module, nn.Linear | QuantizedLinear):
-        # Transforms may change what a layer reads, and nothing what it gives.
+        # Transforms may change the input size of a layer, but not its output size.
         read = None if isinstance(module, TransformedLinear) else getattr(module, "transforms", None)
         plain = not isinstance(module, TransformedLinear) and read is None
         if module.out_features != place.out_features or (plain and module.in_features != place.in_features):

@@ -1,4 +1,4 @@
-"""The checkpoints that can be read: released ones by their names, and layouts of other model types."""
+"""Registries of checkpoints: released ones by name, and layouts of other model types."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -16,15 +16,15 @@ class KnownCheckpoint:
     Attributes
     ----------
     name : str
-        What `load` knows it by.
+        Name for `load`.
     repository : str
-        Its name on the hub.
+        Name on the hub.
     parameters : int
-        How many weights it has; four bytes each in float32.
+        Number of weights, which take four bytes each in float32.
     config : object
         Sizes of the model, of the `config_type` of its class.
     gigabytes : float
-        About how much is downloaded, in 10^9 bytes.
+        Approximate size of the download, in 10^9 bytes.
     """
 
     name: str
@@ -36,19 +36,19 @@ class KnownCheckpoint:
 
 @dataclass(frozen=True)
 class Layout:
-    """How a folder with `config.json` and weights becomes one of our models.
+    """Describes how to read a folder with `config.json` and weights as one of our models.
 
-    ESM-2 and ESMFold have a reader of their own, `protquant.checkpoints.hugging_face`.
+    ESM-2 and ESMFold have their own reader, `protquant.checkpoints.hugging_face`.
 
     Attributes
     ----------
     model_type : str
         `model_type` in `config.json`.
     sizes : callable
-        From the content of `config.json` to the sizes of the model. A KeyError, TypeError or ValueError says that they
-        do not go together.
+        Returns the sizes of the model for the content of `config.json`. A KeyError, TypeError or ValueError means that
+        they are not consistent.
     names : Mapping
-        Rows of a `protquant.checkpoints.names.RenameTable`: their name of a module or tensor -> ours.
+        Our name of a module or tensor by their name: rows of a `protquant.checkpoints.names.RenameTable`.
     """
 
     model_type: str
@@ -61,10 +61,10 @@ def _esm2(name: str, parameters: int, num_layers: int, dim: int, num_heads: int)
     return KnownCheckpoint(name, f"facebook/{name}_UR50D", parameters, config, gigabytes=parameters * 4 / 1e9)
 
 
-# The stem as transformers holds it, without its language-model head.
+# transformers stores the language model of ESMFold without its head.
 _ESMFOLD_V1 = replace(ESMFoldConfig(), lm=replace(ESMFoldConfig().lm, has_lm_head=False))
 _CHECKPOINTS = (
-    # The file has the 2.84e9 weights of the stem in 16 bits and the others in 32.
+    # The file has the 2.84e9 weights of the language model in 16 bits, and all others in 32.
     KnownCheckpoint("esmfold_v1", "facebook/esmfold_v1", 3_525_038_915, _ESMFOLD_V1, gigabytes=8.4),
     _esm2("esm2_t6_8M", 7_512_474, 6, 320, 20),
     _esm2("esm2_t12_35M", 33_501_394, 12, 480, 20),
@@ -81,12 +81,12 @@ LAYOUTS: dict[str, Layout] = {}
 
 
 def register_checkpoint(known: KnownCheckpoint) -> None:
-    """Let `load` know a released checkpoint by its name.
+    """Register a released checkpoint for `load`.
 
     Raises
     ------
     ValueError
-        If there is a checkpoint of that name.
+        If the name is already registered.
     """
     if known.name in KNOWN:
         raise ValueError(f"the checkpoint {known.name!r} is known already: {KNOWN[known.name].repository}")
@@ -94,12 +94,12 @@ def register_checkpoint(known: KnownCheckpoint) -> None:
 
 
 def register_layout(layout: Layout) -> None:
-    """Let `load` read the checkpoints of a model type.
+    """Register the layout of a model type for `load`.
 
     Raises
     ------
     ValueError
-        If a reader has that model type.
+        If the model type already has a reader.
     """
     if layout.model_type == "esm" or layout.model_type in LAYOUTS:
         raise ValueError(f"checkpoints of model type {layout.model_type!r} are read already")
@@ -107,5 +107,5 @@ def register_layout(layout: Layout) -> None:
 
 
 def find_known(name: str) -> KnownCheckpoint | None:
-    """The released checkpoint of that name, with or without its `_UR50D`; None if there is none."""
+    """Return the released checkpoint of a name, with or without `_UR50D`; None if there is none."""
     return KNOWN.get(name.removesuffix("_UR50D"))

@@ -1,19 +1,19 @@
-"""`scheme.json`: what a quantized checkpoint is made of, beside the tensors.
+"""`scheme.json`: the description of a quantized checkpoint, besides its tensors.
 
-JSON whose first line is the SHA-256 of all that follows, byte for byte, so that one that was damaged or edited is
-refused rather than run. It holds, in this order:
+The first line of the JSON is the SHA-256 of all bytes after it, so that a damaged or edited file is refused. The
+entries are, in this order:
 
 ============  =====================================================================================================
 `format`      `protquant-quantized`
-`version`     of this layout
-`versions`    of protquant and torch that wrote it
+`version`     version of this layout
+`versions`    versions of protquant and torch that wrote the file
 `kind`        `esm2` or `esmfold`
 `config`      sizes of the model
 `float`       `source` and `fingerprint` of the float model
-`recipe`      as `protquant.quant.Recipe.to_dict` gives it
-`report`      on every site, see `protquant.checkpoints.stored_report`
-`weights`     name and SHA-256 of each file of tensors: one for each block, one for what lies outside of blocks
-`frozen`      parameters that are not to be trained, but for the decoded weights, none of which is
+`recipe`      result of `protquant.quant.Recipe.to_dict`
+`report`      report on every site, see `protquant.checkpoints.stored_report`
+`weights`     name and SHA-256 of each file of tensors: one for each block, one for all layers outside of blocks
+`frozen`      parameters with `requires_grad=False` (decoded weights are not listed)
 `modules`     one line for each module that quantization put into the model, by its path: class, settings, tensors and
               children, see `protquant.checkpoints.stored_modules` and `protquant.checkpoints.stored_tensors`
 ============  =====================================================================================================
@@ -44,25 +44,25 @@ _HEAD = re.compile(rb'\{"sha256": "([0-9a-f]{64})",\n')
 
 @dataclass(frozen=True)
 class Scheme:
-    """What `scheme.json` says.
+    """Content of `scheme.json`.
 
     Attributes
     ----------
     sizes : dict
         `kind` and `config` of the model.
     source, float_fingerprint : str
-        Where the float model came from, and which one it was.
+        Path or name, and fingerprint, of the float model.
     report : Report
-        On every site, with the recipe.
+        Report on every site, with the recipe.
     modules : dict
-        By path in the model, see `protquant.checkpoints.stored_modules`.
+        Descriptions of modules by path in the model, see `protquant.checkpoints.stored_modules`.
     weights : dict
-        SHA-256 of the files of tensors, by name.
+        SHA-256 of each file of tensors, by name.
     frozen : list of str
-        Parameters that are not to be trained. torch multiplies by these in another order, so that it makes a
-        difference in the last bit.
+        Parameters with `requires_grad=False`. This affects results: torch sums products with them in another order,
+        which changes the last bit.
     fingerprint : str
-        SHA-256 of all this.
+        SHA-256 of the content.
     """
 
     sizes: dict[str, Any]
@@ -76,7 +76,7 @@ class Scheme:
 
 
 def write_scheme(scheme: Scheme, path: Path) -> None:
-    """Write `scheme.json`; its fingerprint is reckoned anew."""
+    """Write `scheme.json`, with a new fingerprint."""
     content = {
         "format": _FORMAT,
         "version": _VERSION,
@@ -101,18 +101,18 @@ def read_scheme(folder: Path) -> Scheme:
     Raises
     ------
     ProtquantError
-        If it is missing, differs in a single byte from what was written, is of a newer layout, or speaks of formats,
-        steps or settings that are not known here.
+        If the file is missing, was changed after it was saved, has a newer layout, or names formats, steps or settings
+        that are unknown.
     """
     path = folder / SCHEME
-    again = "Copy the checkpoint again, or quantize the float model again."
+    remedy = "Copy the checkpoint again, or quantize the float model again."
     try:
         raw = path.read_bytes()
         content = parse_json(raw)
     except (OSError, ValueError) as error:
-        raise ProtquantError(f"{path}: cannot be read ({error}). {again}") from error
+        raise ProtquantError(f"{path}: cannot be read ({error}). {remedy}") from error
     if not isinstance(content, Mapping) or content.get("format") != _FORMAT:
-        raise ProtquantError(f"{path}: not the scheme of a quantized checkpoint of protquant. {again}")
+        raise ProtquantError(f"{path}: not the scheme of a quantized checkpoint of protquant. {remedy}")
     if content.get("version") != _VERSION:
         raise ProtquantError(
             f"{path}: layout version {content.get('version')!r}; this protquant reads version {_VERSION}. Install a"
@@ -120,7 +120,7 @@ def read_scheme(folder: Path) -> Scheme:
         )
     head = _HEAD.match(raw)
     if head is None or head[1].decode() != hashlib.sha256(raw[head.end() :]).hexdigest():
-        raise ProtquantError(f"{path}: differs from what was saved: damaged or edited. {again}")
+        raise ProtquantError(f"{path}: differs from what was saved: damaged or edited. {remedy}")
     try:
         return Scheme(
             {"kind": content["kind"], "config": content["config"]},

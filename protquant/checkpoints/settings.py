@@ -1,4 +1,4 @@
-"""What modules are made of; their plain attributes as JSON, and back to the types that their class annotates."""
+"""State of modules: parameters, buffers, children, and plain attributes, which are converted to JSON and back."""
 
 import math
 import typing
@@ -17,7 +17,7 @@ _known_hints: dict[type[nn.Module], dict[str, Any]] = {}
 
 
 class Parts(NamedTuple):
-    """What a module holds by itself, None where it has the name and nothing under it; buffers but the derived ones."""
+    """State of a module without that of its children. Entries may be None; derived buffers are left out."""
 
     parameters: dict[str, nn.Parameter | None]
     buffers: dict[str, Tensor | None]
@@ -27,7 +27,7 @@ class Parts(NamedTuple):
 
 
 def parts_of(module: nn.Module) -> Parts:
-    """Take a module apart. torch's own iterators leave out what is None."""
+    """Return the state of a module. The iterators of torch leave out entries that are None."""
     state = vars(module)
     derived = state["_non_persistent_buffers_set"]
     return Parts(
@@ -40,12 +40,12 @@ def parts_of(module: nn.Module) -> Parts:
 
 
 def settings_of(module: nn.Module) -> dict[str, Any]:
-    """Plain attributes of a module, ready for JSON.
+    """Return the plain attributes of a module, ready for JSON.
 
     Raises
     ------
     ValueError
-        For an attribute that its class does not annotate, or whose value is not plain or not of that type.
+        For an attribute that its class does not annotate, or whose value is not plain or not of the annotated type.
     """
     hints = _hints(type(module))
     settings = {}
@@ -65,7 +65,7 @@ def settings_of(module: nn.Module) -> dict[str, Any]:
 
 
 def read_settings(cls: type[nn.Module], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Typed values of what `settings_of` gave.
+    """Return the typed values of settings from `settings_of`.
 
     Raises
     ------
@@ -85,7 +85,7 @@ def read_settings(cls: type[nn.Module], settings: Mapping[str, Any]) -> dict[str
 
 
 def _hints(cls: type[nn.Module]) -> dict[str, Any]:
-    # Reckoned once: it takes a millisecond, and a model has a thousand modules.
+    # Cached: it takes a millisecond, and a model has a thousand modules.
     if cls not in _known_hints:
         _known_hints[cls] = typing.get_type_hints(cls)
     return _known_hints[cls]
@@ -97,13 +97,14 @@ def _to_plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_to_plain(each) for each in value]
     if isinstance(value, float) and not math.isfinite(value):
-        return str(value)  # JSON has no word for it
+        return str(value)  # JSON cannot represent infinity
     return value
 
 
 def _from_plain(value: Any, hint: Any) -> Any:
     """Return plain data as a value of type `hint`, or raise ValueError."""
-    if value is None and type(None) in typing.get_args(hint):  # the other may be a module, of which None is a setting
+    # The other type may be a module, for which None is the only setting.
+    if value is None and type(None) in typing.get_args(hint):
         return None
     try:
         return typed(hint, value)

@@ -12,7 +12,7 @@ __all__ = ["read_sizes", "sizes_of"]
 
 
 def sizes_of(model: ProteinModel) -> dict[str, Any]:
-    """Return `kind` and `config` of a model, which `read_sizes` takes when JSON has been through them."""
+    """Return `kind` and `config` of a model, as plain data for JSON and `read_sizes`."""
     return {"kind": kind_of(model.config), "config": asdict(model.config)}
 
 
@@ -22,7 +22,7 @@ def read_sizes(kind: str, config: Mapping[str, Any]) -> Any:
     Raises
     ------
     ValueError
-        If there is no such kind, or the sizes are not those of a model.
+        If there is no such kind, or the sizes are not valid.
     """
     if kind not in MODELS:
         raise ValueError(f"unknown kind of model {kind!r}")

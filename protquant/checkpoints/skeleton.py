@@ -1,4 +1,4 @@
-"""A model without its weights: what its sizes tell before anything is loaded, or even downloaded."""
+"""A model without weights, made from its sizes before anything is loaded or downloaded."""
 
 import os
 
@@ -16,18 +16,18 @@ __all__ = ["skeleton"]
 
 
 def skeleton(name_or_path: str | os.PathLike[str]) -> ProteinModel:
-    """Return the float model of a checkpoint with its parameters on the meta device, where they take no memory.
+    """Return the float model of a checkpoint on the meta device, where parameters take no memory.
 
     Parameters
     ----------
     name_or_path : str or PathLike
-        As for `load`. A released model need not have been downloaded; of a quantized checkpoint it is the model that
+        See `load`. A released model is not downloaded. For a quantized checkpoint the result is the float model that
         was quantized.
 
     Raises
     ------
     ProtquantError
-        As `load`.
+        See `load`.
     """
     name = os.fspath(name_or_path)
     with torch.device("meta"):

@@ -1,6 +1,6 @@
-"""Modules of a quantized checkpoint: the name of a class, its settings, its tensors, its children.
+"""Modules of a quantized checkpoint: name of the class, settings, tensors and children.
 
-Which classes these may be, and what their state is, says `protquant.quant.storable`.
+`protquant.quant.storable` defines the allowed classes and their state.
 """
 
 import inspect
@@ -20,12 +20,12 @@ _KEYS = {"class", "settings", "buffers", "parameters", "modules"}
 
 
 def describe_module(module: nn.Module, path: str, writer: TensorWriter) -> dict[str, Any]:
-    """Plain data that `rebuild_module` makes the module of; its tensors go to `writer`.
+    """Return a description of a module as plain data for `rebuild_module`; its tensors go to `writer`.
 
     Raises
     ------
     ValueError
-        If the class is none that a checkpoint may hold, or the module has something that cannot be saved.
+        If the class is not in `STORABLE`, or the module contains something that cannot be saved.
     """
     name = storable_name(type(module))
     if STORABLE.get(name) is not type(module):
@@ -59,12 +59,12 @@ def describe_module(module: nn.Module, path: str, writer: TensorWriter) -> dict[
 
 
 def rebuild_module(node: Mapping[str, Any], path: str, reader: TensorReader) -> nn.Module:
-    """The module that `describe_module` described.
+    """Return the module that `describe_module` described.
 
     Raises
     ------
     ValueError
-        For a class or setting that is not known, and tensors that are missing or do not fit.
+        For an unknown class or setting, and for tensors that are missing or do not fit.
     """
     if unknown := node.keys() - _KEYS:
         raise ValueError(f"{path}: unknown entry {min(unknown)!r}")
@@ -117,7 +117,7 @@ def _put_parameter(
 
 
 def _check(module: nn.Module, path: str) -> None:
-    """Refuse weights whose shapes are not those that the module's settings say."""
+    """Refuse weights whose shapes do not match the settings of the module."""
     expected: dict[str, tuple[int, ...]] = {}
     if isinstance(module, nn.Linear | QuantizedLinear):
         expected = {"weight": (module.out_features, module.in_features), "bias": (module.out_features,)}

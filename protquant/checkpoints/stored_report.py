@@ -1,4 +1,4 @@
-"""The report on a quantized model as plain data: a column per field, with what repeats given once."""
+"""The report on a quantized model as plain data: one column per field, with repeated values stored once."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ _NUMBERS = ("bits", "effective_bits", "snr_db", "snr_after_norm_db", "clipped")
 
 
 def report_to_json(report: Report) -> dict[str, Any]:
-    """Plain data that `report_from_json` takes; the recipe is not among it."""
+    """Return plain data for `report_from_json`, without the recipe."""
     columns = {f.name: [_to_plain(getattr(site, f.name)) for site in report.sites] for f in fields(SiteReport)}
     return {
         "weight_bytes": report.weight_bytes,
@@ -24,31 +24,31 @@ def report_to_json(report: Report) -> dict[str, Any]:
 
 
 def report_from_json(recipe: Recipe, content: Mapping[str, Any]) -> Report:
-    """Return the report of what `report_to_json` gave.
+    """Return the report that `report_to_json` converted.
 
     Raises
     ------
     ValueError, KeyError, TypeError, AttributeError, IndexError
-        If it gave no such thing.
+        If the content is not such a report.
     """
     columns = {name: _lengthen(values) for name, values in content["sites"].items()}
     for name in _NUMBERS:
         columns[name] = [float(value) if isinstance(value, str) else value for value in columns[name]]
     sites = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     weight_bytes, float_weight_bytes = typed(list[int], [content["weight_bytes"], content["float_weight_bytes"]])
-    typed(list[SiteReport], sites)  # only checked: what is whole stays an integer, and is written as it was
+    typed(list[SiteReport], sites)  # only a check: the original values are used, so that integers stay integers
     report = Report(recipe, [SiteReport(**site) for site in sites], weight_bytes, float_weight_bytes)
-    str(report)  # sites that do not go together are met here, not when the report is printed
+    str(report)  # raises the errors of inconsistent sites here, not when the report is printed
     return report
 
 
 def _to_plain(value: Any) -> Any:
-    # JSON has no word for infinity.
+    # JSON cannot represent infinity.
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _shorten(values: Sequence[Any]) -> Any:
-    # With the type: 1, 1.0 and True are equal, and are not the same.
+    # Keys include the type, because 1, 1.0 and True are equal.
     distinct = list(dict.fromkeys((type(value), value) for value in values))
     if 4 * len(distinct) > len(values):
         return list(values)

@@ -1,15 +1,15 @@
-"""Tensors of a quantized checkpoint: codes packed bit by bit, scalars beside the settings that they belong to.
+"""Tensors of a quantized checkpoint: packed codes, and scalars that are stored in the scheme.
 
-A tensor is described by an entry, which is plain data, and its bytes are in the safetensors file under its name:
+An entry of plain data describes each tensor; its bytes are in the safetensors file under its name:
 
 =========================================  ==============================================================
-`{"float32": 0.0125}`                      a few numbers, which are the entry itself; nothing is in the file
-`{"dtype": "float32", "shape": [64, 1]}`   as it is
-`{..., "bits": 4, "low": -8}`              integers: what is packed is the difference to the lowest
+`{"float32": 0.0125}`                      a few numbers, which are only in the entry
+`{"dtype": "float32", "shape": [64, 1]}`   not packed
+`{..., "bits": 4, "low": -8}`              integers; the differences to the lowest are packed
 `{..., "bits": 5, "pieces": [[0, -8, 16], [1, 0, 8], [2, 0, 8]], "codes": "int8"}`
-                                           codes of a weight. Of a piece are given its region (null if the
-                                           format has none), its lowest code and how many it has. Pieces are
-                                           numbered through one after the other; that number is packed
+                                           codes of a weight. A piece has a region (null if the format has
+                                           none), a lowest code and a number of codes. The codes of all
+                                           pieces are numbered consecutively, and the numbers are packed
 `{"same": "name"}`                         the tensor of another name, which shares its memory
 =========================================  ==============================================================
 """
@@ -37,29 +37,29 @@ _DTYPES: dict[str, torch.dtype] = {
 
 
 class TensorWriter:
-    """Gathers what goes into the file.
+    """Gathers the tensors of a file.
 
     Attributes
     ----------
     tensors : dict
-        By name, ready to be written: contiguous, on the CPU, none sharing memory with another.
+        Tensors by name, ready to be written: contiguous, on the CPU, without shared memory.
     coded : set of str
-        Names of those that are codes of a weight.
+        Names of the tensors that are codes of a weight.
     """
 
     def __init__(self) -> None:
         self.tensors: dict[str, Tensor] = {}
         self.coded: set[str] = set()
         self._seen: dict[tuple[Any, ...], str] = {}
-        # What is known by its address must live as long as that is.
-        self._kept: list[Tensor] = []
+        # Tensors are identified by address, so they must stay alive.
+        self._alive: list[Tensor] = []
 
     def plain(self, name: str, tensor: Tensor) -> None:
-        """Take a tensor as it is, without an entry."""
+        """Add a tensor unpacked and without an entry."""
         self.tensors[name] = _for_file(tensor)
 
     def put(self, name: str, tensor: Tensor) -> dict[str, Any]:
-        """Take a tensor, and return its entry."""
+        """Add a tensor, and return its entry."""
         dtype = _dtype_name(tensor.dtype)
         if tensor.numel() <= _INLINE and tensor.isfinite().all():
             return {dtype: tensor.tolist()} if tensor.numel() else {"dtype": dtype, "shape": list(tensor.shape)}
@@ -67,7 +67,7 @@ class TensorWriter:
         if key in self._seen:
             return {"same": self._seen[key]}
         self._seen[key] = name
-        self._kept.append(tensor)
+        self._alive.append(tensor)
         entry: dict[str, Any] = {"dtype": dtype, "shape": list(tensor.shape)}
         if tensor.is_floating_point():
             self.tensors[name] = _for_file(tensor)
@@ -81,7 +81,7 @@ class TensorWriter:
         return {**entry, "bits": bits, "low": low}
 
     def put_codes(self, name: str, codes: PackedCodes) -> dict[str, Any]:
-        """Take codes of a weight that are packed already, and return their entry."""
+        """Add packed codes of a weight, and return their entry."""
         self.tensors[name] = codes.packed.cpu()
         self.coded.add(name)
         return {
@@ -94,12 +94,12 @@ class TensorWriter:
 
 
 class TensorReader:
-    """Gives tensors of entries.
+    """Reads the tensors that entries describe.
 
     Parameters
     ----------
     tensors : dict
-        Tensors of all files. What is read is taken out, so that in the end it holds what no entry asked for.
+        Tensors of all files. Each tensor is removed when it is read, so that tensors without an entry remain.
     """
 
     def __init__(self, tensors: dict[str, Tensor]) -> None:
@@ -112,7 +112,7 @@ class TensorReader:
         Raises
         ------
         ValueError
-            If it is not in the file, or of another shape or type than the entry says.
+            If the tensor is missing, or has another shape or type than its entry.
         """
         if "same" in entry:
             if entry["same"] not in self._read:
@@ -135,22 +135,22 @@ class TensorReader:
         return tensor
 
     def get_codes(self, name: str, entry: Mapping[str, Any]) -> PackedCodes:
-        """Return the codes of a weight as they are.
+        """Return the packed codes of a weight.
 
         Raises
         ------
         ValueError
-            If they are not in the file.
+            If the codes are missing.
         """
         shape = tuple(int(length) for length in entry["shape"])
         pieces = [(region, int(low), int(count)) for region, low, count in entry["pieces"]]
         packed = _bytes(name, self._pop(name))
         if packed.numel() < _MAPPED_BYTES:
-            packed = packed.clone()  # lest a gain of a few bytes hold the whole file in memory
+            packed = packed.clone()  # so that a small gain does not keep the whole file mapped
         return PackedCodes(packed, shape, entry["bits"], pieces, _DTYPES[entry["codes"]], _DTYPES[entry["dtype"]])
 
     def take_rest(self) -> dict[str, Tensor]:
-        """Take the tensors that no entry asked for."""
+        """Remove and return the tensors without an entry."""
         return {name: self._take(name) for name in list(self.tensors)}
 
     def _pop(self, name: str) -> Tensor:
@@ -159,8 +159,8 @@ class TensorReader:
         return self.tensors.pop(name)
 
     def _take(self, name: str) -> Tensor:
-        # A copy, which lies in memory as torch aligns it, not where it lay in the file: sums are taken in another order
-        # where the first element is not aligned, and differ in the last bit. Codes stay mapped, for they are bytes.
+        # A copy with torch's memory alignment: the order of a sum depends on alignment, and so does its last bit. Codes
+        # stay mapped, because they are bytes.
         return self._pop(name).clone()
 
     def _unpack(self, name: str, bits: int, shape: list[int]) -> Tensor:
@@ -178,7 +178,7 @@ def _bytes(name: str, packed: Tensor) -> Tensor:
 
 
 def _for_file(tensor: Tensor) -> Tensor:
-    # safetensors takes no tensors that share memory.
+    # safetensors refuses tensors that share memory.
     return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
 
 

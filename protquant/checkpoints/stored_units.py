@@ -1,6 +1,6 @@
-"""Units of a quantized checkpoint: a block of the model, or all that lies in no block; one file of tensors each.
+"""Units of a quantized checkpoint, with one file of tensors each: a block, or all layers outside of blocks.
 
-A unit is written by itself, so that a checkpoint can be made one block at a time, and the bytes are the same as when
+Each unit is written separately, so that a checkpoint can be made one block at a time; the bytes are the same as when
 the whole model is saved at once.
 """
 
@@ -20,18 +20,18 @@ from protquant.topology import find_chains
 
 __all__ = ["StoredUnit", "describe_unit", "lies_in", "unit_names", "write_unit"]
 
-# Attributes of a model as a whole, which say nothing about its sizes.
+# Attributes of a whole model that do not depend on its sizes.
 _LABELS = {"source", "fingerprint", "lineage", "config"}
 
 
 @dataclass(frozen=True)
 class StoredUnit:
-    """What a checkpoint holds of a unit.
+    """Content of a unit in a checkpoint.
 
     Attributes
     ----------
     path : str or None
-        Path of the block; None for what lies in no block.
+        Path of the block; None for the layers outside of blocks.
     tensors : dict
         Tensors of the file, by name.
     modules : dict
@@ -52,21 +52,21 @@ def unit_names(plan: nn.Module) -> list[str]:
 
 
 def describe_unit(model: nn.Module, plan: nn.Module, unit: str | None) -> StoredUnit:
-    """Take a unit of a quantized model apart.
+    """Return the content of a unit of a quantized model.
 
     Parameters
     ----------
     model : nn.Module
-        The quantized model; only the unit itself needs to have its weights.
+        The quantized model; only the unit itself needs weights.
     plan : nn.Module
         The float model of the same sizes, on the meta device.
     unit : str or None
-        Path of the block; None for what lies in no block.
+        Path of the block; None for the layers outside of blocks.
 
     Raises
     ------
     ValueError
-        If a module cannot be saved; names it.
+        If a module cannot be saved; the message names the module.
     """
     blocks = unit_names(plan)
     root, prefix = (model, "") if unit is None else (model.get_submodule(unit), f"{unit}.")
@@ -95,7 +95,7 @@ def write_unit(stored: StoredUnit, folder: Path) -> Path:
 
 
 def lies_in(name: str, paths: Collection[str]) -> bool:
-    """Whether `name` is the path of something inside one of the modules at `paths`."""
+    """Return whether `name` is a path inside of one of the modules at `paths`."""
     parts = name.split(".")
     return any(".".join(parts[:length]) in paths for length in range(1, len(parts)))
 
@@ -103,7 +103,7 @@ def lies_in(name: str, paths: Collection[str]) -> bool:
 def _replaced(
     module: nn.Module, plan: nn.Module, path: str, outside: frozenset[str]
 ) -> Iterator[tuple[str, nn.Module]]:
-    """Path and module of all that is not as the sizes of the model say, the outermost ones; none of `outside`."""
+    """Yield path and module of the outermost modules that differ from the float model, without those in `outside`."""
     if _structure(module) != _structure(plan):
         yield path, module
         return
@@ -114,7 +114,7 @@ def _replaced(
 
 
 def _structure(module: nn.Module) -> tuple[Any, ...]:
-    """What two modules must have in common for the tensors of the one to be put into the other."""
+    """Return the structure of a module; modules of equal structure can exchange tensors."""
     parts = parts_of(module)
     tensors = {
         name: None if tensor is None else tensor.shape for name, tensor in (parts.parameters | parts.buffers).items()

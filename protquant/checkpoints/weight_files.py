@@ -1,6 +1,6 @@
-"""Read tensors from the files that checkpoints come in: safetensors, PyTorch's, whole or in shards.
+"""Read tensors from checkpoint files: safetensors or PyTorch files, whole or in shards.
 
-Nothing of a file is ever executed: pickles go through `torch.load(weights_only=True)`.
+No code of a file is ever executed: pickles are read with `torch.load(weights_only=True)`.
 """
 
 import re
@@ -19,14 +19,14 @@ from protquant.files.plain_data import parse_json
 
 __all__ = ["is_archive", "read_pickle", "read_safetensors", "read_shards", "read_torch_weights"]
 
-# torch's words, on one line of a long message, for a pickle that asks for more than tensors and plain containers.
+# The part of torch's error message that names an object other than tensors and plain containers.
 _REFUSED = re.compile(
     r"(Unsupported \w+: GLOBAL|Trying to (load unsupported|call reduce)|Can only \w+) [^\n]*?(?=\. |\n|$)"
 )
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """Tensors of a safetensors file.
+    """Return the tensors of a safetensors file.
 
     Raises
     ------
@@ -36,23 +36,23 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     _check_exists(path)
     try:
         return load_file(path)
-    # Headers are damaged in ways that safetensors does not foresee: unknown types (KeyError), impossible sizes.
+    # Damaged headers raise errors that safetensors does not declare: KeyError for unknown types, and others.
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
         raise _damaged(path, error) from error
 
 
 def read_pickle(path: Path) -> Any:
-    """What `torch.save` wrote: tensors and plain containers; other objects are refused unless allow-listed.
+    """Return the content of a `torch.save` file: tensors and plain containers; other objects must be allow-listed.
 
     Raises
     ------
     ProtquantError
-        If the file is missing, truncated, damaged or holds objects that are not allowed.
+        If the file is missing, truncated or damaged, or contains objects that are not allowed.
     """
     _check_exists(path)
     is_mappable = is_archive(path)
     try:
-        # Mapping keeps one copy in memory where the tensors need no conversion; the older format cannot be mapped.
+        # Mapped tensors take no extra memory if they need no conversion; the older format cannot be mapped.
         return torch.load(path, map_location="cpu", weights_only=True, mmap=is_mappable)
     except Exception as error:  # what a damaged pickle raises depends on where the damage is
         if refused := _REFUSED.search(str(error)):
@@ -64,12 +64,12 @@ def read_pickle(path: Path) -> Any:
 
 
 def read_torch_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors of a `pytorch_model.bin`.
+    """Return the tensors of a `pytorch_model.bin`.
 
     Raises
     ------
     ProtquantError
-        As `read_pickle`, or if the file is not a table of tensors.
+        See `read_pickle`; also if the content is not a table of tensors.
     """
     state = read_pickle(path)
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
@@ -78,12 +78,12 @@ def read_torch_weights(path: Path) -> dict[str, Tensor]:
 
 
 def read_shards(index: Path, read: Callable[[Path], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Tensors of all the files that an index (`*.index.json`) lists, each read by `read`.
+    """Return the tensors of all files in an index (`*.index.json`); `read` reads one file.
 
     Raises
     ------
     ProtquantError
-        If the index is damaged, or a shard is missing, damaged, or lacks a tensor that the index promises.
+        If the index is damaged, or a shard is missing, damaged, or lacks a tensor of the index.
     """
     try:
         places: dict[str, str] = parse_json(index.read_bytes())["weight_map"]
@@ -103,12 +103,12 @@ def read_shards(index: Path, read: Callable[[Path], dict[str, Tensor]]) -> dict[
 
 
 def is_archive(path: Path) -> bool:
-    """Return whether a file is a zip archive, as torch writes them now; of older ones it is a pickle alone.
+    """Return whether a file is a zip archive, the current format of torch; files of the older format are pickles.
 
     Raises
     ------
     ProtquantError
-        If the archive is damaged, or files in it are compressed, which torch does not do: a few bytes may unpack to any
+        If the archive is damaged or contains compressed files. torch writes none, and a small file could unpack to any
         size.
     """
     try:

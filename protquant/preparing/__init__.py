@@ -1,4 +1,4 @@
-"""From a checkpoint to a quantized model: calibration, objectives, quantization in a stream, models made before."""
+"""Make quantized models from checkpoints: calibrate, quantize block by block, and cache the results."""
 
 from protquant.lazy_package import make_lazy
 

@@ -1,4 +1,4 @@
-"""What it takes to quantize a checkpoint one block at a time, estimated before it begins."""
+"""Estimate size, time and memory of quantizing a checkpoint one block at a time."""
 
 import time
 from collections.abc import Sequence
@@ -20,25 +20,25 @@ from protquant.topology import find_chains
 __all__ = ["PreparationCost", "preparation_cost"]
 
 _CPU, _FLOAT = torch.device("cpu"), Recipe(name="fp32")
-_SECOND_MOMENTS = 4  # what steps that fit weights have of them: gathered, damped, factored, inverted
-_PASSES = 2  # of calibration through the trunk: one recycle
+_SECOND_MOMENTS = 4  # copies in steps that fit weights: gathered, damped, factored, inverted
+_PASSES = 2  # through the trunk in calibration: one recycle
 _SAMPLE = 1024  # rows and columns of the matrix that is rounded
 
 
 @dataclass(frozen=True)
 class PreparationCost:
-    """An estimate.
+    """Estimated cost of making a quantized checkpoint.
 
     Attributes
     ----------
     bytes : int
-        Of the quantized checkpoint.
+        Bytes of the quantized checkpoint.
     seconds : float
-        Without what `beside` names.
+        Seconds without the work in `beside`.
     peak : int
-        Bytes of memory of the whole process.
+        Peak memory of the whole process, in bytes.
     beside : tuple of str
-        What takes time on top: steps, and of a language model calibration.
+        Work that takes additional time: steps, and calibration of language models.
     """
 
     bytes: int
@@ -47,15 +47,15 @@ class PreparationCost:
     beside: tuple[str, ...]
 
     def check(self, what: str, max_memory: int | None) -> None:
-        """Refuse to begin where there is too little memory.
+        """Raise an error if there is too little memory.
 
         Raises
         ------
         ProtquantError
-            If the peak is above `max_memory`, or above what this process takes and what is free.
+            If the peak is above `max_memory`, or above the sum of this process's memory and the free memory.
         """
-        there = resident_bytes(_CPU) + available_bytes(_CPU)
-        allowed = there if max_memory is None else min(there, max_memory)
+        available = resident_bytes(_CPU) + available_bytes(_CPU)
+        allowed = available if max_memory is None else min(available, max_memory)
         if self.peak > allowed:
             raise ProtquantError(
                 f"to prepare {what} takes about {format_bytes(self.peak)} of memory, and there are"
@@ -63,29 +63,29 @@ class PreparationCost:
             )
 
     def __str__(self) -> str:
-        more = f" and the time of {', '.join(self.beside)}" if self.beside else ""
+        work = f" and the time of {', '.join(self.beside)}" if self.beside else ""
         minutes = max(1, round(self.seconds / 60))
         return (
-            f"{self.bytes / 1e9:.2f} GB, about {minutes} min{more}, and {format_bytes(self.peak)} of memory at the peak"
+            f"{self.bytes / 1e9:.2f} GB, about {minutes} min{work}, and {format_bytes(self.peak)} of memory at the peak"
         )
 
 
 def preparation_cost(
     skeleton: ProteinModel, recipe: Recipe, sequences: Sequence[str], device: torch.device = _CPU
 ) -> PreparationCost:
-    """Estimate what `stream_checkpoint` takes, from sizes and short measurements.
+    """Estimate the cost of `stream_checkpoint`, from sizes and short measurements.
 
     Parameters
     ----------
     skeleton : ProteinModel
         The float model, on the meta device.
     sequences : sequence of str
-        That it is calibrated on, where the recipe needs that.
+        Sequences to calibrate on, if the recipe needs them.
     device : torch.device
-        Where blocks run and are quantized, for the time. The memory is that of the CPU's part where all of it is there.
+        Device that runs and quantizes blocks, for the time. The memory is always that of a run on the CPU.
     """
-    resident = resident_bytes(_CPU)  # Before anything is measured, which leaves memory behind.
-    kept = weight_bytes(skeleton, recipe, "integer")
+    resident = resident_bytes(_CPU)  # Before any measurement, because measurements leave memory allocated.
+    bytes_on_disk = weight_bytes(skeleton, recipe, "integer")
     weights = [
         skeleton.get_parameter(f"{assignment.site.module}.weight")
         for assignment in plan(skeleton, recipe)
@@ -104,10 +104,10 @@ def preparation_cost(
         activations = budget.at(max(lengths)).activations
     moments = _SECOND_MOMENTS * 4 * widest**2 if steps else 0
     outside = _bytes(skeleton) - sum(map(_bytes, blocks))
-    # A block as it is read, in float32, and what is being made of it.
+    # A block as read, in float32, and quantized.
     peak = resident + outside + 3 * largest + max(activations, moments)
     unknown = ("calibration",) if calibrates and not isinstance(skeleton, ESMFold) else ()
-    return PreparationCost(kept, seconds, peak, (*unknown, *steps))
+    return PreparationCost(bytes_on_disk, seconds, peak, (*unknown, *steps))
 
 
 def _bytes(module: nn.Module) -> int:
@@ -115,7 +115,7 @@ def _bytes(module: nn.Module) -> int:
 
 
 def _seconds_per_weight(recipe: Recipe, device: torch.device) -> float:
-    """Of rounding to nearest, tried on one matrix; a recipe without weights takes none."""
+    """Return the seconds per weight of rounding to nearest, measured on one matrix; 0 if no weight is quantized."""
     sample = nn.ModuleDict({"sample": nn.Linear(_SAMPLE, _SAMPLE, bias=False, device=device)})
     nearest = replace(recipe, kinds={"linear_weight": recipe.kinds.get("linear_weight")}, sites={}, steps=[])
     if nearest.is_float:
@@ -126,6 +126,6 @@ def _seconds_per_weight(recipe: Recipe, device: torch.device) -> float:
 
 
 def _seconds_of_passes(config: ESMFoldConfig, lengths: Sequence[int], device: torch.device) -> float:
-    """The float model runs once as a whole, and then block by block."""
+    """Return the seconds of calibration: the float model runs once as a whole, then once block by block."""
     times = measure_times(config, _FLOAT, None, device, torch.float32)
     return 2 * sum(times.seconds(length, _PASSES) for length in lengths)

@@ -1,4 +1,4 @@
-"""Quantized checkpoints in the cache folder: prepared once for a model and a recipe, loaded from there ever after."""
+"""Quantized checkpoints in the cache folder: made once for a model and a recipe, and loaded by later runs."""
 
 import shutil
 from collections.abc import Iterator, Sequence
@@ -48,31 +48,31 @@ def prepare(
     max_memory: int | None = None,
     cpu_only: bool = False,
 ) -> Path | None:
-    """Return the folder of a model that is quantized by a recipe; make it where it is not there yet.
+    """Return the cached folder of a model that is quantized by a recipe; make it if it does not exist.
 
-    Before it is made, standard error tells how large it will be, and about how long and how much memory that takes.
+    Before making it, print its size and an estimate of time and memory to standard error.
 
     Parameters
     ----------
     model : str
-        Float model, as for `load`.
+        Float model, see `load`.
     quant : Recipe, str or Path
         A recipe, its name, or a YAML file.
     sequences : sequence of str, optional
-        Sequences to calibrate on, where the recipe needs that; by default those that ship with protquant.
+        Sequences to calibrate on, if the recipe needs them; by default those that ship with protquant.
     folding : bool, optional
-        Whether the model has to fold (True) or must not (False).
+        True: only for folding models. False: only for other models.
     max_memory : int, optional
-        Bytes that this process may take, by default what is free. Where making the checkpoint takes more by the
-        estimate, it is not begun.
+        Maximal bytes of memory of this process, by default the free memory. If the estimate is higher, an error is
+        raised.
     cpu_only : bool
-        Whether to quantize on the CPU where there is a GPU.
+        Whether to quantize on the CPU even if there is a GPU.
 
     Returns
     -------
     Path or None
-        None where nothing is kept on disk (`PROTQUANT_CACHE=off`), the recipe needs the whole model in memory, or the
-        model is of another kind: quantize it in memory then.
+        None if the cache is off (`PROTQUANT_CACHE=off`), the recipe needs the whole model in memory, or `folding`
+        excludes the model. The caller then has to quantize it in memory.
 
     Raises
     ------
@@ -102,8 +102,8 @@ def prepare(
     target = folder / _FOLDER / f"{stem}-{safe_name(recipe.name)}-{fingerprint(facts)[:16]}"
     if is_quantized(target):
         return target
-    with _alone(target):
-        if not is_quantized(target):  # another process may have made it meanwhile
+    with _locked(target):
+        if not is_quantized(target):  # another process may have made it in the meantime
             cost = preparation_cost(skeleton, recipe, sequences, device)
             cost.check(f"{model} by {recipe.name}", max_memory)
             note(f"preparing {model} by {recipe.name}, once: {cost}, in {target}. --no-cache quantizes in memory.")
@@ -112,8 +112,8 @@ def prepare(
 
 
 @contextmanager
-def _alone(target: Path) -> Iterator[None]:
-    """Let one process at a time make a checkpoint; others wait, and say so."""
+def _locked(target: Path) -> Iterator[None]:
+    """Lock a checkpoint so that only one process makes it; others print a note and wait."""
     prepare_folder(target.parent)
     lock = FileLock(f"{target}.lock")
     try:
@@ -128,7 +128,7 @@ def _alone(target: Path) -> Iterator[None]:
 
 
 def list_prepared() -> list[PreparedCheckpoint]:
-    """Return the checkpoints in the cache folder, finished and unfinished ones."""
+    """Return the finished and unfinished checkpoints in the cache folder."""
     folder = cache_folder()
     if folder is None or not (folder / _FOLDER).is_dir():
         return []
@@ -140,8 +140,8 @@ def list_prepared() -> list[PreparedCheckpoint]:
 
 
 def delete_prepared() -> int:
-    """Delete the checkpoints in the cache folder, and return how many bytes that frees."""
+    """Delete the checkpoints in the cache folder, and return the number of freed bytes."""
     prepared = list_prepared()
-    for each in prepared:
-        shutil.rmtree(each.folder)
-    return sum(each.bytes for each in prepared)
+    for checkpoint in prepared:
+        shutil.rmtree(checkpoint.folder)
+    return sum(checkpoint.bytes for checkpoint in prepared)

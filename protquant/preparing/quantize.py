@@ -1,4 +1,4 @@
-"""Statistics of a model's activations on sequences, and a quantized model from them."""
+"""Calibrate a model on sequences, and quantize it."""
 
 from collections.abc import Sequence
 from importlib.resources import as_file, files
@@ -38,7 +38,7 @@ Model = TypeVar("Model", bound=ProteinModel)
 
 
 def calibration_sequences(fasta: str | Path | None = None, limit: int | None = None) -> list[str]:
-    """Sequences of a FASTA file, by default the 12 UniProt proteins that ship with protquant.
+    """Return the sequences of a FASTA file, by default the 12 UniProt proteins that ship with protquant.
 
     Raises
     ------
@@ -72,7 +72,7 @@ def examples_of(
     seed: int = 0,
     progress: bool = False,
 ) -> Examples:
-    """Return what recipes calibrate and train on; `checkpoint` and `seed` are those of `quantize`."""
+    """Return the examples to calibrate and train on; see `quantize` for `checkpoint` and `seed`."""
     return Examples(
         tuple(sequences),
         run_sequence,
@@ -92,19 +92,19 @@ def median_sequence(sequences: Sequence[str]) -> str:
 def gather_statistics(
     model: ProteinModel, sequences: Sequence[str] | None = None, progress: bool = False, cache: bool = True
 ) -> dict[str, Statistics]:
-    """Run a float model on sequences, one at a time, and remember what passes through its sites.
+    """Run a float model on sequences, one at a time, and gather statistics of its activations.
 
     Parameters
     ----------
     sequences : sequence of str, optional
-        By default `calibration_sequences()`.
+        Sequences to calibrate on; by default `calibration_sequences()`.
     cache : bool
-        Whether to take statistics that were gathered before, and to keep those that were not (`statistics_cache`).
+        Whether to use the cache of statistics (`statistics_cache`).
 
     Returns
     -------
     dict
-        Statistics by name of site, for `quantize`; they serve every recipe.
+        Statistics by name of site, for `quantize` with any recipe.
     """
     if sequences is None:
         sequences = calibration_sequences()
@@ -127,39 +127,39 @@ def quantize(
 ) -> tuple[Model, Report]:
     """Quantize a float model by a recipe.
 
-    Sequences are run only where the recipe has ranges to freeze or steps that look at activations; else the report
-    counts activations from shapes.
+    Sequences are run only if the recipe has frozen ranges, or steps that need activations; otherwise the report counts
+    activations from shapes.
 
     Parameters
     ----------
     recipe : str, Path or Recipe
         A shipped name such as "w8a8-pwlq" (see `available_recipes`), a YAML file, or a recipe.
     sequences : sequence of str, optional
-        To calibrate on; by default `calibration_sequences()`.
+        Sequences to calibrate on; by default `calibration_sequences()`.
     execution : str, optional
-        What the model runs as: `simulate`, quantized and dequantized in float, as it has to be saved; or `integer`, see
-        `protquant.integer.to_integer`, where standard error tells what runs and what does not. By default what the
-        recipe says.
+        `simulate`: quantize and dequantize in float (only such models can be saved). `integer`: integer arithmetic, see
+        `protquant.integer.to_integer`; standard error lists the parts that run on integers. By default the recipe
+        decides.
     backend : str
-        Whose kernels multiply integers: `auto`, `reference`, `cpu` or `triton`.
+        Backend of integer operations: `auto`, `reference`, `cpu` or `triton`.
     statistics : dict, optional
-        Of `gather_statistics` on this model, to spare another calibration.
+        Result of `gather_statistics` on this model, which saves a calibration.
     checkpoint : str or Path, optional
-        File to which a recipe that trains writes how far it came; where it is there, training goes on from it, and
-        ends as if it had not been stopped.
+        File for the state of training. If it exists, training resumes from it, with the same result as without
+        interruption.
     seed : int
-        Of what recipes that train draw at random.
+        Seed of random numbers in training.
     cache : bool
-        As for `gather_statistics`.
+        See `gather_statistics`.
     inplace : bool
-        Whether to change `model` itself and not a copy, which spares the memory of one.
+        Whether to change `model` itself, which saves the memory of a copy.
 
     Returns
     -------
     model : ProteinModel
-        Computes in float what integers would give (quantize-dequantize), or on integers.
+        The quantized model; it simulates integers in float, or runs on integers.
     report : Report
-        What became of every site.
+        One entry for every site.
 
     Examples
     --------

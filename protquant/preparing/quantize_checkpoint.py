@@ -1,4 +1,4 @@
-"""A float checkpoint to a quantized one, and what must be known of a model that is quantized already."""
+"""Quantize a checkpoint and save the result; handle models that are already quantized."""
 
 import sys
 import time
@@ -20,24 +20,24 @@ __all__ = ["already_quantized", "choose_recipe", "is_float", "quantize_checkpoin
 
 @takes(QuantizeOptions)
 def quantize_checkpoint(options: QuantizeOptions) -> tuple[Report, dict[str, Any]]:
-    """Quantize a model, and save it as a folder that `load` and every `-m` take.
+    """Quantize a model, and save it as a folder for `load` and the option `-m`.
 
-    One block of the model at a time is in memory in float, on the CPU (`protquant.preparing.streaming`). An interrupted
-    run goes on from the blocks that are done. Only recipes whose steps change all blocks together have the whole model
-    in memory, which standard error says.
+    Only one block of the model at a time is in memory in float (`protquant.preparing.streaming`). An interrupted run
+    resumes after the last finished block. Recipes with steps that change all blocks together need the whole model in
+    memory; a note on standard error says so.
 
     Returns
     -------
     report : Report
-        What became of every site.
+        One entry for every site.
     document : dict
         `model output recipe weight_bits activation_bits weight_bytes float_weight_bytes bytes_on_disk seconds`.
-        `weight_bytes` is what the report promises, `bytes_on_disk` what all files take.
+        `weight_bytes` is the number in the report, `bytes_on_disk` the size of all files.
 
     Raises
     ------
     ProtquantError
-        If the model, the recipe or the folder cannot be used, or the model is quantized already.
+        If the model, the recipe or the folder cannot be used, or the model is already quantized.
     """
     check_new_folder(options.output, options.overwrite)
     if options.output.exists() and options.output.resolve() == Path(options.model).resolve():
@@ -75,7 +75,7 @@ def quantize_checkpoint(options: QuantizeOptions) -> tuple[Report, dict[str, Any
 
 
 def _quantize_whole(options: QuantizeOptions, recipe: Recipe, sequences: list[str], reason: str) -> Report:
-    """Quantize a model that is in memory as a whole, and save it."""
+    """Quantize a model as a whole in memory, and save it."""
     network = load(options.model, device=pick_device(options.cpu_only))
     size = sum(parameter.numel() * parameter.element_size() for parameter in network.parameters())
     if reason:
@@ -83,8 +83,8 @@ def _quantize_whole(options: QuantizeOptions, recipe: Recipe, sequences: list[st
             f"{recipe.name}: {reason}, so the whole model is in memory, in float: {size / 2**30:.1f} GiB of weights,"
             " and as much again for the training of all of them"
         )
-    # In place: there is no second use for the float model, and no need of the memory of two.
-    # What is saved is what can be simulated, and runs on integers when it is loaded.
+    # In place, because the float model is not needed afterwards, and a copy would take memory.
+    # Only simulated models can be saved; a loaded model can run on integers.
     network, report = quantize(
         network,
         recipe,
@@ -100,12 +100,12 @@ def _quantize_whole(options: QuantizeOptions, recipe: Recipe, sequences: list[st
 
 
 def choose_recipe(model: str, quant: str | Path | Recipe) -> tuple[Recipe, Scheme | None]:
-    """Return the recipe that a model is to be under, and the scheme of the checkpoint if it is quantized already.
+    """Return the recipe for a model, and the scheme of the checkpoint if it is already quantized.
 
     Raises
     ------
     ProtquantError
-        If the model is quantized and `quant` is not the recipe that leaves everything as it is.
+        If the model is already quantized and `quant` is not the float recipe.
     """
     recipe, saved = load_recipe(quant), scheme_of(model)
     if saved is None:
@@ -116,7 +116,7 @@ def choose_recipe(model: str, quant: str | Path | Recipe) -> tuple[Recipe, Schem
 
 
 def already_quantized(model: str, saved: Scheme) -> ProtquantError:
-    """What to say to who wants a quantized model to be quantized."""
+    """Return the error for quantizing a model that is already quantized."""
     return ProtquantError(
         f"{model} is quantized already, by {saved.report.recipe.name}; leave the recipe out, or name the float model"
         + (f" ({saved.source})" if saved.source else "")

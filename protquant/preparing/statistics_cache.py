@@ -1,7 +1,7 @@
-"""Statistics of calibration on disk, so that the next process need not gather them again.
+"""Cache calibration statistics on disk for later processes.
 
-One safetensors file per calibration, named by the hash of what it depends on (`protquant.quant.calibration_key`), in a
-folder of `protquant.files.cache_folder`.
+There is one safetensors file per calibration, named by its key (`protquant.quant.calibration_key`), in a folder of
+`protquant.files.cache_folder`.
 """
 
 import logging
@@ -32,7 +32,7 @@ _process: dict[Path | None, StatisticsCache] = {}
 
 
 def statistics_cache() -> StatisticsCache:
-    """The cache of this process: in memory, and on disk unless that is switched off."""
+    """Return the cache of this process: in memory, and on disk unless that is switched off."""
     folder = cache_folder()
     if folder not in _process:
         _process[folder] = MemoryCache() if folder is None else DiskCache(folder)
@@ -47,14 +47,14 @@ class _Entry:
 
 
 class DiskCache:
-    """Keeps statistics in a folder, those used last in memory too.
+    """Stores statistics in a folder, and recently used ones in memory as well.
 
     Parameters
     ----------
     folder : Path
-        Made when something is first put there.
+        Folder of the cache; the first `put` makes it.
     limit : int
-        Bytes of all files; those used longest ago are deleted where they are more.
+        Maximal bytes of all files; beyond it the least recently used files are deleted.
     """
 
     def __init__(self, folder: Path, limit: int = 4 * 2**30) -> None:
@@ -63,7 +63,7 @@ class DiskCache:
         self._memory = MemoryCache()
 
     def get(self, key: str) -> dict[str, Statistics] | None:
-        """What was put there; None if nothing was. A damaged file is reported, deleted and counts as nothing."""
+        """Return the stored statistics; None if there are none. A damaged file is reported and deleted."""
         known = self._memory.get(key)
         if known is not None:
             return known
@@ -81,13 +81,13 @@ class DiskCache:
             log.warning("%s is damaged (%s); calibrating again", path, error)
             path.unlink(missing_ok=True)
             return None
-        # The time of the last use decides what is deleted first.
+        # The modification time records the last use, which decides what is deleted first.
         path.touch()
         self._memory.put(key, statistics)
         return statistics
 
     def put(self, key: str, statistics: Mapping[str, Statistics]) -> None:
-        """Write a file; a folder that cannot be written is reported, and no error."""
+        """Write a file; a folder that cannot be written causes a warning, not an error."""
         self._memory.put(key, statistics)
         content = _encode(statistics, key)
         if len(content) > self.limit:
@@ -101,12 +101,12 @@ class DiskCache:
         self._make_room()
 
     def entries(self) -> list[_Entry]:
-        """Files, the one used longest ago first."""
+        """Return the files, the least recently used first."""
         found = [(path, path.stat()) for path in self.folder.glob(f"*{_SUFFIX}")] if self.folder.is_dir() else []
         return sorted((_Entry(path, stat.st_size, stat.st_mtime) for path, stat in found), key=lambda each: each.used)
 
     def clear(self) -> int:
-        """Delete all files, and return how many bytes that frees."""
+        """Delete all files, and return the number of freed bytes."""
         self._memory.clear()
         freed = 0
         for entry in self.entries():
@@ -128,7 +128,7 @@ class DiskCache:
 
 
 def _encode(statistics: Mapping[str, Statistics], key: str) -> bytes:
-    """Return one file for all statistics; sites that share statistics name the same ones."""
+    """Return the bytes of one file for all statistics; shared statistics are stored once."""
     numbers: dict[int, int] = {}
     tensors: dict[str, Tensor] = {}
     facts: list[dict[str, Any]] = []

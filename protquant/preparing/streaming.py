@@ -1,4 +1,4 @@
-"""A float checkpoint to a quantized one, one block at a time: in the memory of a few blocks, and resumable."""
+"""Quantize a float checkpoint one block at a time, in the memory of a few blocks, resumably."""
 
 import json
 from importlib.metadata import version
@@ -32,23 +32,22 @@ def stream_checkpoint(
 ) -> Report:
     """Quantize a float checkpoint one block at a time, and write the quantized checkpoint.
 
-    An interrupted run leaves a folder `OUTPUT.partial`; the same call goes on with it, and writes the same bytes.
+    An interrupted run leaves a folder `OUTPUT.partial`; the same call resumes from it, and writes the same bytes.
     Progress goes to standard error.
 
     Parameters
     ----------
     sequences : list of str
-        Sequences to calibrate on. They are run only where the recipe needs it; else the report counts from shapes.
+        Sequences to calibrate on. They are run only if the recipe needs them; otherwise the report counts from shapes.
     output : Path
-        Folder to make.
+        Folder to write.
     seed : int
-        Seed of what steps draw at random.
+        Seed of random numbers in steps.
     overwrite : bool
-        Replace the checkpoint that is in the folder.
+        Replace the checkpoint in the folder.
     device : torch.device, optional
-        Device that the blocks run on and are quantized on, one at a time; by default the CPU. Sums of floats come out a
-        little otherwise on another kind of device, so that a few codes differ by a step: a run goes on only on the kind
-        that it began on.
+        Device that runs and quantizes the blocks; by default the CPU. On another kind of device sums of floats differ
+        slightly, and a few codes by one step, so a run can resume only on the same kind.
 
     Raises
     ------
@@ -88,15 +87,15 @@ def stream_checkpoint(
 
 
 def made_on(device: torch.device) -> dict[str, str]:
-    """Return what tells a checkpoint that was made on a device from the others: nothing for the CPU."""
+    """Return the entry for the device in a checkpoint's fingerprint; it is empty for the CPU."""
     return {} if device.type == "cpu" else {"device": device.type}
 
 
 def fingerprint_of(checkpoint: FloatCheckpoint) -> str:
-    """Return the fingerprint of a checkpoint's weights, and remember it for as long as its files do not change.
+    """Return the fingerprint of a checkpoint's weights, and cache it while its files do not change.
 
-    To compute it every weight is read: half a minute for ESMFold. Files count as unchanged while their names, sizes
-    and times are the same.
+    Computing it reads every weight, which takes half a minute for ESMFold. Files with the same names, sizes and
+    modification times count as unchanged.
     """
     folder = cache_folder()
     facts = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in checkpoint.files]

@@ -1,4 +1,4 @@
-"""How long folding will take, from a short measurement: small proteins through one block of each kind."""
+"""Estimate the time of folding from a short measurement: small proteins run through one block of each kind."""
 
 import random
 import time
@@ -23,22 +23,23 @@ __all__ = ["TimeEstimate", "measure_times"]
 
 _WARM_UP, _LENGTHS, _ROUNDS = 32, (64, 160), 2
 _Powers = tuple[int, int]
-# Of the length. To read weights takes as long whatever the length, and all else of a layer is linear but for attention,
-# a small part of it; linear layers of pairs, and products over a third residue; residues and pairs.
+# Powers of the length in the time of each part. A layer of the language model: reading weights is constant, and the
+# rest is linear, except for attention, which is small. A block of the trunk: linear layers of pairs are quadratic, and
+# products over a third residue cubic. The structure module: residues are linear, pairs quadratic.
 _LAYER, _BLOCK, _REST = (0, 1), (2, 3), (1, 2)
 
 
 @dataclass(frozen=True)
 class TimeEstimate:
-    """Seconds of the parts of a folding model.
+    """Estimated times of the parts of a folding model, in seconds.
 
     Attributes
     ----------
     config : ESMFoldConfig
         Sizes of the model.
     layer, block, rest : tuple of float
-        A layer of the language model and what else runs once for a protein; a block of the trunk; the structure module.
-        Each is the sum of two powers of the length times these.
+        Factors of two powers of the length, whose sum is the time of: a layer of the language model; a block of the
+        trunk; the structure module.
     """
 
     config: ESMFoldConfig
@@ -47,7 +48,7 @@ class TimeEstimate:
     rest: tuple[float, float]
 
     def seconds(self, length: int, passes: int) -> float:
-        """Return the estimate for a protein that goes through the trunk `passes` times."""
+        """Return the estimate for a protein with `passes` passes through the trunk."""
         layers = self.config.lm.num_layers * _value(self.layer, _LAYER, length)
         block = self.config.trunk.num_blocks * _value(self.block, _BLOCK, length)
         return layers + passes * (block + _value(self.rest, _REST, length))
@@ -56,19 +57,19 @@ class TimeEstimate:
 def measure_times(
     config: ESMFoldConfig, recipe: Recipe, running: Execution | None, device: torch.device, dtype: torch.dtype
 ) -> TimeEstimate:
-    """Time one layer and one block of a model's sizes, with random weights, and its structure module.
+    """Time one layer, one block and the structure module of a model's sizes, with random weights.
 
-    Times do not depend on what weights say, nor on how a recipe chooses codes: here they are rounded to nearest. It
-    takes some seconds, and the memory of one layer and one block.
+    Times do not depend on the values of weights or on how a recipe chooses codes, so weights are rounded to nearest.
+    The measurement takes a few seconds, and the memory of one layer and one block.
 
     Parameters
     ----------
     config : ESMFoldConfig
-        Of the whole model.
+        Sizes of the whole model.
     running : Execution or None
-        What the model is to run as; it has not converted another model. None for one that stays in float.
+        How the model will run; it must not have converted another model. None: in float.
     dtype : torch.dtype
-        Of the floats.
+        Type of floats.
     """
     small = replace(config, lm=replace(config.lm, num_layers=1), trunk=replace(config.trunk, num_blocks=1))
     model = ESMFold(small).eval()
@@ -79,7 +80,7 @@ def measure_times(
         model, _ = quantize(model, nearest, [_sequence(_WARM_UP)], execution="simulate", cache=False, inplace=True)
         model = running.convert(model)
     if isinstance(model.trunk.blocks, IntegerBlocks):
-        # A recording would run without the hooks that measure its parts.
+        # A recorded graph would run without the hooks that measure times.
         model.trunk.blocks = model.trunk.blocks.with_recorder(records=False)
     with _decoding_as_often(config, recipe):
         _run(model, _WARM_UP)
@@ -94,7 +95,7 @@ _PARTS: Mapping[str, _Powers] = {"lm.layers.0": _LAYER, "trunk.blocks.0": _BLOCK
 
 @contextmanager
 def _decoding_as_often(config: ESMFoldConfig, recipe: Recipe) -> Iterator[None]:
-    """Keep no decoded weights where the whole model has too many for most to be kept."""
+    """Cache no decoded weights if the whole model has too many for the cache."""
     with torch.device("meta"):
         whole = ESMFold(config)
     limit = decoded_weights.limit
@@ -108,7 +109,7 @@ def _decoding_as_often(config: ESMFoldConfig, recipe: Recipe) -> Iterator[None]:
 
 
 def _fastest(model: ESMFold, length: int) -> dict[str, float]:
-    """Seconds of each part, the best of some rounds."""
+    """Return the seconds of each part, the minimum of several rounds."""
     rounds = [_run(model, length) for _ in range(_ROUNDS)]
     return {part: min(times[part] for times in rounds) for part in _PARTS}
 
@@ -124,7 +125,7 @@ def _run(model: ESMFold, length: int) -> dict[str, float]:
 
 @contextmanager
 def _timed(model: ESMFold, times: dict[str, float]) -> Iterator[None]:
-    """Add up how long each part takes."""
+    """Add the seconds of each part to `times`."""
 
     def now() -> float:
         if model.device.type == "cuda":
@@ -134,14 +135,14 @@ def _timed(model: ESMFold, times: dict[str, float]) -> Iterator[None]:
     def before(part: str) -> None:
         times[part] -= now()
 
-    def behind(part: str) -> None:
+    def after(part: str) -> None:
         times[part] += now()
 
     handles = []
     for part in _PARTS:
         module: nn.Module = model.get_submodule(part)
         handles.append(module.register_forward_pre_hook(lambda *_, part=part: before(part)))
-        handles.append(module.register_forward_hook(lambda *_, part=part: behind(part)))
+        handles.append(module.register_forward_hook(lambda *_, part=part: after(part)))
     try:
         yield
     finally:
@@ -154,7 +155,7 @@ def _sequence(length: int) -> str:
 
 
 def _fit(powers: _Powers, seconds: Mapping[int, float]) -> tuple[float, float]:
-    """Factors of two powers of the length, none of them negative."""
+    """Return the factors of two powers of the length, neither of them negative."""
     lengths, measured = np.array([*seconds], dtype=float), np.array([*seconds.values()])
     columns = np.stack([lengths**power for power in powers], axis=1)
     first, second = np.linalg.solve(columns, measured).tolist()

@@ -134,7 +134,7 @@ def test_folder_that_holds_something_is_kept_unless_asked(saved: Path, tmp_path:
     (folder / "notes.txt").write_text("mine")
     with pytest.raises(ProtquantError, match="already exists and is not empty"):
         save_model(small(), folder)
-    with pytest.raises(ProtquantError, match=r"no part of a checkpoint \(notes\.txt\); name another folder"):
+    with pytest.raises(ProtquantError, match=r"not part of a checkpoint \(notes\.txt\); name another folder"):
         save_model(small(), folder, overwrite=True)
     assert [path.name for path in folder.iterdir()] == ["notes.txt"]
     (folder / "notes.txt").unlink()

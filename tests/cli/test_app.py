@@ -251,7 +251,7 @@ def test_import_does_not_overwrite_unasked(esm2_checkpoint: Path, tmp_path: Path
     assert_refused(run("import", esm2_checkpoint, tmp_path / "mine"), "already exists and is not empty")
     assert (tmp_path / "mine" / "notes.txt").read_text() == "mine"
     assert_refused(
-        run("import", esm2_checkpoint, tmp_path / "mine", "--overwrite"), "no part of a checkpoint (notes.txt)"
+        run("import", esm2_checkpoint, tmp_path / "mine", "--overwrite"), "not part of a checkpoint (notes.txt)"
     )
     assert (tmp_path / "mine" / "notes.txt").read_text() == "mine"
     (tmp_path / "mine" / "notes.txt").unlink()
