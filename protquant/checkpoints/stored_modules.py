@@ -35,7 +35,7 @@ def describe_module(module: nn.Module, path: str, writer: TensorWriter) -> dict[
         )
     parts = parts_of(module)
     if parts.has_hooks:
-        raise ValueError(f"a hook hangs at this {name}, which cannot be saved")
+        raise ValueError(f"this {name} has a hook, which cannot be saved")
     parameters = {
         key: None if tensor is None else writer.put(f"{path}.{key}", tensor.detach())
         for key, tensor in parts.parameters.items()
@@ -105,7 +105,7 @@ def _put_parameter(
 ) -> None:
     if entry is not None and "pieces" in entry:
         if key != "weight" or not isinstance(module, CodedWeight) or module.weight_quantizer is None:
-            raise ValueError(f"{name} has codes, and nothing that decodes them")
+            raise ValueError(f"{name} has codes, but no quantizer to decode them")
         module.hold_codes(reader.get_codes(name, entry))
         return
     tensor = None if entry is None else reader.get(name, entry)

@@ -1,4 +1,4 @@
-"""From sequences to structures and contacts: one protein, a batch, or a FASTA file that resumes."""
+"""Predict structures and contacts: of one protein, a batch, or a FASTA file (resumably)."""
 
 from protquant.lazy_package import make_lazy
 

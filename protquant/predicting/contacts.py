@@ -1,4 +1,4 @@
-"""A FASTA file to contact maps."""
+"""Predict contact maps for a FASTA file."""
 
 import io
 import math
@@ -32,28 +32,28 @@ from protquant.running.memory import is_out_of_memory
 __all__ = ["contacts_fasta", "predict_contacts"]
 
 _MIN_SEPARATION = 6
-_PART = "contacts"  # the manifest of an output folder is that of structures
+_PART = "contacts"  # the manifest without a part name is for structures
 TABLE, TARGETS, FAILURES = "contacts.csv", "targets.csv", "failures.csv"
 
 
 def predict_contacts(model: ProteinModel, sequence: str, *, even_so: bool = False) -> NDArray[np.float64]:
-    """Contact probabilities (C-beta closer than 8 angstrom) of one chain, shape (l, l).
+    """Return contact probabilities (C-beta closer than 8 angstrom) of one chain, shape (l, l).
 
     Parameters
     ----------
     model : ProteinModel
-        Of a folding model its language model is asked.
+        The model; a folding model uses its language model.
     sequence : str
-        Of one chain.
+        Sequence of one chain.
     even_so : bool
-        Whether the demo is asked about sequences that do not ship with it (it knows next to nothing of contacts), and
-        any model about what reads as DNA or RNA.
+        Whether to let the demo model predict sequences that it has not memorized (it knows almost nothing about
+        contacts), and any model sequences that look like DNA or RNA.
 
     Raises
     ------
     ProtquantError
-        If the sequence has several chains or letters that are no residues, does not fit in memory or overflows the
-        model's number type, the model has no contact head, or it is the demo and has not memorized the sequence.
+        If the sequence has several chains or letters that are not residues, does not fit in memory, overflows the
+        model's number type or was not memorized by the demo model, or if the model has no contact head.
     """
     cleaned, _ = clean_sequence(sequence)
     if ":" in cleaned:
@@ -77,23 +77,23 @@ def predict_contacts(model: ProteinModel, sequence: str, *, even_so: bool = Fals
 
 @takes(ContactsOptions)
 def contacts_fasta(options: ContactsOptions) -> dict[str, Any]:
-    """Predict the contacts of every record with ESM-2; of a folding model its language model is taken.
+    """Predict the contacts of every record with ESM-2, or with the language model of a folding model.
 
-    Writes `contacts.csv` (the L most probable pairs at least 6 apart of each target, L its length), `targets.csv` (a
-    row each, with the raw header), `failures.csv` where records failed, and for each target `<name>_contacts.npy` (all
-    probabilities, float32) and `<name>_contacts.png`. A run that is repeated skips the targets that are done with the
-    same settings (`manifest.contacts.jsonl`).
+    Writes `contacts.csv` (for each target of length L the L most probable pairs at least 6 residues apart),
+    `targets.csv` (one row per target, with the raw header), `failures.csv` if records failed, and for each target
+    `<name>_contacts.npy` (all probabilities, float32) and `<name>_contacts.png`. A repeated run skips targets that are
+    done with the same settings (`manifest.contacts.jsonl`).
 
     Returns
     -------
     dict
-        `output`, `table`, `targets` (one row each), `execution` (what every part of the model ran as) and `failures`.
+        `output`, `table`, `targets` (one row each), `execution` (of every part of the model) and `failures`.
 
     Raises
     ------
     ProtquantError
         If the input, the model, the recipe or the folder cannot be used at all, another process writes to the folder,
-        or nothing more can be written.
+        or files can no longer be written.
     """
     if not (math.isfinite(options.top) and options.top >= 0):
         raise ProtquantError(f"the number of pairs is {options.top} lengths; give 0 or more")
@@ -186,20 +186,20 @@ def contacts_fasta(options: ContactsOptions) -> dict[str, Any]:
 
 
 class _Run:
-    """What becomes of the records of a file."""
+    """Results of the records of a file."""
 
     def __init__(self, output: Path, records: Fasta, manifest: Manifest) -> None:
         self.output, self.records, self.manifest = output, records, manifest
         self.failures = read_failures(records)
 
     def is_done(self, record: Record, print_: str, plots: bool) -> bool:
-        """Whether a record was done with these settings, and drawn if that is wanted."""
+        """Return whether a record is done with these settings, including its figure if `plots` is True."""
         entry = self.manifest.own_entries.get(record.name)
         drawn = not plots or (entry is not None and f"{record.name}_contacts.png" in entry.files)
         return drawn and self.manifest.is_done(record.name, print_)
 
     def finish(self, execution: dict[str, Any]) -> dict[str, Any]:
-        """Write the tables."""
+        """Write the tables, and return the results."""
         failed = {failure["name"] for failure in self.failures}
         entries = self.manifest.own_entries
         rows = [entries[record.name].row for record in self.records.records if record.name not in failed]
@@ -226,7 +226,7 @@ def _save_array(array: NDArray[np.float32], path: Path) -> None:
 
 
 def _most_probable(probabilities: NDArray[np.float64], count: int) -> list[dict[str, Any]]:
-    """Pairs in falling probability; residues count from 1."""
+    """Return the most probable pairs, in descending order; residues are counted from 1."""
     first, second = np.triu_indices(len(probabilities), _MIN_SEPARATION)
     order = np.argsort(-probabilities[first, second], kind="stable")[:count]
     i, j = first[order], second[order]

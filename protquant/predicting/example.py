@@ -8,5 +8,5 @@ __all__ = ["example_fasta"]
 
 
 def example_fasta() -> AbstractContextManager[Path]:
-    """The example FASTA file: three of the chains that the demo model knows, and a complex of two."""
+    """Return the example FASTA file: three chains that the demo model has memorized, and a complex of two."""
     return as_file(files("protquant.demo") / "example.fasta")

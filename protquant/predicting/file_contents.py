@@ -1,4 +1,4 @@
-"""The choices a user has about the content of a prediction's files."""
+"""Options for the content of a prediction's files."""
 
 from dataclasses import dataclass
 
@@ -10,21 +10,21 @@ __all__ = ["Contents"]
 
 @dataclass(frozen=True)
 class Contents:
-    """The choices.
+    """Options for the content of files.
 
     Attributes
     ----------
     b_factor : str
-        What the B-factors of structure files are, a key of `B_FACTORS`.
+        The number in the B-factor column of structure files, a key of `B_FACTORS`.
     pae_in_cif : int
-        The most residues of a target whose predicted aligned error goes into the mmCIF file, too.
+        Targets with at most this many residues have their predicted aligned error in the mmCIF file as well.
     pae_beside : bool
-        Whether the predicted aligned error is written to a file of its own.
+        Whether to write the predicted aligned error to its own file.
 
     Raises
     ------
     ProtquantError
-        If one makes no sense.
+        If an option has an invalid value.
     """
 
     b_factor: str = "plddt"
@@ -32,16 +32,16 @@ class Contents:
     pae_beside: bool = True
 
     def __post_init__(self) -> None:
-        """Check them."""
+        """Check the options."""
         if self.b_factor not in B_FACTORS:
             raise ProtquantError(f"--b-factor {self.b_factor}: not known; choose {' or '.join(B_FACTORS)}")
         if self.pae_in_cif < 0:
             raise ProtquantError(f"--pae-in-cif {self.pae_in_cif}: give 0 or more residues")
 
     def in_structures(self, prediction: Prediction) -> Prediction:
-        """Return the prediction as structure files show it."""
+        """Return the prediction with the B-factors for structure files."""
         return with_expected_error(prediction) if self.b_factor == "error" else prediction
 
     def of(self, record: Record) -> dict[str, str | bool]:
-        """Return what differs between the files of this record by these choices, whichever files are wanted."""
+        """Return the effect of these options on the files of a record, for fingerprints."""
         return {"b_factor": self.b_factor, "pae_in_cif": record.length <= self.pae_in_cif}

@@ -1,4 +1,4 @@
-"""A FASTA file to a folder of structures: batches, memory, failures, resuming."""
+"""Fold a FASTA file into a folder of structures: batches, memory, failures, resuming."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -38,7 +38,7 @@ from protquant.running.memory.weights import bytes_to_come
 
 __all__ = ["fold_fasta"]
 
-# Raised when the files of a target say more than they did: targets that were done before are then folded again.
+# Version of the content of files. Increasing it makes runs fold all finished targets again.
 _CONTENT = 3
 
 
@@ -46,17 +46,17 @@ _CONTENT = 3
 def fold_fasta(options: FoldOptions) -> FoldRun:
     """Fold every record of a FASTA file.
 
-    For each target `<name>.pdb`, `<name>.cif` (pLDDT, 0-100, in the B-factor column), `<name>_pae.json` (as the
-    AlphaFold database has it, and where the chains are) and `<name>.png` are written, or the files of another layout,
-    and a row of `predictions.csv`, which lists all targets of the folder. A run that is repeated skips the targets that
-    are done with the same settings. Notes go to standard error; a warning about a prediction goes there, to its row,
-    its picture and both structure files.
+    For each target it writes `<name>.pdb`, `<name>.cif` (pLDDT, 0-100, in the B-factor column), `<name>_pae.json` (in
+    the format of the AlphaFold database, with the positions of chains) and `<name>.png`, or the files of another
+    layout. `predictions.csv` has one row for each target of the folder. A repeated run skips targets that are done with
+    the same settings. Notes go to standard error; a warning about a prediction goes to standard error, its row, its
+    figure and both structure files.
 
     Raises
     ------
     ProtquantError
         If the input, the model, the recipe or the folder cannot be used at all, another process writes to the folder,
-        or nothing more can be written. A record that cannot be folded is no such error: it is among the failures.
+        or files can no longer be written. A record that cannot be folded raises no error: it is among the failures.
     """
     check_folding_options(options.num_recycles, options.chunk_size, options.recycle_tolerance)
     device, float_type = pick_device(options.cpu_only), parse_dtype(options.dtype)
@@ -106,7 +106,7 @@ def fold_fasta(options: FoldOptions) -> FoldRun:
         if saved is None and not is_float(recipe):
             room(load_recipe("fp32"), None).check_weights(f"{options.model}, which is quantized in memory,")
         network = check_folding_model(load(prepared or options.model, dtype=float_type, device=device))
-        # A checkpoint that is quantized brings its ranges along.
+        # A quantized checkpoint already has its ranges.
         calibrates = saved is None and needs_sequences(network, recipe)
         run.settings = {
             "model": options.model,
@@ -116,7 +116,7 @@ def fold_fasta(options: FoldOptions) -> FoldRun:
             "num_recycles": network.config.trunk.max_recycles - 1
             if options.num_recycles is None
             else options.num_recycles,
-            # Not told where it is 0, as targets that were done before there was one stay done.
+            # Left out if it is 0, so that targets from before this setting existed stay done.
             **({"recycle_tolerance": options.recycle_tolerance} if options.recycle_tolerance else {}),
             "dtype": options.dtype,
             "calibration": fingerprint({"sequences": sequences}) if calibrates else None,
@@ -151,7 +151,7 @@ def fold_fasta(options: FoldOptions) -> FoldRun:
 def _running(
     network: ESMFold, recipe: Recipe, saved: Scheme | None, sequences: Sequence[str], running: Execution
 ) -> ESMFold:
-    """The model as it is to run: quantized, unless it is saved so, and on what `running` says."""
+    """Return the model to run: quantized (unless it was saved quantized), and converted by `running`."""
     report = saved.report if saved else None
     if report is None:
         network, report = quantize(
@@ -165,10 +165,10 @@ def _running(
 
 
 def _fingerprints(run: FoldRun, records: Fasta, files: Layout, *, integer: bool) -> dict[str, str]:
-    """Return a fingerprint of all that a prediction and its files depend on, by name of record."""
-    # The model by its weights: it may be called by several names. Simulations have one kind of kernel.
-    told = {"model"} if integer else {"model", "execution", "kernels"}
-    decisive = {name: value for name, value in run.settings.items() if name not in told} | {"layout": _CONTENT}
+    """Return a fingerprint of all inputs of a prediction and its files, by name of record."""
+    # The fingerprint of the weights identifies the model, not its name. Simulations have one kind of kernel.
+    ignored = {"model"} if integer else {"model", "execution", "kernels"}
+    decisive = {name: value for name, value in run.settings.items() if name not in ignored} | {"layout": _CONTENT}
     return {
         record.name: fingerprint(
             {**decisive, **files.contents.of(record), "header": record.header, "sequence": record.sequence}
@@ -186,7 +186,7 @@ def _pending(
     *,
     overwrite: bool,
 ) -> list[Record]:
-    """The records that are to be folded; the others are done already."""
+    """Return the records to fold; all others are already done."""
     known = {} if overwrite else manifest.entries
     pending, lacking = list[Record](), 0
     for record in records:
@@ -209,40 +209,40 @@ def _pending(
 
 
 def _share(records: Fasta, max_tokens: int, part: Shard | None) -> tuple[Fasta, list[list[Record]], str]:
-    """The records of a shard, in batches, and a fingerprint of all batches, which is that of every shard."""
+    """Return the records of a shard, its batches, and a fingerprint of all batches, which all shards share."""
     batches = _batches(records.records, max_tokens)
     partition = fingerprint({"batches": [[record.name for record in batch] for batch in batches]})
     if part is None:
         return records, batches, partition
     batches = part.take(batches)
-    own = {record.name for batch in batches for record in batch}
-    kept = [record for record in records.records if record.name in own]
-    return replace(records, records=kept), batches, partition
+    names = {record.name for batch in batches for record in batch}
+    chosen = [record for record in records.records if record.name in names]
+    return replace(records, records=chosen), batches, partition
 
 
 def _batches(records: Sequence[Record], max_tokens: int) -> list[list[Record]]:
-    """Records that are folded together, shortest first, whether they are done or not.
+    """Return batches of records to fold together, shortest first, including finished records.
 
-    What is folded together changes the last bits of what comes out, and neither an interruption nor shards are to be
-    seen in that.
+    The other records of a batch affect the last bits of a prediction, so batches must not depend on interruptions or
+    shards.
     """
     indices = length_batches([record.sequence for record in records], max_tokens)
     return [[records[index] for index in batch] for batch in indices]
 
 
 def _only(pending: Sequence[Record], batches: Sequence[list[Record]]) -> list[list[Record]]:
-    """What is pending of each batch."""
+    """Return the batches reduced to pending records."""
     wanted = {record.name for record in pending}
-    left = [[record for record in batch if record.name in wanted] for batch in batches]
-    return [batch for batch in left if batch]
+    remaining = [[record for record in batch if record.name in wanted] for batch in batches]
+    return [batch for batch in remaining if batch]
 
 
 def _answerable(
     demo: ESMFold | None, records: Fasta, run: FoldRun, files: Layout, owners: Mapping[str, str]
 ) -> list[Record]:
-    """The records that can be asked for; the others become failures of the run.
+    """Return the records that can be folded; all others become failures of the run.
 
-    `demo` is the model, unless it is to answer whatever it is asked.
+    `demo` is the model, or None to accept sequences that the demo model has not memorized.
     """
     answerable = []
     for record in records.records:
@@ -257,7 +257,7 @@ def _answerable(
 
 
 def _nothing_fits(records: Fasta, budget: MemoryBudget, chunk_size: int | None) -> list[str]:
-    """Why each record does not fit in memory; empty where any does."""
+    """Return the reason why each record does not fit in memory; empty if any record fits."""
     reasons = []
     for record in records.records:
         try:

@@ -1,4 +1,4 @@
-"""What is done with a batch of records: folding, writing, recording; by this process or by workers."""
+"""Fold a batch of records, write its files and record it, in this process or in workers."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,12 +26,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Kept:
-    """The outcome of a record: its files and its row, or the reason why there are none.
+    """The outcome of a record: its files and its row, or an error.
 
     Attributes
     ----------
     seconds : float
-        That it took, with writing; of a batch, the mean.
+        Seconds for folding and writing, averaged over the batch.
     """
 
     record: Record
@@ -43,7 +43,7 @@ class Kept:
 
 @dataclass(frozen=True)
 class FoldJob:
-    """What is done with a batch: it is folded, and its files are written; by this process or by others."""
+    """Folds a batch and writes its files; can be called in this process or in workers."""
 
     model: ESMFold
     running: Execution
@@ -56,14 +56,14 @@ class FoldJob:
     budget: MemoryBudget
 
     def __call__(self, batch: list[Record]) -> tuple[list[Kept], dict[str, Any]]:
-        """What became of each record, and what the model ran as."""
+        """Return the outcome of each record, and the execution of the model."""
         began = time.monotonic()
         kept = [self._keep(record, outcome) for record, outcome in self._fold(batch)]
         seconds = (time.monotonic() - began) / len(kept)
         return [replace(each, seconds=seconds) for each in kept], self.running.to_dict()
 
     def _fold(self, batch: list[Record]) -> list[tuple[Record, Prediction | str]]:
-        """Every record with its prediction, or with the reason why there is none."""
+        """Return every record with its prediction or its error message."""
         outcomes: list[Prediction] | list[str]
         try:
             outcomes = fold_within_memory(
@@ -78,14 +78,14 @@ class FoldJob:
             )
         except ProtquantError as error:
             outcomes = [str(error)]
-        # After the except clause, where the error would keep the tensors of the failed attempt alive.
+        # Outside of the except clause, where the error would keep the tensors of the failed attempt alive.
         if len(outcomes) == len(batch):
             return list(zip(batch, outcomes, strict=True))
-        # What is wrong with one must not take the others along.
+        # One at a time, so that an error of one record does not affect the others.
         return [pair for record in batch for pair in self._fold([record])]
 
     def _keep(self, record: Record, outcome: Prediction | str) -> Kept:
-        """Write what is wanted of a prediction."""
+        """Write the files of a prediction, and return the outcome."""
         if isinstance(outcome, str):
             return Kept(record, error=outcome)
         try:
@@ -117,9 +117,9 @@ def record_all(
     total: int,
     on_batch: Callable[[Sequence[Kept]], None] | None = None,
 ) -> None:
-    """Record batch by batch, all of it or nothing, so that an interrupted run goes on with the same batches.
+    """Record each batch as a whole, so that an interrupted run resumes with the same batches.
 
-    `on_batch` is called with each batch when it is recorded.
+    `on_batch` is called with each batch after it is recorded.
     """
     done = 0
     while (batch := _next(finished, done, total)) is not None:
@@ -135,7 +135,7 @@ def record_all(
                     note_warnings([kept.row])
                 done += 1
                 tell("proteins", "protein", done, total, record.name)
-        for kept in batch[0]:  # once they are safe
+        for kept in batch[0]:  # after they are recorded
             if kept.error is None:
                 facts = {name: kept.row[name] for name in ("length", "recycles", "mean_plddt")}
                 log_event("done", target=kept.record.name, **facts, batch=len(batch[0]), seconds=round(kept.seconds, 3))
@@ -144,14 +144,14 @@ def record_all(
 
 
 def _next(finished: Iterator[T], done: int, total: int) -> T | None:
-    """The next batch that is finished; None after the last."""
+    """Return the next finished batch; None after the last."""
     with _saying_what_is_safe(done, total):
         return next(finished, None)
 
 
 @contextmanager
 def _saying_what_is_safe(done: int, total: int) -> Iterator[None]:
-    """End the run where nothing can be written any more: all that follows would be folded in vain."""
+    """Turn an output error into one that also says how many targets are done; it ends the run."""
     try:
         yield
     except OutputError as error:

@@ -1,4 +1,4 @@
-"""The files of a prediction: a layout says which there are, what they are called, and who writes them."""
+"""Files of predictions: a layout defines their kinds, names and writers."""
 
 import platform
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -33,7 +33,7 @@ __all__ = ["LAYOUTS", "Layout", "TargetFile", "layout_of"]
 
 _STRUCTURES = ("cif", "pdb")
 _PDB_RESIDUES, _PDB_CHAINS = 7_000, 62
-"""Up to so many a prediction has at most 99,999 atoms, and certainly fits the columns of PDB."""
+"""With at most this many residues and chains a prediction has at most 99,999 atoms, and fits the columns of PDB."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,14 @@ class TargetFile:
     Attributes
     ----------
     kind : str
-        Word of `--skip-output` that leaves it out.
+        Kind of file, a value of `--skip-output`.
     ending : str
-        Of its name, behind the name of the target. None of a layout is the end of another, so that targets of different
-        names never share a file.
+        End of the file's name, after the name of the target. No ending in a layout is the end of another one, so that
+        targets of different names never share a file.
     write : callable
-        Writes it for a prediction to a path, and returns the path, or None if this prediction has no such file.
+        Writes the file of a prediction to a path, and returns the path, or None if the prediction has no such file.
     expected : callable
-        Whether a record has this file for certain, and is not done without it.
+        Returns whether a record must have this file to be done.
     """
 
     kind: str
@@ -61,17 +61,17 @@ class TargetFile:
 
 @dataclass(frozen=True)
 class Layout:
-    """The files of each target, and those of the folder beside its tables.
+    """The files of each target, and further files of the folder.
 
     Attributes
     ----------
     name : str
     files : sequence of TargetFile
-        In the order in which they are written.
+        Files in the order of writing.
     contents : Contents
-        What was chosen of what they hold.
+        Options for the content of files.
     of_folder : callable, optional
-        Writes what belongs to the folder as a whole, at the end of a run.
+        Writes further files of the folder at the end of a run.
     """
 
     name: str
@@ -80,12 +80,12 @@ class Layout:
     of_folder: Callable[[Path], Path] | None = None
 
     def without(self, skipped: Collection[str], *, plots: bool = True) -> "Layout":
-        """Return the layout without some kinds of files, and without pictures where none are wanted.
+        """Return the layout without the kinds `skipped`, and without figures if `plots` is False.
 
         Raises
         ------
         ProtquantError
-            If it has no such kind.
+            If the layout does not have a kind.
         """
         kinds = list(dict.fromkeys(file.kind for file in self.files))
         for kind in skipped:
@@ -96,21 +96,21 @@ class Layout:
         return replace(self, files=[file for file in self.files if file.kind not in unwanted])
 
     def is_complete(self, record: Record, files: Collection[str]) -> bool:
-        """Whether the files that a record has for certain are among those that were written."""
+        """Return whether `files` contains all files that a record must have."""
         return all(f"{record.name}{file.ending}" in files for file in self.files if file.expected(record))
 
     def check_owned(self, record: Record, owners: Mapping[str, str]) -> None:
-        """Refuse to write a file that belongs to another target, whose name ends as files of this layout do.
+        """Raise an error if a file of a record belongs to another target, whose name contains an ending of this layout.
 
         Parameters
         ----------
         owners : mapping of str to str
-            Name of the target that each file of the folder belongs to.
+            Name of the target of each file in the folder.
 
         Raises
         ------
         ProtquantError
-            If there is one.
+            If there is such a file.
         """
         for file in self.files:
             path = f"{record.name}{file.ending}"
@@ -121,7 +121,7 @@ class Layout:
                 )
 
     def note_left_out(self, records: Collection[Record]) -> None:
-        """Tell how many records are too long for their predicted aligned error to go into the mmCIF file."""
+        """Print how many records are too long to have their predicted aligned error in the mmCIF file."""
         most = self.contents.pae_in_cif
         count = sum(record.length > most for record in records)
         if count and most and self._has("cif"):
@@ -137,11 +137,11 @@ class Layout:
         Raises
         ------
         ProtquantError
-            If one cannot be written, or there is nothing that makes sense.
+            If a file cannot be written, or the prediction has no valid content for it.
         """
         shown = self.contents.in_structures(prediction)
         for file in self.files:
-            if file.kind == "done":  # of an earlier time
+            if file.kind == "done":  # from an earlier run
                 (folder / f"{prediction.name}{file.ending}").unlink(missing_ok=True)
         written = [
             file.write(shown if file.kind in _STRUCTURES else prediction, folder / f"{prediction.name}{file.ending}")
@@ -150,12 +150,12 @@ class Layout:
         return [path for path in written if path is not None]
 
     def finish(self, folder: Path) -> None:
-        """Write what belongs to the folder as a whole.
+        """Write further files of the folder.
 
         Raises
         ------
         ProtquantError
-            If it cannot be written.
+            If a file cannot be written.
         """
         if self.of_folder is not None:
             self.of_folder(folder)
@@ -170,7 +170,7 @@ def layout_of(name: str, model: str, contents: Contents | None = None) -> Layout
     Parameters
     ----------
     model : str
-        Name, folder or file of the model, which names of files may repeat.
+        Name, folder or file of the model, for names of files.
     contents : Contents, optional
         What was chosen of what the files hold.
 
@@ -201,7 +201,7 @@ def _protquant(_model: str, contents: Contents) -> Layout:
 
 
 def _colabfold(model: str, contents: Contents) -> Layout:
-    """As ColabFold names and fills them for a run of one model, without relaxation; what it writes last is last."""
+    """Return ColabFold's files for a run of one model without relaxation, in its order of writing."""
     tag = f"rank_001_{safe_name(model)}_model_1_seed_000"
     files = [
         TargetFile("pdb", f"_unrelaxed_{tag}.pdb", _pdb),
@@ -215,9 +215,9 @@ def _colabfold(model: str, contents: Contents) -> Layout:
 
 
 def _nf_core(_model: str, contents: Contents) -> Layout:
-    """As the module RUN_ESMFOLD of nf-core/proteinfold emits them, with the tables that its other modules emit.
+    """Return the files of the module RUN_ESMFOLD of nf-core/proteinfold, with the tables of its other modules.
 
-    The table of pLDDT has had both names: `_plddt.tsv` in release 2.0, `_plddt_mqc.tsv` before and for a time after.
+    The pLDDT table has both of its names: `_plddt.tsv` of release 2.0, and `_plddt_mqc.tsv` of other releases.
     """
     files = [
         TargetFile("pdb", "_esmfold.pdb", _pdb),
@@ -231,7 +231,7 @@ def _nf_core(_model: str, contents: Contents) -> Layout:
 
 
 LAYOUTS = {"protquant": _protquant, "colabfold": _colabfold, "nf-core": _nf_core}
-"""The layouts by name; each is made for a model."""
+"""Functions that make a layout for a model, by name."""
 
 
 def _fits_pdb(record: Record) -> bool:
@@ -239,7 +239,7 @@ def _fits_pdb(record: Record) -> bool:
 
 
 def _pdb_where_it_fits(prediction: Prediction, path: Path) -> Path | None:
-    """Write PDB, or a note where a prediction is too large for it: this layout has mmCIF, too."""
+    """Write PDB, or print a note if the prediction is too large: this layout also has mmCIF."""
     try:
         return write_pdb(prediction.atoms, path, prediction.remarks())
     except PDBLimitError as error:
@@ -248,7 +248,7 @@ def _pdb_where_it_fits(prediction: Prediction, path: Path) -> Path | None:
 
 
 def _pdb(prediction: Prediction, path: Path) -> Path:
-    """Write PDB, which is the only file of the structure."""
+    """Write PDB, the only structure file of a layout."""
     try:
         return write_pdb(prediction.atoms, path, prediction.remarks())
     except PDBLimitError as error:
@@ -256,7 +256,7 @@ def _pdb(prediction: Prediction, path: Path) -> Path:
 
 
 def _versions(folder: Path) -> Path:
-    """Write `versions.yml`: the versions of the programs, under the name of a process, as modules of nf-core do."""
+    """Write `versions.yml`: the versions of the programs, under the name of a process, as in nf-core."""
     programs = {"protquant": "protquant", "pytorch": "torch", "numpy": "numpy"}
     versions = {name: version(distribution) for name, distribution in programs.items()}
     process = {"PROTQUANT_FOLD": {**versions, "python": platform.python_version()}}

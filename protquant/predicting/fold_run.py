@@ -1,4 +1,4 @@
-"""What became of the records of a FASTA file that were to be folded."""
+"""The results of folding a FASTA file: predictions and failures."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -17,25 +17,25 @@ _TABLE, _FAILURES = "predictions", "failures"
 
 @dataclass
 class FoldRun:
-    """What became of the records of a FASTA file.
+    """Results of the records of a FASTA file.
 
     Attributes
     ----------
     output : Path
     rows : list of dict
-        One per record of the file that is done, in this run or an earlier one.
+        One row per record that is done, in this run or an earlier one.
     skipped : list of str
-        Targets that were done before, with the same settings.
+        Targets that an earlier run has done with the same settings.
     failures : list of dict
-        `name`, `header`, `line`, `error` of every record that was not folded.
+        `name`, `header`, `line` and `error` of every record that was not folded.
     settings : dict
-        What the predictions depend on: model, recipe and so on. A target done with others is folded again.
+        Settings that the predictions depend on, such as model and recipe. Targets with other settings are folded again.
     execution : dict
-        What the model ran as, and every part of it; empty where nothing was left to be folded.
+        Execution of the model and of each of its parts; empty if all targets were done.
     gpu_peak_bytes : int or None
-        The most that tensors took of a GPU at once; None on a CPU.
+        Peak memory of tensors on the GPU; None on a CPU.
     part : str
-        Label of the shard that this run is; empty for the whole.
+        Label of the shard; empty for a whole run.
     """
 
     output: Path
@@ -48,7 +48,7 @@ class FoldRun:
     part: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """The run as one JSON document."""
+        """Return the run as a JSON document."""
         return {
             "output": str(self.output),
             "settings": self.settings,
@@ -61,15 +61,15 @@ class FoldRun:
 
     @classmethod
     def begin(cls, output: Path, records: Fasta, part: str = "") -> "FoldRun":
-        """Begin with the records that cannot be read, which are failures, and tell of what was changed in others."""
+        """Return a new run, whose failures are the unreadable records; print a note on each changed record."""
         return cls(output, failures=read_failures(records), part=part)
 
     def fail(self, records: Fasta, record: Record, error: str) -> None:
-        """Add a failure, and tell of it."""
+        """Add a failure, and print a note on it."""
         self.failures.append(note_failure(records, record, error))
 
     def finish(self, records: Fasta, manifest: Manifest) -> "FoldRun":
-        """Write the tables of all targets of the folder, and of this run's failures."""
+        """Write the table of all targets in the folder, and the table of this run's failures."""
         entries, failed = manifest.entries, {failure["name"] for failure in self.failures}
         self.rows = [dict(entries[record.name].row) for record in records.records if record.name not in failed]
         names = {row["name"] for row in self.rows}
@@ -82,17 +82,17 @@ class FoldRun:
 
 
 def predictions_file(output: Path, part: str = "") -> Path:
-    """The table of predictions of a folder, or of a shard of it."""
+    """Return the path of the table of predictions of a folder, or of a shard."""
     return output / f"{_TABLE}{f'.{part}' if part else ''}.csv"
 
 
 def failures_file(output: Path, part: str = "") -> Path:
-    """The table of failures of a folder, or of a shard of it."""
+    """Return the path of the table of failures of a folder, or of a shard."""
     return output / f"{_FAILURES}{f'.{part}' if part else ''}.csv"
 
 
 def note_warnings(rows: Iterable[Mapping[str, Any]]) -> None:
-    """Tell of the warnings of predictions."""
+    """Print the warnings of predictions."""
     for row in rows:
         if row["warnings"]:
             note(f"{row['name']}: WARNING: {row['warnings']}", "warning")

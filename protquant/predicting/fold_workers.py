@@ -1,4 +1,4 @@
-"""Batches that are folded by several processes, which share the weights."""
+"""Fold batches in several processes that share the weights."""
 
 import ctypes
 import gc
@@ -29,14 +29,15 @@ _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 @contextmanager
 def threads_for(workers: int, device: torch.device) -> Iterator[int]:
-    """Let torch compute on one thread until there are workers, and give the number of threads that there are for them.
+    """Restrict torch to one thread before workers are forked, and yield the number of threads to divide among them.
 
-    A process that has computed on several threads cannot be copied: the copy would wait for threads that it has not.
+    A process that has computed on several threads must not fork: the child would wait for threads that it does not
+    have.
 
     Raises
     ------
     ProtquantError
-        If there are fewer than 1 workers, or several on a GPU, or on another system than Linux.
+        If there are fewer than 1 workers, or several on a GPU or on a system other than Linux.
     """
     if workers < 1:
         raise ProtquantError(f"--workers {workers}: give 1 or more")
@@ -58,46 +59,46 @@ def threads_for(workers: int, device: torch.device) -> Iterator[int]:
 
 
 def in_another_process(function: Callable[..., object], *arguments: object, **named: object) -> None:
-    """Call a function in a process of its own, which may compute on all threads, and which leaves nothing here.
+    """Call a function in a new process, which may use all threads and leaves no memory in this one.
 
     Raises
     ------
     ProtquantError
-        If it fails; that process has told why.
+        If the function fails; the new process has printed the reason.
     """
     process = multiprocessing.get_context("spawn").Process(target=function, args=arguments, kwargs=named)
     process.start()
     process.join()
     if process.exitcode:
-        raise ProtquantError(f"preparing the model failed ({_ending(process.exitcode)}), as is told above")
+        raise ProtquantError(f"preparing the model failed ({_ending(process.exitcode)}); see above")
 
 
 def each_by_workers(
     function: Callable[[T], R], items: Sequence[T], workers: int, threads: int
 ) -> Generator[R, None, None]:
-    """Yield what a function gives for each item, in the order in which it is done.
+    """Yield the result of a function for each item, in the order in which they finish.
 
-    Workers are copies of this process: what they do not change, they share with it.
+    Workers are forks of this process, and share all memory that they do not change.
 
     Parameters
     ----------
     function : callable
-        What it returns, and what it raises, is pickled.
+        Function to call; its results and exceptions are pickled.
     threads : int
-        Of each worker.
+        Number of threads of each worker.
 
     Raises
     ------
     ProtquantError
         If a worker is killed.
     Exception
-        What the function raises.
+        Any exception of the function.
     """
     context = multiprocessing.get_context("fork")
     processes: list[BaseProcess] = []
     pipes: _Workers = {}
     gc.collect()
-    gc.freeze()  # or each worker copies the pages of all objects that its collections of garbage look at
+    gc.freeze()  # otherwise garbage collection in a worker would copy the pages of all objects
     try:
         for _ in range(min(workers, len(items))):
             ours, theirs = context.Pipe()
@@ -125,7 +126,7 @@ def each_by_workers(
                     ) from error
                 if failed:
                     raise result
-                # Before what is done is looked at, so that the worker does not wait for that.
+                # Before the result is used, so that the worker need not wait.
                 _give_next(pipe, waiting, pipes)
                 yield result
     finally:
@@ -137,12 +138,12 @@ def each_by_workers(
 
 
 def _hear_that_they_compute(pipes: _Workers) -> None:
-    """Wait until all have: a copy of a process that has computed on several threads before waits for ever."""
+    """Wait until all workers have computed something: forks of a process that used several threads would hang."""
     silent = dict(pipes)
     while silent:
         heard = cast("list[Connection]", wait(list(silent), _SECONDS_TO_BEGIN))
         for pipe in heard:
-            with suppress(EOFError, OSError):  # one that has ended is told of later
+            with suppress(EOFError, OSError):  # the end of a worker is reported later
                 pipe.recv()
             del silent[pipe]
         if not heard:
@@ -153,9 +154,9 @@ def _hear_that_they_compute(pipes: _Workers) -> None:
 
 
 def _give_next(pipe: Connection, waiting: Iterator[int], pipes: _Workers) -> None:
-    """Give a worker its next item; without one it is done."""
+    """Send a worker its next item, or None to end it."""
     index = next(waiting, None)
-    with suppress(OSError):  # that it has ended is seen when its answer is waited for
+    with suppress(OSError):  # the end of a worker is noticed when its answer is awaited
         pipe.send(index)
     if index is None:
         del pipes[pipe]
@@ -165,7 +166,7 @@ def _work(
     function: Callable[[T], R], items: Sequence[T], pipe: Connection, other_end: Connection, threads: int
 ) -> None:
     other_end.close()
-    # An interruption is the parent's to tell of; and nobody would hear of what is done after its end.
+    # The parent handles interruptions. A worker ends with its parent, because nobody would read its results.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
@@ -177,12 +178,12 @@ def _work(
         try:
             answer = (False, function(items[index]))
         except ProtquantError as error:
-            # By its text: not every error can be pickled.
+            # As text: not every error can be pickled.
             answer = (True, OutputError(str(error)) if isinstance(error, OutputError) else ProtquantError(str(error)))
-        except Exception:  # noqa: BLE001 (raised by the parent)
+        except Exception:  # noqa: BLE001 (the parent raises it)
             answer = (True, RuntimeError(f"in a worker:\n{traceback.format_exc()}"))
         pipe.send(answer)
-    os._exit(0)  # without what the parent is going to do at its end
+    os._exit(0)  # without the exit handlers of the parent
 
 
 def _ending(code: int | None) -> str:

@@ -1,4 +1,4 @@
-"""Sequences to predictions."""
+"""Fold sequences in memory."""
 
 import logging
 import math
@@ -45,33 +45,33 @@ def fold(
     max_memory: int | str | None = None,
     even_so: bool = False,
 ) -> Prediction:
-    """Fold one sequence; chains of a complex are joined by ':'.
+    """Fold one sequence; the chains of a complex are separated by ':'.
 
-    Warnings of the prediction are logged too.
+    Warnings of the prediction are also logged.
 
     Parameters
     ----------
     model : ESMFold
-        Of `load`, or quantized by `quantize`.
+        Model from `load` or `quantize`.
     num_recycles : int, optional
-        How often the output goes through the trunk again; by default as the model was trained.
+        Number of recycles; by default as in training.
     recycle_tolerance : float
-        In angstrom: recycling ends early where the distances between C-alpha atoms have changed by less since the pass
-        before, as root mean square (`--recycle-early-stop-tolerance` of ColabFold). 0: all recycles are done.
+        In angstrom: recycling ends early if the root mean square change of the distances between C-alpha atoms since
+        the last pass is smaller (`--recycle-early-stop-tolerance` of ColabFold). 0: all recycles are done.
     chunk_size : int, optional
-        Rows that float blocks of the trunk work on at a time, by default the most that fit: less memory, the same
-        result.
+        Number of rows that float blocks of the trunk process at a time; by default the most that fit. Smaller chunks
+        take less memory and give the same result.
     max_memory : int or str, optional
-        What the whole process may take, in bytes or such as "12GiB"; by default what is free.
+        Maximal memory of the process, in bytes or as text such as "12GiB"; by default the free memory.
     even_so : bool
-        Whether the demo model folds a sequence that it has not memorized, with a warning that the result means
-        nothing, and any model what reads as DNA or RNA.
+        Whether to let the demo model fold a sequence that it has not memorized (with a warning that the result is
+        meaningless), and any model a sequence that looks like DNA or RNA.
 
     Raises
     ------
     ProtquantError
-        If the sequence holds letters that are no residues or does not fit in memory, the model is no folding model, or
-        it is the demo and has not memorized the sequence.
+        If the sequence has letters that are not residues, does not fit in memory or was not memorized by the demo
+        model, or if the model is not a folding model.
 
     Examples
     --------
@@ -97,12 +97,12 @@ def fold(
 
 
 def check_folding_options(num_recycles: int | None, chunk_size: int | None, recycle_tolerance: float = 0.0) -> None:
-    """Refuse numbers that make no sense, before anything is loaded or computed.
+    """Raise an error for invalid options, before anything is loaded or computed.
 
     Raises
     ------
     ProtquantError
-        If there are fewer than 0 recycles, less than 1 row in a chunk, or a negative tolerance.
+        If the number of recycles or the tolerance is negative, or a chunk has less than 1 row.
     """
     check_tolerance(recycle_tolerance)
     if num_recycles is not None and num_recycles < 0:
@@ -122,21 +122,21 @@ def fold_within_memory(
     chunk_size: int | None = None,
     budget: MemoryBudget | None = None,
 ) -> list[Prediction]:
-    """`fold_batch` in chunks that fit: planned before, and halved where memory runs out all the same.
+    """Call `fold_batch` with chunks that fit in memory; they are halved if memory runs out nevertheless.
 
     Parameters
     ----------
     budget : MemoryBudget, optional
-        Of the model before it has folded anything; by default what is free now.
+        Memory budget, computed before the model folds; by default from the memory that is free now.
 
     Raises
     ------
     ProtquantError
-        If it does not fit, and for the reasons of `fold_batch`.
+        If the batch does not fit in memory; see `fold_batch` for more.
     """
     check_folding_model(model)
     check_folding_options(num_recycles, chunk_size, recycle_tolerance)
-    release_freed()  # Holes that earlier batches left in the heap would be taken beside what is needed now.
+    release_freed()  # Otherwise holes that earlier batches left in the heap would add to the memory of this batch.
     longest = max(map(model_length, sequences))
     budget = MemoryBudget.of(model) if budget is None else budget.now()
     plan = budget.plan(longest, len(sequences), chunk_size)
@@ -162,7 +162,7 @@ def fold_within_memory(
                 raise ProtquantError(
                     f"{plan.batch} x {plan.length} residues ran out of memory in chunks of {tried}; {remedy}"
                 ) from error
-        # Not in the except clause, where the error keeps the tensors of the failed attempt alive.
+        # Outside of the except clause, where the error would keep the tensors of the failed attempt alive.
         rows = tried // 2
         log.warning("%d x %d residues ran out of memory; trying chunks of %d", plan.batch, plan.length, rows)
 
@@ -177,13 +177,13 @@ def fold_batch(
     recycle_tolerance: float = 0.0,
     chunk_size: int | None = None,
 ) -> list[Prediction]:
-    """Fold sequences (cleaned, as `read_fasta` gives them) together, padded to the longest.
+    """Fold sequences (cleaned, as from `read_fasta`) together, padded to the longest.
 
     Raises
     ------
     ProtquantError
-        If the model is no folding model, numbers are not finite after a pass or in the end, or a `recycle_tolerance`
-        is given for more than one sequence.
+        If the model is not a folding model, numbers are not finite, or a `recycle_tolerance` is given for more than one
+        sequence.
     """
     check_folding_model(model)
     check_folding_options(num_recycles, chunk_size, recycle_tolerance)
@@ -191,7 +191,7 @@ def fold_batch(
         num_recycles = model.config.trunk.max_recycles - 1
     batch = encode_complexes(sequences).to(model.device)
     watch = PassWatch(model, batch, names, recycle_tolerance)
-    # Not inference_mode: transformers caches constants at first use, which autograd could then never use.
+    # Not inference_mode: transformers caches constants at first use, and autograd could not use them later.
     with torch.no_grad():
         output = model(batch, num_recycles=num_recycles, chunk_size=chunk_size, after_pass=watch)
     predictions, provenance = [], provenance_of(model)
@@ -227,7 +227,7 @@ def fold_batch(
 
 
 def _interface_tm(logits: torch.Tensor, chain_index: torch.Tensor) -> tuple[float, NDArray[np.floating] | None]:
-    """IpTM of a complex and of its pairs of chains; not a number, and None, for a single chain."""
+    """Return ipTM of a complex and of its pairs of chains; NaN and None for a single chain."""
     if int(chain_index.max()) == 0:
         return math.nan, None
     whole, pairs = predicted_interface_tm(logits, chain_index)
@@ -235,7 +235,7 @@ def _interface_tm(logits: torch.Tensor, chain_index: torch.Tensor) -> tuple[floa
 
 
 def provenance_of(model: ESMFold) -> Provenance:
-    """What a prediction of this model says of how it was made; of a folder or file only its name is told."""
+    """Return the provenance of this model's predictions, with only the last part of a path."""
     lineage = model.lineage
     return Provenance(
         model=Path(model.source).name if Path(model.source).exists() else model.source,
@@ -250,12 +250,12 @@ def provenance_of(model: ESMFold) -> Provenance:
 
 
 def check_folding_model(model: object) -> ESMFold:
-    """The model itself, if it folds.
+    """Return the model if it is a folding model.
 
     Raises
     ------
     ProtquantError
-        If it does not.
+        If it is another model.
     """
     if not isinstance(model, ESMFold):
         raise ProtquantError(f"{getattr(model, 'source', '') or 'this'} is a language model; folding needs an ESMFold")

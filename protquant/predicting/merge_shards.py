@@ -1,4 +1,4 @@
-"""Put the shards of a large run together: one manifest and one table, as if it had been one run."""
+"""Merge the shards of a large run into one manifest and one table, as of a single run."""
 
 import csv
 from pathlib import Path
@@ -16,18 +16,18 @@ __all__ = ["check_shards", "merge_shards"]
 
 @takes(MergeOptions)
 def merge_shards(options: MergeOptions) -> dict[str, Any]:
-    """Merge the manifests and tables that `fold_fasta(..., shard=...)` has written to a folder.
+    """Merge the manifests and tables of `fold_fasta(..., shard=...)` in a folder.
 
     Returns
     -------
     dict
-        `output shards unfinished done failed`; `unfinished` is how many of the shards were interrupted.
+        `output shards unfinished done failed`; `unfinished` is the number of interrupted shards.
 
     Raises
     ------
     ProtquantError
-        If the folder has no shards, or shards of different numbers, or some are missing or unfinished; nothing is
-        changed then.
+        If the folder has no shards, or shards of different runs, or some are missing or unfinished. Then nothing is
+        changed.
     """
     if not options.output.is_dir():
         raise ProtquantError(f"{options.output}: no such folder; give the output folder of `protquant fold --shard`")
@@ -37,9 +37,9 @@ def merge_shards(options: MergeOptions) -> dict[str, Any]:
         manifests = [Manifest.load(options.output, shard.label) for shard in shards]
         unfinished = [shard for shard, each in zip(shards, manifests, strict=True) if not each.ended]
         if unfinished and not options.even_so:
-            some = ", ".join(f"{shard.index}/{shard.count}" for shard in unfinished[:5])
+            labels = ", ".join(f"{shard.index}/{shard.count}" for shard in unfinished[:5])
             raise ProtquantError(
-                f"{options.output}: {len(unfinished)} of {len(shards)} shards did not come to their end: {some}"
+                f"{options.output}: {len(unfinished)} of {len(shards)} shards did not come to their end: {labels}"
                 f"{', ...' if len(unfinished) > 5 else ''}; run them again by `protquant fold --shard"
                 f" {unfinished[0].index}/{unfinished[0].count}`, or merge what is done with --even-so"
             )
@@ -54,18 +54,18 @@ def merge_shards(options: MergeOptions) -> dict[str, Any]:
             write_table(rows, predictions_file(options.output))
         done = {row["name"] for row in rows}
         failures = [row for row in _failures(options.output, shards) if row["name"] not in done]
-        # Of shards that were interrupted: they have written no table.
-        told, lines = {row["name"] for row in failures}, {record.name: record.line for record in records}
+        # Interrupted shards have written no table of failures.
+        listed, lines = {row["name"] for row in failures}, {record.name: record.line for record in records}
         failures += [
             {"name": each.name, "header": each.header, "line": lines.get(each.name, ""), "error": each.error}
             for each in merged.failures()
-            if each.name not in told
+            if each.name not in listed
         ]
         if failures:
             write_table(failures, failures_file(options.output))
         else:
             failures_file(options.output).unlink(missing_ok=True)
-        # Manifests last: without them nobody would know of the shards.
+        # Manifests last, because they identify the shards.
         for name in (predictions_file, failures_file, lambda folder, label: Manifest(folder, part=label).path):
             for shard in shards:
                 name(options.output, shard.label).unlink(missing_ok=True)
@@ -74,19 +74,19 @@ def merge_shards(options: MergeOptions) -> dict[str, Any]:
 
 
 def check_shards(output: Path, shard: Shard | None, partition: str) -> None:
-    """Refuse what would not go together with the shards that a folder has already.
+    """Raise an error if a run does not fit the shards that a folder already has.
 
     Parameters
     ----------
     shard : Shard or None
-        That is about to be folded; None for the whole.
+        Shard to fold; None for a whole run.
     partition : str
-        What it is a shard of.
+        Fingerprint of all batches of the run.
 
     Raises
     ------
     ProtquantError
-        If the whole is to be folded and there are shards, or shards of another number, of other records or batches.
+        If there are shards and the run is whole, or if the shards have another number, other records or other batches.
     """
     found = _labels(output)
     if not found:
@@ -129,7 +129,7 @@ def _shards(output: Path) -> list[Shard]:
 
 
 def _failures(output: Path, shards: list[Shard]) -> list[dict[str, Any]]:
-    """Rows of all tables of failures, each once: records that cannot be read are failures of every shard."""
+    """Return the rows of all tables of failures without duplicates: unreadable records are failures of every shard."""
     rows: dict[tuple[str, ...], dict[str, Any]] = {}
     for shard in shards:
         path = failures_file(output, shard.label)

@@ -1,4 +1,4 @@
-"""What folding a FASTA file will take, told before anything is loaded: memory, chunks, time, order."""
+"""Plan the folding of a FASTA file before anything is loaded: memory, chunks, time and order."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -22,24 +22,25 @@ __all__ = ["FoldingPlan", "plan_folding"]
 
 _COMPARED = ("fp32", "w8a8-int8", "w4a8-int4")
 _FOLD_HAS_MORE = 32 * 2**20
-"""What the process that folds has imported and read when it plans, and this one has not: 15 MiB where it was looked."""
+"""Allowance for modules that the folding process has loaded and this one has not; we measured 15 MiB."""
 
 
 @dataclass(frozen=True)
 class FoldingPlan:
-    """What folding will take.
+    """Plan of folding a FASTA file.
 
     Attributes
     ----------
     settings : dict
-        What was asked for.
+        Settings of the run.
     targets : list of dict
-        One per record, in the order of folding: `order name length batch chunk_size peak_bytes pair_tensors step
-        seconds problem`. `batch` is how many are folded together, padded to the longest; `problem` says why a record
-        cannot be folded, and is empty where it can.
+        One row per record, in the order of folding: `order name length batch chunk_size peak_bytes pair_tensors step
+        seconds problem`. `batch` is the number of records that are folded together, padded to the longest; `problem` is
+        the reason why a record cannot be folded, or empty.
     machine : list of dict
-        One per recipe: `recipe execution resident_bytes available_bytes longest_length`: the process with the model
-        loaded, what activations may take, and the longest sequence that fits by itself; 0 where the model does not fit.
+        One row per recipe: `recipe execution resident_bytes available_bytes longest_length`. These are the memory of
+        the process with the loaded model, the memory for activations, and the longest sequence that fits by itself (0
+        if the model does not fit).
     notes : list of str
     """
 
@@ -50,18 +51,18 @@ class FoldingPlan:
 
     @property
     def seconds(self) -> float | None:
-        """Of all targets that can be folded; None where nothing was measured."""
+        """Seconds of all targets that can be folded; None without a measurement."""
         known = [row["seconds"] for row in self.targets if row["seconds"] is not None]
         return sum(known) if known else None
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as plain data."""
+        """Return the plan as plain data."""
         return {**asdict(self), "seconds": self.seconds}
 
 
 @takes(PlanOptions)
 def plan_folding(options: PlanOptions) -> FoldingPlan:
-    """Plan `fold_fasta` with the same arguments. No weights are loaded, and a released model need not be downloaded.
+    """Plan `fold_fasta` with the same arguments, without loading or downloading weights.
 
     Raises
     ------
@@ -99,7 +100,7 @@ def plan_folding(options: PlanOptions) -> FoldingPlan:
             notes.append(f"{each.name}: not planned: {error}")
     passes = 1 + (network.config.trunk.max_recycles - 1 if options.num_recycles is None else options.num_recycles)
     times = None
-    if options.measure and records and budget.available > 0:  # Last, as it leaves memory behind that nobody else has.
+    if options.measure and records and budget.available > 0:  # Last, because measuring leaves memory allocated.
         times = measure_times(network.config, recipe, running, device, float_type)
     targets = []
     if records is not None:
@@ -124,7 +125,7 @@ def plan_folding(options: PlanOptions) -> FoldingPlan:
 
 
 def _alike(recipe: Recipe, execution: str | None, backend: str, device: torch.device) -> Execution:
-    """What another recipe is to run as, asked for the same."""
+    """Return the execution of another recipe for the same options."""
     execution = None if recipe.is_float else execution
     return Execution(recipe, execution, backend if wants_integers(recipe, execution) else "auto", device)
 
@@ -152,7 +153,7 @@ def _targets(
     for indices in length_batches([record.sequence for record in records], max_tokens):
         batch = [records[index] for index in indices]
         plan = _plan(budget, batch, chunk_size)
-        # What does not fit together is folded one by one.
+        # Records that do not fit together are folded one by one.
         groups = [batch] if isinstance(plan, MemoryPlan) or len(batch) == 1 else [[record] for record in batch]
         for group in groups:
             planned = plan if group is batch else _plan(budget, group, chunk_size)
@@ -163,7 +164,7 @@ def _targets(
 
 
 def _plan(budget: MemoryBudget, batch: Sequence[Record], chunk_size: int | None) -> MemoryPlan | str:
-    """The plan, or why there is none."""
+    """Return the memory plan of a batch, or the reason why it does not fit."""
     try:
         return budget.plan(max(model_length(record.sequence) for record in batch), len(batch), chunk_size)
     except ProtquantError as error:

@@ -1,4 +1,4 @@
-"""Pictures of predictions: pLDDT along the chain, PAE, contact maps, and what recipes cost."""
+"""Figures of predictions: pLDDT along the chain, predicted aligned error, and contact maps."""
 
 import io
 import math
@@ -26,7 +26,7 @@ _CONTACTS = ListedColormap(["white", "#b0b0b0"])
 
 
 def save_figure(figure: Figure, path: Path) -> Path:
-    """Write a figure as PNG, whole or not at all; needs no display."""
+    """Write a figure as PNG, atomically; needs no display."""
     buffer = io.BytesIO()
     FigureCanvasAgg(figure).print_png(buffer)
     return atomic_write(path, buffer.getvalue())
@@ -35,15 +35,15 @@ def save_figure(figure: Figure, path: Path) -> Path:
 def _warn(figure: Figure, warnings: Sequence[str]) -> None:
     """Put warnings above the axes, as the title of the figure."""
     if warnings:
-        width = int(12 * figure.get_figwidth())  # characters of that size
+        width = int(12 * figure.get_figwidth())  # characters in a line
         lines = [line for warning in warnings for line in textwrap.wrap(f"WARNING: {warning}", width)]
         figure.suptitle("\n".join(lines), color="firebrick", fontsize=9)
 
 
 def _borders(prediction: Prediction) -> tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]], list[str]]:
-    """Where chains end and where their middles are, counted in residues of all chains, and their names.
+    """Return the ends and middles of chains, counted in residues of all chains, and their names.
 
-    All are empty where there is only one chain.
+    All are empty for a single chain.
     """
     lengths = [len(chain) for chain in prediction.chains]
     if len(lengths) == 1:
@@ -58,9 +58,9 @@ def _name_chains(axis: SecondaryAxis, places: NDArray[np.floating[Any]], names: 
 
 
 def prediction_figure(prediction: Prediction) -> Figure:
-    """PLDDT along the sequence, over AlphaFold DB's confidence bands, and the predicted aligned error.
+    """Return a figure of pLDDT along the sequence, with AlphaFold DB's confidence bands, and of the aligned error.
 
-    The warnings are the title. Borders and names of chains are drawn in both parts.
+    The warnings are the title. Both parts show borders and names of chains.
     """
     figure = Figure(figsize=(10, 3.6), layout="constrained")
     _warn(figure, prediction.warnings)
@@ -132,7 +132,7 @@ def contact_figure(
     distances: NDArray[np.floating[Any]] | None = None,
     warnings: Sequence[str] = (),
 ) -> Figure:
-    """Contact probabilities side by side; the true contacts, if known, in gray below the diagonal.
+    """Return a figure of contact maps side by side; true contacts, if known, are gray below the diagonal.
 
     Parameters
     ----------

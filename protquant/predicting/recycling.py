@@ -1,4 +1,4 @@
-"""Checks after every pass through the trunk: whether its numbers are finite, and how far atoms have moved."""
+"""Checks after every pass through the trunk: finite numbers, and the change of the coordinates."""
 
 import math
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ _CA = 1  # of the 14 atoms
 
 
 def check_tolerance(tolerance: float) -> None:
-    """Refuse a tolerance of recycling that makes no sense.
+    """Raise an error for an invalid recycle tolerance.
 
     Raises
     ------
@@ -31,22 +31,22 @@ def check_tolerance(tolerance: float) -> None:
 def distance_change(before: Float[Tensor, "l 3"], after: Float[Tensor, "l 3"]) -> float:
     """Return the root mean square difference of the distances within two traces of C-alpha atoms, in angstrom.
 
-    It needs no superposition. This is the number that ColabFold calls `tol`, and AlphaFold-Multimer 2.3 stops by: the
-    mean is over all ordered pairs, those of a residue with itself among them, and 1e-8 is added to it.
+    It needs no superposition. ColabFold calls this number `tol`, and AlphaFold-Multimer 2.3 uses it to stop: the mean
+    is over all ordered pairs, including each residue with itself, and 1e-8 is added to it.
     """
     distances = [torch.cdist(ca, ca, compute_mode="donot_use_mm_for_euclid_dist") for ca in (before, after)]
     return float((distances[0].sub_(distances[1]).square_().mean() + 1e-8).sqrt())
 
 
 def not_finite(model: ESMFold, name: str, what: str) -> ProtquantError:
-    """Return the error that numbers of a protein are not finite, with what can be done about it.
+    """Return the error for numbers of a protein that are not finite, with a remedy.
 
     Parameters
     ----------
     name : str
-        Of the protein.
+        Name of the protein.
     what : str
-        Which numbers.
+        The numbers that are not finite.
     """
     if model.layer_mix.dtype != torch.float32:
         remedy = "fold it with --dtype float32"
@@ -58,27 +58,27 @@ def not_finite(model: ESMFold, name: str, what: str) -> ProtquantError:
 
 
 class PassWatch:
-    """Looks at every pass of a batch through the trunk; an `after_pass` of the model.
+    """Checks every pass of a batch through the trunk; to be used as `after_pass` of the model.
 
     Parameters
     ----------
     model : ESMFold
     batch : FoldingInput
     names : sequence of str
-        Of the proteins of the batch.
+        Names of the proteins of the batch.
     tolerance : float
-        In angstrom: the passes end where `distance_change` between two of them is smaller. 0: never. Above 0 the batch
-        is one protein: others would go on or stop with it, and its result would depend on them.
+        In angstrom: recycling ends when `distance_change` between two passes is smaller; 0 never ends it. If it is
+        above 0, the batch must be one protein, because proteins of a batch would have to stop together.
 
     Attributes
     ----------
     recycles : int
-        How often the output has gone through the trunk again.
+        Number of recycles so far.
 
     Raises
     ------
     ProtquantError
-        If `tolerance` is above 0 for several proteins; and after a pass whose numbers are not finite.
+        If `tolerance` is above 0 for several proteins, or after a pass with numbers that are not finite.
     """
 
     def __init__(self, model: ESMFold, batch: FoldingInput, names: Sequence[str], tolerance: float = 0.0) -> None:
@@ -92,7 +92,7 @@ class PassWatch:
         self._before: Tensor | None = None
 
     def __call__(self, recycle: int, single: Tensor, pair: Tensor, structure: Structure) -> bool:
-        """Return whether the protein has come to rest."""
+        """Return whether the coordinates have converged."""
         self.recycles = recycle
         self._check_finite({"single": single, "pair": pair, "coordinates": structure.positions})
         if not self._tolerance:
@@ -102,7 +102,7 @@ class PassWatch:
         return before is not None and distance_change(before, ca) < self._tolerance
 
     def _check_finite(self, tensors: dict[str, Tensor]) -> None:
-        # The ends of what is not finite are not finite. Not by aminmax, which copies a part of a padded pair.
+        # If any number is not finite, an extreme is not finite. Not aminmax, which would copy a slice of a padded pair.
         parts = [
             x[row, :length, :length] if name == "pair" else x[row, :length]
             for row, length in enumerate(self._lengths)

@@ -1,4 +1,4 @@
-"""A part of a large run, for a process or a machine of its own."""
+"""A shard: a part of a large run for one process or machine."""
 
 import re
 from collections.abc import Sequence
@@ -16,19 +16,19 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Shard:
-    """The `index`-th of `count` parts, from 1."""
+    """The part `index` of `count` parts, counted from 1."""
 
     index: int
     count: int
 
     @classmethod
     def parse(cls, text: str) -> "Shard":
-        """Read a shard as people write it, such as `3/16`.
+        """Return the shard of a text such as `3/16`.
 
         Raises
         ------
         ProtquantError
-            If it is written otherwise, or there is no such part.
+            If the text has another form, or there is no such part.
         """
         match = _WRITTEN.fullmatch(text.strip())
         if match is None or not 1 <= int(match[1]) <= int(match[2]):
@@ -37,15 +37,15 @@ class Shard:
 
     @classmethod
     def of_label(cls, label: str) -> "Shard | None":
-        """The shard of a label; None if it is none."""
+        """Return the shard of a label; None if the text is not a label."""
         match = _LABEL.fullmatch(label)
         return cls(int(match[1]), int(match[2])) if match else None
 
     @property
     def label(self) -> str:
-        """For names of files: `03-of-16`."""
+        """Label for names of files, such as `03-of-16`."""
         return f"{self.index:0{len(str(self.count))}d}-of-{self.count}"
 
     def take(self, items: Sequence[T]) -> list[T]:
-        """Every `count`-th item: of what is sorted by length, each shard gets as much of the long as of the short."""
+        """Return every `count`-th item; if items are sorted by length, all shards have similar lengths."""
         return list(items[self.index - 1 :: self.count])
