@@ -1,4 +1,4 @@
-"""Which format each site gets: sensitivities, and the search for a recipe within a budget."""
+"""Choose formats of sites: measure sensitivities, and search for a recipe within a budget."""
 
 from protquant.lazy_package import make_lazy
 

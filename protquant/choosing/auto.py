@@ -1,4 +1,4 @@
-"""The recipe of `protquant auto`: a format for every weight, by what each costs in bits and in drift."""
+"""The recipe of `protquant auto`: a format for every weight, chosen by bits and drift."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -48,14 +48,14 @@ class AutoRecipe:
     recipe : Recipe
         The chosen formats, by name of site.
     rows : list of dict
-        The frontier, measured: `recipe`, `kind` (auto, uniform, recipe), `weight_bits`, `activation_bits`, `predicted`
-        (what the choice takes the first of `chosen_by` to be) and the drifts on sequences that the choice did not see.
+        The measured frontier: `recipe`, `kind` (auto, uniform, recipe), `weight_bits`, `activation_bits`, `predicted`
+        (the predicted drift, the first of `chosen_by`) and the drifts on sequences that the choice did not use.
     drift : str
-        The column of `rows` to go by.
+        The column of `rows` to compare recipes by.
     chosen_by : tuple of str
-        The drifts of single parts that the choice rests on.
+        The drifts of single parts that the choice minimizes.
     sensitivity : Sensitivity
-        What the choice rests on.
+        The sensitivities that the choice uses.
     """
 
     recipe: Recipe
@@ -67,15 +67,15 @@ class AutoRecipe:
 
     @property
     def row(self) -> dict[str, Any]:
-        """What was measured of the recipe."""
+        """The row of the chosen recipe."""
         return next(row for row in self.rows if row["recipe"] == self.recipe.name)
 
     def to_frame(self) -> pd.DataFrame:
-        """The frontier as a table."""
+        """Return the frontier as a table."""
         return pd.DataFrame(self.rows)
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as one JSON document."""
+        """Return the results as a JSON document."""
         return {"recipe": self.recipe.to_dict(), "frontier": self.rows, "drift": self.drift, "notes": self.notes}
 
     def _repr_html_(self) -> str:
@@ -86,8 +86,8 @@ class AutoRecipe:
 def auto(options: AutoOptions) -> AutoRecipe:
     """Choose a format for every weight: least drift at `target_bits`, or fewest bits within `max_drift`.
 
-    The drift of each part alone is measured (`sensitivity`) and taken to add up, so that the choice is a knapsack
-    (`protquant.quant.allocation`). What comes of it is then measured on other sequences.
+    The drift of each part alone is measured (`sensitivity`). Drifts are assumed to add up, so that the choice is a
+    knapsack problem (`protquant.quant.allocation`). The chosen recipe is then measured on other sequences.
 
     Raises
     ------
@@ -145,9 +145,9 @@ def auto(options: AutoOptions) -> AutoRecipe:
             continue
         other, predicted = choice.within_bits(bits)
         rows.append(judge(replace(other, name=f"auto {bits:g}"), "auto", predicted))
-    for form in forms:
-        other = choice.recipe_of({group.name: form for group in choice.groups if group.is_weight})
-        rows.append(judge(replace(other, name=_short(form)), "uniform", None))
+    for format_ in forms:
+        other = choice.recipe_of({group.name: format_ for group in choice.groups if group.is_weight})
+        rows.append(judge(replace(other, name=_short(format_)), "uniform", None))
     rows += [judge(other, "recipe", None) for other in compared]
     rows.sort(key=lambda row: (row["kind"], row["weight_bits"]))
     if options.output is not None:
@@ -166,16 +166,16 @@ def auto(options: AutoOptions) -> AutoRecipe:
 
 
 def save_recipe(recipe: Recipe, path: Path) -> Path:
-    """Write a recipe as YAML, which `load_recipe` reads."""
+    """Write a recipe as YAML for `load_recipe`."""
     document = {key: value for key, value in recipe.to_dict().items() if value or key == "exclude"}
     document["calibration"] = asdict(recipe.calibration)
     text: str = yaml.safe_dump(document, sort_keys=False, default_flow_style=None, width=120)
     return atomic_write(path, text)
 
 
-def _short(form: Format) -> str:
-    size = getattr(form, "group_size", None)
-    return f"w{getattr(form, 'bits', '')} per {'channel' if size is None else f'group {size}'}"
+def _short(format_: Format) -> str:
+    size = getattr(format_, "group_size", None)
+    return f"w{getattr(format_, 'bits', '')} per {'channel' if size is None else f'group {size}'}"
 
 
 def _checked_sequences(check: Path | Sequence[str] | None, limit: int, seen: Sequence[str]) -> list[str]:
@@ -196,7 +196,7 @@ def _checked_sequences(check: Path | Sequence[str] | None, limit: int, seen: Seq
 
 
 class _Judge:
-    """Measures recipes against the float model; one that differs from another by its name alone is measured once."""
+    """Measures recipes against the float model; recipes that differ only in their names are measured once."""
 
     def __init__(self, network: ProteinModel, task: DriftTask, calibrating: Sequence[str]) -> None:
         self.store = RunStore(None)
@@ -218,12 +218,12 @@ class _Judge:
 def _within_drift(
     choice: FormatChoice, judge: Callable[[Recipe, str, float | None], dict[str, Any]], drift: str, largest: float
 ) -> tuple[Recipe, float]:
-    """The fewest bits whose measured drift is at most `largest`, by bisection of the sum of losses that is allowed.
+    """Return the recipe of fewest bits with a measured drift of at most `largest`, by bisection of the sum of losses.
 
     Raises
     ------
     ProtquantError
-        If even the widest formats drift further.
+        If even the widest formats have a larger drift.
     """
     best: tuple[Recipe, float] | None = None
     fewest = float("inf")
@@ -231,7 +231,7 @@ def _within_drift(
     high = math.log(max(most, _NOTHING))
     low = max(math.log(max(least, _NOTHING)), high - math.log(_NOTICEABLE))
     for number in range(_ROUNDS):
-        # First the best that there is: if that is not good enough, nothing is.
+        # First the choice of least loss: if its drift is too large, the search ends.
         bound = (low + high) / 2
         recipe, predicted = choice.within_loss(least if number == 0 else math.exp(bound))
         row = judge(replace(recipe, name=f"choice {number + 1}"), "auto", predicted)

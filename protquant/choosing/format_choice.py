@@ -1,4 +1,4 @@
-"""Formats for every group of sites, from what each costs in bits and in drift."""
+"""Choose a format for every group of sites by bits and drift."""
 
 import json
 import math
@@ -22,20 +22,20 @@ __all__ = ["FormatChoice"]
 
 
 class FormatChoice:
-    """The knapsack: groups, what each format of theirs costs in bits and in drift, and what is fixed.
+    """The knapsack problem: groups, bits and drift of each of their formats, and fixed bits.
 
     Parameters
     ----------
     drifts : tuple of str
-        To be small, each relative to what it sums to.
+        Drifts to minimize, each relative to its own sum.
     formats : sequence of Format
-        For weights.
+        Formats for weights.
 
     Attributes
     ----------
     groups : list of SiteGroup
     least_bits, most_bits : float
-        Mean effective bits of weights that a choice can have.
+        Smallest and largest mean effective bits of weights that a choice can have.
     """
 
     def __init__(
@@ -49,13 +49,13 @@ class FormatChoice:
         self.fixed_bits = self._fixed_bits(assignments)
         self._weights: dict[str, list[Option]] = {}
         self._activations: dict[str, Format] = {}
-        # What the first drift is to the power at which it adds up, by group and option.
+        # The first drift to the power at which drifts add up, by group and option.
         self._terms: dict[tuple[str, str], float] = {}
         self._activation_sum = 0.0
         weights = [group for group in self.groups if group.is_weight]
         if not weights:
             raise ProtquantError(f"recipe {base.name} leaves all weights of linear layers in float; name another base")
-        sizes = [[self._bits(group, form) for form in formats] for group in weights]
+        sizes = [[self._bits(group, format_) for format_ in formats] for group in weights]
         self.least_bits, self.most_bits = (
             (self.fixed_bits + sum(map(pick, sizes))) / self.elements for pick in (min, max)
         )
@@ -66,24 +66,26 @@ class FormatChoice:
         return weight.detach()
 
     def _fixed_bits(self, assignments: Assignments) -> float:
-        """Bits of the weights that count and are not chosen: gains, and what the base leaves in float."""
+        """Return the bits of weights whose format is not chosen: gains, and weights that the base leaves in float."""
         total = 0
         chosen = {site.name for site in self.sites}
         for a in assignments:
             if not a.site.is_weight or a.excluded or a.site.name in chosen:
                 continue
             weight = self._weight(a.site)
-            form = a.format
-            total += tensor_bytes(weight) if form is None else coded_bytes(form.for_weight(weight), weight.numel())
+            format_ = a.format
+            total += (
+                tensor_bytes(weight) if format_ is None else coded_bytes(format_.for_weight(weight), weight.numel())
+            )
         return 8.0 * total
 
-    def _bits(self, group: SiteGroup, form: Format) -> int:
-        """Bits of the weights of a group in one format, scales included."""
+    def _bits(self, group: SiteGroup, format_: Format) -> int:
+        """Return the bits of the weights of a group in one format, scales included."""
         weights = [self._weight(site) for site in group.sites]
-        return sum(8 * coded_bytes(fitting_format(form, w).for_weight(w), w.numel()) for w in weights)
+        return sum(8 * coded_bytes(fitting_format(format_, w).for_weight(w), w.numel()) for w in weights)
 
     def check_target(self, bits: float) -> None:
-        """Refuse before anything is measured what no choice can reach."""
+        """Raise an error, before any measurement, for a target that no choice can reach."""
         if not bits >= self.least_bits:
             raise ProtquantError(
                 f"a mean of {bits:g} bits cannot be reached: the smallest of these formats take {self.least_bits:.2f} "
@@ -91,12 +93,12 @@ class FormatChoice:
             )
 
     def learn(self, found: Sensitivity, target_activation_bits: float | None) -> None:
-        """Take over what was measured."""
+        """Set the measured sensitivities, and choose the formats of activations."""
         activations: dict[str, list[Option]] = {}
         weights = {group.name for group in self.groups if group.is_weight}
         elements = {row["group"]: row["elements"] for row in found.rows if row["group"] not in weights}
         terms = {name: [max(float(row[name]), 0.0) ** DRIFT_POWERS[name] for row in found.rows] for name in self.drifts}
-        # Each drift counts for what it is of its own sum over all parts and formats alike.
+        # Each drift is divided by its own sum over parts, so that all drifts have the same weight.
         scales = {name: _scale(found.rows, values) for name, values in terms.items()}
         for number, row in enumerate(found.rows):
             into = self._weights if row["group"] in weights else activations
@@ -113,19 +115,19 @@ class FormatChoice:
             self._activation_sum = self._sum(chosen)
 
     def within_bits(self, bits: float) -> tuple[Recipe, float]:
-        """The recipe of least drift at a mean of `bits`, and that drift."""
+        """Return the recipe of least drift at a mean of `bits`, and its predicted drift."""
         return self._recipe(allocate(self._weights, bits * self.elements - self.fixed_bits))
 
     @property
     def losses(self) -> tuple[float, float]:
-        """The smallest and the largest sum of losses that there can be."""
+        """Smallest and largest possible sum of losses."""
         sums = [sum(pick(o.loss for o in options) for options in self._weights.values()) for pick in (min, max)]
         return sums[0], sums[1]
 
     def within_loss(self, loss: float) -> tuple[Recipe, float]:
-        """The recipe of fewest bits whose losses sum to at most `loss`, and its drift."""
-        turned = {group: [Option(o.name, o.loss, o.cost) for o in options] for group, options in self._weights.items()}
-        return self._recipe(allocate(turned, loss))
+        """Return the recipe of fewest bits whose losses sum to at most `loss`, and its predicted drift."""
+        swapped = {group: [Option(o.name, o.loss, o.cost) for o in options] for group, options in self._weights.items()}
+        return self._recipe(allocate(swapped, loss))
 
     def _sum(self, found: Allocation) -> float:
         return sum(self._terms[group, option.name] for group, option in found.options.items())
@@ -135,21 +137,21 @@ class FormatChoice:
         return self.recipe_of(_formats(found)), predicted
 
     def recipe_of(self, formats: Mapping[str, Format]) -> Recipe:
-        """The base with these formats, by group, and those of the activations that were chosen."""
+        """Return the base recipe with these formats, by group, and the chosen formats of activations."""
         sites = dict(self.base.sites)
         for group in self.groups:
-            form = formats.get(group.name) or self._activations.get(group.name)
-            if form is not None:
-                # A copy is written to files without what is the default.
-                sites.update({site.name: replace(self._fitting(form, site, group)) for site in group.sites})  # type: ignore[type-var]
+            format_ = formats.get(group.name) or self._activations.get(group.name)
+            if format_ is not None:
+                # A copy, because copies are written to files without default settings.
+                sites.update({site.name: replace(self._fitting(format_, site, group)) for site in group.sites})  # type: ignore[type-var]
         return replace(self.base, sites=sites)
 
-    def _fitting(self, form: Format, site: Site, group: SiteGroup) -> Format:
-        return fitting_format(form, self._weight(site)) if group.is_weight else form
+    def _fitting(self, format_: Format, site: Site, group: SiteGroup) -> Format:
+        return fitting_format(format_, self._weight(site)) if group.is_weight else format_
 
 
 def _scale(rows: Sequence[Mapping[str, Any]], values: Sequence[float]) -> float:
-    """The geometric mean, over formats, of the sums over groups: few bits count no more than many."""
+    """Return the geometric mean, over formats, of the sums over groups, so that formats of few bits do not dominate."""
     sums: dict[str, float] = {}
     for row, value in zip(rows, values, strict=True):
         sums[row["config"]] = sums.get(row["config"], 0.0) + value
@@ -160,7 +162,7 @@ def _scale(rows: Sequence[Mapping[str, Any]], values: Sequence[float]) -> float:
 def _formats(found: Allocation) -> dict[str, Format]:
     formats = {}
     for group, option in found.options.items():
-        form = format_from_config(json.loads(option.name))
-        assert form is not None
-        formats[group] = form
+        format_ = format_from_config(json.loads(option.name))
+        assert format_ is not None
+        formats[group] = format_
     return formats

@@ -1,4 +1,4 @@
-"""The table of `protquant sensitivity`: what quantizing each part of a model alone costs."""
+"""The table of `protquant sensitivity`: drift of a model when a single part is quantized."""
 
 import json
 import math
@@ -41,14 +41,14 @@ class Sensitivity:
     Attributes
     ----------
     rows : list of dict
-        One per group and format: `group`, `block`, `part`, `sites` (how many), `elements`, `format`, `config` (the
-        format as JSON), `bits` (effective, of an element) and the drifts.
+        One row per group and format: `group`, `block`, `part`, `sites` (their number), `elements`, `format`, `config`
+        (the format as JSON), `bits` (effective bits of an element) and the drifts.
     drifts : tuple of str
-        Columns of the drifts, the one that stands for all first.
+        Columns of the drifts, the main one first.
     settings : str
-        Fingerprint of the model and of all that the numbers depend on.
+        Fingerprint of the model and of all settings that the numbers depend on.
     notes : list of str
-        What a reader of the table must know.
+        Notes for readers of the table.
     """
 
     rows: list[dict[str, Any]]
@@ -57,15 +57,15 @@ class Sensitivity:
     notes: list[str]
 
     def to_frame(self) -> pd.DataFrame:
-        """The rows as a table."""
+        """Return the rows as a table."""
         return pd.DataFrame(self.rows)
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as one JSON document."""
+        """Return the results as a JSON document."""
         return {"rows": self.rows, "drifts": list(self.drifts), "settings": self.settings, "notes": self.notes}
 
     def most_sensitive(self, drift: str, count: int = 10) -> list[dict[str, Any]]:
-        """Rows of the formats with the fewest bits, the largest drift first."""
+        """Return the rows of the formats with the fewest bits, the largest drift first."""
         fewest = {row["group"]: row for row in sorted(self.rows, key=lambda row: -row["bits"])}
         return sorted(fewest.values(), key=lambda row: -row[drift])[:count]
 
@@ -76,12 +76,12 @@ class Sensitivity:
 def weight_formats(
     bits: Sequence[int], granularity: Granularity = "channel", group_size: int = 64
 ) -> tuple[Uniform, ...]:
-    """Uniform formats: symmetric with a scale per output channel, affine with one per group in a row, or both.
+    """Return uniform formats: symmetric with a scale per output channel, affine with a scale per group, or both.
 
     Raises
     ------
     ProtquantError
-        If the granularity is not known, or the numbers do not fit the format.
+        If the granularity is unknown, or a number is invalid for the format.
     """
     if granularity not in ("channel", "group", "both"):
         raise ProtquantError(f"granularity {granularity!r} is none of channel, group, both")
@@ -94,7 +94,7 @@ def weight_formats(
 
 
 def open_model(model: str | Path | ProteinModel, dtype: str, cpu_only: bool) -> ProteinModel:
-    """A model as it is, or one that is loaded."""
+    """Return the given model, or load it."""
     if isinstance(model, ProteinModel):
         return model
     return load(model, dtype=parse_dtype(dtype), device=pick_device(cpu_only))
@@ -103,9 +103,10 @@ def open_model(model: str | Path | ProteinModel, dtype: str, cpu_only: bool) -> 
 def measured_sequences(
     network: ProteinModel, fasta: Path | Sequence[str] | None, limit: int | None
 ) -> tuple[list[str], str]:
-    """Sequences to measure drift on, and what they are in words.
+    """Return the sequences to measure drift on, and a description of them.
 
-    By default those that calibrate, for a language model; for a folding model the first few shipped chains.
+    By default these are the calibration sequences for a language model, and the first shipped chains for a folding
+    model.
     """
     if fasta is not None and not isinstance(fasta, str | Path):
         return list(fasta)[:limit], "sequences that were given"
@@ -120,12 +121,12 @@ def measured_sequences(
 def sensitivity(options: SensitivityOptions) -> Sensitivity:
     """Quantize one part of a model at a time, to several widths, and measure the drift from the float model.
 
-    Rounding is to nearest. What the steps of a method make of a part is not measured.
+    Weights are rounded to nearest; the steps of the base recipe are not run.
 
     Raises
     ------
     ProtquantError
-        If an argument cannot be used, or `output` holds a table that was made with another model or other settings.
+        If an argument cannot be used, or `output` has a table of another model or other settings.
     """
     check_folding_options(options.num_recycles, None)
     network = open_model(options.model, options.dtype, options.cpu_only)
@@ -140,7 +141,7 @@ def sensitivity(options: SensitivityOptions) -> Sensitivity:
         assignments = [a for a in assignments if a.is_activation]
     if not assignments:
         raise ProtquantError(f"recipe {recipe.name} leaves everything in float that was to be tried; name another base")
-    own = {a.site.name: a.format for a in assignments}
+    base_formats = {a.site.name: a.format for a in assignments}
     groups = group_sites(network, [a.site for a in assignments], options.by)
     calibrating = calibration_sequences(options.calibration)
     has_activations = any(not group.is_weight for group in groups)
@@ -157,17 +158,18 @@ def sensitivity(options: SensitivityOptions) -> Sensitivity:
     _check_table(store, settings)
 
     def formats(group: SiteGroup) -> list[Format]:
-        form = own[group.sites[0].name]
-        return list(weights) if group.is_weight else [_with_bits(form, bits) for bits in options.activation_bits]
+        format_ = base_formats[group.sites[0].name]
+        return list(weights) if group.is_weight else [_with_bits(format_, bits) for bits in options.activation_bits]
 
-    tried = [(group, form) for group in groups for form in formats(group)]
+    tried = [(group, format_) for group in groups for format_ in formats(group)]
     keys = [
-        fingerprint({"settings": settings, "group": group.name, "format": form.to_config()}) for group, form in tried
+        fingerprint({"settings": settings, "group": group.name, "format": format_.to_config()})
+        for group, format_ in tried
     ]
-    left = [group for (group, _), key in zip(tried, keys, strict=True) if store.finished(key) is None]
+    unfinished = [group for (group, _), key in zip(tried, keys, strict=True) if store.finished(key) is None]
     progress = sys.stderr.isatty()
     statistics = None
-    if any(not group.is_weight for group in left):
+    if any(not group.is_weight for group in unfinished):
         statistics = gather_statistics(network, calibrating, progress=progress)
     trial = FormatTrials(
         network,
@@ -179,8 +181,8 @@ def sensitivity(options: SensitivityOptions) -> Sensitivity:
         progress=progress,
     )
     jobs = [
-        Job({"group": group.name}, key, partial(_measure, trial, group, form, settings))
-        for (group, form), key in zip(tried, keys, strict=True)
+        Job({"group": group.name}, key, partial(_measure, trial, group, format_, settings))
+        for (group, format_), key in zip(tried, keys, strict=True)
     ]
     for _ in run_grid(jobs, store, "sensitivity", len(jobs)):
         pass
@@ -196,23 +198,25 @@ def sensitivity(options: SensitivityOptions) -> Sensitivity:
     return Sensitivity(rows, measure.names, settings, notes)
 
 
-def _with_bits(form: Format | None, bits: int) -> Format:
-    if form is None or not hasattr(form, "bits"):
-        raise ProtquantError(f"the base's format {'float' if form is None else form.label} has no bits to be changed")
-    changed: Format = replace(form, bits=bits)  # type: ignore[type-var]
+def _with_bits(format_: Format | None, bits: int) -> Format:
+    if format_ is None or not hasattr(format_, "bits"):
+        raise ProtquantError(
+            f"the base's format {'float' if format_ is None else format_.label} has no bits to be changed"
+        )
+    changed: Format = replace(format_, bits=bits)  # type: ignore[type-var]
     return changed
 
 
-def _measure(trial: FormatTrials, group: SiteGroup, form: Format, settings: str) -> dict[str, Any]:
-    measured = trial(group, form)
+def _measure(trial: FormatTrials, group: SiteGroup, format_: Format, settings: str) -> dict[str, Any]:
+    measured = trial(group, format_)
     return {
         "group": group.name,
         "block": group.block,
         "part": group.part,
         "sites": len(group.sites),
         "elements": measured.elements,
-        "format": form.label,
-        "config": json.dumps(form.to_config()),
+        "format": format_.label,
+        "config": json.dumps(format_.to_config()),
         "bits": measured.bits,
         **measured.drift,
         "settings": settings,
@@ -220,7 +224,7 @@ def _measure(trial: FormatTrials, group: SiteGroup, form: Format, settings: str)
 
 
 def _check_table(store: RunStore, settings: str) -> None:
-    """Refuse a table of something else: its rows would be shown as if they were of this model and these settings."""
+    """Raise an error for a table of another model or other settings, whose rows would be mixed with the new ones."""
     for number, row in enumerate(store.rows(), start=1):
         if missing := [name for name in (*_KEYS, "settings") if name not in row]:
             raise ProtquantError(

@@ -1,4 +1,4 @@
-"""Pictures of sensitivities, and of the frontier of accuracy against bits."""
+"""Figures of sensitivities, and of the frontier of drift against bits."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -29,9 +29,9 @@ DRIFT_LABELS = {
 
 
 def sensitivity_figure(found: Sensitivity, drift: str | None = None) -> Figure:
-    """Blocks x parts, colored by drift on a log scale, each part in its format of fewest bits.
+    """Return a figure of blocks x parts, colored by drift (log scale), each part in its format of fewest bits.
 
-    One panel for weights and one for activations of each chain of blocks, and one for what lies in none.
+    Each chain of blocks has one panel for weights and one for activations; one panel is for sites outside of blocks.
     """
     drift = drift or found.drifts[0]
     if drift not in found.drifts:
@@ -57,7 +57,7 @@ def sensitivity_figure(found: Sensitivity, drift: str | None = None) -> Figure:
     if len(rest):
         tables.append((_OUTSIDE, rest.set_index("group")[[drift]].rename(columns={drift: ""})))
     positive = frame[drift][frame[drift] > 0]
-    # What is next to nothing is all one color: half of the range of a picture goes to rounding otherwise.
+    # Very small drifts get one color; otherwise half of the color range would show rounding.
     top = float(positive.max()) if len(positive) else 1.0
     norm = LogNorm(max(float(positive.min()) if len(positive) else 0.1, top * 1e-4), top)
     widths = [max(_MIN_COLUMNS, len(table.columns)) for _, table in tables]
@@ -69,7 +69,7 @@ def sensitivity_figure(found: Sensitivity, drift: str | None = None) -> Figure:
     for axis, (title, table) in zip(axes, tables, strict=True):
         _heat(axis, title, table, norm)
         if title == _OUTSIDE:
-            # Cells as high as those of blocks.
+            # Cells have the same height as those of blocks.
             axis.set_ylim(rows - 0.5, -0.5)
             axis.set_xticks([])
             axis.spines[:].set_visible(False)
@@ -104,7 +104,7 @@ def _part(name: str) -> str:
 
 
 def frontier_figure(found: AutoRecipe) -> Figure:
-    """Measured drift against effective bits of the weights: automatic choices, uniform widths, other recipes."""
+    """Return a figure of drift against effective bits of weights: automatic choices, uniform formats, other recipes."""
     figure = Figure(figsize=(6.4, 4.4), layout="constrained")
     axis = figure.subplots()
     frame = found.to_frame()

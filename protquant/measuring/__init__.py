@@ -1,4 +1,4 @@
-"""What a model or a recipe costs: scores against references, drift, tables of methods."""
+"""Measure the cost of quantization: scores against references, drift, tables of methods."""
 
 from protquant.lazy_package import make_lazy
 

@@ -1,6 +1,6 @@
-"""Facts of the recipes and formats that ship, stored with the package: printing them takes no torch.
+"""Stored facts on shipped recipes and formats, which can be printed without importing torch.
 
-`make_datasheets.py` computes what is stored, and a test computes it again.
+`make_datasheets.py` computes them, and a test checks them.
 """
 
 import hashlib
@@ -21,12 +21,12 @@ RECIPES, FORMATS = "recipes.json", "formats.json"
 def list_recipes() -> list[dict[str, Any]]:
     """Describe every recipe that ships.
 
-    A recipe whose file is not the one that was stored is read and judged now, which imports torch.
+    If a recipe file has changed since the facts were stored, they are computed now, which imports torch.
 
     Returns
     -------
     list of dict
-        As `describe_recipe` has it.
+        See `describe_recipe`.
     """
     stored = json.loads((DATA / RECIPES).read_text(encoding="utf-8"))
     rows = []
@@ -38,7 +38,7 @@ def list_recipes() -> list[dict[str, Any]]:
 
 
 def describe_recipe(name: str) -> dict[str, Any]:
-    """Read a recipe and judge whether integer kernels can run it.
+    """Read a recipe, and check whether integer kernels can run it.
 
     Returns
     -------
@@ -63,11 +63,11 @@ def list_formats(options: FormatsOptions) -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        As `protquant.measuring.format_table` has it.
+        See `protquant.measuring.format_table`.
     """
     return measuring.format_table() if options.measure else json.loads((DATA / FORMATS).read_text(encoding="utf-8"))
 
 
 def text_fingerprint(text: str) -> str:
-    """Return the SHA-256 of a text, whatever ends its lines."""
+    """Return the SHA-256 of a text, independent of its line endings."""
     return hashlib.sha256("\n".join(text.splitlines()).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""`protquant demo`: an example folded on integers, and what float, simulations and integers cost on known chains."""
+"""`protquant demo`: fold an example on integers, and compare float, simulations and integers on known chains."""
 
 import sys
 import time
@@ -33,14 +33,14 @@ __all__ = ["Demonstration", "demonstrate"]
 _FOLDED = "w8a8-int8"
 _SIMULATED = ("w8a8-uniform", "w8a8-pwlq", "w8a8-int8")
 _CALIBRATION = 4
-"""Sequences to calibrate on, the shortest of the 12 that ship: all of them take longer than the rest of the demo."""
+"""Number of calibration sequences, the shortest of the 12 that ship: all 12 take longer than the rest of the demo."""
 _WARM_UP = 32
-"""Residues that each model folds before its time is taken."""
+"""Length of the warm-up protein that each model folds before it is timed."""
 
 
 @dataclass(frozen=True)
 class Demonstration:
-    """What the demo folded and measured.
+    """Results of the demo.
 
     Attributes
     ----------
@@ -52,9 +52,9 @@ class Demonstration:
     targets : list of dict
         One per model and chain: scores and seconds.
     failures : list of dict
-        `recipe`, `execution`, `target` and `error` of what could not be folded: no part of the means.
+        `recipe`, `execution`, `target` and `error` of each failure; failures are not part of the means.
     notes : list of str
-        What was measured how, and what was not.
+        Explanations of the measurements.
     """
 
     run: FoldRun
@@ -64,7 +64,7 @@ class Demonstration:
     notes: list[str]
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as one JSON document."""
+        """Return the results as a JSON document."""
         return {
             "fold": self.run.to_dict(),
             "comparison": self.rows,
@@ -76,7 +76,7 @@ class Demonstration:
 
 @dataclass
 class _Contender:
-    """A model under a recipe, and what became of it."""
+    """A model under a recipe, with its results."""
 
     recipe: Recipe
     model: ESMFold
@@ -97,7 +97,7 @@ def demonstrate(options: DemoOptions) -> Demonstration:
     Raises
     ------
     ProtquantError
-        If the folder cannot be used, there are no chains, or the float model folds none of them.
+        If the folder cannot be used, there are no chains, or the float model cannot fold any chain.
     """
     references = load_references(None, options.limit)
     sequences = calibration_sequences(limit=_CALIBRATION)
@@ -107,7 +107,7 @@ def demonstrate(options: DemoOptions) -> Demonstration:
     longest = max(references, key=len)
     steps = [(reference, contender) for reference in references for contender in contenders]
     for contender in contenders:
-        # Work that is done once, such as packing weights, is not timed.
+        # The warm-up does one-time work, such as packing weights, which is not timed.
         fold_within_memory(contender.model, [longest.sequence[:_WARM_UP]], ["warm-up"])
     for reference, contender in Steps(steps, desc="compare", unit="fold", disable=not sys.stderr.isatty()):
         _measure(task, contender, reference, with_memory=reference is longest)
@@ -130,7 +130,7 @@ def _fold_example(output: Path, sequences: list[str]) -> FoldRun:
 
 
 def _contenders(sequences: list[str]) -> Iterator[_Contender]:
-    """Yield the float model, the simulation of each recipe, and the one recipe on integers."""
+    """Yield the float model, the simulation of each recipe, and the integer model."""
     network = check_folding_model(load("demo"))
     recipes = [load_recipe("fp32"), *(replace(load_recipe(name), execution="simulate") for name in _SIMULATED)]
     for recipe in [*recipes, load_recipe(_FOLDED)]:
@@ -141,7 +141,7 @@ def _contenders(sequences: list[str]) -> Iterator[_Contender]:
 
 
 def _measure(task: StructureTask, contender: _Contender, reference: Reference, with_memory: bool) -> None:
-    """Fold one chain and score it; on the way take its time and, if asked for, its peak of memory."""
+    """Fold one chain and score it; measure its time and, if asked for, its peak memory."""
     answers = []
 
     def predict() -> None:

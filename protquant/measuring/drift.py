@@ -1,4 +1,4 @@
-"""How far a model's answer drifts from the float model's, in one number or several per sequence: no truth is needed."""
+"""Drift: distance between the outputs of a model and the float model, per sequence; it needs no references."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,21 +22,21 @@ _CA = 1  # of the 37 atoms
 
 
 class DriftMeasure(Protocol):
-    """What is compared."""
+    """Interface of measures of drift."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the numbers, the one that stands for all first."""
+        """Names of the numbers, the main one first."""
 
     @property
     def smooth(self) -> tuple[str, ...]:
-        """Those that grow with every change, however small, so that parts can be told apart by them."""
+        """Names of the numbers that grow with every small change, and so can rank parts of a model."""
 
     def run(self, model: Any, sequence: str) -> Any:
-        """What `compare` takes; no gradients."""
+        """Return the output of the model for `compare`, without gradients."""
 
     def compare(self, answer: Any, float_answer: Any) -> dict[str, float]:
-        """The numbers by name: 0 where nothing has changed."""
+        """Return the numbers by name; 0 if the outputs are equal."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class _LanguageAnswer:
 
 @dataclass(frozen=True)
 class LanguageDrift:
-    """Of a language model, in one pass over the sequence as it is, nothing hidden.
+    """Drift of a language model, in one pass over the unmasked sequence.
 
     `contact_drift` is the mean absolute change of contact probabilities (`protquant.scores.probability_drift`),
     `logit_kl` the mean over residues of KL(float || quantized) in nats.
@@ -57,12 +57,12 @@ class LanguageDrift:
 
     @property
     def smooth(self) -> tuple[str, ...]:
-        """Both. Contacts say nothing of the last feed-forward layer, which logits depend on."""
+        """Both numbers, because contacts do not depend on the last feed-forward layer, but logits do."""
         return self.names
 
     @torch.no_grad()
     def run(self, model: LanguageModel, sequence: str) -> _LanguageAnswer:
-        """One chain."""
+        """Run the model on one chain."""
         if ":" in sequence:
             raise ProtquantError(
                 "a language model is measured on single chains; give each chain as a record of its own"
@@ -74,7 +74,7 @@ class LanguageDrift:
         )
 
     def compare(self, answer: _LanguageAnswer, float_answer: _LanguageAnswer) -> dict[str, float]:
-        """Both numbers, or the one that the model has a head for."""
+        """Return both numbers, or the one whose head the model has."""
         drift = {}
         if answer.contacts is not None and float_answer.contacts is not None:
             drift["contact_drift"] = probability_drift(answer.contacts, float_answer.contacts)
@@ -91,16 +91,16 @@ class _FoldingAnswer:
 
 @dataclass(frozen=True)
 class FoldingDrift:
-    """Of a folding model: against the structure that the float model predicts.
+    """Drift of a folding model from the structure that the float model predicts.
 
     `lddt_drift` is 1 - lDDT-CA, `tm_drift` 1 - TM-score, and `distogram_kl` the mean over pairs of residues of
-    KL(float || quantized) in nats. lDDT does not see distances change by less than half an angstrom, which is more than
-    most parts alone do.
+    KL(float || quantized) in nats. lDDT ignores changes of distances below half an angstrom, and most single parts
+    cause smaller ones.
 
     Parameters
     ----------
     num_recycles : int, optional
-        By default as the model was trained.
+        Number of recycles; by default as in training.
     """
 
     num_recycles: int | None = None
@@ -109,7 +109,7 @@ class FoldingDrift:
 
     @torch.no_grad()
     def run(self, model: ESMFold, sequence: str) -> _FoldingAnswer:
-        """One protein; chains joined by ':'."""
+        """Run the model on one protein; chains are separated by ':'."""
         batch = encode_complexes([sequence]).to(model.device)
         chunk_size = plan_memory(model, model_length(sequence), 1).chunk_size
         output = model(batch, num_recycles=self.num_recycles, chunk_size=chunk_size)
@@ -120,7 +120,7 @@ class FoldingDrift:
         )
 
     def compare(self, answer: _FoldingAnswer, float_answer: _FoldingAnswer) -> dict[str, float]:
-        """All three numbers."""
+        """Return all three numbers."""
         return {
             "lddt_drift": 1 - lddt_ca(answer.ca, float_answer.ca),
             "distogram_kl": logit_kl(answer.distogram, float_answer.distogram),
@@ -129,7 +129,7 @@ class FoldingDrift:
 
 
 class DriftTask(Task):
-    """Sequences on which a quantized model drifts from the float model; no truth is needed."""
+    """Task that measures the drift from the float model on sequences; it needs no references."""
 
     name = "drift"
 
@@ -151,7 +151,7 @@ class DriftTask(Task):
         return {"length": target.length, **self.measure.compare(answer, before)}
 
     def means(self, outcome: Outcome) -> dict[str, float]:
-        """Mean of each drift over all sequences, none of which may have failed."""
+        """Return the mean of each drift over all sequences, none of which may have failed."""
         for failure in outcome.failures:
             raise ProtquantError(failure["error"])
         rows = outcome.targets
@@ -159,7 +159,7 @@ class DriftTask(Task):
 
 
 def drift_measure(model: ProteinModel, num_recycles: int | None = None) -> DriftMeasure:
-    """The measure that goes with a model.
+    """Return the measure of drift for a model.
 
     Raises
     ------
@@ -176,12 +176,12 @@ def drift_measure(model: ProteinModel, num_recycles: int | None = None) -> Drift
 
 
 def check_drift(measure: DriftMeasure, name: str | None) -> str:
-    """The drift to go by: `name`, or the first of the measure.
+    """Return the name of the drift to use: `name`, or the first of the measure.
 
     Raises
     ------
     ProtquantError
-        If it is none of the measure's.
+        If the measure does not have this name.
     """
     if name is None:
         return measure.names[0]

@@ -1,4 +1,4 @@
-"""Models x recipes x reference structures to one table: what quantization costs."""
+"""Evaluate models x recipes on reference structures or sequences, in one table."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -52,13 +52,13 @@ class Evaluation:
     targets : list of dict
         One per model, recipe and target.
     failures : list of dict
-        `model`, `recipe`, `target`, `error` of what could not be predicted: no part of the means.
+        `model`, `recipe`, `target`, `error` of each failure; failures are not part of the means.
     notes : list of str
-        What a reader of the table must know.
+        Notes for readers of the table.
     weights : dict
         Fingerprint of the weights of each model by its name.
     executions : list of dict
-        `model`, `recipe`, and what every part of the model ran as, where it was to run on integers.
+        `model`, `recipe`, and the execution of every part of the model, for integer models.
     """
 
     task: TaskName
@@ -70,11 +70,11 @@ class Evaluation:
     executions: list[dict[str, Any]] = field(default_factory=list)
 
     def to_frame(self) -> pd.DataFrame:
-        """The records as a table."""
+        """Return the records as a table."""
         return pd.DataFrame(self.records)
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as one JSON document."""
+        """Return the results as a JSON document."""
         return {
             "task": self.task,
             "records": self.records,
@@ -93,7 +93,7 @@ class Evaluation:
 def evaluate(options: EvaluateOptions) -> Evaluation:
     """Score models under recipes against reference structures, or on held-out sequences.
 
-    The float model is always the first row, and what the drift is measured against.
+    The float model is always the first row; drift is measured against it.
 
     Raises
     ------
@@ -114,7 +114,7 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     _check_executions(
         [*loaded, *(scheme.report.recipe for scheme in saved.values())], options.execution, options.backend, device
     )
-    loaded.sort(key=lambda recipe: not is_float(recipe))  # stable: the float model first, the rest as given
+    loaded.sort(key=lambda recipe: not is_float(recipe))  # the sort is stable: float first, then the given order
     references = [] if options.task == "language" else references_of(options.structures, options.limit)
     records = heldout_records(options.heldout, options.limit) if options.task == "language" else []
     if options.task == "language":
@@ -196,7 +196,7 @@ def _measure(model: ScoredModel, recipe: Recipe, running: Execution, saved: Repo
 
 
 def _check_executions(recipes: Sequence[Recipe], execution: str | None, backend: str, device: torch.device) -> None:
-    """Refuse what cannot run before the work."""
+    """Raise an error early for recipes that cannot run."""
     quantizing = [recipe for recipe in recipes if not is_float(recipe)]
     if backend != "auto" and not any(wants_integers(recipe, execution) for recipe in quantizing):
         raise ProtquantError(f"backend {backend} has kernels for integers, and nothing is to run on them")
@@ -226,7 +226,7 @@ def _make_task(
 
 
 def describe_heldout(records: Sequence[Record], heldout: Path | None, mask_every: int | None) -> str:
-    """What the scores of the language model are measured on, and how, in a sentence or two."""
+    """Return one or two sentences on the data and method of the language model's scores."""
     where = "held-out UniProt sequences that ship with protquant" if heldout is None else f"sequences of {heldout}"
     how = (
         "one at a time"

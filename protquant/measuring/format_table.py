@@ -1,4 +1,4 @@
-"""All number formats side by side: what they cost, what they lose, and where their levels lie."""
+"""Compare all number formats: bits, errors and levels."""
 
 import math
 from collections.abc import Iterator
@@ -20,22 +20,22 @@ from protquant.quant.plugins import load_plugins
 
 __all__ = ["SAMPLES", "FittedFormat", "draw_levels", "fit_format", "format_table"]
 
-# LightNobel's token, and a matrix of a size that models have.
+# The token size of LightNobel, and a typical size of a matrix.
 _TOKEN = 128
 _WEIGHT = (1024, 1024)
 _NUM_TOKENS = 256
 _SEED = 7
-# More than a picture can show.
+# More levels than a figure can show.
 _MOST_DRAWN = 600
 
 
 def gaussian_sample() -> Float[Tensor, "tokens c"]:
-    """Tokens of 128 values of a normal distribution: the shape of weights, row by row."""
+    """Return tokens of 128 normally distributed values, similar to rows of weights."""
     return torch.randn(_NUM_TOKENS, _TOKEN, generator=torch.Generator().manual_seed(_SEED))
 
 
 def heavy_tailed_sample() -> Float[Tensor, "tokens c"]:
-    """Tokens of 128 values from -1 up, log-normal: one-sided with a heavy tail, as the pair representation's are."""
+    """Return tokens of 128 log-normal values from -1 up: one-sided with a heavy tail, like the pair representation."""
     return (1.3 * gaussian_sample()).exp() - 1
 
 
@@ -44,31 +44,31 @@ SAMPLES = {"gaussian": gaussian_sample, "heavy_tailed": heavy_tailed_sample}
 
 @dataclass(frozen=True)
 class FittedFormat:
-    """A format with what it needs of a sample: `weight` fits rows of weights, `activation` tokens; None: not for it."""
+    """A format fitted to rows of a weight and to tokens of an activation; None if it is not for one of them."""
 
-    form: Format
+    format_: Format
     weight: StaticQuantizer | None
     activation: Quantizer | None
 
     @property
     def quantizer(self) -> Quantizer:
-        """That for a weight, with scales of its rows, if there is one."""
+        """The quantizer for a weight if there is one, otherwise the one for an activation."""
         quantizer = self.weight or self.activation
         assert quantizer is not None
         return quantizer
 
 
-def fit_format(form: Format, x: Float[Tensor, "n c"]) -> FittedFormat:
-    """Fit a format to rows of a weight, and to an activation, whichever it is for."""
+def fit_format(format_: Format, x: Float[Tensor, "n c"]) -> FittedFormat:
+    """Fit a format to rows of a weight and to an activation, if it supports them."""
     weight: StaticQuantizer | None = None
     activation: Quantizer | None = None
     with suppress(ProtquantError):
-        weight = form.for_weight(x)
+        weight = format_.for_weight(x)
     with suppress(ProtquantError):
         observer = Observer("sample")
         observer.update(x)
-        activation = form.for_activation(observer.statistics(), Calibration("minmax"))
-    return FittedFormat(form, weight, activation)
+        activation = format_.for_activation(observer.statistics(), Calibration("minmax"))
+    return FittedFormat(format_, weight, activation)
 
 
 def _variants() -> Iterator[Format]:
@@ -83,30 +83,30 @@ def _snr_db(x: Tensor, y: Tensor) -> float:
 
 
 def format_table() -> list[dict[str, Any]]:
-    """One row for each format that recipes can name, with the settings that show what it can do.
+    """Return one row for each format and each of its typical settings.
 
     Returns
     -------
     list of dict
         `format label settings bits levels weight_bits activation_bits snr_gaussian_db snr_heavy_tailed_db`.
         `weight_bits` and `activation_bits` are per element with scales, zero points and outliers, of a weight of
-        1,024 x 1,024 and of tokens of 128 channels; None for what a format is not for. Frozen scales of activations,
-        which serve every input, count for nothing. The signal to noise ratios, in dB, are those of a sample, in rows
-        of 128: a normal one, and a one-sided heavy-tailed one.
+        1,024 x 1,024 and of tokens of 128 channels; None if the format does not support them. Frozen scales of
+        activations are not counted, because all inputs share them. The signal-to-noise ratios, in dB, are for samples
+        in rows of 128: a normal one, and a one-sided heavy-tailed one.
     """
     samples = {name: sample() for name, sample in SAMPLES.items()}
     rows = []
-    for form in _variants():
-        example = fit_format(form, torch.zeros(_WEIGHT))
+    for format_ in _variants():
+        example = fit_format(format_, torch.zeros(_WEIGHT))
         weight, activation = example.weight, example.activation
-        snr = {f"snr_{name}_db": _snr_db(x, fit_format(form, x).quantizer(x)) for name, x in samples.items()}
+        snr = {f"snr_{name}_db": _snr_db(x, fit_format(format_, x).quantizer(x)) for name, x in samples.items()}
         rows.append(
             {
-                "format": form.name,
-                "label": form.label,
-                "settings": form.to_config(),
-                "bits": form.code_bits,
-                "levels": form.num_levels,
+                "format": format_.name,
+                "label": format_.label,
+                "settings": format_.to_config(),
+                "bits": format_.code_bits,
+                "levels": format_.num_levels,
                 "weight_bits": None if weight is None else weight.code_bits + weight.scale_bits() / math.prod(_WEIGHT),
                 "activation_bits": None if activation is None else activation.tensor_bits((1, _TOKEN)) / _TOKEN,
                 **snr,
@@ -135,10 +135,10 @@ def draw_levels(path: Path) -> Path:
 
 
 def _rows(token: Float[Tensor, "1 c"]) -> Iterator[LevelRow]:
-    """By falling code width; one of those that are the same on one token, such as per channel and per token."""
+    """Return rows in descending bits, one of those that are equal on one token, such as per channel and per token."""
     drawn: list[Tensor] = []
-    for form in sorted(_variants(), key=lambda form: -form.code_bits):
-        quantizer = fit_format(form, token).quantizer
+    for format_ in sorted(_variants(), key=lambda format_: -format_.code_bits):
+        quantizer = fit_format(format_, token).quantizer
         levels = quantizer.freeze(token).levels()
         if levels is None or len(levels) > _MOST_DRAWN:
             continue
@@ -147,4 +147,4 @@ def _rows(token: Float[Tensor, "1 c"]) -> Iterator[LevelRow]:
         if not outliers and any(torch.equal(levels, other) for other in drawn):
             continue
         drawn.append(levels)
-        yield LevelRow(form.label, form.code_bits, levels.tolist(), outliers, _snr_db(token, decoded))
+        yield LevelRow(format_.label, format_.code_bits, levels.tolist(), outliers, _snr_db(token, decoded))

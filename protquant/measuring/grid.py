@@ -1,4 +1,4 @@
-"""Models x recipes x tasks: one runner of jobs, whose results are in a store, where the next run goes on."""
+"""Run jobs over models x recipes x tasks, with results in a store from which a later run resumes."""
 
 import sys
 import time
@@ -30,9 +30,9 @@ class Job:
     Attributes
     ----------
     labels : mapping
-        Columns that name the row. The result does not depend on them.
+        Columns that identify the row for readers; the result does not depend on them.
     key : str
-        Fingerprint of all that the result depends on.
+        Fingerprint of all inputs of the result.
     run : callable
         Computes the other columns.
     failed : mapping, optional
@@ -48,14 +48,14 @@ class Job:
 def run_grid(
     jobs: Iterable[Job], store: RunStore, title: str = "", total: int | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Yield the row of each job, from the store if it is there; otherwise it is computed, and written there at once.
+    """Yield the row of each job from the store; if it is missing, compute it and store it at once.
 
     Parameters
     ----------
     jobs : iterable of Job
-        They are taken one at a time, so that a model need not be loaded before its first job.
+        Jobs, which are taken one at a time, so that a model need not be loaded before its first job.
     title, total : str, int
-        What the progress bar says, and the number of jobs; without a title there is none.
+        Title of the progress bar, and the number of jobs; without a title there is no bar.
     """
     bar = (
         Steps(jobs, desc=title, unit="job", total=total, disable=not sys.stderr.isatty(), leave=False)
@@ -74,7 +74,7 @@ def run_grid(
 def _result(job: Job) -> Mapping[str, Any]:
     try:
         return job.run()
-    except Exception as error:  # a job that fails, however it does, is a row; the others go on
+    except Exception as error:  # any failure of a job becomes a row, and the other jobs run
         if job.failed is None:
             raise
         said = str(error) if isinstance(error, ProtquantError) else f"{type(error).__name__}: {error}"
@@ -83,7 +83,7 @@ def _result(job: Job) -> Mapping[str, Any]:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a model under a recipe scored: an outcome per task, the report, how it ran, and seconds to quantize it."""
+    """Results of a model under a recipe: one outcome per task, report, execution, and seconds to quantize."""
 
     outcomes: list[Outcome]
     report: Report
@@ -92,7 +92,7 @@ class Measured:
 
     @property
     def sizes(self) -> dict[str, Any]:
-        """Effective bits and bytes, for a table."""
+        """Return effective bits and bytes, for a table."""
         names = ("weight_bits", "activation_bits", "weight_bytes")
         return {name: getattr(self.report, name) for name in names}
 
@@ -102,12 +102,12 @@ class Measured:
         return PARTIAL if any(outcome.failures for outcome in self.outcomes) else DONE
 
     def require_targets(self, where: str = "") -> None:
-        """Check that at least one target of each task went well.
+        """Check that at least one target of each task succeeded.
 
         Raises
         ------
         ProtquantError
-            If all failed: the error of the first, behind `where`.
+            If all targets of a task failed; the message is `where` and the first error.
         """
         for outcome in self.outcomes:
             if not outcome.targets:
@@ -116,21 +116,21 @@ class Measured:
 
 @dataclass
 class ScoredModel:
-    """A float model and the tasks that it is scored on; what it answers is computed at most once.
+    """A float model and its tasks; its predictions are computed at most once.
 
     Attributes
     ----------
     name : str
-        What the model is called in tables.
+        Name of the model in tables.
     model : ESM2 or ESMFold
-        The part of it that is scored, see `Task.network`.
+        The part of the model that is scored, see `Task.network`.
     identity : str
         Fingerprint of the weights, number type and device, see `model_identity`.
     tasks : sequence of Task
     sequences : sequence of str
         Sequences to calibrate on.
     store : RunStore
-        Where the float model's answers are kept.
+        Store of the float model's predictions.
     """
 
     name: str
@@ -142,7 +142,7 @@ class ScoredModel:
     _float: list[Outcome] = field(default_factory=list)
 
     def settings(self, recipe: Recipe | None) -> dict[str, Any]:
-        """Return all that scores under a recipe depend on, for keys: not its name, nor what it is to run as."""
+        """Return the inputs of scores under a recipe, for keys, without the recipe's name and execution."""
         labels = ("name", "description", "execution")
         return {
             "recipe": recipe and {name: value for name, value in recipe.to_dict().items() if name not in labels},
@@ -153,7 +153,7 @@ class ScoredModel:
         }
 
     def float_outcomes(self) -> list[Outcome]:
-        """Score the float model, unless that is done; each task then has its answers, to measure drift from."""
+        """Return the scores of the float model, computed at most once; afterwards tasks have its predictions."""
         if not self._float:
             self._float = [self._score_float(task) for task in self.tasks]
         return self._float
@@ -182,13 +182,13 @@ class ScoredModel:
         Parameters
         ----------
         recipe : Recipe
-            One that leaves everything in float gives the float model's outcomes.
+            Recipe; a float recipe returns the outcomes of the float model.
         running : Execution
-            What it is to run as.
+            Execution of the quantized model.
         checkpoint, seed
-            As for `quantize`.
+            See `quantize`.
         saved : Report, optional
-            Report of a model that is quantized already: it is scored as it is.
+            Report of an already quantized model, which is scored unchanged.
         """
         if saved is None:
             self.float_outcomes()

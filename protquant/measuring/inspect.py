@@ -1,4 +1,4 @@
-"""What a recipe does to a model: sites, formats, effective bits, memory."""
+"""Inspect the effect of a recipe on a model: sites, formats, effective bits, memory."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ _CPU = torch.device("cpu")
 
 @takes(InspectOptions)
 def inspect_model(options: InspectOptions) -> tuple[Report, dict[str, Any]]:
-    """Quantize a model and report on every site; of a quantized checkpoint, the report that was saved with it.
+    """Quantize a model and report on every site, or return the saved report of a quantized checkpoint.
 
     Returns
     -------

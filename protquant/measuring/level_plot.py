@@ -1,4 +1,4 @@
-"""A picture of number formats: one row each, a stroke for every value that it can take."""
+"""Draw number formats: one row each, with a stroke for every level."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 __all__ = ["LevelRow", "Panel", "level_figure"]
 
 _COLORS = "viridis"
-# Gaps between levels, in standard deviations: below the first a stroke is next to its neighbor.
+# Limits of the color scale: gaps between levels, in standard deviations. Strokes with smaller gaps touch.
 _GAPS = (0.01, 0.03, 0.1, 0.3, 1.0)
 _BINS = 31
 _TICKS = (-100, -30, -10, -3, -1, 0, 1, 3, 10, 30, 100)
@@ -23,7 +23,7 @@ _INK, _FAINT = "#222222", "#8a8a8a"
 
 
 class LevelRow(NamedTuple):
-    """A format fitted to a token: its levels, ascending, the outliers it keeps beside, and its signal to noise."""
+    """A format fitted to a token: its levels, ascending, its outliers, and its signal-to-noise ratio."""
 
     label: str
     bits: int
@@ -33,7 +33,7 @@ class LevelRow(NamedTuple):
 
 
 class Panel(NamedTuple):
-    """A token, shape (c,), and what formats make of it; `stretch` widens the axis around 0."""
+    """A token, shape (c,), and the rows of its formats; `stretch` widens the axis around 0."""
 
     title: str
     token: Sequence[float]
@@ -42,11 +42,11 @@ class Panel(NamedTuple):
 
 
 def level_figure(panels: Sequence[Panel]) -> Figure:
-    """Levels of formats, a panel for each token that they are fitted to; all panels have the same formats.
+    """Return a figure of levels of formats, with one panel for each token; all panels have the same formats.
 
-    A stroke is a level. Its color is the wider of the gaps to its neighbors, in standard deviations of the token: what
-    is fine and what is coarse, within a format and between formats. Diamonds are outliers that are kept beside, each
-    with a value of its own. At the right of each row is its signal to noise ratio on the token.
+    A stroke is a level. Its color is the wider gap to a neighbor, in standard deviations of the token, so that fine and
+    coarse levels can be compared. Diamonds are outliers. At the right of each row is its signal-to-noise ratio on the
+    token.
     """
     num_rows = max(len(panel.rows) for panel in panels)
     figure = Figure(figsize=(6.6 * len(panels) + 1.6, 1.9 + 0.3 * num_rows), dpi=150, layout="constrained")
@@ -92,7 +92,7 @@ def _draw_rows(axis: Axes, panel: Panel, norm: LogNorm, labeled: bool) -> None:
         values = np.asarray(levels)
         gaps = _widest_gaps(values) / spread
         ends = [[(value, row - 0.36), (value, row + 0.36)] for value in values]
-        # Strokes in the order of their gaps, so that where they crowd the fine ones are on top.
+        # Strokes are drawn in descending order of gaps, so that crowded fine ones are on top.
         order = np.argsort(-gaps)
         widths = np.clip(14 * gaps[order], 0.5, 1.6).tolist()
         strokes = LineCollection([ends[i] for i in order], cmap=_COLORS, norm=norm, linewidths=widths)

@@ -14,7 +14,7 @@ from protquant.quant.shipped_recipes import available_recipes, recipe_text
 
 
 def main() -> None:
-    """Write both files beside this one."""
+    """Write both files into the folder of this module."""
     folder = Path(__file__).parent / "data"
     folder.mkdir(exist_ok=True)
     recipes = {

@@ -1,4 +1,4 @@
-"""What a language model says of residues that are hidden from it."""
+"""Predict masked residues with a language model."""
 
 from collections.abc import Iterator
 
@@ -23,22 +23,22 @@ _TOKENS_AT_ONCE = 2048
 def masked_logits(
     model: LanguageModel, sequence: str, every: int | None = MASK_EVERY
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Hide every residue once, and ask the model for it.
+    """Mask every residue once, and return the model's logits for it.
 
     Parameters
     ----------
     sequence : str
         One chain.
     every : int, optional
-        Residue i is hidden in pass i mod `every`, with all that are a multiple of `every` away: as many passes as that.
-        None hides one at a time, as Salazar et al. 2020 do, in as many passes as there are residues.
+        Number of passes: residue i is masked in pass i mod `every`. None masks one residue per pass, as Salazar et al.
+        2020.
 
     Returns
     -------
     logits : ndarray, shape (n, v)
-        Over the model's alphabet, for each of the n residues that are one of the 20 amino acids, in order.
+        Logits over the model's alphabet, for the n residues that are one of the 20 amino acids, in order.
     truth : ndarray of int, shape (n,)
-        Their tokens.
+        Tokens of these residues.
 
     Raises
     ------
@@ -79,12 +79,12 @@ def masked_logits(
 def _passes(
     tokens: Int[Tensor, "1 l"], mask_token: int, asked: Int[Tensor, " n"], every: int | None
 ) -> Iterator[tuple[Int[Tensor, " k"], Int[Tensor, " k"], Int[Tensor, "b l"]]]:
-    """Rows and positions that are hidden in a batch, and the batch."""
+    """Yield the rows and positions that are masked in a batch, and the batch."""
     length = tokens.shape[1]
     count = min(every or length, length)
     size = max(1, _TOKENS_AT_ONCE // length)
     turn = (asked - 1) % count
-    # Passes that hide nothing are left out, so that one at a time takes as many as there are to ask for.
+    # Passes without masked residues are left out.
     turns = turn.unique()
     for start in range(0, len(turns), size):
         here = turns[start : start + size]

@@ -1,4 +1,4 @@
-"""Methods and settings as data: every pair of them is an ordinary recipe."""
+"""Methods and settings as data; every pair is a recipe."""
 
 import math
 import re
@@ -34,14 +34,14 @@ _Formats = dict[str, dict[str, Any] | None]
 
 @dataclass(frozen=True)
 class Cell:
-    """A method at a setting, for a part of the table.
+    """A method at a setting, in a part of the table.
 
     Attributes
     ----------
     recipe : Recipe or None
-        None if this version does not have a step or a format of it.
+        None if a step or format of the method does not exist in this version.
     missing : str
-        Which steps and formats those are; empty if there are none.
+        Names of these steps and formats; empty if there are none.
     """
 
     method: str
@@ -64,14 +64,15 @@ class _Content:
 
 @dataclass(frozen=True)
 class Method(_Content):
-    """An entry of the list: a row of the table at some settings.
+    """An entry of the file: a row of the table at some settings.
 
     Attributes
     ----------
     name, title : str
-        What the method is called in options and in a table.
+        Name of the method in options, and its title in tables.
     settings, parts : list of str
-        Where the entry holds; all by default. A method that differs between settings has several entries.
+        Settings and parts that the entry applies to; by default all. A method that differs between settings has several
+        entries.
     """
 
     name: str = ""
@@ -95,15 +96,15 @@ class MethodGrid:
     Attributes
     ----------
     settings : dict
-        `weight_bits` and `activation_bits` of each setting by its name; what is not given stays in float.
+        `weight_bits` and `activation_bits` of each setting, by name; a missing value means float.
     common : dict
-        Keys that the recipes of all methods have.
+        Keys of all recipes.
     entries : tuple of Method
-        The list of the file.
+        Entries of the file.
     notes : tuple of str
-        What a reader of the table must know.
+        Notes for readers of the table.
     source : str
-        The file, for messages.
+        Path of the file, for messages.
     """
 
     settings: dict[str, dict[_Bits, int]]
@@ -114,7 +115,7 @@ class MethodGrid:
 
     @property
     def methods(self) -> dict[str, Method]:
-        """Each method by its name, in the order of the file, with all the settings of its entries."""
+        """Return the settings of each method, by name, in the order of the file."""
         names = dict.fromkeys(entry.name for entry in self.entries)
         return {name: self._joined([entry for entry in self.entries if entry.name == name]) for name in names}
 
@@ -134,14 +135,14 @@ class MethodGrid:
         Parameters
         ----------
         group : int
-            What `${group_size}` stands for: number of neighbors in a row of a weight that share a scale.
+            Value of `${group_size}`: number of neighbors in a row of a weight that share a scale.
         methods, settings : collection of str, optional
             Only these; all by default.
 
         Raises
         ------
         ProtquantError
-            If a name is not known, or the recipe of a method is not valid.
+            If a name is unknown, or the recipe of a method is not valid.
         """
         chosen = _choose("method", methods, self.methods)
         shown = _choose("setting", settings, self.settings)
@@ -160,8 +161,8 @@ class MethodGrid:
         }
         content["sites"] = {**self.common.sites, **method.sites}
         content["kinds"] = {
-            kind: form
-            for kind, form in {**self.common.kinds, **method.kinds}.items()
+            kind: format_
+            for kind, format_ in {**self.common.kinds, **method.kinds}.items()
             if ("weight_bits" if kind in WEIGHT_KINDS else "activation_bits") in bits
         }
         where = f"{self.source}: method {method.name} at {setting}"
@@ -180,12 +181,12 @@ class MethodGrid:
 
 
 def load_method_grid(source: Path | None = None) -> MethodGrid:
-    """Methods of a YAML file, by default those that ship with protquant (`configs/methods.yaml`, which explains it).
+    """Return the methods of a YAML file, by default of `configs/methods.yaml`, which explains the format.
 
     Raises
     ------
     ProtquantError
-        If the file cannot be read, or says what is not understood.
+        If the file cannot be read, or has invalid content.
     """
     where = "methods.yaml" if source is None else str(source)
     shipped = resources.files("protquant.configs") / "methods.yaml"
@@ -199,7 +200,7 @@ def load_method_grid(source: Path | None = None) -> MethodGrid:
     except ValueError as error:
         raise ProtquantError(f"{where}: {error}") from None
     for name in (*file.settings, *(entry.name for entry in file.methods)):
-        # Files of recipes are called by them.
+        # Names are used as names of recipe files.
         if safe_name(name) != name:
             raise ProtquantError(f"{where}: {name!r} is no name of a method or setting: letters, digits, '.', '_', '-'")
     seen = set()
@@ -217,12 +218,12 @@ def load_method_grid(source: Path | None = None) -> MethodGrid:
 
 
 def group_size(model: nn.Module) -> int:
-    """The largest multiple of 8, up to AWQ's 128, that divides the rows of all linear layers but excluded ones (heads).
+    """Return the largest multiple of 8, up to AWQ's 128, that divides the rows of all linear layers but heads.
 
     Raises
     ------
     ProtquantError
-        If none does.
+        If no multiple does.
     """
     layers = [
         model.get_submodule(assignment.site.module)
@@ -237,7 +238,7 @@ def group_size(model: nn.Module) -> int:
 
 
 def write_recipes(cells: Sequence[Cell], folder: Path) -> list[Path]:
-    """Write the recipe of every cell as `<part>/<setting>-<method>.yaml`, which `--quant` takes."""
+    """Write the recipe of every cell as `<part>/<setting>-<method>.yaml`, for `--quant`."""
     written = []
     for cell in cells:
         if cell.recipe is not None:
@@ -255,7 +256,7 @@ def _choose(what: str, names: Collection[str] | None, known: Mapping[str, Any]) 
 
 
 def _resolve(content: dict[str, Any], values: Mapping[Any, int], where: str) -> dict[str, Any]:
-    """Put numbers in the places of `${weight_bits}` and its like."""
+    """Replace `${weight_bits}` and other placeholders by numbers."""
     from omegaconf import OmegaConf  # noqa: PLC0415 (it takes time to import)
     from omegaconf.errors import OmegaConfBaseException  # noqa: PLC0415
 
@@ -269,9 +270,11 @@ def _resolve(content: dict[str, Any], values: Mapping[Any, int], where: str) -> 
 
 def _missing(content: Mapping[str, Any]) -> str:
     load_plugins()
-    formats = [form for key in ("kinds", "sites") for form in content.get(key, {}).values() if form]
-    # What has no name at all is no recipe, and says so when it is read.
-    unknown = [f"format {form['format']!r}" for form in formats if str(form.get("format", "uniform")) not in FORMATS]
+    formats = [format_ for key in ("kinds", "sites") for format_ in content.get(key, {}).values() if format_]
+    # An entry without a name is invalid, and raises an error when it is read.
+    unknown = [
+        f"format {format_['format']!r}" for format_ in formats if str(format_.get("format", "uniform")) not in FORMATS
+    ]
     unknown += [
         f"step {step['step']!r}" for step in content.get("steps", ()) if str(step.get("step", "awq")) not in STEPS
     ]

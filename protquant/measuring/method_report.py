@@ -1,4 +1,4 @@
-"""The table of methods for people: one table per setting as Markdown, and a picture of them side by side."""
+"""Reports on methods: one Markdown table per setting, and a figure."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,7 +31,7 @@ _PANELS: dict[Part, tuple[tuple[str, str], ...]] = {
 
 
 def setting_tables(table: MethodTable) -> dict[str, list[dict[str, str]]]:
-    """Of each setting the rows of its table, cells as text by heading; the float model is the first row of each."""
+    """Return the rows of the table of each setting, as text by heading; the float model is the first row."""
     parts: list[Part] = [part for part in SCORES if any(row["part"] == part for row in table.rows)]
     rows = {(row["part"], row["method"], row["setting"]): row for row in table.rows}
     tables: dict[str, list[dict[str, str]]] = {}
@@ -68,12 +68,12 @@ def _number(name: str, value: Any) -> str:
 
 
 def methods_markdown(table: MethodTable, command: str) -> str:
-    """The whole table as a Markdown page.
+    """Return the whole table as a Markdown page.
 
     Parameters
     ----------
     command : str
-        What made it, as typed in a shell.
+        The shell command that made the table.
     """
     lines = ["# Methods side by side", "", "```sh", command, "```", ""]
     lines += ["; ".join(f"{name} {value}" for name, value in table.facts.items()) + ".", ""]
@@ -103,7 +103,7 @@ def _escape(text: str) -> str:
 
 
 def method_figure(table: MethodTable) -> Figure:
-    """A panel for each score and setting, a row in it for each method; the float model is a dashed line.
+    """Return a figure with a panel for each score and setting, and a row for each method; float is a dashed line.
 
     Settings with a single method are left out: there is nothing to compare.
     """

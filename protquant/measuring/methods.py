@@ -1,4 +1,4 @@
-"""Every method at every setting, on a language model and on a folding model, to one table that can be resumed."""
+"""Compare every method at every setting, on a language model and a folding model, in one resumable table."""
 
 import platform
 from collections.abc import Iterator, Sequence
@@ -36,10 +36,10 @@ SCORES: dict[Part, tuple[str, ...]] = {
     "language": ("long P@L", "contact_drift", "masked_accuracy", "pseudo_perplexity", "logit_kl"),
     "folding": ("tm_score", "lddt_ca", "tm_to_float", "lddt_drift"),
 }
-"""What the table shows of each part; the other scores of the tasks are in the file."""
+"""Scores in the table of each part; the file has all scores."""
 
 MISSING, UNMEASURED = "not available", "not measured"
-_CPU = torch.device("cpu")  # of a simulation: where its model is
+_CPU = torch.device("cpu")  # for simulations: the device of the model
 
 
 @dataclass
@@ -51,11 +51,11 @@ class MethodTable:
     rows : list of dict
         One per cell: `part`, `model`, `method`, `setting`, `status` (`done`; `partial`, some targets failed; `failed`;
         `not available`; `not measured`), `error`, `undefined` (how many targets have no value of a score), scores,
-        bits, bytes, seconds. The float model's are of the method `float`.
+        bits, bytes, seconds. The float model has the method `float`.
     grid : MethodGrid
-        What the methods are.
+        The methods and settings.
     notes : list of str
-        What a reader of the table must know.
+        Notes for readers of the table.
     facts : dict
         Versions, seed, and fingerprints of models.
     """
@@ -71,11 +71,11 @@ class MethodTable:
         return [row for row in self.rows if row["status"] != DONE]
 
     def to_frame(self) -> pd.DataFrame:
-        """The rows as a table."""
+        """Return the rows as a table."""
         return pd.DataFrame(self.rows)
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as one JSON document."""
+        """Return the results as a JSON document."""
         methods = {name: method.title for name, method in self.grid.methods.items()}
         return {"rows": self.rows, "methods": methods, "notes": self.notes, "facts": self.facts}
 
@@ -85,7 +85,7 @@ class MethodTable:
 
 @dataclass
 class _Part:
-    """A part of the table: a float model, its cells, and the seed of what methods draw."""
+    """A part of the table: a float model, its cells, and the seed of random numbers."""
 
     part: Part
     model: ScoredModel
@@ -147,7 +147,7 @@ class _Part:
 
 @contextmanager
 def _training_file(folder: Path | None, key: str) -> Iterator[Path | None]:
-    """File that a training goes on from: it stays if the run is interrupted, else it is deleted."""
+    """Yield the file of a training's state, which is deleted unless the run is interrupted."""
     if folder is None:
         yield None
         return
@@ -164,8 +164,8 @@ def _training_file(folder: Path | None, key: str) -> Iterator[Path | None]:
 def compare_methods(options: MethodsOptions) -> MethodTable:
     """Quantize models by every method at every setting, and score them.
 
-    Of a language model (or that of a folding model): contacts of reference structures and hidden residues of held-out
-    sequences; of a folding model: what it folds. A cell that fails is a row with its error.
+    Scores of a language model (or that of a folding model) are contacts of reference structures and masked residues of
+    held-out sequences; scores of a folding model are its structures. A failed cell becomes a row with its error.
 
     Raises
     ------
@@ -224,7 +224,7 @@ def compare_methods(options: MethodsOptions) -> MethodTable:
 
 
 def _undefined(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Say which means leave out targets, and how many, because the score has no value for them."""
+    """Return a text on the scores without a value for some targets, and the number of these targets."""
     by_text: dict[str, list[str]] = {}
     for row in rows:
         if row.get("undefined"):

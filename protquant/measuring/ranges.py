@@ -1,8 +1,8 @@
-"""Do the ranges of a model's activations depend on the length of sequences? The report to read before binning them.
+"""Report on how the ranges of activations depend on the length of sequences, to decide on bins of length.
 
-Of every sequence the smallest and the largest value of each activation are kept, so that dependence on length can be
-told from the spread between proteins of one length. Proteins of different lengths differ in more than length: crops of
-the same proteins do not.
+The smallest and largest value of each activation are stored for every sequence, so that the effect of length can be
+separated from the spread between proteins. Proteins of different lengths differ in more than length; crops of the same
+proteins do not.
 """
 
 from collections.abc import Sequence
@@ -33,15 +33,15 @@ class RangeReport:
     Attributes
     ----------
     lengths : ndarray, shape=(n,)
-        Residues of the sequences.
+        Number of residues of each sequence.
     extremes : dict
-        By site, shape (n, 2): the smallest and the largest value that each sequence showed.
+        Smallest and largest value of each sequence, shape (n, 2), by site.
     kinds : dict
         Kind by site.
     bins : tuple of LengthBin
-        Those that have sequences.
+        Bins that have sequences.
     empty : tuple of LengthBin
-        Those that have none.
+        Bins without sequences.
     cropped : bool
         Whether the sequences are crops of the same proteins.
     """
@@ -54,11 +54,11 @@ class RangeReport:
     cropped: bool
 
     def in_bin(self, each: LengthBin) -> NDArray[np.bool_]:
-        """Which sequences are of a bin."""
+        """Return a mask of the sequences in a bin."""
         return np.array([length in each for length in self.lengths])
 
     def rows(self) -> list[dict[str, Any]]:
-        """One for every site and bin: `site kind lengths sequences minimum maximum peak`.
+        """Return one row for every site and bin: `site kind lengths sequences minimum maximum peak`.
 
         Peak is the median over sequences of the largest magnitude.
         """
@@ -80,12 +80,12 @@ class RangeReport:
         return rows
 
     def growth(self) -> list[dict[str, Any]]:
-        """How the range of each site goes with length, the one that grows most first.
+        """Return the growth of the range of each site with length, the largest first.
 
         `site kind growth rank_correlation overshoot` and, under the name of each bin, its peak. Growth is g of
-        peak ~ length^g, by least squares on logarithms: 0 where the range does not depend on length, 1 where it is
-        proportional. The correlation is Spearman's of peak and length. Overshoot is how far the largest magnitude of
-        the last bin lies beyond that of the first, as a share of itself: what ranges frozen on the first cut off.
+        peak ~ length^g, by least squares on logarithms: 0 if the range does not depend on length, 1 if it is
+        proportional. The correlation is Spearman's of peak and length. Overshoot is the share of the last bin's largest
+        magnitude that exceeds the first bin's: a range frozen on the first bin clips this share.
         """
         centered = np.log(self.lengths) - np.log(self.lengths).mean()
         chosen = [self.in_bin(each) for each in self.bins]
@@ -106,9 +106,9 @@ class RangeReport:
         return sorted(rows, key=lambda row: -row["growth"])
 
     def summary(self) -> list[dict[str, Any]]:
-        """By kind of site: `kind sites growth largest_growth overshoot`.
+        """Return one row for each kind of site: `kind sites growth largest_growth overshoot`.
 
-        Growth is the median over sites, the others are the largest.
+        Growth is the median over sites; largest growth and overshoot are maxima.
         """
         frame = pd.DataFrame(self.growth())
         rows = []
@@ -127,12 +127,12 @@ class RangeReport:
 
 
 def crop_to_lengths(sequences: Sequence[str], lengths: Sequence[int]) -> list[str]:
-    """The first residues of every sequence that is long enough for all `lengths`, so many of each.
+    """Return crops of all `lengths` from every sequence that is long enough for all of them.
 
     Raises
     ------
     ProtquantError
-        Where no sequence is.
+        If no sequence is long enough.
     """
     if min(lengths) < 1:
         raise ProtquantError(f"a crop has at least one residue, not {min(lengths)}")
@@ -149,12 +149,12 @@ def crop_to_lengths(sequences: Sequence[str], lengths: Sequence[int]) -> list[st
 
 @takes(RangesOptions)
 def range_by_length(options: RangesOptions) -> RangeReport:
-    """Ranges of a float model's activations by the length of sequences.
+    """Return the ranges of a float model's activations, sequence by sequence.
 
     Raises
     ------
     ProtquantError
-        Where no sequence is in any bin, or none is long enough to be cropped.
+        If no sequence is in any bin, or none is long enough to be cropped.
     """
     network = (
         load(options.model, device=pick_device(options.cpu_only)) if isinstance(options.model, str) else options.model

@@ -1,4 +1,4 @@
-"""Reference structures, and what should be known of them."""
+"""Load reference structures, with notes on them."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ __all__ = ["references_of"]
 
 
 def references_of(folder: Path | None, limit: int | None = None) -> list[Reference]:
-    """As `load_references`; residues that were left out, and the like, are told on standard error."""
+    """Return the result of `load_references`; print notes, such as on left-out residues, to standard error."""
     references = load_references(folder, limit)
     for reference in references:
         for each in reference.notes:

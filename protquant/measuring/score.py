@@ -18,15 +18,15 @@ __all__ = ["score"]
 
 @takes(ScoreOptions)
 def score(options: ScoreOptions) -> dict[str, Any]:
-    """TM-score, GDT-TS, lDDT-CA and CA-RMSD of a predicted structure; residues are matched by sequence.
+    """Return TM-score, GDT-TS, lDDT-CA and CA-RMSD of a predicted structure; residues are matched by sequence.
 
-    What should be known of the files, and chains that were not matched, are told on standard error.
+    Notes on the files and on unmatched chains go to standard error.
 
     Returns
     -------
     dict
         `tm_score gdt_ts lddt_ca rmsd_ca n_aligned reference_length full_length tm_score_full gdt_ts_full chains
-        unmatched_chains unmatched_reference_chains`; `full...` are None where the file has no sequence.
+        unmatched_chains unmatched_reference_chains`; `full...` are None if the file has no sequence.
 
     Raises
     ------

@@ -4,9 +4,9 @@
     protquant-sweep -m 'quant=glob(*)' data.limit=10
 
 Every job writes `result.json` to its own folder; jobs of a sweep also share one table, `table.csv`, in the sweep's
-folder, to which each job adds its row, and the folder `resume`, which holds finished rows and what the float model
-answers. A sweep that is started again in the same folder (`hydra.sweep.dir=FOLDER`) goes on from there: jobs that are
-done with the same settings, weights and version are not run again.
+folder, to which each job adds its row, and the folder `resume` with finished rows and predictions of the float model. A
+sweep that restarts in the same folder (`hydra.sweep.dir=FOLDER`) resumes: it skips jobs that are done with the same
+settings, weights and version.
 """
 
 import json
@@ -41,8 +41,7 @@ def run_job(config: DictConfig, folder: Path, cache: Path | None = None) -> dict
     Parameters
     ----------
     cache : Path, optional
-        Folder for finished rows and for what the float model answers, which jobs share; by default `resume` in
-        `folder`.
+        Folder for finished rows and predictions of the float model, which jobs share; by default `resume` in `folder`.
     """
     recipe = load_recipe(config.quant)
     with alive(f"{config.model.name_or_path}, {recipe.name}"):
@@ -60,7 +59,7 @@ def run_job(config: DictConfig, folder: Path, cache: Path | None = None) -> dict
             dtype=config.model.dtype.value,
             cache=cache or folder / RESUME,
         )
-    # evaluate() always has the float model as well, which the drift is measured against.
+    # evaluate() always adds a row for the float model, as the reference of drift.
     record = next(record for record in result.records if record["recipe"] == recipe.name)
     settings = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
     document = {"record": record, "settings": {"config": settings, "version": version("protquant")}, **result.to_dict()}
@@ -73,13 +72,13 @@ def _path(given: str | None) -> Path | None:
 
 
 def _job_number(path: Path) -> tuple[int, str]:
-    """Job folders start with the number of the job: 10 comes after 2."""
+    """Return the number of a job's folder, so that 10 comes after 2."""
     number = path.parent.name.split("_", 1)[0]
     return int(number) if number.isdigit() else sys.maxsize, path.parent.name
 
 
 def _add_to_table(folder: Path) -> Path:
-    """One row per job of the sweep, from what the jobs wrote."""
+    """Write the table of the sweep, with one row per job, from the results of the jobs."""
     documents = [parse_json(path.read_bytes()) for path in sorted(folder.glob(f"*/{RESULT}"), key=_job_number)]
     return write_table([document["record"] for document in documents], folder / TABLE)
 
@@ -98,7 +97,7 @@ def _hydra_main(config: DictConfig) -> float | None:
         log.info("%s: %s", name, value)
     if settings.mode == RunMode.MULTIRUN:
         log.info("table: %s", _add_to_table(Path(settings.sweep.dir)))
-    # What a Hydra sweeper maximizes.
+    # The value that a Hydra sweeper maximizes.
     if "pseudo_perplexity" in record:
         return -float(record["pseudo_perplexity"])
     return record.get("tm_score", record.get("long P@L"))

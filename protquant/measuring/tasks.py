@@ -1,4 +1,4 @@
-"""What a model can be scored on: folding, contacts, telling hidden residues; against truth and the float model."""
+"""Tasks to score a model on: folding, contacts, masked residues; against references and the float model."""
 
 import hashlib
 import sys
@@ -56,7 +56,7 @@ _Target = Reference | Record
 
 
 def heldout_records(fasta: str | Path | None = None, limit: int | None = None) -> list[Record]:
-    """Proteins of a FASTA file, by default the 20 of UniProt that ship with protquant and calibrate nothing.
+    """Return proteins of a FASTA file, by default the 20 shipped UniProt proteins that are not used for calibration.
 
     Raises
     ------
@@ -77,16 +77,16 @@ def heldout_records(fasta: str | Path | None = None, limit: int | None = None) -
 
 @dataclass
 class Outcome:
-    """What a model did on the targets of a task.
+    """Results of a model on the targets of a task.
 
     Attributes
     ----------
     targets : list of dict
-        `target`, `length` and scores of each that went well.
+        `target`, `length` and scores of each target that succeeded.
     failures : list of dict
-        `target` and `error` of the others.
+        `target` and `error` of each target that failed.
     seconds : float
-        What it took.
+        Duration in seconds.
     """
 
     targets: list[dict[str, Any]] = field(default_factory=list)
@@ -94,7 +94,7 @@ class Outcome:
     seconds: float = 0.0
 
     def undefined(self) -> dict[str, list[str]]:
-        """Targets, by score, for which it is NaN: no part of its mean."""
+        """Targets for which a score is NaN, by score; they are not part of its mean."""
         frame = pd.DataFrame(self.targets)
         scores = [name for name in frame.columns if name not in _NO_SCORES]
         missing = {name: [str(target) for target in frame.target[frame[name].isna()]] for name in scores}
@@ -102,17 +102,17 @@ class Outcome:
 
 
 class Task(ABC):
-    """Targets, and how a model is scored on them.
+    """Targets, and a way to score a model on them.
 
     Parameters
     ----------
     targets : sequence of Reference or Record
-        Their names are unique.
+        Targets with unique names.
 
     Attributes
     ----------
     baseline : dict
-        What the float model says of each target, which drifts are measured against; `run` fills it.
+        Predictions of the float model by target, the references of drift; `run` fills it.
     """
 
     name: ClassVar[str]
@@ -122,36 +122,36 @@ class Task(ABC):
         self.baseline: dict[str, NDArray[np.floating]] = {}
 
     def network(self, model: ProteinModel, name: str) -> ProteinModel:  # noqa: ARG002
-        """The part of a model that is scored: of a folding model its language model, unless structures are asked for.
+        """Return the part of a model that is scored: the language model of a folding model, except for structures.
 
         Raises
         ------
         ProtquantError
-            If the model cannot do it.
+            If the model does not support the task.
         """
         return model.language_model
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """What the scores depend on beside the model, for fingerprints."""
+        """Return the inputs of the scores besides the model, for fingerprints."""
 
     @abstractmethod
     def predict(self, model: Any, target: Any) -> Any:
-        """Return what the model says of one target."""
+        """Return the model's prediction for one target."""
 
     @abstractmethod
     def score(self, target: Any, answer: Any, is_float: bool) -> dict[str, Any]:
-        """Return `length` and scores of what `predict` returned; the float model's answer goes to `baseline`."""
+        """Return `length` and scores of a result of `predict`; store the float model's prediction in `baseline`."""
 
     def run(self, model: ProteinModel, label: str, is_float: bool = False) -> Outcome:
-        """Score a model on all targets; one that fails is set aside.
+        """Score a model on all targets; failed targets are listed separately.
 
         Parameters
         ----------
         label : str
-            For the progress bar, which is drawn where standard error is a terminal.
+            Label of the progress bar, which is drawn if standard error is a terminal.
         is_float : bool
-            Whether this is the model that others are compared with.
+            Whether this is the float model.
         """
         outcome = Outcome()
         started = time.perf_counter()
@@ -165,19 +165,19 @@ class Task(ABC):
         return outcome
 
     def means(self, outcome: Outcome) -> dict[str, float]:
-        """Mean of every score over the targets that have it (see `Outcome.undefined`)."""
+        """Return the mean of every score over the targets that have it (see `Outcome.undefined`)."""
         frame = pd.DataFrame(outcome.targets).drop(columns=list(_NO_SCORES), errors="ignore")
         return {str(name): float(value) for name, value in frame.mean(numeric_only=True).items()}
 
     def float_says(self, target: _Target, own: NDArray[np.floating], is_float: bool) -> NDArray[np.floating] | None:
-        """The float model's answer, which is `own` if this is it; None where it failed."""
+        """Return the float model's prediction, which is `own` for the float model itself; None if it failed."""
         if is_float:
             self.baseline[target.name] = own
         return self.baseline.get(target.name)
 
 
 class StructureTask(Task):
-    """Fold, and compare C-alphas with the reference and with what the float model folds."""
+    """Fold, and compare C-alpha atoms with the reference and the float model's prediction."""
 
     name = "structure"
 
@@ -240,7 +240,7 @@ class ContactTask(Task):
 
 
 class LanguageTask(Task):
-    """Hide residues, ask for them, and compare the answers with the truth and with the float model's."""
+    """Mask residues, predict them, and compare the predictions with the truth and the float model's predictions."""
 
     name = "language"
 
@@ -271,7 +271,7 @@ class LanguageTask(Task):
         }
 
     def means(self, outcome: Outcome) -> dict[str, float]:
-        """Over all residues alike, not over proteins; perplexity is the exponential of a mean."""
+        """Return means over all residues, not over proteins; perplexity is the exponential of a mean."""
         frame = pd.DataFrame(outcome.targets)
         frame["pseudo_perplexity"] = np.log(frame.pseudo_perplexity)
         means = {}
@@ -288,7 +288,7 @@ def _plddt_scores(prediction: Prediction, folded: Reference, reference: Referenc
 
 
 def _digests(references: Sequence[_Target]) -> Mapping[str, str]:
-    """Sequence and coordinates of each reference, hashed."""
+    """Return hashes of the sequence and coordinates of each reference."""
     digests = {}
     for reference in references:
         assert isinstance(reference, Reference)
