@@ -104,9 +104,11 @@ def _signals_reach_programs() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Tests, and the programs they start, leave the user's cache of statistics alone."""
+    """Tests, and the programs they start, leave the user's cache of statistics alone; those side by side share one."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PROTQUANT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("PROTQUANT_CACHE", str(folder))
         yield
 
 

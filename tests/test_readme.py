@@ -1,4 +1,4 @@
-"""What the README and the docs point to is there."""
+"""The README and the docs are finished, and name recipes that ship; what else they name: `test_pages.py`."""
 
 import re
 from pathlib import Path
@@ -9,12 +9,6 @@ from protquant.quant import available_recipes
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "protquant" / "demo" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_to_files_lead_somewhere(page: Path):
-    links = re.findall(r"\]\((?!https?:)([^)#\s]+)", page.read_text(encoding="utf-8"))
-    assert [link for link in links if not (page.parent / link).exists()] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
