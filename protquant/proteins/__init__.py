@@ -1,4 +1,4 @@
-"""Proteins in and out: FASTA, named atoms, PDB, mmCIF, PAE, tables, and the record of a run."""
+"""Reading sequences (FASTA, CSV) and writing predictions (PDB, mmCIF, PAE, tables of scores)."""
 
 from protquant.lazy_package import make_lazy
 

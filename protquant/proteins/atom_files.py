@@ -1,4 +1,4 @@
-"""Writing atoms that are no prediction of ours, as PDB or mmCIF by the name of the file."""
+"""Write atoms that are not a `Prediction` as PDB or mmCIF, depending on the suffix of the file."""
 
 import io
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ _PDB, _CIF = (".pdb", ".ent"), (".cif", ".mmcif")
 
 
 def check_atom_file(path: Path) -> None:
-    """Raise ProtquantError for a name that says no format."""
+    """Raise ProtquantError if the suffix of the file is neither of PDB nor of mmCIF."""
     if path.suffix.lower() not in _PDB + _CIF:
         raise ProtquantError(f"{path}: the name must end in one of {', '.join(_PDB + _CIF)}")
 
@@ -29,14 +29,14 @@ def write_atoms(atoms: AtomArray, path: Path, remarks: Sequence[str] = ()) -> Pa
     Parameters
     ----------
     path : Path
-        Ends in `.pdb`, `.ent`, `.cif` or `.mmcif`.
+        A file that ends in `.pdb`, `.ent`, `.cif` or `.mmcif`.
     remarks : sequence of str
-        Sentences that go before the atoms.
+        Sentences that are written before the atoms.
 
     Raises
     ------
     ProtquantError
-        If the name says no format, there are no atoms, they do not fit the format, or the file cannot be written.
+        If the suffix is another, there are no atoms, they do not fit the format, or the file cannot be written.
     """
     check_atom_file(path)
     if path.suffix.lower() in _PDB:

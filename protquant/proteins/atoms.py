@@ -1,4 +1,4 @@
-"""From the network's atom37 arrays to an atom array of named chains, residues and atoms."""
+"""Conversion of the network's atom37 arrays to an atom array with named chains, residues and atoms."""
 
 import os
 import string
@@ -15,7 +15,7 @@ from protquant.proteins.sequence import AMINO_ACIDS
 __all__ = ["atoms_from_atom37", "chain_ids", "check_atoms", "residue_names", "residue_positions"]
 
 _LETTERS = string.ascii_uppercase + string.ascii_lowercase + string.digits
-# The order of the 37 atoms that AlphaFold and ESMFold give a residue: transformers has it too, but not without torch.
+# Order of the 37 atoms of a residue in AlphaFold and ESMFold. It is also in transformers, which needs torch.
 _ATOM_NAMES = np.array([
     "N", "CA", "C", "CB", "O", "CG", "CG1", "CG2", "OG", "OG1", "SG", "CD", "CD1", "CD2", "ND1", "ND2", "OD1", "OD2",
     "SD", "CE", "CE1", "CE2", "CE3", "NE", "NE1", "NE2", "OE1", "OE2", "CH2", "NH1", "NH2", "OH", "CZ", "CZ2", "CZ3",
@@ -26,7 +26,7 @@ _RESIDUE_NAMES = {letter: ProteinSequence.convert_letter_1to3(letter) for letter
 
 
 def chain_ids(count: int) -> list[str]:
-    """Names for chains: A to Z, a to z, 0 to 9, and from the 63rd on two letters (AA, AB, ...), then three.
+    """Return names for chains: A to Z, a to z, 0 to 9, then two letters (AA, AB, ...) from the 63rd on, then three.
 
     Parameters
     ----------
@@ -47,14 +47,14 @@ def chain_ids(count: int) -> list[str]:
 
 
 def residue_names(sequence: str) -> list[str]:
-    """Three-letter names of one chain's residues; what is none of the 20 amino acids is `UNK`."""
+    """Return the three-letter names of one chain's residues; a letter outside the 20 amino acids becomes `UNK`."""
     return [_RESIDUE_NAMES.get(letter, "UNK") for letter in sequence]
 
 
 def atoms_from_atom37(positions: ArrayLike, mask: ArrayLike, sequence: str, plddt: ArrayLike) -> AtomArray:
-    """Name the atoms of a prediction.
+    """Return the atoms of a prediction with their names.
 
-    Chains are called A, B, ... and residue numbers restart at 1 in each. ESMFold places no atoms for an unknown
+    Chains are named A, B, ... and residue numbers start at 1 in each. ESMFold places no atoms for an unknown
     residue (`X`): such a residue is absent from the result and its number is skipped.
 
     Parameters
@@ -71,7 +71,7 @@ def atoms_from_atom37(positions: ArrayLike, mask: ArrayLike, sequence: str, pldd
     Returns
     -------
     AtomArray
-        With the annotations `b_factor` and `occupancy` (1) besides the mandatory ones.
+        Atoms with the annotations `b_factor` and `occupancy` (1) besides the mandatory ones.
 
     Raises
     ------
@@ -104,7 +104,7 @@ def atoms_from_atom37(positions: ArrayLike, mask: ArrayLike, sequence: str, pldd
 
 
 def check_atoms(atoms: AtomArray, path: str | os.PathLike[str]) -> None:
-    """Raise a `ProtquantError` if there is nothing to write to `path`, or nothing that makes sense."""
+    """Raise a `ProtquantError` that names `path` if there are no atoms or a coordinate is not finite."""
     count = atoms.array_length()
     if count == 0:
         raise ProtquantError(
@@ -118,7 +118,7 @@ def check_atoms(atoms: AtomArray, path: str | os.PathLike[str]) -> None:
 
 
 def residue_positions(chains: Sequence[str], residues: AtomArray) -> NDArray[np.integer]:
-    """Return the position of residues that have atoms, from 0 through all chains; residues X have none.
+    """Return the positions of the residues that have atoms, counted from 0 through all chains.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
-"""B-factors that express the expected error of each atom, for programs that weight atoms by them.
+"""B-factors from the expected error of each atom, for programs that weight atoms by their B-factors.
 
-The error is estimated from the pLDDT by an empirical formula, and becomes a B-factor as in Phenix [1]_, which took the
-formula from the authors of RoseTTAFold [2]_.
+The error is estimated from the pLDDT by an empirical formula and converted to a B-factor as in Phenix [1]_, which took
+the formula from the authors of RoseTTAFold [2]_.
 
 References
 ----------
@@ -21,27 +21,27 @@ from protquant.proteins.prediction import Prediction
 
 __all__ = ["expected_error", "with_expected_error"]
 
-_LARGEST = 999.99  # six columns of the PDB format, two decimals; reached below a pLDDT of 34.7
+_LARGEST = 999.99  # largest value in the six columns of the PDB format; a pLDDT below 34.7 would exceed it
 
 
 def expected_error(plddt: ArrayLike) -> NDArray[np.floating]:
-    """Return the root-mean-square error of positions, in angstrom, that a pLDDT from 0 to 100 makes one expect.
+    """Return the expected root-mean-square error of positions, in angstrom, for a pLDDT from 0 to 100.
 
-    1.5 exp(4 (0.7 - pLDDT/100)): 0.45 angstrom at 100, 1.5 at 70, and 24.7 at 0.
+    The error is 1.5 exp(4 (0.7 - pLDDT/100)): 0.45 angstrom at 100, 1.5 at 70, and 24.7 at 0.
     """
     return 1.5 * np.exp(4 * (0.7 - np.asarray(plddt, dtype=np.float64) / 100))
 
 
 def with_expected_error(prediction: Prediction) -> Prediction:
-    """Return a prediction with the B-factors that express the expected error of each atom.
+    """Return a copy of a prediction with B-factors from the expected error of each atom.
 
-    B = 8 pi^2/3 times the square of `expected_error` of the atom's own pLDDT, at most 999.99, which the PDB format can
-    hold. Both structure files say in words what their B-factors are.
+    B = 8 pi^2/3 times the square of `expected_error` of the atom's own pLDDT, at most 999.99, the largest value of the
+    PDB format. The PDB and mmCIF files state what their B-factors are.
 
     Parameters
     ----------
     prediction : Prediction
-        With the pLDDT in `atoms.b_factor`; it stays as it is.
+        A prediction with the pLDDT in `atoms.b_factor`; it is not changed.
     """
     if prediction.b_factor == "error":
         return prediction

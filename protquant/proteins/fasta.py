@@ -1,7 +1,7 @@
 """Reading the proteins to fold: FASTA, or a CSV table with the columns `id` and `sequence`.
 
-A fault of the file as a whole is an error. A fault of one record sets that record aside with a reason and a remedy,
-and the others go on.
+A fault of the whole file raises an error. A faulty record is set aside with a reason and a remedy, and the others are
+read.
 """
 
 import csv
@@ -25,10 +25,10 @@ _COLABFOLD = re.compile(r"#\d+(?:,\d+)*\t\d+(?:,\d+)*\s*$")
 _OTHER_MOLECULES = {"ligand": "a ligand", "glycan": "a glycan", "smiles": "a ligand", "ccd": "a ligand"}
 _OTHER_MOLECULES |= {"dna": "DNA", "rna": "RNA"}
 _CHAIN_NAME = 5
-"""Letters that names of chains have at most in files of Boltz."""
+"""Largest length of a chain's name in FASTA files of Boltz."""
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _MOST_REJECTED = 100_000
-"""Records of a file that cannot be folded; where there are more, the file is another than it was taken for."""
+"""Largest number of rejected records; a file with more is probably not a file of proteins."""
 _REWRITE = "Write it as a FASTA file: a line '>name' before each sequence."
 
 
@@ -45,9 +45,9 @@ class Record:
     line : int
         Line of the header, from 1.
     name : str
-        A safe file stem, unique within the file whatever the case of its letters.
+        A safe file stem, unique within the file even if upper and lower case are not distinguished.
     substitutions : tuple of str
-        What was changed in the sequence, one phrase each.
+        Changes that were made to the sequence, one phrase each.
     """
 
     header: str
@@ -58,7 +58,7 @@ class Record:
 
     @property
     def chains(self) -> list[str]:
-        """The sequences of the chains."""
+        """Sequences of the chains."""
         return self.sequence.split(":")
 
     @property
@@ -69,7 +69,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Rejected:
-    """A record that cannot be folded: why, and what to do."""
+    """A record that cannot be folded, with the reason and the remedy."""
 
     header: str
     line: int
@@ -79,7 +79,7 @@ class Rejected:
 
 @dataclass(frozen=True)
 class Fasta:
-    """What a file holds: the records to fold and those set aside, each in the order of the file."""
+    """Content of a file: the records to fold and the rejected ones, both in the order of the file."""
 
     records: list[Record]
     rejected: list[Rejected]
@@ -88,7 +88,7 @@ class Fasta:
 
 @dataclass
 class _Entry:
-    """A record as it stands in the file; `parts` are its sequence lines with their numbers."""
+    """A record before it is checked; `parts` are its sequence lines with their line numbers."""
 
     header: str
     line: int
@@ -112,10 +112,10 @@ def read_fasta(
     max_length : int, optional
         Records with more residues are rejected.
     nucleotides : bool
-        Whether sequences that read as DNA or RNA are taken for proteins; otherwise they are rejected, as are those that
-        headers call so (of Boltz and of Chai), and ligands.
+        Whether to accept sequences that look like DNA or RNA. By default they are rejected, as are records that Boltz
+        or Chai headers declare to be DNA, RNA or ligands.
     naming : callable
-        How records are named from their headers: `unique_names` or `header_names`.
+        Function that names records by their headers: `unique_names` or `header_names`.
 
     Returns
     -------
@@ -124,8 +124,8 @@ def read_fasta(
     Raises
     ------
     ProtquantError
-        If the file is missing, empty, a folder, not text, without any record, has text before its first header, or has
-        more than 100,000 that cannot be folded.
+        If the file is missing, empty, a folder, not text, has no record, has text before its first header, or has more
+        than 100,000 records that cannot be folded.
     """
     source = Path(path)
     text = _read_text(source)
@@ -160,7 +160,7 @@ def read_fasta(
 
 
 def write_fasta(records: Iterable[Record], path: str | os.PathLike[str], *, width: int = 80) -> Path:
-    """Write records as FASTA, `width` characters of sequence a line.
+    """Write records as FASTA with `width` characters of sequence per line.
 
     Raises
     ------
@@ -169,7 +169,7 @@ def write_fasta(records: Iterable[Record], path: str | os.PathLike[str], *, widt
     """
     blocks = []
     for record in records:
-        # A header from a CSV cell may hold line breaks; in FASTA they would start the sequence.
+        # A header from a CSV cell may contain line breaks; in FASTA, the text after them would be read as sequence.
         lines = [">" + " ".join(record.header.splitlines())]
         lines += [record.sequence[start : start + width] for start in range(0, len(record.sequence), width)]
         blocks.append("\n".join(lines) + "\n")
@@ -177,7 +177,7 @@ def write_fasta(records: Iterable[Record], path: str | os.PathLike[str], *, widt
 
 
 def _read_text(source: Path) -> str:
-    """The whole file as text, decompressed."""
+    """Return the whole file as text, decompressed."""
     try:
         if str(source) == "-":
             data = read_bounded(sys.stdin.buffer, _shown(source))
@@ -190,7 +190,7 @@ def _read_text(source: Path) -> str:
         if source.is_dir():
             raise ProtquantError(f"{source}: this is a folder. Name the FASTA file in it.") from error
         raise ProtquantError(f"{source}: the file cannot be read ({error.strerror or error}).") from error
-    except ValueError as error:  # a NUL character in the path
+    except ValueError as error:  # the path contains a NUL character
         raise ProtquantError(f"{str(source)!r}: this is not a file name ({error}).") from error
     data = gunzipped(data, _shown(source))
     try:
@@ -208,7 +208,7 @@ def _read_text(source: Path) -> str:
 
 def _fasta_entries(text: str, source: Path) -> Iterator[_Entry]:
     entry: _Entry | None = None
-    # Not str.splitlines: it also breaks at characters that a header may hold, such as U+2028 or a vertical tab.
+    # Not str.splitlines: it also breaks at characters that a header may contain, such as U+2028 or a vertical tab.
     for number, line in enumerate(_lines(text), start=1):
         if line.startswith(">"):
             if entry is not None:
@@ -218,9 +218,9 @@ def _fasta_entries(text: str, source: Path) -> Iterator[_Entry]:
             continue
         elif entry is None and _COLABFOLD.match(line):
             raise ProtquantError(
-                f"{_shown(source)}, line {number}: this is an alignment of ColabFold (a3m): {line.strip()!r} tells how"
-                " long its chains are. ESMFold takes no alignment: give a FASTA file of the first sequence, with ':'"
-                " between chains."
+                f"{_shown(source)}, line {number}: this is an alignment of ColabFold (a3m), with the lengths of its"
+                f" chains in {line.strip()!r}. ESMFold takes no alignment: give a FASTA file of the first sequence,"
+                " with ':' between chains."
             )
         elif entry is None:
             raise ProtquantError(
@@ -234,7 +234,7 @@ def _fasta_entries(text: str, source: Path) -> Iterator[_Entry]:
 
 
 def _lines(text: str) -> Iterator[str]:
-    """Lines one by one: of a file of nothing but line ends a list of them would be many times as large."""
+    """Yield lines one by one: for a file of empty lines, a list would be many times as large as the file."""
     start = 0
     for end in _LINE_END.finditer(text):
         yield text[start : end.start()]
@@ -243,11 +243,11 @@ def _lines(text: str) -> Iterator[str]:
 
 
 def _refuse_other_molecules(header: str, nucleotides: bool) -> None:
-    """Raise for a record that its header calls another molecule, in the way of Boltz or of Chai."""
+    """Raise SequenceError if a Boltz or Chai header declares a molecule other than a protein."""
     fields = [field.strip().lower() for field in header.split("|")]
     if len(fields) < 2:
         return
-    # Chai writes `ligand|name=ATP`, Boltz `B|smiles`, with an MSA behind proteins.
+    # Headers are `ligand|name=ATP` in Chai and `B|smiles` in Boltz, where proteins have a third field for the MSA.
     of_boltz = len(fields[0]) <= _CHAIN_NAME and fields[1] in _OTHER_MOLECULES
     kind = fields[0] if fields[0] in _OTHER_MOLECULES else fields[1] if of_boltz else None
     if kind is None or (nucleotides and _OTHER_MOLECULES[kind] in ("DNA", "RNA")):
@@ -280,7 +280,7 @@ def _csv_entries(text: str, source: Path) -> Iterator[_Entry]:
 
 
 def _located(error: SequenceError, entry: _Entry) -> str:
-    """The reason, with the line of the file where one character is to blame."""
+    """Return the reason; if one character is the cause, with its line in the file."""
     offset = error.offset
     if offset is None:
         return error.reason

@@ -1,7 +1,7 @@
-"""Writing a prediction as mmCIF with the categories of ModelCIF [1]_, which say what made it and how far to trust it.
+"""Write a prediction as mmCIF with the categories of ModelCIF [1]_ for provenance and confidence.
 
-Viewers color by confidence from `_ma_qa_metric_local`; B-factors alone do not tell Mol* that they are pLDDT. ChimeraX
-and Mol* show the predicted aligned error from `_ma_qa_metric_local_pairwise`, by the name PAE, of residues with atoms.
+Viewers color residues by the pLDDT in `_ma_qa_metric_local`; Mol* does not take B-factors for pLDDT. ChimeraX and Mol*
+show the predicted aligned error from `_ma_qa_metric_local_pairwise`, under the name PAE, for residues with atoms.
 
 References
 ----------
@@ -37,7 +37,7 @@ from protquant.proteins.provenance import PROGRAM
 __all__ = ["PAE_RESIDUES", "write_mmcif"]
 
 PAE_RESIDUES = 400
-"""Up to so many residues the mmCIF file has the predicted aligned error: 5.7 MB then, and 36 MB for 1,000 residues."""
+"""Number of residues up to which the mmCIF file has the PAE, then 5.7 MB; with 1,000 residues it would have 36 MB."""
 
 _LONGEST_TEXT = 1000
 
@@ -47,21 +47,21 @@ def write_mmcif(
 ) -> Path:
     """Write a prediction as mmCIF / ModelCIF.
 
-    Chains of one sequence are one entity. Coordinates have three decimals and B-factors two, as in the PDB file.
-    Nothing in the file depends on the time, so the same prediction gives the same bytes. Of a sequence that is not said
-    to be from a database, modelcif says that it was designed (`_ma_target_entity.origin`), whatever its source.
+    Chains with equal sequences share one entity. Coordinates have three decimals and B-factors two, as in the PDB file.
+    The file does not depend on the time, so the same prediction gives the same bytes. modelcif writes
+    `_ma_target_entity.origin` as `designed` for every sequence without a reference to a database.
 
     ===============================  ==============================================================================
     `_struct`                        header of the record; `pdbx_model_details`: the warnings
     `_software`                      protquant and its version
     `_ma_software_parameter`         model, fingerprint, recipe, execution, kernels, number type, recycles, B-factors
-    `_ma_data`                       the sequences, the weights with their fingerprint, the structure
-    `_ma_protocol_step`              from sequences and weights to the structure; `details`: all of the above in words
-    `_ma_qa_metric`                  pLDDT of the whole and of each residue that has atoms; pTM, ipTM of the whole and
-                                     of each pair of chains, and expected errors, where there are any
-    `_ma_qa_metric_local_pairwise`   PAE of all ordered pairs of residues with atoms: residue 1 is superimposed, the
-                                     error is that of residue 2; two decimals
-    `_ma_entry_associated_files`     the file with the PAE, where the mmCIF itself has none
+    `_ma_data`                       sequences, weights with their fingerprint, structure
+    `_ma_protocol_step`              from sequences and weights to the structure; `details`: all of the above as text
+    `_ma_qa_metric`                  pLDDT of the structure and of each residue with atoms; if known, pTM, ipTM of the
+                                     complex and of each pair of chains, and expected errors
+    `_ma_qa_metric_local_pairwise`   PAE of all ordered pairs of residues with atoms: error of residue 2 if residue 1 is
+                                     superimposed; two decimals
+    `_ma_entry_associated_files`     the file with the PAE, if the mmCIF file has none
     ===============================  ==============================================================================
 
     Parameters
@@ -71,9 +71,9 @@ def write_mmcif(
     path : str or PathLike
         The file.
     pae_residues : int
-        The most residues of a prediction whose PAE goes into the file; 0 keeps it out of every file.
+        Largest number of residues for which the PAE is written to the file; 0 writes it to no file.
     pae_file : str
-        Name of a file of `write_pae` beside this one, which is mentioned where the PAE is not in this one.
+        Name of the file of `write_pae` in the same folder, to be named if the PAE is not in the mmCIF file.
 
     Returns
     -------
@@ -119,14 +119,14 @@ def write_mmcif(
         residues = prediction.atoms[get_residue_starts(prediction.atoms)]
         places = residue_positions(prediction.chains, residues)
         names = list(zip(residues.chain_id.tolist(), residues.res_id.tolist(), residues.res_name.tolist(), strict=True))
-        # The data block is the last, and still open; modelcif has numbered models and metrics, and tells only dumpers.
+        # The text ends in an open data block. modelcif keeps the numbers of models and metrics in private attributes.
         ids = model._id, metric._id  # noqa: SLF001
         write_pairwise_scores(text, errors[np.ix_(places, places)], names, *ids)
     return atomic_write(path, text.getvalue())
 
 
 class _Model(modelcif.model.AbInitioModel):
-    """The structure, atom by atom from the array."""
+    """The structure; atoms are generated one by one from the array."""
 
     def __init__(
         self, assembly: modelcif.Assembly, name: str, atoms: AtomArray, chains: dict[str, modelcif.AsymUnit]
@@ -137,7 +137,7 @@ class _Model(modelcif.model.AbInitioModel):
     def get_atoms(self) -> Iterator[modelcif.model.Atom]:
         array = self._array
         for i in range(array.array_length()):
-            # In double precision, as the PDB writer rounds; in single precision, halves fall to the other side.
+            # Double precision, like the PDB writer: single precision would round some halves to the other side.
             x, y, z = map(float, array.coord[i])
             yield modelcif.model.Atom(
                 asym_unit=self._chains[array.chain_id[i]],
@@ -173,7 +173,7 @@ class _LocalError(modelcif.qa_metric.Local, modelcif.qa_metric.Distance):
 class _PairwisePAE(modelcif.qa_metric.MetricMode, modelcif.qa_metric.PAE):
     """Error of residue 2 in angstrom when residue 1 is superimposed."""
 
-    # No LocalPairwise: modelcif lists this metric among the others, and its values are written here.
+    # Not derived from LocalPairwise: modelcif only declares this metric, `write_pairwise_scores` writes its values.
     mode, name = "local-pairwise", "PAE"
 
     def __init__(self, software: modelcif.SoftwareGroup) -> None:
@@ -199,7 +199,7 @@ class _PairIpTM(modelcif.qa_metric.FeaturePairwise, modelcif.qa_metric.IpTM):
 
 
 def _chains(prediction: Prediction) -> dict[str, modelcif.AsymUnit]:
-    """The chains by name; those of one sequence share their entity."""
+    """Return the chains by name; chains with equal sequences share one entity."""
     names = dict(zip(chain_ids(len(prediction.chains)), prediction.chains, strict=True))
     entities = {}
     for sequence in dict.fromkeys(prediction.chains):
@@ -273,7 +273,7 @@ def _confidence(
 
 
 def _with_author_names(text: str) -> str:
-    """Add `_atom_site.auth_atom_id`, which modelcif does not write, and without which biotite warns."""
+    """Add `_atom_site.auth_atom_id`: modelcif does not write it, and biotite warns if it is missing."""
     document = gemmi.cif.read_string(text)
     block = document.sole_block()
     block.find_loop("_atom_site.label_atom_id").get_loop().add_columns(["_atom_site.auth_atom_id"], value=".")
@@ -283,16 +283,16 @@ def _with_author_names(text: str) -> str:
 
 
 def _text(text: str) -> str | None:
-    """A text of any characters for the writer; None where nothing is left of it.
+    """Return any text in a form that modelcif writes correctly; None if nothing is left of it.
 
-    With a line end it is written between semicolons, where no character needs a quote: the library's quotes are
-    Python's, which are not always those of CIF. Readers do not see that line end.
+    modelcif quotes text like Python, which is not always valid in CIF. The line end that is added here makes it write
+    the text between semicolons, where no quotes are needed. Readers remove that line end.
     """
     plain = _plain(text)
     return f"{plain}\n" if plain else None
 
 
 def _plain(text: str) -> str:
-    """A text as CIF can hold it: ASCII in one line, without backslashes."""
+    """Return a text as one line of ASCII without backslashes, for CIF."""
     printable = "".join(letter if letter.isprintable() else " " for letter in text.replace("\\", "/"))
     return " ".join(printable.encode("ascii", "replace").decode("ascii").split())[:_LONGEST_TEXT]

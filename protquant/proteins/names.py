@@ -1,4 +1,4 @@
-"""File stems from FASTA headers: readable, unique within a file, and never a path."""
+"""File stems from FASTA headers: readable, unique within a file, and never containing a path."""
 
 import os
 import re
@@ -8,31 +8,31 @@ from collections.abc import Callable, Sequence
 __all__ = ["MAX_NAME_LENGTH", "Naming", "header_names", "safe_name", "unique_names"]
 
 Naming = Callable[[Sequence[str], Sequence[int]], list[str]]
-"""File stems of records, no two of them equal, from their headers and their numbers in the file."""
+"""Function that returns distinct file stems for records, given their headers and their numbers in the file."""
 
 MAX_NAME_LENGTH = 100
-"""Characters a name may have: file systems allow 255 bytes, and suffixes such as `_pae.json` follow it."""
+"""Largest length of a name: file systems allow 255 bytes, including suffixes such as `_pae.json`."""
 
-_MAX_HEADER_BYTES = 240  # of the 255 that file systems allow
+_MAX_HEADER_BYTES = 240  # file systems allow 255, including suffixes
 _OF_PATHS = frozenset('/\\:*?"<>|' if os.name == "nt" else "/\\")
 
-# Device names of Windows: files of that stem, whatever their extension, cannot be created there.
+# Device names of Windows: no file with such a stem can be created there.
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|$)", re.IGNORECASE)
 
 
 def safe_name(header: str, ordinal: int = 1) -> str:
-    """The first word of a header as a file stem that is safe on Linux, macOS and Windows.
+    """Return the first word of a header as a file stem that is safe on Linux, macOS and Windows.
 
-    Only ASCII letters, digits, `.`, `_` and `-` stay (accents are dropped, every other run of characters becomes one
-    `_`); no name starts or ends with `.`, `_` or `-`, holds `..`, is a device name of Windows or is longer than
-    `MAX_NAME_LENGTH`.
+    The name has only ASCII letters, digits, `.`, `_` and `-`: accents are dropped, and any other run of characters
+    becomes one `_`. A name does not start or end with `.`, `_` or `-`, does not contain `..`, is not a device name of
+    Windows, and has at most `MAX_NAME_LENGTH` characters.
 
     Parameters
     ----------
     header : str
         A FASTA header, with or without its `>`.
     ordinal : int, optional
-        The record's number in its file, from 1: a header with nothing usable is called `record_<ordinal>`.
+        Number of the record in its file, from 1: a header without usable characters becomes `record_<ordinal>`.
 
     Returns
     -------
@@ -48,7 +48,7 @@ def safe_name(header: str, ordinal: int = 1) -> str:
     'record_3'
     """
     words = header.lstrip(">").split(maxsplit=1)
-    # Compatibility forms first: a full-width solidus or a "care of" sign would otherwise decompose to "/" later on.
+    # Normalize before filtering, because a full-width solidus or a "care of" sign decomposes to "/".
     plain = unicodedata.normalize("NFKD", words[0] if words else "").encode("ascii", "ignore").decode("ascii")
     slug = re.sub(r"\.{2,}", ".", re.sub(r"[^A-Za-z0-9._-]+", "_", plain))
     slug = slug.strip("._-")
@@ -58,16 +58,16 @@ def safe_name(header: str, ordinal: int = 1) -> str:
 
 
 def unique_names(headers: Sequence[str], ordinals: Sequence[int] | None = None) -> list[str]:
-    """A safe name for each header, no two of them equal, not even where the file system folds case.
+    """Return a safe name for each header, distinct even on a file system that ignores case.
 
-    The first record of a name keeps it; later ones get `_2`, `_3` and so on, skipping names that other headers have.
+    The first record with a name keeps it; later ones get `_2`, `_3` and so on, skipping names of other headers.
 
     Parameters
     ----------
     headers : sequence of str
         The headers of a file, in order.
     ordinals : sequence of int, optional
-        The records' numbers for nameless ones; by default 1, 2, 3, ...
+        Numbers of the records, used for headers without a name; by default 1, 2, 3, ...
 
     Returns
     -------
@@ -84,19 +84,18 @@ def unique_names(headers: Sequence[str], ordinals: Sequence[int] | None = None) 
 
 
 def header_names(headers: Sequence[str], ordinals: Sequence[int]) -> list[str]:
-    r"""Whole headers as file stems, which is how fair-esm's `esm-fold` names its files.
+    r"""Return whole headers as file stems, like fair-esm's `esm-fold`.
 
-    Only what would make a path of a name is replaced: `/`, `\`, on Windows also `:*?"<>|`, and characters that nobody
-    sees (controls, marks of direction) become `_`. A header of more than 240 bytes is cut, and an empty one is called
-    `record_<ordinal>`. Equal names get `_2`, `_3` and so on, as in `unique_names`; `esm-fold` would overwrite the first
-    file.
+    Only separators of paths (`/`, `\`, on Windows also `:*?"<>|`) and invisible characters (controls, marks of
+    direction) become `_`. A header of more than 240 bytes is cut, and an empty one becomes `record_<ordinal>`. Equal
+    names get `_2`, `_3` and so on, as in `unique_names`; `esm-fold` would overwrite the first file.
 
     Parameters
     ----------
     headers : sequence of str
         The headers of a file, in order.
     ordinals : sequence of int
-        The records' numbers.
+        Numbers of the records.
 
     Returns
     -------
@@ -120,8 +119,8 @@ def _of_header(header: str) -> str:
 
 
 def _distinct(stems: Sequence[str], longest: int) -> list[str]:
-    """The stems, of which later ones of a name have a number behind them; none has more than `longest` bytes."""
-    # Names that stand in the file come first, so that "a_2" is the record that says so and not the second "a".
+    """Return the stems, with a number appended to repeated ones; none has more than `longest` bytes."""
+    # A stem that occurs in the file is reserved for its record: "a_2" must not name the second "a".
     reserved = {_key(stem) for stem in stems}
     seen: set[str] = set()
     following: dict[str, int] = {}
@@ -140,7 +139,7 @@ def _distinct(stems: Sequence[str], longest: int) -> list[str]:
 
 
 def _key(stem: str) -> str:
-    """Return a key that two names share if some file system takes them for one."""
+    """Return a key that is equal for names that a file system may not distinguish."""
     return unicodedata.normalize("NFC", stem.lower())
 
 
@@ -150,5 +149,5 @@ def _numbered(stem: str, number: int, longest: int) -> str:
 
 
 def _cut(stem: str, longest: int) -> str:
-    """The first `longest` bytes, without a character that is cut in two."""
+    """Return the first `longest` bytes, without an incomplete character at the end."""
     return stem.encode()[:longest].decode(errors="ignore")

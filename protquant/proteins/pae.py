@@ -1,4 +1,4 @@
-"""Writing the predicted aligned error as the AlphaFold Protein Structure Database does since July 2022."""
+"""Write the predicted aligned error in the JSON format of the AlphaFold database (since July 2022)."""
 
 import json
 import math
@@ -19,24 +19,24 @@ __all__ = ["checked_pae", "write_pae"]
 def write_pae(prediction: Prediction, path: str | os.PathLike[str]) -> Path:
     """Write the predicted aligned error as JSON.
 
-    A list with one object, in which readers of the AlphaFold database's files find what they look for, and which says
-    in the words of AlphaFold 3's files where the chains are.
+    The file is a list with one object. It has the keys of the AlphaFold database, and the keys of AlphaFold 3 for
+    chains.
 
     =================================  ============================================================================
-    `predicted_aligned_error`          square list of lists of whole angstroms; row i: residue i is superimposed,
-                                       column j: the error of residue j
-    `max_predicted_aligned_error`      the largest error that the model can express
-    `token_chain_ids`                  chain of each row and column, by its name in the structure files
-    `token_res_ids`                    number of the residue in its chain
-    `ptm`                              predicted TM-score, where there is one
-    `iptm`, `chain_pair_iptm`          of a complex: interface TM-score, and a matrix of those of its pairs of
-                                       chains, with the pTM of each chain alone on the diagonal
+    `predicted_aligned_error`          L lists of L errors in whole angstroms; row i, column j: the error of residue j
+                                       if residue i is superimposed
+    `max_predicted_aligned_error`      largest error that the model can express
+    `token_chain_ids`                  name of the chain of each residue, as in the structure files
+    `token_res_ids`                    number of each residue in its chain
+    `ptm`                              predicted TM-score, if known
+    `iptm`, `chain_pair_iptm`          complexes only: interface TM-score, and a matrix of the interface TM-scores of
+                                       pairs of chains, with the pTM of single chains on the diagonal
     =================================  ============================================================================
 
     Parameters
     ----------
     prediction : Prediction
-        Of L residues, with `pae` of shape (L, L).
+        Prediction of L residues, with `pae` of shape (L, L).
     path : str or PathLike
         The file.
 
@@ -69,12 +69,12 @@ def write_pae(prediction: Prediction, path: str | os.PathLike[str]) -> Path:
 
 
 def checked_pae(prediction: Prediction, path: str | os.PathLike[str]) -> NDArray[np.floating]:
-    """Return the predicted aligned error that is to be written to a file, of shape (L, L), in angstrom.
+    """Return the predicted aligned error in angstrom, shape (L, L); `path` is the file that errors name.
 
     Raises
     ------
     ProtquantError
-        If the prediction has none, or it is not finite.
+        If the prediction has no PAE, or the PAE is not finite.
     """
     if prediction.pae is None:
         raise ProtquantError(

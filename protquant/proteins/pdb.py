@@ -1,4 +1,4 @@
-"""Writing a structure in the PDB format, whose fixed columns set limits."""
+"""Write a structure in the PDB format; its fixed columns limit the size."""
 
 import io
 import os
@@ -18,9 +18,9 @@ __all__ = ["PDBLimitError", "write_pdb"]
 _MAX_ATOMS = 99_999
 _MAX_RESIDUE = 9_999
 _COORDINATE_RANGE = (-999.999, 9999.999)  # eight columns, three decimals
-_REMARK = "REMARK   6"  # 6 to 99 are for free text
+_REMARK = "REMARK   6"  # numbers 6 to 99 are for free text
 _REMARK_WIDTH = 68  # columns 12 to 79
-_END = "END   "  # names of records have six columns: Bio.PDB warns of a shorter one
+_END = "END   "  # padded to six columns, as Bio.PDB warns of a shorter line
 _ONLY_MMCIF = "Write this target as mmCIF only."
 
 
@@ -29,16 +29,16 @@ class PDBLimitError(ProtquantError):
 
 
 def write_pdb(atoms: AtomArray, path: str | os.PathLike[str], remarks: Sequence[str] = ()) -> Path:
-    """Write a structure as PDB, with a `TER` after each chain, which names its last residue and has a serial number.
+    """Write a structure as PDB, with a `TER` record after each chain.
 
     Parameters
     ----------
     atoms : AtomArray
-        The atoms, chain by chain; `b_factor` and `occupancy` are written where they are annotated.
+        The atoms, chain by chain; annotations `b_factor` and `occupancy` are written if present.
     path : str or PathLike
         The file.
     remarks : sequence of str
-        Sentences that go before the atoms, as records `REMARK   6`; the format holds ASCII only.
+        Sentences that are written before the atoms, as records `REMARK   6`; the format allows only ASCII.
 
     Returns
     -------
@@ -49,7 +49,7 @@ def write_pdb(atoms: AtomArray, path: str | os.PathLike[str], remarks: Sequence[
     ------
     PDBLimitError
         If the structure is too large for the format: more than 62 chains, 99,999 atoms or 9,999 residues in a chain,
-        coordinates beyond four digits.
+        coordinates of more than four digits.
     ProtquantError
         If there are no atoms, coordinates are not finite, or the file cannot be written.
     """
@@ -61,7 +61,7 @@ def write_pdb(atoms: AtomArray, path: str | os.PathLike[str], remarks: Sequence[
     file.write(text)
     lines = [line for remark in remarks for line in _remark_lines(remark)]
     if lines:
-        lines.insert(0, _REMARK)  # the format wants an empty first line
+        lines.insert(0, _REMARK)  # the format requires an empty first remark
     previous, last, serial = atoms.chain_id[0], "", 1
     for line, chain in zip(text.getvalue().splitlines(), atoms.chain_id, strict=True):
         if chain != previous:
@@ -74,7 +74,7 @@ def write_pdb(atoms: AtomArray, path: str | os.PathLike[str], remarks: Sequence[
 
 
 def _end_of_chain(last: str, serial: int) -> str:
-    """The record `TER` behind the line of a chain's last atom: residue, chain and number stand in the same columns."""
+    """Return the `TER` record that follows the line `last` of a chain's last atom; it repeats the residue and chain."""
     return f"TER   {serial:5d}      {last[17:27]}".rstrip()
 
 
@@ -85,8 +85,8 @@ def _remark_lines(remark: str) -> Iterator[str]:
 
 
 def _check_limits(atoms: AtomArray, path: str | os.PathLike[str]) -> None:
-    # biotite wraps numbers around with no more than a warning, which makes two residues of one name.
-    # Each chain ends with a record that takes a number, too.
+    # biotite wraps large numbers around with only a warning; two residues would then have the same number.
+    # The `TER` record of each chain takes a serial number too.
     if (count := atoms.array_length()) + len(set(atoms.chain_id)) > _MAX_ATOMS:
         raise PDBLimitError(f"{path}: {count} atoms, but the PDB format numbers {_MAX_ATOMS}. {_ONLY_MMCIF}")
     if (residue := int(atoms.res_id.max())) > _MAX_RESIDUE:
@@ -95,8 +95,8 @@ def _check_limits(atoms: AtomArray, path: str | os.PathLike[str]) -> None:
         )
     if long := [name for name in set(atoms.chain_id) if len(name) > 1]:
         raise PDBLimitError(
-            f"{path}: {len(set(atoms.chain_id))} chains, of which one is called {min(long)}; the PDB format has"
-            f" one-letter names for 62. {_ONLY_MMCIF}"
+            f"{path}: {len(set(atoms.chain_id))} chains, one of them with the name {min(long)}; the PDB format has"
+            f" one-letter names for 62 chains. {_ONLY_MMCIF}"
         )
     low, high = float(atoms.coord.min()), float(atoms.coord.max())
     if low < _COORDINATE_RANGE[0] or high > _COORDINATE_RANGE[1]:

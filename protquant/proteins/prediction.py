@@ -1,4 +1,4 @@
-"""What folding one target gives."""
+"""The result of folding one target."""
 
 import math
 from collections.abc import Mapping
@@ -17,26 +17,26 @@ from protquant.proteins.provenance import Provenance
 __all__ = ["B_FACTORS", "MAX_PAE", "Prediction"]
 
 MAX_PAE = 31.75
-"""Largest predicted aligned error in angstrom that the 64 bins of the PAE head can express (center of the last)."""
+"""Largest predicted aligned error in angstrom: the center of the last of the PAE head's 64 bins."""
 
 B_FACTORS = {
     "plddt": "pLDDT of each atom, 0-100",
     "error": "8 pi^2/3 x (expected error of each atom in angstrom)^2, at most 999.99;"
     " expected error: 1.5 exp(4 (0.7 - pLDDT/100))",
 }
-"""What the B-factors of a structure file may be, in the words of that file."""
+"""Kinds of B-factors, with the descriptions that structure files contain."""
 
 
 @dataclass(eq=False, repr=False)
 class Prediction:
-    """One folded target.
+    """The result of folding one target.
 
     Attributes
     ----------
     name : str
-        Stem of its files.
+        Stem of the target's files.
     header : str
-        Its FASTA header as it stood in the file.
+        FASTA header of the target.
     sequence : str
         One-letter codes of the L residues, `:` between chains.
     atoms : AtomArray
@@ -44,25 +44,25 @@ class Prediction:
     plddt : ndarray, shape=(L,)
         pLDDT of each residue's alpha carbon, from 0 to 100.
     pae : ndarray, shape=(L, L), or None
-        Predicted aligned error in angstrom: error of residue j when residue i is superimposed.
+        Predicted aligned error in angstrom: error of residue j if residue i is superimposed.
     ptm : float
         Predicted TM-score, from 0 to 1.
     iptm : float
-        Predicted interface TM-score of a complex, from 0 to 1; not a number for a single chain.
+        Predicted interface TM-score of a complex, from 0 to 1; NaN for a single chain.
     chain_pair_iptm : ndarray, shape=(c, c), or None
-        The same for each pair of the c chains of a complex; on the diagonal, the pTM of the chain alone.
+        Predicted interface TM-scores of pairs of chains; the diagonal has the pTM of single chains.
     max_pae : float
-        The largest error that the model can express, in angstrom.
+        Largest error in angstrom that the model can express.
     recycles : int
-        How often the trunk's output was fed back.
+        Number of times that the trunk's output was fed back.
     provenance : Provenance
-        What made it.
+        Program, model and settings that made the prediction.
     geometry : mapping of str to number
-        Measures of its geometry, by column of the table of results.
+        Measures of the structure's geometry, by column of the table of results.
     b_factor : str
-        What `atoms.b_factor` is, a key of `B_FACTORS`: the pLDDT, or what `with_expected_error` makes of it.
+        Kind of `atoms.b_factor`, a key of `B_FACTORS`: `plddt`, or `error` after `with_expected_error`.
     warnings : tuple of str
-        Why it must not be trusted, whatever the pLDDT says. Tables, pictures and structure files repeat them.
+        Reasons not to trust the prediction, even if the pLDDT is high. Tables, plots and structure files repeat them.
 
     Raises
     ------
@@ -88,7 +88,7 @@ class Prediction:
     warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Check the shapes and the scale, where a slip would only show in somebody's figure."""
+        """Check the shapes, and the scale of the pLDDT."""
         self.plddt = np.asarray(self.plddt)
         if self.plddt.shape != (self.length,):
             raise ValueError(f"{self.name}: plddt has shape {self.plddt.shape}, expected ({self.length},)")
@@ -110,7 +110,7 @@ class Prediction:
                 f"{self.name}: the pLDDT is not finite. "
                 "The model overflowed: fold with --dtype float32, or with a recipe that keeps more bits."
             )
-        # The head's 50 bins have centers from 1 to 99, so a value below 1 everywhere is on the scale from 0 to 1.
+        # The centers of the head's 50 bins are 1 to 99. If all values are below 1, the scale is from 0 to 1.
         if not 0 <= low <= high <= 100 or high < 1:
             raise ValueError(f"{self.name}: plddt runs from {low:g} to {high:g}, expected the scale from 0 to 100")
 
@@ -130,7 +130,7 @@ class Prediction:
         return float(self.plddt.mean())
 
     def row(self) -> dict[str, str | int | float]:
-        """The target's row in the table of results."""
+        """Return the target's row in the table of results."""
         return {
             "name": self.name,
             "header": self.header,
@@ -145,7 +145,7 @@ class Prediction:
         }
 
     def iptm_of_pairs(self) -> dict[tuple[str, str], float]:
-        """IpTM of each two chains, by their names; empty where it is not known, as for a single chain."""
+        """Return the ipTM of each pair of chains, by their names; empty if it is not known, as for a single chain."""
         if self.chain_pair_iptm is None:
             return {}
         names = chain_ids(len(self.chains))
@@ -153,16 +153,16 @@ class Prediction:
         return {(names[i], names[j]): float(self.chain_pair_iptm[i, j]) for i, j in pairs}
 
     def facts(self) -> dict[str, str]:
-        """What made it, for structure files: the provenance, the number of recycles, and what the B-factors are."""
+        """Return facts for structure files: provenance, number of recycles, and the meaning of the B-factors."""
         return {**self.provenance.facts(), "recycles": str(self.recycles), "B-factors": B_FACTORS[self.b_factor]}
 
     def remarks(self) -> list[str]:
-        """The warnings, then what made it, a line each."""
+        """Return lines for structure files: the warnings, then the facts."""
         warnings = [f"WARNING: {warning}" for warning in self.warnings]
         return warnings + [f"{name}: {value}" for name, value in self.facts().items()]
 
     def __repr__(self) -> str:
-        """One line: the arrays would fill the screen."""
+        """Return one line without the arrays, which would fill the screen."""
         chains = f", {len(self.chains)} chains" if len(self.chains) > 1 else ""
         iptm = f", ipTM {self.iptm:.3f}" if math.isfinite(self.iptm) else ""
         warnings = "".join(f"; WARNING: {warning}" for warning in self.warnings)
@@ -172,7 +172,7 @@ class Prediction:
         )
 
     def _repr_html_(self) -> str:
-        """The warnings, the row of the table, ipTM by pairs of chains, and what made it, for notebooks."""
+        """Return HTML for notebooks: warnings, the row of the table, ipTM of pairs of chains, and facts."""
         pairs = {f"iptm {first}-{second}": value for (first, second), value in self.iptm_of_pairs().items()}
         shown = {**self.row(), **pairs, **self.facts()}
         del shown["warnings"]

@@ -1,4 +1,4 @@
-"""What made a prediction: the program, the model, what was done to it, and what it computed with."""
+"""Provenance of a prediction: the program, the model, its quantization, and how it was computed."""
 
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -14,26 +14,26 @@ def _own_version() -> str:
 
 @dataclass(frozen=True)
 class Provenance:
-    """What made a prediction; an empty text is a fact that is not known.
+    """Provenance of a prediction; an empty string means that a fact is not known.
 
     Attributes
     ----------
     version : str
-        Of protquant.
+        Version of protquant.
     model : str
-        Name of the model, or of its folder or file.
+        Name of the model, its folder or its file.
     fingerprint : str
         SHA-256 of the sizes and weights of the model as it was loaded.
     float_fingerprint : str
-        The same of the float model that a quantized checkpoint was made from; equal to `fingerprint` for others.
+        For a quantized checkpoint, the fingerprint of its float model; otherwise equal to `fingerprint`.
     recipe, recipe_fingerprint : str
         Name of the recipe that quantized the model, and SHA-256 of its settings.
     execution : str
         `float`, `simulated` or `integer`.
     kernels : str
-        What multiplied.
+        Backend that computed the matrix products.
     dtype : str
-        Floating-point type.
+        Floating-point type of the computation.
     """
 
     version: str = field(default_factory=_own_version)
@@ -47,7 +47,7 @@ class Provenance:
     dtype: str = ""
 
     def facts(self) -> dict[str, str]:
-        """The facts that are known, by the words that structure files have for them."""
+        """Return the known facts, by the labels that structure files use."""
         facts = {
             "program": f"{PROGRAM} {self.version}",
             "model": self.model,

@@ -1,4 +1,4 @@
-"""Scores of a prediction in the files of other programs: JSON as ColabFold has it, tables as nf-core/proteinfold."""
+"""Write the scores of a prediction in the formats of ColabFold (JSON) and nf-core/proteinfold (tables)."""
 
 import json
 import math
@@ -23,15 +23,15 @@ __all__ = [
     "write_ptm_table",
 ]
 
-_RANK = 0  # nf-core/proteinfold counts models from 0; here is one
+_RANK = 0  # nf-core/proteinfold counts models from 0; there is only one
 
 
 def write_colabfold_scores(prediction: Prediction, path: str | os.PathLike[str]) -> Path:
-    """Write one JSON object, as ColabFold's `_scores_rank_001_*.json`.
+    """Write one JSON object, like ColabFold's `_scores_rank_001_*.json`.
 
     `plddt` is a list of L numbers from 0 to 100; `pae` is a list of L lists of L errors in angstrom (row i: residue i
-    is superimposed), and `max_pae` is the largest of them; `ptm` and, of a complex whose ipTM is known, `iptm` are
-    numbers from 0 to 1. As there, all but `max_pae` have two decimals, and without a PAE only `plddt` is written.
+    is superimposed), and `max_pae` is the largest of them; `ptm` and, for a complex whose ipTM is known, `iptm` are
+    numbers from 0 to 1. All but `max_pae` have two decimals. Without a PAE only `plddt` is written.
 
     Raises
     ------
@@ -48,10 +48,10 @@ def write_colabfold_scores(prediction: Prediction, path: str | os.PathLike[str])
 
 
 def write_colabfold_pae(prediction: Prediction, path: str | os.PathLike[str]) -> Path:
-    """Write one JSON object, as ColabFold's `_predicted_aligned_error_v1.json`.
+    """Write one JSON object, like ColabFold's `_predicted_aligned_error_v1.json`.
 
-    `predicted_aligned_error` has the errors of the scores' `pae`, and `max_predicted_aligned_error` the largest of
-    them. The AlphaFold database has a list with such an object, of whole angstroms (`write_pae`).
+    `predicted_aligned_error` has the errors of `pae` in `write_colabfold_scores`, and `max_predicted_aligned_error` the
+    largest of them. Files of the AlphaFold database differ: a list with one object, in whole angstroms (`write_pae`).
 
     Raises
     ------
@@ -64,20 +64,20 @@ def write_colabfold_pae(prediction: Prediction, path: str | os.PathLike[str]) ->
 
 
 def write_plddt_table(prediction: Prediction, path: str | os.PathLike[str]) -> Path:
-    """Write the pLDDT by residue, with the columns `Positions`, from 0 through all chains, and `rank_0`, 0 to 100.
+    """Write a table of pLDDT by residue: `Positions` counts from 0 through all chains, `rank_0` is from 0 to 100.
 
-    As nf-core/proteinfold has it, the value of a residue is the mean over its atoms, as they stand in the PDB file. A
-    residue without atoms (X) has a position, and no row.
+    As in nf-core/proteinfold, the value of a residue is the mean over its atoms in the PDB file. A residue without
+    atoms (X) is counted in the positions but has no row.
 
     Raises
     ------
     ValueError
-        If the prediction is one of `with_expected_error`, whose atoms have no pLDDT.
+        If the B-factors are not pLDDT, but errors from `with_expected_error`.
     ProtquantError
         If the file cannot be written.
     """
     if prediction.b_factor != "plddt":
-        raise ValueError(f"{prediction.name}: the B-factors are no pLDDT")
+        raise ValueError(f"{prediction.name}: the B-factors are not pLDDT")
     atoms = prediction.atoms
     means = apply_residue_wise(atoms, np.round(np.asarray(atoms.b_factor, dtype=float), 2), np.mean)
     positions = residue_positions(prediction.chains, atoms[get_residue_starts(atoms)]).tolist()
@@ -108,7 +108,7 @@ def write_ptm_table(prediction: Prediction, path: str | os.PathLike[str]) -> Pat
 
 
 def write_iptm_table(prediction: Prediction, path: str | os.PathLike[str]) -> Path | None:
-    """Write one row as `write_ptm_table` does, of the ipTM of a complex; nothing where it is not known.
+    """Write the ipTM of a complex in one row, as in `write_ptm_table`; write no file if the ipTM is not known.
 
     Raises
     ------
@@ -120,7 +120,7 @@ def write_iptm_table(prediction: Prediction, path: str | os.PathLike[str]) -> Pa
 
 
 def _rounded(values: np.ndarray) -> list[object]:
-    """Two decimals; in double precision, where they have no others when they are written."""
+    """Round to two decimals, in double precision, so that JSON shows no further digits."""
     return np.round(values.astype(float), 2).tolist()
 
 

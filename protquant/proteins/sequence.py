@@ -1,4 +1,4 @@
-"""One-letter protein sequences as ESMFold can take them: the 20 amino acids, `X`, and `:` between chains."""
+"""Checking and cleaning of sequences for ESMFold: the 20 amino acids, `X`, and `:` between chains."""
 
 from protquant.errors import ProtquantError
 from protquant.residues import AMINO_ACIDS, NEAREST_AMINO_ACID
@@ -6,26 +6,26 @@ from protquant.residues import AMINO_ACIDS, NEAREST_AMINO_ACID
 __all__ = ["AMINO_ACIDS", "SUBSTITUTIONS", "SequenceError", "clean_sequence", "refuse_nucleotides"]
 
 SUBSTITUTIONS = NEAREST_AMINO_ACID
-"""Letters that ESMFold does not know, and the amino acid folded for each. `X` stays: it is an unknown residue."""
+"""Letters that ESMFold does not know, and the amino acid that replaces each. `X` stays: it is an unknown residue."""
 
 _TRANSLATION = str.maketrans("".join(SUBSTITUTIONS), "".join(SUBSTITUTIONS.values()))
 _KNOWN = frozenset(AMINO_ACIDS + "X:")
 _NUCLEOTIDES = frozenset("ACGTUN")
 _SHORT = 20
-"""Letters of a chain up to which it may be a peptide that has only these by chance."""
+"""Length up to which a chain of nucleotide letters only is accepted, because it may be a peptide by chance."""
 
 
 class SequenceError(ProtquantError):
-    """A sequence that cannot be folded.
+    """Error for a sequence that cannot be folded.
 
     Attributes
     ----------
     reason : str
-        What is wrong.
+        Description of the fault.
     remedy : str
-        What to do about it.
+        Advice to the user.
     offset : int or None
-        Index of the first offending character in the text without its white space, where there is one.
+        Index of the first wrong character, not counting white space; None if no single character is wrong.
     """
 
     def __init__(self, reason: str, remedy: str, offset: int | None = None) -> None:
@@ -36,7 +36,7 @@ class SequenceError(ProtquantError):
 
 
 def clean_sequence(text: str, max_length: int | None = None) -> tuple[str, tuple[str, ...]]:
-    """Normalize a sequence, and say what was changed.
+    """Return a sequence in normal form, and the changes that were made.
 
     White space is dropped, lower case becomes upper case, a `*` at the end of a chain (stop codon) is dropped and the
     letters of `SUBSTITUTIONS` are replaced.
@@ -46,7 +46,7 @@ def clean_sequence(text: str, max_length: int | None = None) -> tuple[str, tuple
     text : str
         One-letter codes; `:` separates chains.
     max_length : int, optional
-        The most residues (of all chains together) to accept.
+        Largest accepted number of residues of all chains.
 
     Returns
     -------
@@ -101,9 +101,9 @@ def clean_sequence(text: str, max_length: int | None = None) -> tuple[str, tuple
 
 
 def refuse_nucleotides(text: str) -> None:
-    """Raise for a sequence with a chain that reads as DNA or RNA: longer than 20 letters, all of them of ACGTUN.
+    """Raise for a chain that looks like DNA or RNA: more than 20 letters, all of them from ACGTUN.
 
-    Each of them is an amino acid, too, so that a gene would be folded as a protein without a word.
+    Each of these letters is also an amino acid, so a gene would be folded as a protein without notice.
 
     Raises
     ------
@@ -116,14 +116,14 @@ def refuse_nucleotides(text: str) -> None:
             which = f"chain {number}" if ":" in text else "the sequence"
             raise SequenceError(
                 f"{which} reads as {'RNA' if 'U' in chain else 'DNA'}: {len(chain)} letters, all of them of ACGTUN",
-                "translate it to protein; if it is one, `fold` and `contacts` take it with --even-so (even_so=True)",
+                "translate it to protein; if it is one, give `fold` or `contacts` the option --even-so (even_so=True)",
             )
 
 
 def _refuse_characters(raw: str) -> None:
-    """Raise for the first character that is neither a letter to fold, a chain break nor a stop at a chain's end."""
+    """Raise for the first character that is not an amino acid, a chain break or a stop at the end of a chain."""
     for offset, character in enumerate(raw):
-        # ASCII first: str.upper turns some foreign letters into ASCII ones ("\N{LATIN SMALL LETTER SHARP S}" -> "SS").
+        # Only ASCII: str.upper turns some other letters into ASCII ("\N{LATIN SMALL LETTER SHARP S}" becomes "SS").
         letter = character.upper() if character.isascii() else character
         if letter in _KNOWN or letter in SUBSTITUTIONS:
             continue

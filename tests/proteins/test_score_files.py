@@ -60,5 +60,5 @@ def test_positions_count_residues_without_atoms(predict: Callable[..., Predictio
 
 
 def test_b_factors_that_are_no_plddt_are_not_written_as_such(complex_prediction: Prediction, tmp_path: Path):
-    with pytest.raises(ValueError, match="the B-factors are no pLDDT"):
+    with pytest.raises(ValueError, match="the B-factors are not pLDDT"):
         write_plddt_table(with_expected_error(complex_prediction), tmp_path / "plddt.tsv")
