@@ -96,7 +96,7 @@ def _check_limits(atoms: AtomArray, path: str | os.PathLike[str]) -> None:
     if long := [name for name in set(atoms.chain_id) if len(name) > 1]:
         raise PDBLimitError(
             f"{path}: {len(set(atoms.chain_id))} chains, one of them with the name {min(long)}; the PDB format has"
-            f" one-letter names for 62 chains. {_ONLY_MMCIF}"
+            f" one-letter names for 62. {_ONLY_MMCIF}"
         )
     low, high = float(atoms.coord.min()), float(atoms.coord.max())
     if low < _COORDINATE_RANGE[0] or high > _COORDINATE_RANGE[1]:

@@ -1,4 +1,4 @@
-"""Scores: how well a structure, a contact map or a confidence agrees with the truth, or with another prediction."""
+"""Scores: agreement of a structure, a contact map or a confidence with a reference or with another prediction."""
 
 from protquant.lazy_package import make_lazy
 

@@ -1,4 +1,4 @@
-"""Pairing the residues of two chains that are meant to be the same protein."""
+"""Pair the residues of two chains of the same protein."""
 
 from collections.abc import Iterator
 from functools import lru_cache
@@ -12,19 +12,19 @@ from numpy.typing import NDArray
 __all__ = ["ChainAlignment", "align_chains", "pair_mutations", "settle_gaps"]
 
 SAME_PROTEIN_IDENTITY = 0.9
-"""Fraction of the shorter chain that must be identical for the strict alignment to stand."""
+"""Fraction of the shorter chain that must be identical for the strict alignment to be accepted."""
 
-# Strict scoring, for one protein with residues missing: a gap of any length costs less than one match brings, so that
-# even a lone residue between two gaps is paired, and a mismatch costs enough not to be paired in place of a gap.
+# Strict scoring, for one protein with missing residues: a match outweighs a gap of any length, so that even a single
+# residue between two gaps is paired; a mismatch costs so much that a gap is better.
 _MATCH, _MISMATCH, _STRICT_GAPS = 100, -80, (-90, -1)
 _HOMOLOG_GAPS = (-10, -1)
 _UNKNOWN = "X"
 _WON_BY_GAPS = 2
-"""Identical pairs that gaps of both chains may win and are closed all the same: chance gives as many."""
+"""Number of identical pairs that may be lost when opposite gaps are closed; an alignment gains as many by chance."""
 _FEW = 2
-"""Residues at an end of a chain that are paired whatever their letters, where both chains are there."""
+"""Number of residues at an end that are paired even if their letters differ, if both chains have them."""
 _GIVEN_UP = 3
-"""Pairs at an end of a chain that may give way to others."""
+"""Number of pairs at an end of the alignment that may be replaced by others."""
 
 
 class ChainAlignment(NamedTuple):
@@ -35,15 +35,15 @@ class ChainAlignment(NamedTuple):
     second: NDArray[np.int64]
     """Positions in the second chain, increasing, shape (n,)."""
     identical: int
-    """How many pairs are of the same letter, unknown residues (``X``) counting as any."""
+    """Number of pairs with equal letters; an unknown residue (``X``) is equal to any."""
 
 
 @lru_cache(maxsize=256)
 def align_chains(first: str, second: str) -> ChainAlignment:
-    """Align two protein sequences globally, end gaps free.
+    """Align two protein sequences globally, without a penalty for gaps at the ends.
 
-    Equal sequences are paired as they are. Otherwise they are taken for one protein of which residues are missing;
-    if less than nine tenths of the shorter chain come out identical, they are aligned as homologs (BLOSUM62).
+    Equal sequences are paired residue by residue. Others are aligned as one protein with missing residues; if less than
+    90 % of the shorter chain is then identical, they are aligned as homologs (BLOSUM62).
     """
     if first == second:
         every = np.arange(len(first))
@@ -57,10 +57,10 @@ def align_chains(first: str, second: str) -> ChainAlignment:
 def settle_gaps(
     first: NDArray[np.int64], second: NDArray[np.int64], letters: tuple[str, str], broken: NDArray[np.bool_]
 ) -> NDArray[np.int64]:
-    """Move gaps in the second chain to where that chain is broken, where the letters leave the choice.
+    """Move gaps in the second chain to its breaks, if the letters are equal at both places.
 
-    When a residue beside one of the same letter is missing (``GAAL`` against ``GAL``), the sequences cannot tell
-    which of the two it was, but the coordinates can: there is a break in the chain.
+    If one of two equal neighbors is missing (``GAAL`` against ``GAL``), the sequences do not show which one, but the
+    break in the coordinates does.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ def settle_gaps(
     Returns
     -------
     ndarray, shape (n,)
-        New positions in the first chain; those in the second stay.
+        New positions in the first chain; those in the second do not change.
     """
     settled = first.copy()
     for k in np.flatnonzero((np.diff(first) > 1) & (np.diff(second) == 1)):
@@ -97,11 +97,11 @@ def pair_mutations(
     broken: tuple[NDArray[np.bool_], NDArray[np.bool_]],
     numbers: tuple[NDArray[np.int64], NDArray[np.int64]],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Close gaps of one chain that gaps of the other make up for, where neither chain is broken.
+    """Close opposite gaps in the two chains where neither chain is broken.
 
-    Beside point mutations an alignment opens gaps in both chains to win a letter. But where both chains go on unbroken
-    from one pair to another, with as many residues between, nothing is missing, and these are pairs too. So are two
-    residues beyond the first and the last pair, and more where a third of the letters are the same.
+    Next to point mutations, an alignment opens gaps in both chains to gain an identical pair. If both chains are
+    unbroken between two pairs and have equally many residues there, no residue is missing, so these residues are
+    paired. Two residues beyond the first and the last pair are also paired, and more if a third of them are identical.
 
     Parameters
     ----------
@@ -110,9 +110,9 @@ def pair_mutations(
     letters : tuple of str
         Sequences of the chains.
     broken : tuple of ndarray
-        For each residue of a chain whether the bond to the next is missing.
+        For each chain, whether the bond from each residue to the next is missing.
     numbers : tuple of ndarray
-        Of the residues of each chain, in the file.
+        For each chain, the residue numbers in the file.
 
     Returns
     -------
@@ -127,7 +127,7 @@ def pair_mutations(
     while position + 1 < len(pairs):
         i, j = pairs[position]
         follows = pairs[position + 1] == (i + 1, j + 1)
-        end = position + 1 if follows else _made_up(pairs, position, letters, broken)
+        end = position + 1 if follows else _end_of_opposite_gaps(pairs, position, letters, broken)
         if end is None:
             position += 1
             result.append(pairs[position])
@@ -139,26 +139,26 @@ def pair_mutations(
     return np.array([i for i, _ in result], dtype=np.int64), np.array([j for _, j in result], dtype=np.int64)
 
 
-def _made_up(
+def _end_of_opposite_gaps(
     pairs: list[tuple[int, int]],
     position: int,
     letters: tuple[str, str],
     broken: tuple[NDArray[np.bool_], NDArray[np.bool_]],
 ) -> int | None:
-    """The next pair that is as far from this one in both chains, if all between may be paired."""
+    """Return the next pair at the same distance in both chains, if all residues in between may be paired."""
     i, j = pairs[position]
     for end in range(position + 1, len(pairs)):
         m, n = pairs[end]
         if broken[0][i:m].any() or broken[1][j:n].any():
             return None
         if m - i == n - j:
-            won = sum(_alike(letters, pair) for pair in pairs[position + 1 : end])
-            without = sum(_alike(letters, (i + k, j + k)) for k in range(1, m - i))
-            return end if won - without <= _WON_BY_GAPS else None
+            gained = sum(_identical(letters, pair) for pair in pairs[position + 1 : end])
+            without = sum(_identical(letters, (i + k, j + k)) for k in range(1, m - i))
+            return end if gained - without <= _WON_BY_GAPS else None
     return None
 
 
-def _alike(letters: tuple[str, str], pair: tuple[int, int]) -> bool:
+def _identical(letters: tuple[str, str], pair: tuple[int, int]) -> bool:
     return letters[0][pair[0]] == letters[1][pair[1]]
 
 
@@ -169,24 +169,24 @@ def _extend(
     numbers: tuple[NDArray[np.int64], NDArray[np.int64]],
     step: int,
 ) -> list[tuple[int, int]]:
-    """Pairs that go on beyond the first (step -1) or the last (step 1), as far as the chains and their numbers do.
+    """Add pairs before the first (step -1) or after the last (step 1), as long as chains and numbers continue.
 
-    A few pairs at that end give way, if more come of it: an end, too, may be mutated.
+    Up to 3 pairs at that end are replaced if this gives more pairs, because the end may be mutated too.
     """
-    outward = pairs[::step]  # the end is last
+    outward = pairs[::step]  # the end to extend comes last
     for given_up in range(min(_GIVEN_UP, len(outward) - 1) + 1):
-        kept, lost = outward[: len(outward) - given_up], outward[len(outward) - given_up :]
-        beyond = _plausible(list(_beyond(kept[-1], broken, numbers, step)), letters)
-        won = sum(_alike(letters, pair) for pair in lost) - sum(_alike(letters, pair) for pair in beyond)
-        if len(beyond) > given_up and won <= _WON_BY_GAPS:
-            return (kept + beyond)[::step]
+        inner, lost = outward[: len(outward) - given_up], outward[len(outward) - given_up :]
+        beyond = _plausible(list(_beyond(inner[-1], broken, numbers, step)), letters)
+        loss = sum(_identical(letters, pair) for pair in lost) - sum(_identical(letters, pair) for pair in beyond)
+        if len(beyond) > given_up and loss <= _WON_BY_GAPS:
+            return (inner + beyond)[::step]
     return pairs
 
 
 def _plausible(beyond: list[tuple[int, int]], letters: tuple[str, str]) -> list[tuple[int, int]]:
-    """The longest beginning that may be one protein: of a tag and another tag hardly a letter is the same."""
-    alike = np.cumsum([_alike(letters, pair) for pair in beyond])
-    longest = [k for k in range(1, len(beyond) + 1) if k <= _FEW or 3 * alike[k - 1] >= k]
+    """Return the longest beginning that may be one protein; two different tags share hardly any letter."""
+    identical = np.cumsum([_identical(letters, pair) for pair in beyond])
+    longest = [k for k in range(1, len(beyond) + 1) if k <= _FEW or 3 * identical[k - 1] >= k]
     return beyond[: longest[-1]] if longest else []
 
 
@@ -216,7 +216,7 @@ def _slide_left(
     last: int,
     gap: int,
 ) -> int | None:
-    """Least far pair such that it and all up to pair `last` can move over the gap that follows, to a break."""
+    """Return the largest m such that pairs m to `last` can move across the gap after them, up to a break before m."""
     for m in range(last, -1, -1):
         if letters[0][first[m] + gap] != letters[1][second[m]]:
             return None
@@ -235,7 +235,7 @@ def _slide_right(
     start: int,
     gap: int,
 ) -> int | None:
-    """Least far pair such that all from pair `start` to it can move back over the gap before them, to a break."""
+    """Return the smallest m such that pairs `start` to m can move across the gap before them, up to a break after m."""
     for m in range(start, len(first)):
         if letters[0][first[m] - gap] != letters[1][second[m]]:
             return None

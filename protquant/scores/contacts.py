@@ -1,4 +1,4 @@
-"""Precision of predicted contacts, and how far two predictions of contacts differ."""
+"""Precision of predicted contacts, and difference between two contact predictions."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ __all__ = [
 ]
 
 CONTACT_DISTANCE = 8.0
-"""Angstrom between C-betas, below which two residues are in contact."""
+"""Distance of C-betas in angstrom below which two residues are in contact."""
 
 CONTACT_BANDS: dict[str, tuple[int, int | None]] = {
     "long": (24, None),
@@ -23,23 +23,23 @@ CONTACT_BANDS: dict[str, tuple[int, int | None]] = {
     "short": (6, 11),
     "local": (3, 5),
 }
-"""Least and largest separation along the sequence, both included."""
+"""Smallest and largest separation along the sequence, both included."""
 
 CONTACT_DEPTHS: dict[str, int] = {"P@L": 1, "P@L/2": 2, "P@L/5": 5}
-"""How many of the most probable pairs count: the number of residues divided by this."""
+"""Divisor k of P@L/k: the precision is taken over the L/k most probable pairs."""
 
 DRIFT_SEPARATION = 6
-"""Residues nearer along the sequence touch anyway, so they are left out of the drift."""
+"""Smallest separation of pairs in the drift; closer residues are nearly always in contact."""
 
 
 def cb_distances(cb: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Distances in angstrom, shape (L, L), of C-betas, shape (L, 3); NaN where either residue is missing."""
+    """Return distances of C-betas in angstrom, shape (L, L), from `cb` of shape (L, 3); NaN for missing residues."""
     coordinates = np.asarray(cb, dtype=np.float64)
     return np.asarray(np.linalg.norm(coordinates[:, None] - coordinates[None, :], axis=-1))
 
 
 def contact_precision(probabilities: NDArray[np.floating], distances: NDArray[np.floating]) -> dict[str, float]:
-    """Precision of the most probable contacts, by separation along the sequence.
+    """Return the precision of the most probable contacts, by separation along the sequence.
 
     Parameters
     ----------
@@ -51,9 +51,9 @@ def contact_precision(probabilities: NDArray[np.floating], distances: NDArray[np
     Returns
     -------
     dict
-        ``"long P@L"``, ``"long P@L/2"``, ``"long P@L/5"`` and so on for `CONTACT_BANDS`, each between 0 and 1. The L
-        of P@L is the number of residues present in the reference. Where a band has fewer pairs than asked for all
-        of them count; one without any pair is NaN.
+        ``"long P@L"``, ``"long P@L/2"``, ``"long P@L/5"`` and so on for `CONTACT_BANDS`, each between 0 and 1. L is the
+        number of residues present in the reference. If a band has fewer pairs, all of them count; a band without pairs
+        has NaN.
 
     Raises
     ------
@@ -62,7 +62,7 @@ def contact_precision(probabilities: NDArray[np.floating], distances: NDArray[np
 
     Notes
     -----
-    Pairs of equal probability are taken in order of their residues, so that the result is deterministic.
+    Pairs of equal probability are sorted by their residues, so that the result is deterministic.
     """
     scores = _square(probabilities, "probabilities")
     distance = _square(distances, "distances")
@@ -94,19 +94,19 @@ def probability_drift(
     other: NDArray[np.floating],
     min_separation: int = DRIFT_SEPARATION,
 ) -> float:
-    """Mean absolute change of the contact probabilities over pairs.
+    """Return the mean absolute difference of contact probabilities over pairs.
 
     Parameters
     ----------
     probabilities, other : ndarray, shape (L, L)
         Two predictions for the same sequence.
     min_separation : int
-        Least ``|i - j|`` of the pairs that count; 6 by default, as for contacts of short range and longer.
+        Smallest ``|i - j|`` of the pairs that count; by default 6, the lower bound of short-range contacts.
 
     Returns
     -------
     float
-        NaN if the sequence is too short to have such a pair.
+        Between 0 and 1; NaN if the sequence is too short for such a pair.
 
     Raises
     ------

@@ -13,9 +13,9 @@ __all__ = ["gdt_ts"]
 def gdt_ts(
     prediction_ca: NDArray[np.floating], reference_ca: NDArray[np.floating], reference_length: int | None = None
 ) -> float:
-    """Global distance test, total score: mean fraction of residues within 1, 2, 4 and 8 angstrom.
+    """Return the global distance test, total score: mean fraction of residues within 1, 2, 4 and 8 angstrom.
 
-    Each of the four fractions takes the best of the superpositions that the TMscore program visits.
+    Each of the four fractions is the largest over all superpositions that the TMscore program tries.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ def gdt_ts(
 
     Notes
     -----
-    Zemla 2003, Nucleic Acids Research 31:3370-3374; as in TMscore, not the more exhaustive search of LGA.
+    Zemla 2003, Nucleic Acids Research 31:3370-3374, with the search of TMscore, which is less exhaustive than LGA's.
     """
     prediction, reference = paired_coordinates(prediction_ca, reference_ca)
     length = checked_length(reference_ca, len(prediction), reference_length)

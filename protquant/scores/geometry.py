@@ -1,13 +1,13 @@
-"""Whether a structure could be a protein at all, which confidence does not say: the backbone, and atoms that clash.
+"""Plausibility of a structure, regardless of its confidence: distances in the backbone, and clashing atoms.
 
 References
 ----------
 .. [1] J. Jumper et al. 2021, "Highly accurate protein structure prediction with AlphaFold", Nature 596, 583, supplement
-   1.9.11: two atoms of different residues that are not bonded clash where they are nearer than the sum of their van
-   der Waals radii less 1.5 angstrom.
+   1.9.11: two non-bonded atoms of different residues clash if their distance is less than the sum of their van der
+   Waals radii minus 1.5 angstrom.
 .. [2] C. J. Williams et al. 2018, "MolProbity: More and better reference data for improved all-atom structure
-   validation", Protein Science 27, 293: cis peptides before proline are counted by themselves, because one in twenty
-   is cis; others hardly ever are.
+   validation", Protein Science 27, 293: cis peptides before proline are counted separately, because one in twenty is
+   cis; other cis peptides are very rare.
 .. [3] A. Bondi 1964, "van der Waals Volumes and Radii", J. Phys. Chem. 68, 441.
 """
 
@@ -23,16 +23,16 @@ from protquant.errors import ProtquantError
 __all__ = ["MOST_CA_OUTLIERS", "MOST_CLASHES", "Geometry", "measure_geometry"]
 
 TRANS = (3.6, 4.0)
-"""Distance in angstrom of the C-alphas of neighbors with a trans peptide between them: 3.80, give or take."""
+"""Range of the C-alpha distance across a trans peptide, in angstrom; the ideal value is 3.80."""
 
 CIS = (2.7, 3.2)
-"""The same for a cis peptide: 2.95, give or take."""
+"""Range of the C-alpha distance across a cis peptide, in angstrom; the ideal value is 2.95."""
 
 MOST_CA_OUTLIERS = 0.05
-"""Share above which a backbone is warned of; at most 0.013 in the 50 experimental chains that ship with protquant."""
+"""Fraction of outliers above which there is a warning; the 50 shipped experimental chains have at most 0.013."""
 
 MOST_CLASHES = 5.0
-"""Clashes per 1,000 atoms above which they are warned of; there are none in the same chains."""
+"""Clashes per 1,000 atoms above which there is a warning; the shipped chains have none."""
 
 _RADII = {"C": 1.7, "N": 1.55, "O": 1.52, "S": 1.8}  # angstrom [3]_
 _TOLERANCE = 1.5
@@ -40,13 +40,13 @@ _TOLERANCE = 1.5
 
 @dataclass(frozen=True)
 class Geometry:
-    """Measures of one structure.
+    """Geometry of one structure.
 
     Attributes
     ----------
     ca_outliers : float
-        Share, 0-1, of the neighbors in a chain whose C-alphas are not 3.6 to 4.0 angstrom apart. Cis peptides before
-        proline are none of them, other cis peptides are. NaN where no residue has a neighbor.
+        Fraction, 0-1, of neighbors in a chain whose C-alphas are not 3.6 to 4.0 angstrom apart. Cis peptides are
+        counted, except before proline. NaN if no residue has a neighbor.
     cis_prolines : int
         Number of cis peptides before proline: C-alphas 2.7 to 3.2 angstrom apart.
     clashes : float
@@ -58,11 +58,11 @@ class Geometry:
     clashes: float
 
     def row(self) -> dict[str, float]:
-        """The measures by name."""
+        """Return the measures by name."""
         return asdict(self)
 
     def warnings(self) -> list[str]:
-        """What is wrong, in words; empty for a structure that could be a protein."""
+        """Return a phrase for each fault; empty for a plausible structure."""
         found = []
         if self.ca_outliers > MOST_CA_OUTLIERS:
             share = f"{self.ca_outliers:.0%} of neighboring C-alphas are not {TRANS[0]} to {TRANS[1]} angstrom apart"
@@ -78,7 +78,7 @@ def measure_geometry(atoms: AtomArray) -> Geometry:
     Parameters
     ----------
     atoms : AtomArray
-        Residue by residue. Neighbors are residues with consecutive numbers in one chain.
+        Atoms, residue by residue. Residues of a chain with consecutive numbers are neighbors.
 
     Raises
     ------
@@ -99,7 +99,7 @@ def measure_geometry(atoms: AtomArray) -> Geometry:
 
 
 def _neighbor_distances(atoms: AtomArray) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """C-alpha distances of neighbors in angstrom, and whether the second of them is proline; shapes (n,)."""
+    """Return C-alpha distances of neighbors in angstrom, and whether the second residue is proline; shapes (n,)."""
     ca = atoms[atoms.atom_name == "CA"]
     neighbors = (ca.chain_id[1:] == ca.chain_id[:-1]) & (np.diff(ca.res_id) == 1)
     distances = np.linalg.norm(np.diff(ca.coord.astype(np.float64), axis=0), axis=-1)
@@ -116,7 +116,7 @@ def _count_clashes(atoms: AtomArray) -> int:
     apart = np.linalg.norm(atoms.coord[first].astype(np.float64) - atoms.coord[second], axis=-1)
     clashes = (residue[first] != residue[second]) & (apart < radii[first] + radii[second] - _TOLERANCE)
     names = atoms.atom_name
-    # The smaller index comes first, and the residue before with it.
+    # `first` is the smaller index, so `second` belongs to the same or a later residue.
     follows = (residue[second] - residue[first] == 1) & (atoms.chain_id[first] == atoms.chain_id[second])
     is_peptide = follows & (names[first] == "C") & (names[second] == "N")
     is_disulfide = (names[first] == "SG") & (names[second] == "SG")

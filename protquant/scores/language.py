@@ -1,4 +1,4 @@
-"""Scores of a masked language model: how well it tells hidden residues, and how far two models' answers differ."""
+"""Scores of a masked language model: accuracy at masked residues, and difference between two models."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,14 +10,14 @@ __all__ = ["logit_kl", "masked_accuracy", "negative_log_likelihood", "pseudo_per
 
 
 def masked_accuracy(logits: NDArray[np.floating], truth: NDArray[np.integer]) -> float:
-    """Share of hidden tokens that the model holds the most probable.
+    """Return the fraction of masked tokens to which the model gives the largest probability.
 
     Parameters
     ----------
     logits : ndarray, shape (n, v)
-        What the model says at n hidden positions, over its whole alphabet of v tokens.
+        Output of the model at n masked positions, over its whole alphabet of v tokens.
     truth : ndarray of int, shape (n,)
-        The tokens that were hidden.
+        The masked tokens.
 
     Returns
     -------
@@ -34,7 +34,7 @@ def masked_accuracy(logits: NDArray[np.floating], truth: NDArray[np.integer]) ->
 
 
 def negative_log_likelihood(logits: NDArray[np.floating], truth: NDArray[np.integer]) -> float:
-    """Mean of -ln p(hidden token) over positions, in nats; arguments, NaN and errors as for `masked_accuracy`."""
+    """Return the mean of -ln p(masked token), in nats; arguments, NaN and errors as for `masked_accuracy`."""
     values, tokens = _checked(logits, truth)
     if not len(tokens):
         return float("nan")
@@ -42,25 +42,25 @@ def negative_log_likelihood(logits: NDArray[np.floating], truth: NDArray[np.inte
 
 
 def pseudo_perplexity(logits: NDArray[np.floating], truth: NDArray[np.integer]) -> float:
-    """Among how many tokens, equally probable, the model may be said to choose: exp of the mean of -ln p.
+    """Return exp(mean of -ln p): the number of equally probable tokens with the same uncertainty.
 
-    1 is certainty, and a model that knows nothing of the 20 residues has 20. Arguments, NaN and errors as for
+    1 means certainty, and 20 a uniform guess among the 20 residues. Arguments, NaN and errors as for
     `masked_accuracy`.
 
     Notes
     -----
-    Salazar et al. 2020 hide one position at a time; what was hidden together is the caller's to say.
+    Salazar et al. 2020 mask one position at a time; the caller decides which positions are masked together.
     """
     return float(np.exp(negative_log_likelihood(logits, truth)))
 
 
 def logit_kl(logits: NDArray[np.floating], reference: NDArray[np.floating]) -> float:
-    """Mean over positions of the Kullback-Leibler divergence KL(reference || logits), in nats.
+    """Return the mean over positions of the Kullback-Leibler divergence KL(reference || logits), in nats.
 
     Parameters
     ----------
     logits, reference : ndarray, shape (n, v)
-        What the two models say at the same positions; the reference is the float model's.
+        Outputs of the two models at the same positions; the reference is the float model's.
 
     Returns
     -------

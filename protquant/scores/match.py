@@ -1,4 +1,4 @@
-"""Which residue of a prediction is which residue of the reference: by sequence, never by number."""
+"""Pairing of the residues of a prediction and a reference, by sequence and not by residue number."""
 
 from itertools import islice, permutations, product
 
@@ -17,14 +17,14 @@ __all__ = ["Pairing", "as_reference", "chain_pairings", "match_residues", "pair_
 MIN_IDENTITY = 0.3
 """Fraction of the shorter chain that must be identical; unrelated chains align with up to about a fifth."""
 MAX_PAIRINGS = 720
-"""Orders of identical chains that are considered: all of up to six copies."""
+"""Largest number of orders of identical chains that are considered; all orders of six copies."""
 
 Pairing = tuple[tuple[int, int], ...]
-"""Chain of the prediction and chain of the reference, for each pair of chains."""
+"""Pairs of (chain of the prediction, chain of the reference)."""
 
 
 def as_reference(structure: AtomArray | Reference) -> Reference:
-    """A `Reference` of whatever structure is given; a biotite array is cleaned to its protein first."""
+    """Return the structure as a `Reference`; from a biotite array, only the protein is kept."""
     return structure if isinstance(structure, Reference) else reference_from_atoms(structure)
 
 
@@ -33,10 +33,10 @@ def match_residues(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Pair residues by aligning the sequences of the chains.
 
-    Chains are paired so that most residues are identical; among copies of one chain, a chain with the same name
-    comes first, then the order in the files. Where the sequence leaves open which of several equal residues is
-    missing, the break in the chain decides; a piece of less than about six residues between two missing stretches can
-    still be taken for the like beside it.
+    Chains are paired so that most residues are identical. Among copies of one chain, equal names are preferred, then
+    the order in the files. If the sequence does not show which of several equal residues is missing, the break in the
+    chain decides. A piece of less than about six residues between two missing stretches may still be paired with a
+    similar piece beside it.
 
     Parameters
     ----------
@@ -46,8 +46,8 @@ def match_residues(
     Returns
     -------
     tuple of ndarray, each of shape (n,)
-        Residue indices (rows of ``Reference.ca``) into the prediction and into the reference, pair by pair. For a
-        biotite array they count the residues that `protquant.structures.reference_from_atoms` keeps.
+        Indices of paired residues (rows of ``Reference.ca``) in the prediction and in the reference. For a biotite
+        array, they count the residues that `protquant.structures.reference_from_atoms` keeps.
 
     Raises
     ------
@@ -59,10 +59,9 @@ def match_residues(
 
 
 def chain_pairings(prediction: Reference, reference: Reference) -> list[Pairing]:
-    """Pairings of chains that agree equally well by sequence, the one that keeps names and order first.
+    """Return the pairings of chains whose sequences agree best; the one that keeps names and order comes first.
 
-    They differ in which copy of a chain is which; there is one pairing if no chain has copies, and never more
-    than 720.
+    They differ only in the order of identical chains: one pairing if all chains differ, and at most 720.
 
     Raises
     ------
@@ -75,7 +74,7 @@ def chain_pairings(prediction: Reference, reference: Reference) -> list[Pairing]
     for (i, a), (j, b) in product(enumerate(ours), enumerate(theirs)):
         identical = alignments[a, b].identical
         if identical >= MIN_IDENTITY * min(len(a), len(b)):
-            # Less than one residue together, so that names and order decide only between equals.
+            # Both terms together are less than one residue, so that names and order only break ties.
             same_name = prediction.chain_ids[i] == reference.chain_ids[j]
             value[i, j] = identical + (0.5 * same_name + 0.25 * (i == j)) / (len(ours) + len(theirs))
     base = [(i, j) for i, j in _assign(value) if value[i, j] > 0]
@@ -85,26 +84,26 @@ def chain_pairings(prediction: Reference, reference: Reference) -> list[Pairing]
             "Are these structures of the same protein?"
         )
     pairings: dict[Pairing, None] = {}
-    # The copies of the reference vary fastest, so that all pairings come first if both sides have as many. Those of the
-    # prediction vary too, since a trimer may meet a dimer and the chain left out be any of the three.
+    # The reference varies fastest: with equally many copies on both sides, its orders alone give all pairings. The
+    # prediction varies too, because a trimer compared with a dimer may leave out any of its three chains.
     for ours_order, theirs_order in islice(product(_copy_orders(ours), _copy_orders(theirs)), MAX_PAIRINGS):
         pairings[tuple(sorted((ours_order[i], theirs_order[j]) for i, j in base))] = None
     return list(pairings)
 
 
 def _assign(value: NDArray[np.float64]) -> list[tuple[int, int]]:
-    """Pair rows with columns so that the sum of their values is largest."""
+    """Return the pairs of rows and columns with the largest sum of values."""
     if value.shape == (1, 1):
-        return [(0, 0)]  # without scipy.optimize, whose import takes as long as scoring two chains
+        return [(0, 0)]  # avoids scipy.optimize, whose import takes as long as scoring two chains
     rows, columns = scipy.optimize.linear_sum_assignment(value, maximize=True)
     return list(zip(rows.tolist(), columns.tolist(), strict=True))
 
 
 def _copy_orders(sequences: tuple[str, ...]) -> list[dict[int, int]]:
-    """Permutations of chains that only exchange copies, as maps from chain to chain, the identity first."""
+    """Return the permutations that only exchange identical chains, as maps from chain to chain, the identity first."""
     groups = [[i for i, a in enumerate(sequences) if a == sequence] for sequence in dict.fromkeys(sequences)]
     members = [i for group in groups for i in group]
-    # Each group is cut off by itself as well, since product() holds all its inputs in memory.
+    # Limit each group too, because product() holds all its inputs in memory.
     orders = product(*(islice(permutations(group), MAX_PAIRINGS) for group in groups))
     return [
         dict(zip(members, (i for group in order for i in group), strict=True)) for order in islice(orders, MAX_PAIRINGS)
@@ -114,7 +113,7 @@ def _copy_orders(sequences: tuple[str, ...]) -> list[dict[int, int]]:
 def pair_residues(
     prediction: Reference, reference: Reference, pairing: Pairing
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Residue indices, pair by pair, for a given pairing of chains; see `match_residues`."""
+    """Return the indices of paired residues for a given pairing of chains; see `match_residues`."""
     ours, theirs = [], []
     for i, j in pairing:
         rows = np.flatnonzero(prediction.chain_index == i)
@@ -137,6 +136,6 @@ def _settled(
 
 
 def _broken(ca: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Whether the chain breaks after each residue; shape (residues,). Its end and missing atoms count as breaks."""
+    """Return whether the chain breaks after each residue; its end and missing atoms count as breaks."""
     distance = np.linalg.norm(np.diff(ca, axis=0), axis=-1)
     return np.append(~(distance <= MAX_CA_DISTANCE), True)

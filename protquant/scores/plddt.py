@@ -1,4 +1,4 @@
-"""How well a predicted lDDT (pLDDT) tells the real one."""
+"""Agreement of the predicted lDDT (pLDDT) with the real lDDT."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,19 +9,19 @@ __all__ = ["plddt_correlation", "plddt_error"]
 
 
 def plddt_error(plddt: NDArray[np.floating], lddt: NDArray[np.floating]) -> float:
-    """Mean absolute difference between pLDDT and 100 times the real lDDT, over residues.
+    """Return the mean absolute difference between pLDDT and 100 times the real lDDT, over residues.
 
     Parameters
     ----------
     plddt : ndarray, shape (n,)
-        Predicted, 0-100.
+        Predicted lDDT, 0-100.
     lddt : ndarray, shape (n,)
-        Real, 0-1, as from `lddt_ca_per_residue`; NaN residues are left out.
+        Real lDDT, 0-1, as from `lddt_ca_per_residue`; residues with NaN are left out.
 
     Returns
     -------
     float
-        0-100; NaN if no residue is left.
+        Mean difference, 0-100; NaN if no residue is left.
 
     Raises
     ------
@@ -33,9 +33,9 @@ def plddt_error(plddt: NDArray[np.floating], lddt: NDArray[np.floating]) -> floa
 
 
 def plddt_correlation(plddt: NDArray[np.floating], lddt: NDArray[np.floating]) -> float:
-    """Pearson correlation of pLDDT with the real lDDT, over residues.
+    """Return the Pearson correlation of pLDDT with the real lDDT, over residues.
 
-    Parameters and errors as `plddt_error`; NaN if fewer than two residues are left or either does not vary.
+    Parameters and errors as for `plddt_error`; NaN if fewer than two residues are left or one of the two is constant.
     """
     predicted, real = _paired(plddt, lddt)
     if len(real) < 2 or np.ptp(predicted) == 0 or np.ptp(real) == 0:

@@ -9,7 +9,7 @@ __all__ = ["rmsd_ca"]
 
 
 def rmsd_ca(prediction_ca: NDArray[np.floating], reference_ca: NDArray[np.floating]) -> float:
-    """Least C-alpha RMSD in angstrom over all rigid motions.
+    """Return the smallest C-alpha RMSD in angstrom over all rigid motions.
 
     Parameters
     ----------

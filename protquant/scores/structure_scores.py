@@ -1,4 +1,4 @@
-"""All scores of a predicted structure against a reference at once."""
+"""All scores of a predicted structure against a reference."""
 
 from dataclasses import asdict, dataclass
 
@@ -17,7 +17,7 @@ from protquant.structures import Reference
 __all__ = ["Comparison", "StructureScores", "compare_structures", "score_structures"]
 
 SEARCHED_PAIRINGS = 4
-"""Orders of identical chains for which TM-score is computed, those of least RMSD."""
+"""Number of orders of identical chains, by increasing RMSD, for which the TM-score is computed."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,13 @@ class StructureScores:
     gdt_ts : float
         0-1, normalized by the reference length.
     lddt_ca : float
-        0-1, over the reference's residues; those that the prediction lacks have lost their distances.
+        0-1, over the reference's residues; distances to residues that the prediction lacks count as wrong.
     rmsd_ca : float
-        Angstrom, over the aligned residues.
+        In angstrom, over the aligned residues.
     n_aligned : int
-        Residues present in both.
+        Number of residues present in both.
     reference_length : int
-        Residues of the reference with a C-alpha, all chains.
+        Number of residues of the reference with a C-alpha, over all chains.
     """
 
     tm_score: float
@@ -48,24 +48,24 @@ class StructureScores:
     reference_length: int
 
     def to_dict(self) -> dict[str, float | int]:
-        """The scores by name, in the order above, as for JSON."""
+        """Return the scores by name, in the order above."""
         return asdict(self)
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """A prediction laid on a reference.
+    """A prediction that is superimposed on a reference.
 
     Attributes
     ----------
     chains : tuple of (str, str)
-        Names of the chains that were paired, of the prediction and of the reference.
+        Names of paired chains in the prediction and in the reference.
     unmatched, unmatched_in_reference : tuple of str
-        Names of the chains that were not.
+        Names of the chains that are not paired.
     superposition : Superposition
-        The motion of the prediction that gives the TM-score.
+        Motion of the prediction that gives the TM-score.
     ca : ndarray, shape (L, 3)
-        C-alphas of the prediction in the rows of the reference's residues; NaN where it has none.
+        C-alphas of the prediction, in the order of the reference's residues; NaN for residues that it lacks.
     """
 
     scores: StructureScores
@@ -82,8 +82,8 @@ def score_structures(prediction: AtomArray | Reference, reference: AtomArray | R
     Parameters
     ----------
     prediction, reference : AtomArray or Reference
-        One or several chains each. Of a complex with several copies of a chain, the order of copies that gives the
-        largest TM-score counts, among the four orders of least RMSD.
+        One or several chains each. For a complex with several copies of a chain, the order of copies with the largest
+        TM-score counts, among the four orders of smallest RMSD.
 
     Returns
     -------
@@ -99,7 +99,7 @@ def score_structures(prediction: AtomArray | Reference, reference: AtomArray | R
 
 
 def compare_structures(prediction: AtomArray | Reference, reference: AtomArray | Reference) -> Comparison:
-    """Score a prediction, and tell which chains were paired and how it was moved; see `score_structures`."""
+    """Return the scores, the pairs of chains and the superposition of a prediction; see `score_structures`."""
     predicted, referred = as_reference(prediction), as_reference(reference)
     length = int(np.isfinite(referred.ca).all(axis=1).sum())
     pairings = chain_pairings(predicted, referred)
@@ -128,7 +128,7 @@ def compare_structures(prediction: AtomArray | Reference, reference: AtomArray |
 
 
 def _on_reference(prediction: Reference, reference: Reference, pairing: Pairing) -> NDArray[np.float64]:
-    """Predicted C-alphas in the rows of the reference's residues, shape (L, 3); NaN where there is none."""
+    """Return predicted C-alphas in the order of the reference's residues, shape (L, 3); NaN for missing residues."""
     ours, theirs = pair_residues(prediction, reference, pairing)
     ca = np.full((len(reference), 3), np.nan)
     ca[theirs] = prediction.ca[ours]

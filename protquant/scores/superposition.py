@@ -1,4 +1,4 @@
-"""Least-squares superposition of paired points, one pair of sets or many at once."""
+"""Least-squares superposition of paired points, for one or many pairs of point sets."""
 
 from typing import NamedTuple
 
@@ -16,16 +16,16 @@ class Superposition(NamedTuple):
     rotation: NDArray[np.float64]
     """Proper rotation, shape (3, 3)."""
     translation: NDArray[np.float64]
-    """Angstrom, shape (3,)."""
+    """Translation in angstrom, shape (3,)."""
 
     def apply(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Move points of shape (..., 3)."""
+        """Return the moved points, shape (..., 3)."""
         moved: NDArray[np.float64] = points @ self.rotation.T + self.translation
         return moved
 
 
 def rotations_from_covariances(covariances: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Rotations that fit centered points p onto q best, from the sums of their outer products.
+    """Return the rotations that fit centered points p onto q best, given the sums of their outer products.
 
     Parameters
     ----------
@@ -39,8 +39,8 @@ def rotations_from_covariances(covariances: NDArray[np.float64]) -> NDArray[np.f
 
     Notes
     -----
-    Kabsch 1978, by singular value decomposition: the axis of the smallest singular value is flipped where the
-    unconstrained optimum would be a reflection.
+    Kabsch 1978, by singular value decomposition: if the unconstrained optimum is a reflection, the axis of the smallest
+    singular value is flipped.
     """
     u, _, vt = np.linalg.svd(covariances)
     handedness = np.sign(np.linalg.det(u) * np.linalg.det(vt))
@@ -50,7 +50,7 @@ def rotations_from_covariances(covariances: NDArray[np.float64]) -> NDArray[np.f
 
 
 def superimpose(mobile: NDArray[np.float64], fixed: NDArray[np.float64]) -> Superposition:
-    """Rigid motion of `mobile` onto `fixed`, both of shape (n, 3), with the least root mean square deviation."""
+    """Return the rigid motion of `mobile` onto `fixed`, both of shape (n, 3), with the smallest RMSD."""
     mobile_center, fixed_center = mobile.mean(axis=0), fixed.mean(axis=0)
     rotation = rotations_from_covariances((mobile - mobile_center).T @ (fixed - fixed_center))
     return Superposition(rotation, fixed_center - rotation @ mobile_center)
@@ -59,7 +59,7 @@ def superimpose(mobile: NDArray[np.float64], fixed: NDArray[np.float64]) -> Supe
 def paired_coordinates(
     prediction_ca: NDArray[np.floating], reference_ca: NDArray[np.floating]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Check two paired arrays of shape (n, 3) and drop the rows where either is missing (NaN).
+    """Check two paired arrays of shape (n, 3), and return them without rows that are NaN in either.
 
     Raises
     ------

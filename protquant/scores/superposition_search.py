@@ -1,10 +1,9 @@
-"""The search of the TMscore program for the superpositions that make TM-score and GDT largest.
+"""The search of the TMscore program for the superpositions with the largest TM-score and GDT.
 
-Both structures are paired residue by residue. Fragments of the chain, from its full length down to four residues,
-are each superimposed; then the residues that came close are superimposed again, and so on until they no longer
-change. Every superposition on the way is scored and the best counts (Zhang & Skolnick 2004). All fragments take
-their steps together here, as rows of matrices, and a set of residues that was superimposed before is not taken up
-again: what follows from it is already known.
+The structures are paired residue by residue. The search superimposes each fragment of the chain, from the full length
+down to four residues, then the residues that are close after that, and so on until these no longer change. All
+superpositions are scored, and the best counts (Zhang & Skolnick 2004). Here all fragments are processed together, as
+rows of matrices. A set of residues that was superimposed before is skipped, because it would lead to the same sets.
 """
 
 from dataclasses import dataclass
@@ -17,28 +16,28 @@ from protquant.scores.superposition import Superposition, rotations_from_covaria
 __all__ = ["GDT_DISTANCES", "SearchResult", "search_superpositions"]
 
 GDT_DISTANCES = (1.0, 2.0, 4.0, 8.0)
-"""Angstrom; the thresholds of GDT-TS (Zemla 2003)."""
+"""Thresholds of GDT-TS in angstrom (Zemla 2003)."""
 
 MIN_FRAGMENT = 4
 MAX_FRAGMENT_LENGTHS = 6
 MAX_ITERATIONS = 20
 CUTOFF_STEP = 0.5
-"""Angstrom by which the cutoff grows until at least three residues are within it."""
+"""Increment of the cutoff in angstrom, which grows until at least three residues are within it."""
 MIN_CLOSE = 3
 MAX_CELLS = 2_000_000
-"""Fragments times residues that are worked on at once; bounds memory at some 100 MB for any length."""
+"""Largest number of fragments times residues that are processed together; bounds memory at about 100 MB."""
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The best of all superpositions visited.
+    """Best values over all superpositions of the search.
 
     Parameters
     ----------
     tm_sum : float
         Largest sum over residues of ``1 / (1 + (d / d0)^2)``.
     superposition : Superposition
-        The motion of the prediction onto the reference that gave it.
+        Motion of the prediction onto the reference that gives `tm_sum`.
     gdt_counts : tuple of int
         Largest number of residues within each of `GDT_DISTANCES`, each with its own best superposition.
     """
@@ -68,7 +67,7 @@ def search_superpositions(prediction: NDArray[np.float64], reference: NDArray[np
 
 
 def _fragments(count: int) -> NDArray[np.int64]:
-    """Start and stop of every initial fragment, shape (fragments, 2): n, n/2, n/4 ... residues, at all offsets."""
+    """Return start and stop of the initial fragments, shape (fragments, 2): n, n/2, n/4 ... residues, all offsets."""
     shortest = min(MIN_FRAGMENT, count)
     lengths: list[int] = []
     for halvings in range(MAX_FRAGMENT_LENGTHS - 1):
@@ -91,14 +90,14 @@ def _fragment_masks(fragments: NDArray[np.int64], count: int) -> NDArray[np.bool
 class _Search:
     """State of one search. Rows (n) are superpositions, columns (l) are residues.
 
-    Sums over a set of residues and squared distances after a motion are both linear in the 16 products of
-    ``(1, p)`` with ``(1, q)``, so either is one matrix product with `features`.
+    Sums over a set of residues, and squared distances after a motion, are linear in the 16 products of ``(1, p)`` with
+    ``(1, q)``. Each is therefore one matrix product with `features`.
     """
 
     def __init__(self, prediction: NDArray[np.float64], reference: NDArray[np.float64], d0: float) -> None:
         self.count = len(prediction)
         self.d0 = d0
-        # The program's bounds: small proteins would hardly extend, large ones would extend over everything.
+        # Bounds of the program: otherwise sets of small proteins would hardly grow, and those of large ones cover all.
         self.cutoff = min(max(d0, 4.5), 8.0)
         self.prediction_center = prediction.mean(axis=0)
         self.reference_center = reference.mean(axis=0)
@@ -112,7 +111,7 @@ class _Search:
         self.gdt_counts = np.zeros(len(GDT_DISTANCES), dtype=np.int64)
 
     def run(self, masks: NDArray[np.bool_]) -> None:
-        """Superimpose the sets of residues in `masks`, shape (n, l), and extend each until it repeats itself."""
+        """Superimpose the sets of residues in `masks`, shape (n, l), and update each set until it was seen before."""
         squared = self._superimpose(masks)
         masks = self._unvisited(self._close(squared, self.cutoff - 1.0))
         for _ in range(MAX_ITERATIONS):
@@ -122,7 +121,7 @@ class _Search:
             masks = self._unvisited(self._close(squared, self.cutoff + 1.0))
 
     def _superimpose(self, masks: NDArray[np.bool_]) -> NDArray[np.float64]:
-        """Fit each set, score all residues, remember the best; squared distances in angstrom^2, shape (n, l)."""
+        """Fit each set, score it, store the best; return squared distances in angstrom^2, shape (n, l)."""
         sums = masks.astype(np.float64) @ self.features
         size = sums[:, :1]
         p_mean, q_mean = sums[:, 1:4] / size, sums[:, 4:7] / size
@@ -157,7 +156,7 @@ class _Search:
         return np.asarray(squared)
 
     def _close(self, squared: NDArray[np.float64], cutoff: float) -> NDArray[np.bool_]:
-        """Residues nearer than `cutoff`, which grows in steps, row by row, until three of them are."""
+        """Return the residues nearer than the cutoff, which grows for each row until it includes three residues."""
         masks = squared < cutoff**2
         if self.count <= MIN_CLOSE:
             return np.asarray(masks[masks.any(axis=1)])
@@ -165,11 +164,11 @@ class _Search:
         third = np.partition(squared[few], MIN_CLOSE - 1, axis=1)[:, MIN_CLOSE - 1, None]
         steps = np.floor((np.sqrt(third) - cutoff) / CUTOFF_STEP) + 1.0
         grown = (cutoff + CUTOFF_STEP * steps) ** 2
-        masks[few] = (squared[few] < grown) | (squared[few] <= third)  # the latter against rounding in `grown`
+        masks[few] = (squared[few] < grown) | (squared[few] <= third)  # `<= third`, because `grown` may be rounded
         return np.asarray(masks)
 
     def _unvisited(self, masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Rows that no superposition was fitted to before, each once."""
+        """Return the distinct rows that were not superimposed before."""
         packed = np.packbits(masks, axis=1)
         keep: list[int] = []
         for i, row in enumerate(packed):

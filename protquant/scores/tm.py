@@ -22,7 +22,7 @@ class TMResult:
         Between 0 and 1; above 0.5 two structures have about the same fold.
     rotation : ndarray, shape (3, 3)
     translation : ndarray, shape (3,)
-        Angstrom.
+        In angstrom.
     """
 
     score: float
@@ -31,22 +31,22 @@ class TMResult:
 
 
 def tm_distance_scale(reference_length: int) -> float:
-    """d0 in angstrom for a reference of so many residues, at least 0.5 (Zhang & Skolnick 2004, as in TMscore)."""
+    """Return d0 in angstrom, at least 0.5, for the length of the reference (Zhang & Skolnick 2004, as in TMscore)."""
     return float(max(1.24 * np.cbrt(reference_length - 15) - 1.8, 0.5))
 
 
 def tm_score(
     prediction_ca: NDArray[np.floating], reference_ca: NDArray[np.floating], reference_length: int | None = None
 ) -> TMResult:
-    """TM-score of a prediction, by the superposition search of the TMscore program.
+    """Return the TM-score of a prediction, by the superposition search of the TMscore program.
 
     Parameters
     ----------
     prediction_ca, reference_ca : ndarray, shape (n, 3)
         C-alpha coordinates in angstrom of the same residues, row by row; rows with NaN in either are left out.
     reference_length : int, optional
-        Residues of the whole reference, by which the score is normalized and from which d0 follows. By default
-        the number of rows of `reference_ca` that are not NaN.
+        Number of residues of the whole reference, which determines d0 and normalizes the score. By default the number
+        of rows of `reference_ca` that are not NaN.
 
     Returns
     -------
@@ -68,12 +68,12 @@ def tm_score(
 
 
 def checked_length(reference_ca: NDArray[np.floating], paired: int, reference_length: int | None) -> int:
-    """Length to normalize by: `reference_length`, or by default the reference residues that are present.
+    """Return the length for normalization: `reference_length`, or by default the number of present residues.
 
     Raises
     ------
     ProtquantError
-        If it is less than the number of paired residues.
+        If `reference_length` is less than the number of paired residues.
     """
     if reference_length is None:
         return int(np.isfinite(reference_ca).all(axis=1).sum())
