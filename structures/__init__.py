@@ -1,4 +1,4 @@
-"""Reference structures: the 50 chains that ship with the package, and any folder of PDB or mmCIF files."""
+"""Reference structures: the 50 chains that the package contains, and any folder of PDB or mmCIF files."""
 
 from protquant.lazy_package import make_lazy
 

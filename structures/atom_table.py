@@ -1,4 +1,4 @@
-"""The atoms of one model as a file lists them, before anything is chosen or dropped."""
+"""The atoms of one model in a file, before any selection."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -14,23 +14,23 @@ Strings = NDArray[np.str_]
 
 @dataclass(frozen=True, eq=False)
 class AtomTable:
-    """Columns of n rows, in the order of the file.
+    """Table of n atoms, in the order of the file.
 
     Attributes
     ----------
     chain : ndarray of str
-        As the authors name it; may be empty.
+        Author's name of the chain; may be empty.
     part : ndarray of int
-        Counts up where the file says that a molecule ends: at TER, or where `label_asym_id` changes.
+        Number that increases at each end of a molecule: at TER, or where `label_asym_id` changes.
     number : ndarray of int
-        Of the residue.
+        Number of the residue.
     insertion, residue, atom, altloc, element : ndarray of str
-        Empty where there is none.
+        Insertion code, residue name, atom name, alternate location and element; empty if missing.
     hetero : ndarray of bool
     occupancy, b_factor : ndarray of float
-        1 and 0 where the file has none.
+        By default 1 and 0, if the file has none.
     position : ndarray, shape (n, 3)
-        Angstrom.
+        Coordinates in angstrom.
     """
 
     chain: Strings
@@ -54,19 +54,19 @@ class AtomTable:
 
     @property
     def is_ca(self) -> NDArray[np.bool_]:
-        """Rows of C-alphas: a calcium ion has the name of one, and is none."""
+        """Whether each row is a C-alpha; a calcium ion, which has the same name, is not."""
         return (self.atom == "CA") & ~((self.element == "CA") & self.hetero)
 
 
 class Reading(NamedTuple):
-    """What a file says.
+    """Content of a structure file.
 
     Attributes
     ----------
     sequences : dict
-        Names of all residues of a chain, also of those that were not seen, by the author's name of the chain.
+        Names of all residues of each chain, including unresolved ones, by the author's name of the chain.
     notes : list of str
-        What people should know.
+        Remarks for the user.
     """
 
     table: AtomTable
@@ -75,5 +75,5 @@ class Reading(NamedTuple):
 
 
 def strings(values: Sequence[str]) -> Strings:
-    """Return an array of strings of whatever length."""
+    """Return an array of strings, wide enough for the longest."""
     return np.array(values, dtype=np.str_) if len(values) else np.zeros(0, dtype="U1")

@@ -1,6 +1,6 @@
-"""How much a BinaryCIF file unpacks to, known before that is done: columns may be run lengths and lists of texts.
+"""Bounds on the unpacked size of BinaryCIF columns (run lengths, string arrays), checked before unpacking.
 
-`biotite` reads the files; it takes the sizes that they state for granted.
+`biotite`, which reads the files, does not check the sizes that a file states.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,19 +16,19 @@ __all__ = ["check_bounds"]
 
 
 def check_bounds(data: bytes, category: str, longest: int, source: str) -> None:
-    """Refuse columns that would take more memory than their file can fill.
+    """Refuse columns that state more values than the file has bytes, or contain overlong strings.
 
     Parameters
     ----------
     category : str
-        Table whose columns are checked: one with coordinates, of which every row takes some bytes.
+        Table whose columns are checked. It must have coordinates, so that every row takes some bytes.
     longest : int
-        Characters of a text.
+        Largest length of a string.
 
     Raises
     ------
     ProtquantError
-        Names the column.
+        If a column exceeds a bound; the message names it.
     """
     for block in msgpack.unpackb(data)["dataBlocks"]:
         for table in block["categories"]:
@@ -42,13 +42,13 @@ def _check(column: Mapping[str, Any], most: int, longest: int, where: str) -> No
         for encoding in _encodings(part["encoding"]) if part else ():
             if (size := encoding["srcSize"] if encoding["kind"] == "RunLength" else encoding.get("srcSize", 0)) > most:
                 raise ProtquantError(f"{where} is said to have {size} values, more than its file has bytes.")
-        # Only when all sizes are known to be small.
+        # Decode strings only after all stated sizes are known to be small.
         for encoding in part["encoding"] if part else ():
             if encoding["kind"] == "StringArray":
-                steps = [deserialize_encoding(each) for each in encoding["offsetEncoding"]]
+                steps = [deserialize_encoding(step) for step in encoding["offsetEncoding"]]
                 lengths = np.diff(np.asarray(decode_stepwise(encoding["offsets"], steps)))
                 if lengths.size and lengths.max() > longest:
-                    raise ProtquantError(f"{where} has a text of {lengths.max()} characters.")
+                    raise ProtquantError(f"{where} has a string of {lengths.max()} characters.")
 
 
 def _encodings(steps: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:

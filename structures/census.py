@@ -1,4 +1,4 @@
-"""Residues are counted before anything is chosen, and after: none vanishes without a word."""
+"""Comparison of the residues before and after selection, so that missing residues are reported."""
 
 from collections.abc import Iterator
 
@@ -18,13 +18,13 @@ _NAMED = 5
 def take_census(table: AtomTable, reference: Reference, source: str) -> list[str]:
     """Compare the residues of a structure with the C-alphas of the file's ATOM records.
 
-    C-alphas are counted one by one, and not by their numbers, which may be what is wrong: only further places of one
-    residue (alternate locations) count once.
+    Every C-alpha counts, even if residue numbers repeat, because the numbers may be wrong. Only alternate locations of
+    one residue count once.
 
     Returns
     -------
     list of str
-        What to tell people; empty where all residues are there.
+        Remarks for the user; empty if no residue is missing.
 
     Raises
     ------
@@ -39,21 +39,21 @@ def take_census(table: AtomTable, reference: Reference, source: str) -> list[str
     atoms = reference.atoms
     found = set(zip(atoms.chain_id, atoms.res_id.tolist(), atoms.ins_code, strict=True))
     missing = [identity for identity in dict.fromkeys([*single, *sorted(places)]) if identity not in found]
-    # Residues with the same name, number and insertion code are one in `found`.
+    # `found` merges residues with the same chain, number and insertion code, so use the larger of the two counts.
     lost = max(len(missing), expected - len(found.intersection([*single, *places])))
     notes = _left_out_beside(table, found)
     if not lost:
         return notes
     named = ", ".join(f"{chain or '-'} {number}{insertion}" for chain, number, insertion in missing[:_NAMED])
     which = f" ({named}{', ...' if len(missing) > _NAMED else ''})" if named else ""
-    what = f"{lost} of {expected} residues with a C-alpha are left out{which}: no amino acids, or two of one number"
+    what = f"{lost} of {expected} residues with a C-alpha are left out{which}: not amino acids, or repeated numbers"
     if lost > expected / 2:
-        raise ProtquantError(f"{source}: {what}. So few are left that nothing can be said of it.")
+        raise ProtquantError(f"{source}: {what}. Too few residues are left to use the structure.")
     return [what, *notes]
 
 
 def _left_out_beside(table: AtomTable, found: set[tuple[str, int, str]]) -> list[str]:
-    """Amino acids that the file marks as HETATM and that are not in the result: ligands, or not."""
+    """Return a remark on amino acids marked as HETATM that are left out; they may be ligands or part of a chain."""
     rows = np.flatnonzero(table.is_ca & table.hetero)
     names = {
         (str(table.chain[row]), int(table.number[row]), str(table.insertion[row])): str(table.residue[row])

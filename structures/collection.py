@@ -1,4 +1,4 @@
-"""Sets of reference structures: the chains that ship with protquant, or a folder of the user's own."""
+"""Sets of reference structures: the chains that ship with protquant, or a folder of the user."""
 
 import csv
 from importlib import resources
@@ -13,7 +13,7 @@ __all__ = ["load_references", "shipped_folder"]
 
 
 def shipped_folder() -> Traversable:
-    """The data folder of the 50 TS50 chains, wherever the package is installed."""
+    """Return the data folder of the 50 TS50 chains in the installed package."""
     return resources.files("protquant.structures") / "data" / "ts50"
 
 
@@ -24,7 +24,7 @@ def load_references(folder: str | Path | None = None, limit: int | None = None) 
     ----------
     folder : str or Path, optional
         Folder of ``.pdb`` (``.pdb1``, ...), ``.ent``, ``.cif``, ``.mmcif`` or ``.bcif`` files, plain or gzipped, read
-        in order of their names; other files in it are passed over. By default the 50 chains that ship with protquant,
+        in order of their names; other files are ignored. By default the 50 chains that ship with protquant,
         in the order of their index.
     limit : int, optional
         Load only the first `limit` structures.
@@ -32,7 +32,7 @@ def load_references(folder: str | Path | None = None, limit: int | None = None) 
     Returns
     -------
     list of Reference
-        Their names are unique.
+        Structures with unique names.
 
     Raises
     ------
@@ -63,13 +63,13 @@ def _structure_files(folder: Path) -> list[Path]:
         raise ProtquantError(f"{folder}: no such folder. Give a folder of structure files ({', '.join(SUFFIXES)}).")
     paths = sorted(path for path in folder.iterdir() if path.is_file() and has_structure_suffix(path.name))
     if not paths:
-        raise ProtquantError(f"{folder}: holds no structure files. Their names must end in {', '.join(SUFFIXES)}.")
+        raise ProtquantError(f"{folder}: no structure files. Their names must end in {', '.join(SUFFIXES)}.")
     by_name: dict[str, Path] = {}
     for path in paths:
         name = structure_name(path.name)
         if name in by_name:
             raise ProtquantError(
-                f"{path} and {by_name[name].name} would both be called '{name}'. Rename or remove one of them."
+                f"{path} and {by_name[name].name} would both have the name '{name}'. Rename or remove one of them."
             )
         by_name[name] = path
     return paths

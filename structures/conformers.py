@@ -1,4 +1,4 @@
-"""One conformation of a residue whose atoms a file gives in several."""
+"""Selection of one conformation of residues with alternate locations."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -12,23 +12,23 @@ __all__ = ["one_conformation"]
 
 
 def one_conformation(table: AtomTable) -> NDArray[np.int64]:
-    """Rows that make up one conformation, the atoms of each residue together.
+    """Return the rows of one conformation, with the atoms of each residue together.
 
-    Whatever letter or digit an alternate location has: of each residue the one with the most occupancy is taken, and
-    for an atom that it does not have, the most occupied of the others, so that no atom is lost. Of residues of
-    different types in one place, that with the most occupied C-alpha is taken.
+    For each residue, the alternate location with the largest occupancy is taken. An atom that is missing there is taken
+    from the most occupied location that has it, so that no atom is lost. If residues of different types share a place,
+    the one with the most occupied C-alpha is taken.
 
     Parameters
     ----------
     table : AtomTable
-        With a name of its own for each molecule.
+        Atoms in which each molecule has a chain name of its own (`name_molecules`).
     """
     residues: dict[tuple[str, int, str, str], list[int]] = defaultdict(list)
     identities = zip(
         table.chain.tolist(),
         table.number.tolist(),
         table.insertion.tolist(),
-        # A ligand may have the number of a residue; it is no other type of it, unless they are alternatives.
+        # A ligand may share the number of a residue; it is a type of that residue only if it has an alternate location.
         np.where(table.hetero & (table.altloc == ""), table.residue, "").tolist(),
         strict=True,
     )
@@ -44,7 +44,7 @@ def _of_one_type(table: AtomTable, rows: list[int]) -> list[int]:
     occupied: dict[str, float] = defaultdict(float)
     for row in rows:
         occupied[str(table.residue[row])] += float(table.occupancy[row]) * (1000.0 if table.atom[row] == "CA" else 1e-3)
-    best = max(occupied, key=lambda name: occupied[name])  # the first of equals
+    best = max(occupied, key=lambda name: occupied[name])  # the first one if several are equal
     return [row for row in rows if table.residue[row] == best]
 
 

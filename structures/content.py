@@ -1,4 +1,4 @@
-"""What the bytes of a file are, whatever its name says: a structure as text or in binary, or something else."""
+"""Recognition of file formats by their content, not by the name of the file."""
 
 import re
 from dataclasses import dataclass
@@ -11,18 +11,18 @@ __all__ = ["Content", "recognize"]
 
 _ARCHIVES = {b"PK\x03\x04": "a zip archive", b"BZh": "packed by bzip2", b"\xfd7zXZ\x00": "packed by xz"}
 _ARCHIVES |= {b"(\xb5/\xfd": "packed by zstd", b"7z\xbc\xaf": "a 7z archive", b"Rar!": "a rar archive"}
-# After comments and blank lines. Words of CIF may be in upper case.
+# CIF may begin with comments and blank lines, and its keywords may be in upper case.
 _CIF = re.compile(r"\s*(?:#[^\n]*\n\s*)*(?:data_|loop_|global_|save_|_[a-z])", re.IGNORECASE)
 _PDB = re.compile(r"^(?:ATOM[ \d]|HETATM)", re.MULTILINE | re.IGNORECASE)
 _TAR = slice(257, 262), b"ustar"
 _PDB_HEADER = re.compile(r"\s*(?:HEADER|TITLE |COMPND|REMARK|CRYST1|MODEL |EXPDTA|SEQRES)")
-# The first word, in lower case, of what people give by mistake.
+# First words, in lower case, of files that users give by mistake.
 _OTHERS = (
     (r"version https://git-lfs", "a pointer of git-lfs, not the file itself: run `git lfs pull`"),
-    (r"<(?:!doctype\s+html|html|head|body)", "a web page: the download was answered by one; look what it says"),
-    (r"<(?:\?xml|pdbx:|!doctype)", "XML: of that no structures are read; give PDB or mmCIF"),
-    (r"[{\[]", "JSON: give the structure that it belongs to"),
-    (r">", "a FASTA file: it has sequences and no coordinates"),
+    (r"<(?:!doctype\s+html|html|head|body)", "a web page instead of the download: open it to see why"),
+    (r"<(?:\?xml|pdbx:|!doctype)", "XML, which is not supported: give PDB or mmCIF"),
+    (r"[{\[]", "JSON: give the PDB or mmCIF file of this structure"),
+    (r">", "a FASTA file, which has sequences but no coordinates"),
 )
 
 
@@ -35,9 +35,9 @@ class Content:
     kind : str
         `pdb`, `cif` or `bcif`.
     text : str
-        Empty for `bcif`.
+        Content as text; empty for `bcif`.
     data : bytes
-        Unpacked.
+        Content as unpacked bytes.
     """
 
     kind: Literal["pdb", "cif", "bcif"]
@@ -46,17 +46,17 @@ class Content:
 
 
 def recognize(content: bytes, source: str) -> Content:
-    """Unpack what is gzipped, and tell PDB, mmCIF and BinaryCIF apart.
+    """Unpack gzipped content, and recognize PDB, mmCIF and BinaryCIF.
 
     Parameters
     ----------
     source : str
-        For messages.
+        Name of the file, for messages.
 
     Raises
     ------
     ProtquantError
-        If it is none of these; says what it is instead, if that can be told.
+        If the content is none of these; the message names its format, if known.
     """
     data = _unpack(content, source)
     if data[_TAR[0]] == _TAR[1]:
@@ -75,8 +75,8 @@ def recognize(content: bytes, source: str) -> Content:
         if re.match(pattern, start):
             raise ProtquantError(f"{source}: is {what}.")
     if _PDB_HEADER.match(text):
-        raise ProtquantError(f"{source}: has no atoms: there is no line that begins with ATOM or HETATM.")
-    raise ProtquantError(f"{source}: is no structure: neither PDB, mmCIF nor BinaryCIF, plain or gzipped.")
+        raise ProtquantError(f"{source}: has no atoms: no line begins with ATOM or HETATM.")
+    raise ProtquantError(f"{source}: is not a structure: neither PDB, mmCIF nor BinaryCIF, plain or gzipped.")
 
 
 def _unpack(content: bytes, source: str) -> bytes:
@@ -87,7 +87,7 @@ def _unpack(content: bytes, source: str) -> bytes:
 
 
 def _decode(data: bytes) -> str:
-    """Text; what is no UTF-8 stands only in names of authors."""
+    """Return the content as text; bytes that are not UTF-8, usually in names of authors, are replaced."""
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         return data.decode("utf-16", errors="replace")
     return data.decode("utf-8-sig", errors="replace")

@@ -1,7 +1,7 @@
 """Make the shipped set of 50 chains (TS50) from the source distribution of MDAnalysisTests.
 
-Run ``python -m protquant.structures.make_ts50 mdanalysistests-2.11.0.tar.gz`` in a source checkout; it
-writes ``structures/data/ts50`` anew, with the same bytes each time (zlib being the same).
+Run ``python -m protquant.structures.make_ts50 mdanalysistests-2.11.0.tar.gz`` in a source checkout. It rewrites
+``structures/data/ts50``, with the same bytes each time if zlib is the same.
 """
 
 import argparse
@@ -21,21 +21,21 @@ __all__ = ["make_ts50"]
 
 SOURCE = "MDAnalysisTests 2.11.0"
 MEMBER = re.compile(r".*/MDAnalysisTests/data/dssp/((\d\w{3})(\w))\.pdb\.gz")
-"""Path of a chain in the archive; the two files that are not TS50 chains do not match."""
+"""Pattern of the path of a chain in the archive; the two files that are not TS50 chains do not match."""
 COLUMNS = ("name", "pdb_id", "chain", "length", "sequence", "source")
 
 
 def make_ts50(archive: Path, folder: Path) -> int:
     """Copy the chains of `archive` into `folder`, with an index.
 
-    Only protein heavy atoms are kept, each once: some of the files hold hydrogens, some repeat atoms.
+    Only heavy atoms of the protein are kept, each once: some of the files contain hydrogens or repeated atoms.
 
     Parameters
     ----------
     archive : Path
         ``mdanalysistests-2.11.0.tar.gz`` from PyPI.
     folder : Path
-        Where ``NAME.pdb.gz`` and ``index.csv`` go; created if need be.
+        Folder for ``NAME.pdb.gz`` and ``index.csv``; created if it does not exist.
 
     Returns
     -------
@@ -45,7 +45,7 @@ def make_ts50(archive: Path, folder: Path) -> int:
     Raises
     ------
     ProtquantError
-        If the archive holds no chains.
+        If the archive contains no chains.
     """
     folder.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, str]] = []
@@ -76,10 +76,10 @@ def make_ts50(archive: Path, folder: Path) -> int:
 
 
 def main() -> None:
-    """Command line: the path of the archive, and optionally the folder to write."""
+    """Run the command line; its arguments are the archive and, optionally, the folder to write."""
     parser = argparse.ArgumentParser(description="Make structures/data/ts50 from the sdist of MDAnalysisTests.")
     parser.add_argument("sdist", type=Path, help="mdanalysistests-2.11.0.tar.gz")
-    parser.add_argument("--folder", type=Path, default=Path(__file__).parent / "data" / "ts50", help="where to write")
+    parser.add_argument("--folder", type=Path, default=Path(__file__).parent / "data" / "ts50", help="folder to write")
     arguments = parser.parse_args()
     count = make_ts50(arguments.sdist, arguments.folder)
     print(f"{count} chains in {arguments.folder}")

@@ -1,4 +1,4 @@
-"""Which atoms are of one chain: two molecules that a file gives one name are two chains."""
+"""Separation of molecules that share the name of a chain in a file."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -22,28 +22,28 @@ class _Molecule:
     end: NDArray[np.float64] = field(default_factory=lambda: np.full(3, np.nan))
 
     def goes_on(self, residues: list[Residue], begin: NDArray[np.float64]) -> bool:
-        """Whether a further part of the file, with these residues, is of this molecule."""
+        """Return whether the next part of the file, with these residues, continues this molecule."""
         if self.last is None:
             return True
         if residues[0][0] < self.last or not self.residues.isdisjoint(residues):
             return False
-        # The next number says that nothing is missing between them, so that they must be bonded.
+        # Consecutive numbers mean that no residue is missing in between, so the two must be bonded.
         return residues[0][0] != self.last + 1 or bool(np.linalg.norm(begin - self.end) <= MAX_CA_DISTANCE)
 
 
 def name_molecules(table: AtomTable) -> tuple[NDArray[np.str_], list[str]]:
-    """Give each molecule a name of its own.
+    """Return a distinct name for each molecule.
 
-    Parts that the file separates (by TER, or by `label_asym_id`) under one name of a chain are one molecule where the
-    numbers of residues go on: a chain may be interrupted. Where numbers begin again, or residues with successive
-    numbers are not bonded, the second part is another molecule, and gets a number behind its name.
+    A file may separate parts of one chain (by TER or `label_asym_id`). They are one molecule if their residue numbers
+    continue, because a chain may have gaps. If numbers restart, or residues with consecutive numbers are not bonded,
+    the second part is another molecule, and a number is appended to its name.
 
     Returns
     -------
     ndarray of str
         Name for each row.
     list of str
-        What was named anew, for people.
+        Remarks on molecules with new names, for the user.
     """
     names = table.chain.astype(object)
     taken = set(table.chain.tolist())
@@ -61,8 +61,8 @@ def name_molecules(table: AtomTable) -> tuple[NDArray[np.str_], list[str]]:
             molecule = latest[chain] = _Molecule(_free(chain, taken, numbers))
             taken.add(molecule.name)
             notes.append(
-                f"chain {chain!r} is the name of several molecules: that which begins at residue {residues[0][0]}"
-                f"{residues[0][1]} is called {molecule.name!r} here"
+                f"chain {chain!r} is the name of several molecules: the one from residue {residues[0][0]}"
+                f"{residues[0][1]} on is called {molecule.name!r} here"
             )
         names[start:stop] = molecule.name
         if residues:
@@ -79,12 +79,12 @@ def _free(chain: str, taken: set[str], numbers: Counter[str]) -> str:
 
 
 def in_sequence(table: AtomTable) -> NDArray[np.int64]:
-    """Order of rows that puts modified residues of a chain, which a file may list behind it, where their numbers say.
+    """Return the order of rows that moves modified residues, which a file may list after their chain, to their places.
 
     Parameters
     ----------
     table : AtomTable
-        The rows of a residue together.
+        Atoms, with the rows of each residue together.
     """
     alphas = np.flatnonzero(table.is_ca)
     residue = _residues(table)
@@ -97,7 +97,7 @@ def in_sequence(table: AtomTable) -> NDArray[np.int64]:
         polymer = of_chain[~table.hetero[of_chain]]
         for alpha in of_chain[table.hetero[of_chain]]:
             before, behind = polymer[place[polymer] < place[alpha]], polymer[place[polymer] > place[alpha]]
-            # Only where it is listed behind a residue that it precedes.
+            # Move it only if it is listed after a residue with a larger number.
             if not len(behind) or alpha < behind.min():
                 continue
             rows = np.arange(*np.searchsorted(residue, [residue[alpha], residue[alpha] + 1]))
@@ -110,7 +110,7 @@ def in_sequence(table: AtomTable) -> NDArray[np.int64]:
 
 
 def _residues(table: AtomTable) -> NDArray[np.int64]:
-    """Number of the residue of each row, from 0, ascending."""
+    """Return the index of the residue of each row, from 0, ascending."""
     columns = (table.chain, table.number, table.insertion, table.residue)
     begins = np.any([column[1:] != column[:-1] for column in columns], axis=0)
     return np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(begins)])

@@ -1,4 +1,4 @@
-"""From whatever a structure file holds to the heavy atoms of standard amino acids."""
+"""Selection of the heavy atoms of standard amino acids from the atoms of a structure file."""
 
 from functools import cache
 
@@ -21,7 +21,7 @@ _THREE_LETTER = {
 }  # fmt: skip
 _ONE_LETTER = {name: letter for letter, name in _THREE_LETTER.items()}
 _BACKBONE = frozenset({"N", "CA", "C", "O", "OXT"})
-# Written out because reading the twenty from the component dictionary takes more than a second.
+# Written out, because reading them from the component dictionary takes more than a second.
 _SIDE_CHAINS = {
     "ALA": "CB", "ARG": "CB CG CD NE CZ NH1 NH2", "ASN": "CB CG OD1 ND2", "ASP": "CB CG OD1 OD2", "CYS": "CB SG",
     "GLN": "CB CG CD OE1 NE2", "GLU": "CB CG CD OE1 OE2", "GLY": "", "HIS": "CB CG ND1 CD2 CE1 NE2",
@@ -30,7 +30,7 @@ _SIDE_CHAINS = {
     "TRP": "CB CG CD1 CD2 NE1 CE2 CE3 CZ2 CZ3 CH2", "TYR": "CB CG CD1 CD2 CE1 CE2 CZ OH", "VAL": "CB CG1 CG2",
 }  # fmt: skip
 _HEAVY_ATOMS = {name: _BACKBONE | set(side_chain.split()) for name, side_chain in _SIDE_CHAINS.items()}
-# Names that molecular dynamics packages give to protonation states; the component dictionary lacks most of them.
+# Names of protonation states in molecular dynamics packages; the component dictionary lacks most of them.
 _PROTONATION_STATES = {
     "ASH": "ASP", "CYM": "CYS", "CYX": "CYS", "GLH": "GLU", "HID": "HIS", "HIE": "HIS", "HIP": "HIS", "HSD": "HIS",
     "HSE": "HIS", "HSP": "HIS", "LYN": "LYS",
@@ -38,19 +38,19 @@ _PROTONATION_STATES = {
 
 
 NAMES = frozenset(_ONE_LETTER) | frozenset(_PROTONATION_STATES)
-"""Three-letter names of the 20 amino acids and of states of them."""
+"""Three-letter names of the 20 amino acids and of their protonation states."""
 
 
 @cache
 def is_amino_acid(res_name: str) -> bool:
-    """Whether a residue name is that of an amino acid: a standard one, one of its states, or one of the dictionary."""
-    # The dictionary is asked last: it takes a fifth of a second to open and few files need it.
+    """Return whether a residue name is an amino acid: a standard one, a protonation state, or one in the dictionary."""
+    # The dictionary comes last: it takes 0.2 s to open, and few files need it.
     return res_name in _ONE_LETTER or res_name in _PROTONATION_STATES or res_name in set(amino_acid_names())
 
 
 @cache
 def _parent(res_name: str) -> str:
-    """Standard three-letter name of a residue, by its one-letter code in the chemical component dictionary."""
+    """Return the standard three-letter name of a residue, by its one-letter code in the component dictionary."""
     if res_name in _ONE_LETTER:
         return res_name
     if res_name in _PROTONATION_STATES:
@@ -60,31 +60,30 @@ def _parent(res_name: str) -> str:
 
 
 def one_letter(res_name: str) -> str:
-    """One-letter code of a residue name that `keep_protein` gave; ``X`` for an unknown residue."""
+    """Return the one-letter code of a residue name after `keep_protein`; ``X`` for an unknown residue."""
     return _ONE_LETTER.get(res_name, "X")
 
 
 def keep_protein(atoms: AtomArray, source: str) -> AtomArray:
-    """Heavy atoms of the amino acid residues, renamed to the standard twenty.
+    """Return the heavy atoms of the amino acids, with the names of the 20 standard residues.
 
-    A residue is kept if the chemical component dictionary calls it an amino acid, or if it has N, CA and C. One
-    that the file marks as hetero is kept only if it sits in a chain (its CA lies within 4.5 angstrom of the CA
-    before or after it, or its number between those of the chain), so that a free amino acid beside the protein counts
-    as a ligand. A modified residue gets
-    the name of its parent and keeps the atoms that the parent has (selenium of MSE becomes SD of MET); one without
-    a parent becomes UNK. Of residues with the same chain, number and insertion code the first is kept.
+    A residue is kept if the chemical component dictionary lists it as an amino acid, or if it has N, CA and C. A
+    residue marked as hetero must also be part of a chain: its CA lies within 4.5 angstrom of the previous or next CA,
+    or its number lies within the range of the chain. A free amino acid thus counts as a ligand. A modified residue gets
+    the name of its parent and keeps the parent's atoms (selenium of MSE becomes SD of MET); without a parent it becomes
+    UNK. Of residues with equal chain, number and insertion code, the first is kept.
 
     Parameters
     ----------
     atoms : AtomArray
-        One model, alternate locations resolved.
+        Atoms of one model, without alternate locations.
     source : str
-        Where it came from, for the message of the error.
+        Name of the file, for the error message.
 
     Returns
     -------
     AtomArray
-        New array; the residues of a chain are contiguous, the chains in order of appearance.
+        New array. Residues of a chain are contiguous; chains are in order of appearance.
 
     Raises
     ------
@@ -125,18 +124,18 @@ def keep_protein(atoms: AtomArray, source: str) -> AtomArray:
 
 def _no_protein(source: str) -> ProtquantError:
     return ProtquantError(
-        f"{source}: no protein residues found. Give a structure that holds at least one chain of amino acids."
+        f"{source}: no protein residues found. Give a structure with at least one chain of amino acids."
     )
 
 
 def _chain_order(chain_id: NDArray[np.str_]) -> NDArray[np.intp]:
-    """Order that brings the atoms of each chain together, chains by first appearance."""
+    """Return the order that groups atoms by chain, chains in order of appearance."""
     _, first, inverse = np.unique(chain_id, return_index=True, return_inverse=True)
     return np.argsort(first[inverse], kind="stable")
 
 
 def _protein_residues(atoms: AtomArray, starts: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which residues belong to a polypeptide; shape (residues,)."""
+    """Return whether each residue belongs to a polypeptide; shape (residues,)."""
     count = len(starts) - 1
     residue_of_atom = np.repeat(np.arange(count), np.diff(starts))
     names = atoms.res_name[starts[:-1]]
@@ -164,7 +163,7 @@ def _protein_residues(atoms: AtomArray, starts: NDArray[np.int64]) -> NDArray[np
 
 
 def _within(chain: NDArray[np.str_], number: NDArray[np.int64], polymer: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Which residues have a number between the first and the last of their chain's: beside a gap they have no bond."""
+    """Return whether each residue number is within its chain's range; next to a gap, distances show no bond."""
     within = np.zeros(len(chain), dtype=bool)
     for name in np.unique(chain[polymer]):
         of_chain = chain == name
@@ -174,7 +173,7 @@ def _within(chain: NDArray[np.str_], number: NDArray[np.int64], polymer: NDArray
 
 
 def _rename(atoms: AtomArray, start: int, stop: int) -> None:
-    """Give the atoms of one residue, in place, the names of the standard parent."""
+    """Rename the atoms of one residue, in place, like those of its standard parent."""
     name = str(atoms.res_name[start])
     parent = _parent(name)
     if parent == name:

@@ -1,4 +1,4 @@
-"""The atoms of an mmCIF or BinaryCIF file: gemmi and biotite read the tables, here is what their columns mean."""
+"""Reading the atoms of mmCIF and BinaryCIF files; gemmi and biotite read the tables, this module their columns."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -23,23 +23,23 @@ _COLUMNS = (
     *("Cartn_z", "occupancy", "B_iso_or_equiv", "pdbx_PDB_model_num"),
 )
 _LONGEST = 100
-"""Characters of a value; the longest that programs write are names of chains of assemblies."""
+"""Largest length of a value; the longest in practice are names of chains of assemblies."""
 _COORDINATES = ("Cartn_x", "Cartn_y", "Cartn_z")
 
 Columns = dict[str, list[str]]
-"""By name; values as strings, `?` or `.` where the file says nothing."""
+"""Columns by name; values are strings, with `?` or `.` for missing ones."""
 
 
 def read_cif(text: str, source: str) -> Reading:
     """Read the first model of the first data block that has atoms.
 
-    Only coordinates are required, and some name of atoms and residues. What the authors call a chain, a residue and an
-    atom comes before what the archive does, and that serves where they say nothing.
+    Only coordinates and names of atoms and residues are required. The authors' names (`auth_...`) of chains, residues
+    and atoms are preferred; where they are missing, the archive's (`label_...`) are used.
 
     Raises
     ------
     ProtquantError
-        If it is no CIF, or has no atoms.
+        If the text is not CIF, or has no atoms.
     """
     try:
         document = gemmi.cif.read_string(text)
@@ -49,7 +49,7 @@ def read_cif(text: str, source: str) -> Reading:
     if not blocks:
         raise _no_atoms(source, [block.name for block in document])
     block, found = blocks[0]
-    # Tags of CIF may be in any case.
+    # Tags of CIF do not distinguish upper and lower case.
     tags = [tag.lower() for tag in found.tags]
     places = {name: tags.index(tag) for name in _COLUMNS if (tag := f"{_CATEGORY}{name}".lower()) in tags}
     columns = {
@@ -62,12 +62,12 @@ def read_cif(text: str, source: str) -> Reading:
 
 
 def read_binary_cif(data: bytes, source: str) -> Reading:
-    """As `read_cif`, of a BinaryCIF file, without the sequences.
+    """Read a BinaryCIF file like `read_cif`, but without the sequences.
 
     Raises
     ------
     ProtquantError
-        As `read_cif`.
+        As for `read_cif`.
     """
     try:
         check_bounds(data, _CATEGORY.strip("_."), _LONGEST, source)
@@ -84,7 +84,7 @@ def read_binary_cif(data: bytes, source: str) -> Reading:
                 return _reading(columns, source, {})
     except ProtquantError:
         raise
-    except Exception as error:  # the decoder raises whatever a broken byte leads to
+    except Exception as error:  # a damaged file may raise any exception in the decoder
         raise ProtquantError(
             f"{source}: cannot be read as BinaryCIF ({type(error).__name__}: {error}). Is the file complete?"
         ) from error
@@ -107,7 +107,7 @@ def _reading(columns: Columns, source: str, sequences: dict[str, list[str]]) -> 
 
 
 def _check_lengths(columns: Columns, source: str) -> None:
-    """Refuse names as long as texts: arrays of strings give every row the room of the longest."""
+    """Refuse overlong names, because an array of strings has room for the longest one in every row."""
     for name, values in columns.items():
         row, value = max(enumerate(values), key=lambda each: len(each[1]), default=(0, ""))
         if len(value) > _LONGEST:
@@ -124,7 +124,7 @@ def _table(columns: Columns, source: str) -> AtomTable:
             raise ProtquantError(f"{source}: _atom_site has no names of {what} (label_{kind}_id or auth_{kind}_id).")
 
     def column(*names: str) -> list[str]:
-        """The first of some columns that says something, row by row; empty where none does."""
+        """Return, row by row, the first value that is not missing in these columns; empty if all are missing."""
         found = [columns[name] for name in names if name in columns]
         if not found:
             return [""] * count
@@ -157,19 +157,21 @@ def _table(columns: Columns, source: str) -> AtomTable:
 def _numbers(
     values: Sequence[str], source: str, name: str, count: int | None = None, unknown: float = np.nan
 ) -> NDArray[np.float64]:
-    """Numbers, without the standard uncertainties in parentheses that may stand behind them."""
+    """Return the values as numbers, without the standard uncertainties in parentheses that may follow them."""
     if not values:
         return np.full(count or 0, unknown)
     result = np.array([gemmi.cif.as_number(value) for value in values], dtype=float)
     for row in np.flatnonzero(np.isnan(result)).tolist():
         if values[row] not in _UNKNOWN:
-            raise ProtquantError(f"{source}: row {row + 1} of _atom_site: {name} is {values[row]!r}, and no number.")
+            raise ProtquantError(
+                f"{source}: row {row + 1} of _atom_site: {name} is {values[row]!r}, which is not a number."
+            )
         result[row] = unknown
     return result
 
 
 def _count_unnumbered(names: list[str], residues: Sequence[object], atoms: Sequence[object]) -> None:
-    """Number residues without a number, in place: a new one begins where an atom comes that the last one has."""
+    """Number residues without a number, in place; a repeated atom name begins a new residue."""
     count, current, seen = 0, None, set[object]()
     for row, name in enumerate(names):
         if name:
@@ -182,7 +184,7 @@ def _count_unnumbered(names: list[str], residues: Sequence[object], atoms: Seque
 
 
 def _residue_numbers(names: Sequence[str], insertions: list[str]) -> tuple[NDArray[np.int64], list[str]]:
-    """Numbers and insertion codes: some programs write both in one."""
+    """Return numbers and insertion codes; some programs write both in one column."""
     numbers = np.zeros(len(names), dtype=np.int64)
     for row, name in enumerate(names):
         digits = name.rstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
@@ -202,19 +204,19 @@ def _parts(molecule: Sequence[str]) -> NDArray[np.int64]:
 
 
 def _element(symbol: str, atom: str) -> str:
-    """By its symbol, or else by its name, as of an atom of an amino acid."""
+    """Return the element by its symbol, or else by the name of the atom, as in amino acids."""
     return symbol.upper() or atom.lstrip("0123456789")[:1].upper()
 
 
 def _sequences(block: gemmi.cif.Block, columns: Columns) -> dict[str, list[str]]:
     entities: dict[str, dict[str, str]] = {}
     for entity, number, name in block.find("_entity_poly_seq.", ["entity_id", "num", "mon_id"]):
-        # Of residues of several types in one place, the first.
+        # If a place has residues of several types, take the first.
         if number not in (seen := entities.setdefault(entity, {})):
             seen[number] = name
     asyms = {str(row[0]): str(row[1]) for row in block.find("_struct_asym.", ["id", "entity_id"])}
     chains = dict.fromkeys(zip(columns.get("label_asym_id", []), columns.get("auth_asym_id", []), strict=False))
     polymers = [(asyms[asym], auth) for asym, auth in chains if asyms.get(asym) in entities]
-    # Of a name that two polymers share nothing can be said.
-    claims = Counter(auth for _, auth in polymers)
-    return {auth: list(entities[entity].values()) for entity, auth in polymers if claims[auth] == 1}
+    # Leave out a name that two polymers share, because their sequences cannot be distinguished.
+    uses = Counter(auth for _, auth in polymers)
+    return {auth: list(entities[entity].values()) for entity, auth in polymers if uses[auth] == 1}

@@ -1,4 +1,4 @@
-"""The atoms of a PDB file, by gemmi; what gemmi would pass over without a word is looked for before."""
+"""Reading the atoms of PDB files by gemmi, with checks for lines that gemmi would silently ignore."""
 
 import re
 from itertools import pairwise
@@ -23,28 +23,27 @@ _SEGMENT, _ELEMENT = slice(72, 76), slice(76, 78)
 
 
 def read_pdb(text: str, source: str) -> Reading:
-    """Read the first model.
+    """Read the first model of a file.
 
-    Columns after the coordinates may be missing. A molecule ends at TER and at END; one whose residues are numbered
-    again from the beginning, under the same name of a chain, is one of its own without these too. Where chains have no
-    names, segments are their names.
+    Columns after the coordinates may be missing. A molecule ends at TER, at END, or where residue numbers of a chain
+    restart. If chains have no names, segments name them.
 
     Raises
     ------
     ProtquantError
-        If a line of an atom has no coordinates; names the line.
+        If the line of an atom has no coordinates; the message names the line.
     """
-    # gemmi counts columns in bytes, and PDB is ASCII but in names of authors.
+    # gemmi counts columns in bytes. PDB files are ASCII, except for some names of authors.
     lines, models = _first_model(text.encode("ascii", errors="replace").decode("ascii"))
     _check_coordinates(lines, source)
     segments, four_letters = _has_segments(lines), _lines_with_four_letters(lines)
     lines = [_usual(line, segments, number in four_letters) for number, line in enumerate(lines)]
     try:
         structure = gemmi.read_pdb_string("\n".join(_with_ends(lines)), split_chain_on_ter=True)
-    except (RuntimeError, ValueError) as error:  # gemmi's, which quotes the line
+    except (RuntimeError, ValueError) as error:  # gemmi's message quotes the line
         raise ProtquantError(f"{source}: cannot be read as PDB ({' '.join(str(error).split())}).") from error
     table = _table(structure[0]) if len(structure) else _table(gemmi.Model(1))
-    # Counted on the lines themselves, so that nothing that gemmi may pass over goes unseen.
+    # Count C-alphas in the lines, to notice atoms that gemmi ignored.
     alphas = sum(line[:4].upper() == "ATOM" and line[_NAME].strip() == "CA" for line in lines)
     if (read := int((table.is_ca & ~table.hetero).sum())) < alphas:
         raise ProtquantError(f"{source}: only {read} of the {alphas} C-alphas of its ATOM records could be read.")
@@ -54,16 +53,16 @@ def read_pdb(text: str, source: str) -> Reading:
 
 
 def _first_model(text: str) -> tuple[list[str], int]:
-    """The lines of the first model, and how many models there are."""
+    """Return the lines of the first model, and the number of models."""
     lines = text.splitlines()
     records = [line[:6].rstrip().upper() for line in lines]
     begins = [i for i, record in enumerate(records) if record == "MODEL"]
     ends = [i for i, record in enumerate(records) if record == "ENDMDL"]
     if begins or ends:
-        # A second model that no ENDMDL separates from the first begins anew all the same.
+        # The first model also ends at a second MODEL line, if its ENDMDL is missing.
         stop = min([*begins[1:2], *ends[:1], len(lines)])
         return lines[:stop], max(len(begins), len(ends))
-    # Trajectories have END between frames, of the same atoms each; other files that go on behind END are of parts.
+    # In a trajectory, END separates frames of equal atoms; in other files, the atoms after END are further parts.
     frames = [i for i, record in enumerate(records) if record == "END"]
     sections = [lines[start:stop] for start, stop in pairwise([0, *frames, len(lines)])]
     named = [[line[_IDENTITY] for line in section if _is_atom(line)] for section in sections]
@@ -74,7 +73,7 @@ def _first_model(text: str) -> tuple[list[str], int]:
 
 
 def _is_atom(line: str) -> bool:
-    # A serial number of six digits begins right behind ATOM; some programs write records in lower case.
+    # A serial number of six digits follows ATOM without a space; some programs write records in lower case.
     return line[:4].upper() == "ATOM" or line[:6].upper() == "HETATM"
 
 
@@ -88,21 +87,21 @@ def _check_coordinates(lines: list[str], source: str) -> None:
 
 
 def _has_segments(lines: list[str]) -> bool:
-    """Whether chains have no names, and segments tell them apart: of entries from before 1996 all have the same."""
+    """Return whether segments must name the chains; entries from before 1996 have one segment name throughout."""
     atoms = [line for line in lines if _is_atom(line)]
     return {line[_CHAIN] for line in atoms} == {" "} and len({line[_SEGMENT] for line in atoms}) > 1
 
 
 def _lines_with_four_letters(lines: list[str]) -> set[int]:
-    """Numbers of lines whose residue's name has a fourth letter, where names of chains of two letters begin.
+    """Return the numbers of lines with four-letter residue names; chain names of two letters begin in the same column.
 
-    The letter of a chain stands behind residues of several names, one after the other.
+    In a run of equal letters there, only the name of a chain follows different residue names.
     """
     found: set[int] = set()
     run: list[int] = []
     for number, line in enumerate([*lines, ""]):
         if run and not (_is_atom(line) and line[_CHAIN_OF_TWO] == lines[run[0]][_CHAIN_OF_TWO]):
-            if len({lines[each][_RESIDUE_NAME] for each in run}) == 1:
+            if len({lines[atom][_RESIDUE_NAME] for atom in run}) == 1:
                 found.update(run)
             run = []
         if _is_atom(line) and line[_FOURTH].strip():
@@ -111,10 +110,10 @@ def _lines_with_four_letters(lines: list[str]) -> set[int]:
 
 
 def _usual(line: str, segments: bool, four_letters: bool) -> str:
-    """The line of an atom as gemmi reads it best; others are given back.
+    """Return the line of an atom in the form that gemmi reads correctly; return other lines unchanged.
 
-    What may stand behind the B-factor is left out but for the element, as entries from before 1996 have their name and
-    the number of the line there; so are the fourth letters of residues' names, which would become chains.
+    Columns after the B-factor are dropped except for the element, as entries from before 1996 have their name and the
+    number of the line there. The fourth letter of a residue's name is dropped, as gemmi would take it for a chain.
     """
     if line[:6].rstrip().upper() in ("END", "TER"):
         return "TER"
@@ -123,7 +122,7 @@ def _usual(line: str, segments: bool, four_letters: bool) -> str:
     line = line.ljust(_ELEMENT.stop)
     residue = line[17:21]
     if four_letters:
-        # LYSH of GROMOS is a lysine, NALA of AMBER the alanine that a chain begins with.
+        # LYSH of GROMOS is a lysine; NALA of AMBER is an alanine at the start of a chain.
         residue = f"{residue[1:] if residue[0] in 'NC' and residue[1:] in NAMES else residue[:3]} "
     record = "ATOM  " if line[:4].upper() == "ATOM" else "HETATM"
     segment, element = line[_SEGMENT] if segments else "", line[_ELEMENT].strip()
@@ -132,10 +131,10 @@ def _usual(line: str, segments: bool, four_letters: bool) -> str:
 
 
 def _with_ends(lines: list[str]) -> list[str]:
-    """Put TER before a residue whose C-alpha was listed before: gemmi would take both for one residue."""
+    """Insert TER before a residue whose C-alpha occurred before; otherwise gemmi would merge the two residues."""
     seen: set[tuple[str, str]] = set()
     result: list[str] = []
-    begun, current = 0, ""  # where the current residue begins in `result`
+    begun, current = 0, ""  # index in `result` where the current residue begins
     alphas: list[tuple[str, str]] = []
     for line in lines:
         if line.startswith("TER"):

@@ -1,4 +1,4 @@
-"""Reading one structure file: PDB, mmCIF or binary CIF, plain or gzipped, whatever it is called."""
+"""Reading one structure file: PDB, mmCIF or BinaryCIF, plain or gzipped, recognized by content."""
 
 import re
 from dataclasses import replace
@@ -22,44 +22,43 @@ from protquant.structures.reference import Reference, reference_from_atoms
 __all__ = ["SUFFIXES", "has_structure_suffix", "load_structure", "read_structure", "structure_name"]
 
 SUFFIXES = (".pdb", ".ent", ".cif", ".mmcif", ".bcif")
-"""Endings of names, without `.gz`, of the structures of a folder; `.pdb1` and so on, of assemblies, too."""
+"""Suffixes of structure files in a folder, without `.gz`; `.pdb1` and so on (assemblies) also count."""
 
 _SUFFIX = re.compile(r"\.(?:pdb\d*|ent|cif|mmcif|bcif)(?:\.gz)?$", re.IGNORECASE)
 _NOWHERE = 9998.0
-"""Angstrom: modelling programs put atoms that they know nothing of at 9999."""
+"""Coordinate in angstrom from which an atom counts as missing; modeling programs put unknown atoms at 9999."""
 
 
 def has_structure_suffix(file_name: str) -> bool:
-    """Return whether a file is called as structures are."""
+    """Return whether a file name has the suffix of a structure."""
     return _SUFFIX.search(file_name) is not None
 
 
 def structure_name(file_name: str) -> str:
-    """File name without its structure suffix: ``1ahsA`` for ``1ahsA.pdb.gz``."""
+    """Return the file name without its structure suffix: ``1ahsA`` for ``1ahsA.pdb.gz``."""
     return _SUFFIX.sub("", file_name)
 
 
 def load_structure(path: str | Path) -> Reference:
-    """Read the protein of one structure file, whatever its name: PDB, mmCIF or BinaryCIF, plain or gzipped.
+    """Read the protein of one structure file of any name: PDB, mmCIF or BinaryCIF, plain or gzipped.
 
-    The first model is read, in one conformation (`one_conformation`); waters, ligands and hydrogens are dropped;
-    modified residues become their parents. What a reader should know, such as residues that could not be used, is in
-    the result's `notes`.
+    The first model is read, in one conformation (`one_conformation`). Waters, ligands and hydrogens are dropped;
+    modified residues become their parents. The result's `notes` list, for instance, residues that are left out.
 
     Parameters
     ----------
     path : str or Path
-        A file. A folder, a web page and the like are called by their names.
+        The file.
 
     Returns
     -------
     Reference
-        Named after the file; its source is the path.
+        Structure with the name of the file; its `source` is the path.
 
     Raises
     ------
     ProtquantError
-        If the file does not exist, is no structure, cannot be parsed, or holds no protein. It names the file.
+        If the file does not exist, is not a structure, cannot be parsed, or contains no protein. The message names it.
     """
     path = Path(path)
     if path.is_dir():
@@ -75,12 +74,12 @@ def load_structure(path: str | Path) -> Reference:
 
 
 def read_structure(content: bytes, file_name: str, source: str) -> Reference:
-    """Parse the bytes of a structure file; `file_name` gives the name, `source` goes into messages.
+    """Parse the bytes of a structure file; `file_name` gives the structure's name, messages name `source`.
 
     Raises
     ------
     ProtquantError
-        As `load_structure`.
+        As for `load_structure`.
     """
     found = recognize(content, source)
     if found.kind == "pdb":
@@ -94,12 +93,12 @@ def read_structure(content: bytes, file_name: str, source: str) -> Reference:
     there = np.asarray(placed.all(axis=1), dtype=bool)
     table = table[there]
     if not len(table):
-        what = f"none of its {len(there)} atoms has a place" if len(there) else "its first model has no atoms"
+        what = f"none of its {len(there)} atoms has a position" if len(there) else "its first model has no atoms"
         raise ProtquantError(f"{source}: {what}.")
     chain, named = name_molecules(table)
     notes = [*reading.notes, *named]
     if missing := int((~there).sum()):
-        notes.append(f"{missing} atoms have no place (coordinates of {_NOWHERE:g} or none) and are left out")
+        notes.append(f"{missing} atoms without a position (coordinates missing or beyond {_NOWHERE:g}) are left out")
     table = replace(table, chain=chain)
     chosen = table[one_conformation(table)]
     reference = reference_from_atoms(_atoms(chosen[in_sequence(chosen)]), structure_name(file_name), source)

@@ -1,4 +1,4 @@
-"""A protein structure as the scores want it: residues in order, heavy atoms, a sequence of what is present."""
+"""A protein structure for scoring: heavy atoms, residues in order, and the sequence of the present residues."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,32 +15,32 @@ from protquant.structures.protein_atoms import keep_protein, one_letter
 __all__ = ["Reference", "reference_from_atoms"]
 
 CHAIN_SEPARATOR = ":"
-"""Joins the sequences of the chains of a complex, as in a FASTA record for `protquant fold`."""
+"""Separator of the chains of a complex, as in a FASTA record for `protquant fold`."""
 
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """An experimental or predicted structure, cleaned to its protein residues.
+    """An experimental or predicted structure, reduced to its protein residues.
 
     Parameters
     ----------
     name : str
         Short name, for tables and file names, such as ``1ahsA``.
     sequence : str
-        One letter per residue that is present; the chains of a complex are joined by ``:``.
+        One letter per present residue; the chains of a complex are joined by ``:``.
     atoms : AtomArray
         Heavy atoms, each residue contiguous, in the order of `sequence`; coordinates in angstrom.
     source : str
-        Where the structure came from: a path or a database entry.
+        Origin of the structure: a path or a database entry.
     notes : tuple of str
-        What people should know who use it: residues that were left out, chains that were named anew.
+        Remarks for the user: residues that were left out, chains that were renamed.
     full_sequences : mapping
-        Three-letter names of all residues of a chain, also of those that were not seen (SEQRES), by name of the chain;
-        without chains of which the file says nothing.
+        Three-letter names of all residues of a chain, including unresolved ones (SEQRES), by name of the chain; only
+        for chains that have them in the file.
 
     Notes
     -----
-    Arrays "per residue" have L rows, L being ``len(reference)``: the residues of all chains, one after another.
+    Arrays per residue have L = ``len(reference)`` rows: the residues of all chains, one after another.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Reference:
 
     @cached_property
     def residue_starts(self) -> NDArray[np.int64]:
-        """First atom of each residue, and the number of atoms; shape (L + 1,)."""
+        """Index of the first atom of each residue, and the number of atoms; shape (L + 1,)."""
         return np.asarray(get_residue_starts(self.atoms, add_exclusive_stop=True), dtype=np.int64)
 
     @cached_property
@@ -71,24 +71,24 @@ class Reference:
 
     @cached_property
     def chain_ids(self) -> tuple[str, ...]:
-        """Name of each chain as the file gives it, in file order."""
+        """Name of each chain, in file order."""
         of_residue = self.atoms.chain_id[self.residue_starts[:-1]]
         firsts = np.flatnonzero(np.diff(self.chain_index, prepend=-1))
         return tuple(str(of_residue[i]) for i in firsts)
 
     @property
     def full_length(self) -> int | None:
-        """Residues of all chains, also of those that were not seen; None where the file does not say it of a chain."""
+        """Number of residues of all chains, including unresolved ones; None if it is unknown for a chain."""
         lengths = [len(self.full_sequences.get(name, ())) for name in self.chain_ids]
         return sum(lengths) if all(lengths) else None
 
     def of_chains(self, names: Sequence[str]) -> "Reference":
-        """Return some of the chains, in the order of the file.
+        """Return the structure with only these chains, in the order of the file.
 
         Raises
         ------
         ProtquantError
-            If there is no chain of such a name; names those that there are.
+            If there is no chain with such a name; the message lists the chains.
         """
         if unknown := [name for name in names if name not in self.chain_ids]:
             there = ", ".join(name or "(blank)" for name in self.chain_ids)
@@ -100,11 +100,11 @@ class Reference:
 
     @cached_property
     def residue_numbers(self) -> NDArray[np.int64]:
-        """Number of each residue as the file gives it; shape (L,)."""
+        """Number of each residue in the file; shape (L,)."""
         return np.asarray(self.atoms.res_id[self.residue_starts[:-1]], dtype=np.int64)
 
     def atom_coordinates(self, atom_name: str) -> NDArray[np.float64]:
-        """Coordinates in angstrom of one atom per residue, shape (L, 3); NaN where a residue lacks it."""
+        """Return coordinates of one atom per residue in angstrom, shape (L, 3); NaN for residues without it."""
         coordinates = np.full((len(self), 3), np.nan)
         found = np.flatnonzero(self.atoms.atom_name == atom_name)
         residues = np.searchsorted(self.residue_starts, found, side="right") - 1
@@ -113,20 +113,20 @@ class Reference:
 
     @cached_property
     def ca(self) -> NDArray[np.float64]:
-        """C-alpha coordinates in angstrom, shape (L, 3); NaN where missing."""
+        """C-alpha coordinates in angstrom, shape (L, 3); NaN if missing."""
         return self.atom_coordinates("CA")
 
     @cached_property
     def backbone(self) -> NDArray[np.float64]:
-        """N, CA and C coordinates in angstrom, shape (L, 3 atoms, 3); NaN where missing."""
+        """N, CA and C coordinates in angstrom, shape (L, 3 atoms, 3); NaN if missing."""
         return np.stack([self.atom_coordinates("N"), self.ca, self.atom_coordinates("C")], axis=1)
 
     @cached_property
     def cb(self) -> NDArray[np.float64]:
-        """C-beta coordinates in angstrom, shape (L, 3); NaN where missing.
+        """C-beta coordinates in angstrom, shape (L, 3); NaN if missing.
 
-        A residue without the atom (glycine, or a side chain that was not resolved) gets the ideal position that
-        its N, CA and C imply.
+        A residue without this atom (glycine, or an unresolved side chain) gets the ideal position, computed from its
+        N, CA and C.
         """
         observed = self.atom_coordinates("CB")
         n, ca, c = self.backbone[:, 0], self.backbone[:, 1], self.backbone[:, 2]
@@ -137,12 +137,12 @@ class Reference:
 
 
 def reference_from_atoms(atoms: AtomArray, name: str = "structure", source: str = "memory") -> Reference:
-    """Clean a biotite array to its protein and wrap it.
+    """Return the protein of a biotite array as a `Reference`.
 
     Parameters
     ----------
     atoms : AtomArray
-        Any structure; waters, ligands, nucleic acids and hydrogens are dropped, modified residues become
+        Any structure. Waters, ligands, nucleic acids and hydrogens are dropped; modified residues become
         their parents (see `keep_protein`).
     name, source : str
         See `Reference`.
@@ -150,7 +150,7 @@ def reference_from_atoms(atoms: AtomArray, name: str = "structure", source: str 
     Raises
     ------
     ProtquantError
-        If there is no protein residue in it.
+        If the array has no protein residue.
     """
     protein = keep_protein(atoms, source)
     starts = np.asarray(get_residue_starts(protein))

@@ -62,5 +62,5 @@ def test_a_text_as_long_as_a_book_is_refused(document: Any, tmp_path: Path):
     of_kind(document, "StringArray", lengthen)
     path = tmp_path / "x.bcif"
     path.write_bytes(msgpack.packb(document))
-    with pytest.raises(ProtquantError, match=r"x\.bcif: column \w+ has a text of 1000000 characters"):
+    with pytest.raises(ProtquantError, match=r"x\.bcif: column \w+ has a string of 1000000 characters"):
         load_structure(path)

@@ -21,7 +21,7 @@ def test_residues_that_are_no_amino_acids_are_named(pdb_lines: list[str], tmp_pa
     structure = load_structure(path)
     assert len(structure) == 39
     assert structure.notes == (
-        f"1 of 40 residues with a C-alpha are left out (A {int(number)}): no amino acids, or two of one number",
+        f"1 of 40 residues with a C-alpha are left out (A {int(number)}): not amino acids, or repeated numbers",
     )
 
 

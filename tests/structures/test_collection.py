@@ -68,7 +68,7 @@ def test_folder_of_every_format_gives_the_same_structure(tmp_path: Path) -> None
 
 
 def test_folder_without_structures_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ProtquantError, match="holds no structure files"):
+    with pytest.raises(ProtquantError, match="no structure files"):
         load_references(tmp_path)
     with pytest.raises(ProtquantError, match="no such folder"):
         load_references(tmp_path / "missing")

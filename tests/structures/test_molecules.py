@@ -31,7 +31,7 @@ def test_numbers_that_begin_again_are_a_second_chain(pdb_lines: list[str], tmp_p
     assert structure.chain_sequences[0] == structure.chain_sequences[1]
     (note,) = structure.notes
     begin = structure.residue_numbers[0]
-    assert f"chain {chain.strip()!r} is the name of several molecules: that which begins at residue {begin} is" in note
+    assert f"chain {chain.strip()!r} is the name of several molecules: the one from residue {begin} on is" in note
 
 
 def test_a_third_and_a_free_name(pdb_lines: list[str], tmp_path: Path):

@@ -68,7 +68,7 @@ def test_dummy_atoms_are_left_out_and_counted(pdb_lines: list[str], tmp_path: Pa
     read = load_structure(saved(tmp_path / "x.pdb", changed([*pdb_lines[:1], nowhere, *pdb_lines[1:], dummy], str)))
     assert len(read) == 40
     assert np.abs(read.atoms.coord).max() < 1000
-    assert read.notes == ("1 atoms have no place (coordinates of 9998 or none) and are left out",)
+    assert read.notes == ("1 atoms without a position (coordinates missing or beyond 9998) are left out",)
 
 
 @pytest.mark.parametrize("place", ["  ******", "  xx.xxx", "        "])
@@ -193,7 +193,7 @@ def test_the_content_tells_what_a_file_is_whatever_its_name(pdb_lines: list[str]
         (b"data_x\n_cell.length_a 10\n", "has no atoms: no data block of 1 (x) has the table _atom_site"),
         (b"data_x\nloop_\n_atom_site.id\n_atom_site.Cartn_x\n1 2 3\n", "cannot be read as mmCIF"),
         (b"\x83\xaadataBlocks\x01", "cannot be read as BinaryCIF"),
-        (b"\x00\x01\x02\x03" * 9, "is no structure"),
+        (b"\x00\x01\x02\x03" * 9, "is not a structure"),
     ],
 )
 def test_what_is_no_structure_is_called_by_its_name(tmp_path: Path, data: bytes, says: str):
@@ -284,7 +284,7 @@ def test_an_amino_acid_beside_the_chain_is_left_out_and_told(pdb_lines: list[str
     structure = load_structure(saved(tmp_path / "x.pdb", changed([*pdb_lines, "TER", *ligand], str)))
     assert len(structure) == 40
     assert structure.notes == (
-        "1 amino acids that are marked as HETATM lie beside the chains and are left out: GLU A 301",
+        "1 amino acids that are marked as HETATM and not part of a chain are left out: GLU A 301",
     )
 
 
