@@ -1,4 +1,4 @@
-"""What any run of a model needs: its device, its execution in float or in integers, its batches and its memory."""
+"""Running of models: device, execution in float or integers, batches, and memory."""
 
 from protquant.lazy_package import make_lazy
 

@@ -1,4 +1,4 @@
-"""The device and number type to compute on, from what a user asks for."""
+"""Choice of the device and the floating-point type by the user's options."""
 
 from typing import get_args
 
@@ -13,17 +13,17 @@ _DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in get_ar
 
 
 def pick_device(cpu_only: bool = False) -> torch.device:
-    """A CUDA or ROCm GPU if there is one and it is wanted, else the CPU."""
+    """Return a CUDA or ROCm GPU if there is one and `cpu_only` is False; otherwise the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() and not cpu_only else "cpu")
 
 
 def parse_dtype(name: str) -> torch.dtype:
-    """A floating-point type by name.
+    """Return a floating-point type by name.
 
     Raises
     ------
     ProtquantError
-        If it is none of float32, bfloat16, float16.
+        If the name is not float32, bfloat16 or float16.
     """
     if name not in _DTYPES:
         raise ProtquantError(f"unknown dtype {name!r}; choose one of {', '.join(_DTYPES)}")

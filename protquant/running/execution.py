@@ -1,4 +1,4 @@
-"""Simulated in float or on integers: what a quantized model is to run as, what became of it, and how that is told."""
+"""Execution of a quantized model, simulated in float or on integers, and its description in tables and messages."""
 
 from typing import Any, TypeVar
 
@@ -17,17 +17,17 @@ _Model = TypeVar("_Model", bound=nn.Module)
 
 
 def is_float(recipe: Recipe) -> bool:
-    """Whether a recipe leaves every site as it is."""
+    """Return whether a recipe quantizes no site."""
     return recipe.is_float
 
 
 def wants_integers(recipe: Recipe, execution: str | None = None) -> bool:
-    """Whether a model is to run on integers: by `execution`, or by the recipe where that is None.
+    """Return whether `execution` (by default the recipe's) is `integer`.
 
     Raises
     ------
     ProtquantError
-        If there is no such execution.
+        If `execution` is unknown.
     """
     if execution is not None:
         check_execution(execution, "what a model runs as")
@@ -35,30 +35,30 @@ def wants_integers(recipe: Recipe, execution: str | None = None) -> bool:
 
 
 class Execution:
-    """What a model runs as under a recipe.
+    """Execution of a model with a recipe.
 
     Parameters
     ----------
     execution : str, optional
-        `simulate` or `integer`; by default what the recipe says.
+        `simulate` or `integer`; by default the recipe's execution.
     backend : str
-        Whose kernels: `auto`, `reference`, `cpu` or `triton`.
+        Backend of the integer kernels: `auto`, `reference`, `cpu` or `triton`.
     device : torch.device
-        That the model is on.
+        Device of the model.
 
     Attributes
     ----------
     integer : bool
-        Whether the model is to run on integers.
+        Whether the model runs on integers.
     backend : Backend or None
-        None where it is not.
+        Backend of the integer kernels; None if the model does not run on integers.
     support : Support or None
-        Which parts of it do; None before `convert`.
+        Parts that run on integers; None before `convert`.
 
     Raises
     ------
     ProtquantError
-        If there is no such execution or backend, it does not run here, or there is nothing that it could run.
+        If execution or backend are unknown, the backend does not run on this machine, or the recipe quantizes nothing.
     """
 
     backend: Backend | None
@@ -71,8 +71,8 @@ class Execution:
             raise ProtquantError(f"{recipe.name} leaves everything in float; choose a recipe that can run on integers")
         if not self.integer and backend != "auto":
             raise ProtquantError(
-                f"backend {backend} has kernels for integers, and {recipe.name} is simulated in float; ask for"
-                " execution integer too, or leave the backend out"
+                f"backend {backend} has kernels for integers, but {recipe.name} is simulated in float; set execution"
+                " to integer, or omit the backend"
             )
         self.backend = self.support = None
         if self.integer:
@@ -82,37 +82,37 @@ class Execution:
                 raise ProtquantError(str(error)) from None
 
     def convert(self, quantized: _Model) -> _Model:
-        """Let a quantized model run as it is to; on integers, `quantized` itself cannot be used any more."""
+        """Return the model for this execution; for integers, `quantized` must not be used afterwards."""
         if self.backend is not None:
             quantized, self.support = to_integer(quantized, self.backend, inplace=True)
         return quantized
 
     @property
     def ran(self) -> str:
-        """`float`, `simulated` or `integer`; the last where any part is on integers."""
+        """Actual execution: `integer` if any part runs on integers, otherwise `simulated` or `float`."""
         if self._is_float:
             return "float"
         return "simulated" if self.support is None else self.support.ran
 
     def settings(self) -> dict[str, Any]:
-        """What results depend on; known before anything has run."""
+        """Return the settings on which results depend; they are known before the model runs."""
         return {
             "execution": "integer" if self.integer else "simulate",
             "kernels": None if self.backend is None else self.backend.kernel,
         }
 
     def columns(self) -> dict[str, str]:
-        """For tables: what it ran as, by which kernels, and which operation by which."""
+        """Return columns for tables: execution, backend, and the kernel of each operation."""
         kernels = "torch" if self.support is None else self.support.kernels
         return {"execution": self.ran, "kernels": kernels, "operations": ", ".join(self.operations())}
 
     def operations(self) -> dict[str, int]:
-        """How often each operation on codes has run, by what ran."""
+        """Return the number of calls of each integer operation, by kernel."""
         calls = {} if self.backend is None else self.backend.calls
         return {f"{what} by {by}": count for (what, by), count in sorted(calls.items())}
 
     def summary(self) -> str:
-        """One line for people on what runs on integers and what does not; empty where nothing is to."""
+        """Return one line on which parts run on integers; empty if the execution is not `integer`."""
         if self.support is None:
             return ""
         text = self.support.summary()
@@ -121,7 +121,7 @@ class Execution:
         return text
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as plain data; `parts` has the kernel of every part, or why there is none."""
+        """Return plain data; `parts` has the kernel of each part, or the reason why it has none."""
         return {
             **self.columns(),
             "operations": self.operations(),

@@ -1,4 +1,4 @@
-"""The peak of memory that a call takes, on top of what is there before it: weights and inputs do not count."""
+"""Peak memory of a call, in addition to the memory before it, so that weights and inputs do not count."""
 
 import re
 from collections.abc import Callable
@@ -13,19 +13,19 @@ from protquant.quant.memory import release_freed
 __all__ = ["PeakMemory", "peak_memory"]
 
 _PROCESS = Path("/proc/self")
-_RESET_PEAK = "5"  # what the kernel takes for it: proc(5), clear_refs
+_RESET_PEAK = "5"  # command of the Linux kernel: proc(5), clear_refs
 
 
 @dataclass(frozen=True)
 class PeakMemory:
-    """Bytes, or why there are none.
+    """A measurement of peak memory, or the reason why there is none.
 
     Attributes
     ----------
     bytes : int or None
-        Rise above the state before the call.
+        Increase over the memory before the call; None if it could not be measured.
     note : str
-        How it was measured, or why it could not be.
+        Method of the measurement, or the reason why it was not possible.
     """
 
     bytes: int | None
@@ -33,18 +33,18 @@ class PeakMemory:
 
 
 def peak_memory(run: Callable[[], Any], device: torch.device | str = "cpu", process: Path = _PROCESS) -> PeakMemory:
-    """Call `run`, and say how far memory rose above what was in use before.
+    """Call `run`, and return the increase of memory over the state before.
 
-    On a GPU that is what torch's allocator handed out. On the CPU it is the resident memory of this process, as the
-    kernel of Linux counts it (in pages of 4 KiB, with whatever other threads do meanwhile); the C library is told first
-    to give back what is free, so that it does not hide what the call takes.
+    On a GPU, the memory is that of torch's allocator. On the CPU, it is the resident memory of this process as counted
+    by the Linux kernel, in pages of 4 KiB, other threads included. The C library first returns its free memory, because
+    the call could otherwise reuse it unnoticed.
 
     Parameters
     ----------
     run : callable
-        Called once; call it before, so that buffers it makes only once are there.
+        Function that is called once. Call it before, so that one-time buffers exist already.
     process : Path
-        Where the kernel tells of this process.
+        Folder of this process in `/proc`.
     """
     device = torch.device(device)
     if device.type == "cuda":

@@ -1,4 +1,4 @@
-"""Random weights that keep activations as large as trained ones do: time does not depend on what weights say."""
+"""Random weights with activations of realistic size, for measuring time, which does not depend on trained values."""
 
 import torch
 from torch import Tensor, nn
@@ -10,15 +10,15 @@ _BIAS, _GAIN = 0.1, 0.1
 
 @torch.no_grad()
 def randomize(model: nn.Module, seed: int = 0) -> None:
-    """Fill all parameters, in place: matrices by LeCun's rule, gains about 1, biases about 0, none of them zero.
+    """Fill all parameters in place: matrices by LeCun's rule, gains near 1, biases near but not equal to 0.
 
-    Released code starts output projections and gates at zero, so that a block does nothing until it is trained; here
-    every part does something, so that results can be compared too.
+    Released code initializes output projections and gates with zero, so an untrained block has no effect. Here every
+    part has one, so that results can be compared too.
 
     Parameters
     ----------
     model : nn.Module
-        In a floating-point type, on any device.
+        Model of a floating-point type, on any device.
     """
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
@@ -26,16 +26,16 @@ def randomize(model: nn.Module, seed: int = 0) -> None:
 
 
 def random_parameter(model: nn.Module, name: str, generator: torch.Generator) -> Tensor:
-    """Return values for one parameter, in float32 on the CPU, as `randomize` fills it in.
+    """Return the values that `randomize` gives one parameter, in float32 on the CPU.
 
     Parameters
     ----------
     model : nn.Module
-        Only its sizes are read, so that it can be on the meta device.
+        Model with this parameter; it may be on the meta device, as only its sizes are read.
     name : str
-        Of the parameter, as in `model.named_parameters()`.
+        Name of the parameter, as in `model.named_parameters()`.
     generator : torch.Generator
-        Where the values are drawn from.
+        Source of the random numbers.
     """
     owner, parameter = model.get_submodule(name.rpartition(".")[0]), model.get_parameter(name)
     noise = torch.randn(parameter.shape, generator=generator)

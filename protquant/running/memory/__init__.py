@@ -1,4 +1,4 @@
-"""Memory of folding: what it will take, planned before it is used."""
+"""Memory of folding, predicted before it is allocated."""
 
 from protquant.running.memory.amounts import format_bytes, parse_bytes
 from protquant.running.memory.before_loading import folding_skeleton, memory_budget

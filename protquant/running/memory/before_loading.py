@@ -1,4 +1,4 @@
-"""The memory that a model is going to take, told by its name before anything of it is loaded."""
+"""The memory of a model, predicted by its name before it is loaded."""
 
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,7 @@ def folding_skeleton(model: str) -> ESMFold:
     Raises
     ------
     ProtquantError
-        If there is no such model, or it is a language model.
+        If the model is unknown, or is a language model.
     """
     network = skeleton(model)
     if not isinstance(network, ESMFold):
@@ -40,21 +40,21 @@ def memory_budget(
     dtype: torch.dtype,
     max_memory: int | None,
 ) -> MemoryBudget:
-    """Return what folding may take with a model that is going to be quantized by `recipe`, and run as `running` says.
+    """Return the memory budget of folding with a model that will be quantized by `recipe` and executed as `running`.
 
     Parameters
     ----------
     running : Execution or None
-        None for a model that stays in float.
+        Execution of the model; None for float.
 
     Raises
     ------
     ProtquantError
-        If integers are asked for beside floats of 16 bits, which a folding trunk does not have.
+        If integer execution is combined with 16-bit floats, which the folding trunk does not support.
     """
     if running is not None and running.integer and dtype != torch.float32:
         raise ProtquantError(
-            f"{recipe.name} runs on integers, beside which a folding trunk has floats of 32 bits; give --dtype float32"
+            f"{recipe.name} runs on integers, for which a folding trunk needs 32-bit floats; give --dtype float32"
         )
     backend = None if running is None else running.backend
     runs: Runs = "float" if recipe.is_float else "simulated" if backend is None else "integer"

@@ -1,4 +1,4 @@
-"""Memory is planned before it is used: what there is, what a model takes of it, and the chunk size that fits."""
+"""Memory budget of folding: free memory, memory of the model, and the largest chunk size that fits."""
 
 from dataclasses import dataclass, replace
 
@@ -20,31 +20,31 @@ __all__ = ["MemoryBudget", "plan_memory"]
 
 _CPU = torch.device("cpu")
 _MORE_LOADED = 128 * 2**20
-"""What a process takes beside weights when it has loaded a model, and not yet before."""
+"""Additional bytes that a process takes after loading a model, beside the weights."""
 _CHUNKS = (256, 128, 64, 32, 16, 8, 4, 2, 1)
 _LONGEST = 2**16
 
 
 @dataclass(frozen=True)
 class MemoryBudget:
-    """What folding with one model may take.
+    """Memory that folding with one model may take.
 
     Attributes
     ----------
     setup : Setup
-        Sizes of the model, and what it runs as.
+        Sizes and execution of the model.
     device : torch.device
-        Where it is, or is going to be.
+        Device of the model.
     resident : int
-        Bytes that the process takes while it folds nothing: interpreter, libraries and weights. On a GPU only weights.
+        Bytes that the process takes between folds: interpreter, libraries and weights; on a GPU only weights.
     allowed : int
-        Bytes that it may take in all.
+        Bytes that the process may take in total.
     loading : int
-        Bytes that the process takes in main memory at the peak of loading the model; 0 for one that is loaded.
+        Peak of main memory in bytes while the model is loaded; 0 for a model in memory.
     limit : int or None
-        Bytes that were asked for, of the device.
+        Limit on the device's memory in bytes, set by the user.
     shared_by : int
-        Processes that share the machine's memory; this is the budget of one.
+        Number of processes that share the machine's memory; this is the budget of one.
     """
 
     setup: Setup
@@ -62,9 +62,9 @@ class MemoryBudget:
         Parameters
         ----------
         max_memory : int, optional
-            Bytes that the whole process may take; by default what it takes and what is free.
+            Bytes that the whole process may take; by default its current memory plus the free memory.
         """
-        release_freed()  # What loading left in the heap counts as taken.
+        release_freed()  # memory that loading left in the heap would count as resident
         resident = resident_bytes(model.device) + bytes_to_come(model)
         return cls(Setup.of(model), model.device, resident, _allowed(model.device, max_memory), limit=max_memory)
 
@@ -85,14 +85,14 @@ class MemoryBudget:
         Parameters
         ----------
         skeleton : ESMFold
-            In float, on the meta device.
+            Float model on the meta device.
         recipe, runs, backend, dtype
-            What it is going to be: see `setup_of_recipe`.
+            As for `setup_of_recipe`.
         device : torch.device
-            Where it is going to be.
+            Device on which the model will run.
         """
         weights = weight_bytes(skeleton, recipe, runs, dtype)
-        # A float model is read in float32, on the CPU; codes are on the CPU before they are elsewhere.
+        # A float model is read in float32 on the CPU. Codes, too, are on the CPU before they move to another device.
         read = max(weights, weight_bytes(skeleton, recipe, runs)) if runs == "float" else weights
         here = resident_bytes(_CPU) + _MORE_LOADED
         return cls(
@@ -106,18 +106,18 @@ class MemoryBudget:
 
     @property
     def available(self) -> int:
-        """Bytes that activations may take; negative where not even the model fits."""
+        """Bytes that activations may take; negative if the model itself does not fit."""
         return self.allowed - self.resident
 
     def share(self, count: int, private: int = 0) -> "MemoryBudget":
-        """Return the budget of each of `count` processes that share what is resident, but for `private` bytes of it."""
+        """Return the budget of one of `count` processes that share all resident memory except for `private` bytes."""
         if count < 2:
             return self
         own = self.resident + max(0, self.available - (count - 1) * private) // count
         return replace(self, allowed=own, limit=own, shared_by=count)
 
     def now(self) -> "MemoryBudget":
-        """Return the budget with what is free now, which others have changed meanwhile."""
+        """Return the budget with the current free memory, which other processes may have changed."""
         return replace(self, allowed=_allowed(self.device, self.limit))
 
     def check_weights(self, what: str) -> None:
@@ -126,14 +126,14 @@ class MemoryBudget:
         Parameters
         ----------
         what : str
-            The model, for the message.
+            Name of the model, for the message.
 
         Raises
         ------
         ProtquantError
-            If it does not fit.
+            If the model does not fit.
         """
-        # A limit is for where the model folds: on a GPU it says nothing of main memory.
+        # The user's limit is for the device that folds: with a GPU it does not apply to main memory.
         main = _allowed(_CPU, self.limit if self.device.type == "cpu" else None)
         for verb, needed, allowed in (
             ("once it is loaded", self.resident, self.allowed),
@@ -141,22 +141,22 @@ class MemoryBudget:
         ):
             if needed > allowed:
                 raise ProtquantError(
-                    f"{what} takes {format_bytes(needed)} {verb}, and there are {format_bytes(allowed)};"
-                    " `protquant plan` tells which recipes fit"
+                    f"{what} takes {format_bytes(needed)} {verb}, but {format_bytes(allowed)} are available;"
+                    " `protquant plan` shows which recipes fit"
                 )
 
     def plan(self, length: int, batch: int = 1, chunk_size: int | None = None) -> MemoryPlan:
-        """Return what a batch of `batch` sequences of `length` residues takes, in chunks that fit.
+        """Return the memory plan of `batch` sequences of `length` residues, with a chunk size that fits.
 
         Parameters
         ----------
         chunk_size : int, optional
-            Asked for by the user; by default the largest that fits, none if none is needed.
+            Chunk size set by the user; by default the largest that fits, or none if it is not needed.
 
         Raises
         ------
         ProtquantError
-            If it does not fit even in the smallest chunks; says which length would, and how much memory would do.
+            If the smallest chunks do not fit. The message has the length that fits, and the memory that is needed.
         """
         plans = [self.at(length, batch, choice) for choice in self._choices(length, batch, chunk_size)]
         fitting = next((plan for plan in plans if plan.activations <= self.available), None)
@@ -169,12 +169,12 @@ class MemoryBudget:
             f"{batch} x {length} residues would need {format_bytes(plans[-1].activations)} beside the weights, and"
             f" {format_bytes(max(0, self.available))} are free; {would}, or this with {format_bytes(plans[-1].total)}"
             " for the whole process"
-            + (f", at chunk size {chunk_size}; leave --chunk-size out to have it chosen" if asked else "")
+            + (f", at chunk size {chunk_size}; omit --chunk-size to have it chosen" if asked else "")
             + (f"; this is the share of one of {self.shared_by} --workers" if self.shared_by > 1 else "")
         )
 
     def at(self, length: int, batch: int = 1, chunk_size: int | None = None) -> MemoryPlan:
-        """Return what a batch takes at a chunk size (None: no chunks), whether it fits or not."""
+        """Return the memory plan of a batch at a chunk size (None: no chunks), even if it does not fit."""
         loading = 0 if self.device.type == "cuda" else self.loading
         return plan_activations(self.setup, length, batch, chunk_size, resident=self.resident, loading=loading)
 
@@ -197,7 +197,7 @@ class MemoryBudget:
 
 
 def _allowed(device: torch.device, limit: int | None) -> int:
-    """Return the bytes that this process may take of a device: all that it has and that is free, or `limit` if less."""
+    """Return the bytes that this process may take of a device: its current plus the free memory, at most `limit`."""
     most = resident_bytes(device) + available_bytes(device)
     return most if limit is None else min(most, limit)
 
@@ -205,18 +205,18 @@ def _allowed(device: torch.device, limit: int | None) -> int:
 def plan_memory(
     model: ESMFold, length: int, batch: int = 1, chunk_size: int | None = None, *, max_memory: int | None = None
 ) -> MemoryPlan:
-    """Predict the peak of folding with a model that is in memory, and choose the chunk size.
+    """Predict the peak memory of folding with a loaded model, and choose the chunk size.
 
     Parameters
     ----------
     chunk_size : int, optional
         As for `MemoryBudget.plan`.
     max_memory : int, optional
-        Bytes that the whole process may take, which it takes in part already; by default what is free.
+        Bytes that the whole process may take, including its current memory; by default all that is free.
 
     Raises
     ------
     ProtquantError
-        If it does not fit, see `MemoryBudget.plan`.
+        If the batch does not fit, see `MemoryBudget.plan`.
     """
     return MemoryBudget.of(model, max_memory).plan(length, batch, chunk_size)

@@ -1,4 +1,4 @@
-"""What control groups of Linux, such as a container's or `systemd-run`'s, leave of the memory of a machine."""
+"""Memory limits of Linux control groups, such as those of containers or `systemd-run`."""
 
 import re
 from collections.abc import Iterator
@@ -10,14 +10,14 @@ _OWN, _MOUNTED = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 
 
 def free_in_groups(own: Path = _OWN, mounted: Path = _MOUNTED) -> int | None:
-    """Return how many bytes this process may still allocate by the limits of its groups; None where there are none.
+    """Return how many bytes this process may still allocate by the limits of its groups; None without limits.
 
-    Pages of files do not count, as the kernel drops them when memory runs short; those of files in memory do.
+    Cached file pages do not count as used, because the kernel drops them when memory is short; tmpfs files count.
 
     Parameters
     ----------
     own, mounted : Path
-        Where the kernel tells which groups this process is in, and where groups are mounted.
+        File in which the kernel lists the groups of this process, and file in which it lists mounts.
     """
     free = []
     for folder, limit_file, lines in _groups(own, mounted):
@@ -29,7 +29,7 @@ def free_in_groups(own: Path = _OWN, mounted: Path = _MOUNTED) -> int | None:
 
 
 def _groups(own: Path, mounted: Path) -> Iterator[tuple[Path, str, tuple[str, ...]]]:
-    """Folders of groups, the names of the file of their limit, and of lines on what is not dropped."""
+    """Yield the folders of groups, the file with the limit, and the lines that count memory which cannot be dropped."""
     try:
         lines = own.read_text().splitlines()
     except OSError:
@@ -43,7 +43,7 @@ def _groups(own: Path, mounted: Path) -> Iterator[tuple[Path, str, tuple[str, ..
             root, limit, kept = mounted / "memory", "memory.limit_in_bytes", ("total_rss", "total_shmem")
         else:
             continue
-        # A container may be told a path that is not there; what limits it is mounted as the root.
+        # Inside a container, the path may not exist; the container's own group is then mounted as the root.
         group = root / path.lstrip("/")
         for folder in (group, *group.parents):
             if folder.is_relative_to(root):
@@ -51,7 +51,7 @@ def _groups(own: Path, mounted: Path) -> Iterator[tuple[Path, str, tuple[str, ..
 
 
 def read_number(path: Path, pattern: str) -> int | None:
-    """Return the number that a pattern's first group finds in a file; None where there is none."""
+    """Return the number in the first group of a pattern's match in a file; None without a match."""
     try:
         found = re.search(pattern, path.read_text(), re.MULTILINE)
     except OSError:

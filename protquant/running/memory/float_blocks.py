@@ -1,4 +1,4 @@
-"""Memory of the blocks of a folding trunk in float, where a recipe may be simulated: quantized and dequantized."""
+"""Memory of the blocks of a folding trunk in float, with or without simulated quantization."""
 
 from collections.abc import Iterator
 
@@ -10,19 +10,18 @@ __all__ = ["float_block_terms"]
 
 
 def float_block_terms(setup: Setup, length: int, batch: int, chunk_size: int | None) -> Iterator[Term]:
-    """Terms of a block that is not the first, in units of the pair.
+    """Yield the memory terms of a block other than the first.
 
-    Three pairs live throughout: that which the trunk was entered with, that which the block was entered with, and the
-    block's own.
+    Three pair tensors live throughout: the input of the trunk, the input of the block, and the block's current pair.
     """
     trunk, copies = setup.config.trunk, setup.copies
     channel = batch * length**2 * setup.element
     pair = trunk.pair_dim * channel
     held = (3 if trunk.num_blocks > 1 else 2) * pair
-    # The normalized pair, the left operand; of the right one gate, projection and product, or what quantizers make.
+    # The normalized pair and the left operand; for the right one, gate, projection and product, or quantized copies.
     operands = 2 + max(3, 2 + copies["linear_input"], 1 + copies["matmul_operand"])
-    # The normalized pair, both operands, one turned for the product (of a batch both), the product; then product and
-    # its norm, turned.
+    # The normalized pair, both operands, a transposed copy of one (of both for batches) and the product; or the product
+    # and its transposed norm.
     product = max(5 if batch == 1 else 6, 4 + copies["norm_input"])
     yield Term("triangle multiplication", held + int(max(operands, product) * pair))
     rows = max(1, MAX_ATTENTION_ELEMENTS // (batch * trunk.pair_dim // trunk.pair_head_dim * length**2))
@@ -30,9 +29,9 @@ def float_block_terms(setup: Setup, length: int, batch: int, chunk_size: int | N
     yield Term("triangle attention", held + _attention(setup, length, batch, rows))
     rows = min(length, chunk_size or length)
     part = pair * rows // length
-    # The normalized rows and the hidden channels; or these, what their quantizer makes, and the output.
+    # The normalized rows and the hidden channels; or the hidden channels, their quantized copies and the output.
     inside = max(1 + copies["linear_input"] + 4, 4 * (1 + copies["linear_input"]), 5 + 4 * bool(copies["linear_input"]))
-    # Chunks that are done, then all of them and their concatenation.
+    # Finished chunks; at the end all chunks and their concatenation.
     done = pair - part
     yield Term("pair transition", held + max(done + int(inside * part), 2 * pair if done else 0))
 
@@ -44,10 +43,10 @@ def _attention(setup: Setup, length: int, batch: int, rows: int) -> int:
     bias = batch * length**2 * heads * setup.element
     part = pair * rows // length
     logits = batch * rows * length**2 * heads * setup.element
-    # Queries, keys and values of the rows, and two of them turned for a product; products of queries and keys without
-    # and with the bias, or logits and probabilities, and what a quantizer of either makes.
+    # Queries, keys and values of the rows, and transposed copies of two; logits without and with the bias, or logits
+    # and probabilities, and their quantized copies.
     inside = (5 + copies["matmul_operand"]) * part
     inside += logits * (2 + max(copies["softmax_input"] - 1, copies["softmax_output"], 0))
-    # Beside the normalized pair and the bias: chunks that are done, then all of them and their concatenation.
+    # The normalized pair, the bias, and finished chunks; at the end all chunks and their concatenation.
     done = pair - part
     return pair + bias + max(done + int(inside), 2 * pair if done else 0)

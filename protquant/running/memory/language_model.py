@@ -1,4 +1,4 @@
-"""Memory of the language model of an ESMFold, whose hidden states of all layers are kept for the layer mix."""
+"""Memory of the language model of ESMFold. The hidden states of all layers stay in memory, for the layer mix."""
 
 from collections.abc import Iterator
 
@@ -13,12 +13,12 @@ _ENDS = 2  # <cls> and <eos>
 
 
 def language_model_terms(setup: Setup, length: int, batch: int) -> Iterator[Term]:
-    """Terms of a batch of `batch` proteins of `length` residues."""
+    """Yield the memory terms of a batch of `batch` proteins of `length` residues."""
     lm = setup.config.lm
     tokens = batch * (length + _ENDS)
     row = lm.dim * setup.element  # one token of the residual stream
     hidden = tokens * (lm.num_layers + 1) * row
-    # Twice the hidden states: one by one and stacked in float; then stacked, and turned for the product with the mix.
+    # Twice the hidden states: as separate and stacked tensors; later stacked and transposed for the layer mix.
     yield Term("hidden states of the language model", 2 * hidden + tokens * row)
     if setup.execution == "integer":
         yield Term("layer of the language model", hidden + tokens * row + _integer_layer(setup, length, batch))
@@ -32,11 +32,11 @@ def _float_layer(setup: Setup, length: int, batch: int) -> int:
     row = lm.dim * setup.element
     # The normalized residual, queries, keys, values, and rotated queries and keys.
     operands = 6 * tokens * row
-    # Logits and their masked copy, or the masked copy and probabilities, and what a quantizer of either makes; in
-    # float32 whatever the model computes in.
+    # Logits and their masked copy, or the masked copy and probabilities, with their quantized copies. They are always
+    # float32.
     maps = tokens * (length + _ENDS) * lm.num_heads * 4
     attention = operands + maps * (2 + max(setup.copies["softmax_input"] - 1, setup.copies["softmax_output"], 0))
-    # Beside the probabilities, which the layer returns: hidden channels before and after GELU, or quantized.
+    # Hidden channels before and after GELU, or quantized. The probabilities, which the layer returns, live too.
     wide = tokens * lm.ffn_dim * setup.element
     perceptron = maps + tokens * row + wide * (1 + max(1, setup.copies["linear_input"]))
     return int(max(attention, perceptron)) + setup.unpacked_layer
@@ -49,11 +49,11 @@ def _integer_layer(setup: Setup, length: int, batch: int) -> int:
     most = backend.sequence_tokens
     tokens = sequence * (batch if most is None else min(batch, max(1, most // sequence)))
     projected = min(tokens, max(1, PROJECTED_BYTES // (12 * lm.dim)))
-    # Queries and keys in bytes, values and what attention gives in float32.
+    # Queries and keys with one byte per element; values and the output of attention in float32.
     operands = tokens * lm.dim * (1 + 1 + 4 + 4)
-    # What the projections read (in float, and in codes) and give (in float32, and in codes).
+    # Input of the projections in float and as codes; their output in float32 and as codes.
     projection = projected * lm.dim * (4 + 1 + 3 * (4 + 1))
-    # Products of queries and keys, logits and probabilities of some heads.
+    # Products of queries and keys, logits and probabilities, for the heads that are processed together.
     logits = 12 * min(lm.num_heads, max(1, LOGITS // sequence**2)) * sequence**2 if sequence <= LONGEST else 0
     # The normalized residual, its codes, and codes of the hidden channels.
     perceptron = min(tokens, backend.tile_tokens or tokens) * (5 * lm.dim + lm.ffn_dim)

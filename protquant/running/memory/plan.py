@@ -1,4 +1,4 @@
-"""What folding takes beside weights: the widest of all steps."""
+"""Peak memory of folding: the largest of all steps, in addition to the weights."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,27 +14,27 @@ from protquant.running.memory.terms import Term
 __all__ = ["MemoryPlan", "memory_terms", "plan_activations"]
 
 KERNELS_TAKE = 160 * 2**20
-"""Code of libraries that becomes resident when it first runs, compiled kernels and their scratch, holes in the heap."""
+"""Bytes for library code that is loaded on first use, compiled kernels, their scratch memory, and gaps in the heap."""
 
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """What a batch of `batch` sequences of `length` residues will take at its peak; bytes.
+    """Predicted peak memory of a batch of `batch` sequences of `length` residues, in bytes.
 
     Attributes
     ----------
     resident : int
-        What is there before: interpreter, libraries and weights.
+        Memory before folding: interpreter, libraries and weights.
     activations : int
-        What folding takes beside it.
+        Memory that folding takes in addition.
     loading : int
-        What the process takes at the peak of loading the model, if that is still to come.
+        Peak memory of loading the model; 0 if it is loaded.
     chunk_size : int or None
-        Rows of the pair that float blocks work on at a time; None is all.
+        Number of rows of the pair that float blocks process at a time; None means all.
     step : str
-        Where the peak is.
+        Step of folding that has the peak.
     pair : int
-        One pair tensor of the batch, in the floats of the trunk.
+        Bytes of one pair tensor of the batch, in the trunk's number type.
     """
 
     length: int
@@ -48,12 +48,12 @@ class MemoryPlan:
 
     @property
     def total(self) -> int:
-        """Of the whole process."""
+        """Peak memory of the whole process, in bytes."""
         return max(self.resident + self.activations, self.loading)
 
     @property
     def pairs(self) -> float:
-        """Activations in units of one pair tensor, which is how folding models are compared."""
+        """Activations in units of one pair tensor, for comparisons of folding models."""
         return self.activations / self.pair
 
     def __str__(self) -> str:
@@ -66,7 +66,7 @@ class MemoryPlan:
 
 
 def memory_terms(setup: Setup, length: int, batch: int = 1, chunk_size: int | None = None) -> Iterator[Term]:
-    """Terms of all steps of folding a batch."""
+    """Yield the memory terms of all steps of folding a batch."""
     yield from language_model_terms(setup, length, batch)
     for term in _trunk_terms(setup, length, batch, chunk_size):
         yield Term(term.step, term.bytes + _beside(setup, length, batch))
@@ -81,11 +81,11 @@ def _trunk_terms(setup: Setup, length: int, batch: int, chunk_size: int | None) 
 
 
 def _beside(setup: Setup, length: int, batch: int) -> int:
-    """What lives through the trunk beside the pair."""
+    """Return the bytes of tensors, other than the pair, that live throughout the trunk."""
     trunk = setup.config.trunk
-    # Bins of distances, int64, and the mask of pairs.
+    # Bins of distances (int64) and the mask of pairs.
     square = batch * length**2 * (8 + 1)
-    # The single's input, and the single before and after an update, normalized, and projected.
+    # The single: its input, before and after an update, normalized, and projected.
     single = 6 * batch * length * trunk.single_dim * setup.element
     kept = 0
     if setup.execution == "integer" and setup.backend is not None:
@@ -96,12 +96,12 @@ def _beside(setup: Setup, length: int, batch: int) -> int:
 def plan_activations(
     setup: Setup, length: int, batch: int = 1, chunk_size: int | None = None, *, resident: int, loading: int = 0
 ) -> MemoryPlan:
-    """Predict the peak of folding a batch at a chunk size, whether it fits or not.
+    """Predict the peak memory of folding a batch at a chunk size, even if it does not fit.
 
     Parameters
     ----------
     resident, loading : int
-        Bytes that are taken before, and while the model is loaded.
+        Bytes that the process takes before folding, and at the peak of loading the model.
     """
     widest = max(memory_terms(setup, length, batch, chunk_size), key=lambda term: term.bytes)
     pair = batch * length**2 * setup.config.trunk.pair_dim * setup.element

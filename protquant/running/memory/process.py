@@ -1,4 +1,4 @@
-"""Memory of this process and of its machine."""
+"""Memory of this process and of the machine."""
 
 import re
 from pathlib import Path
@@ -14,34 +14,34 @@ _CPU_ALLOCATION_FAILED = re.compile(r"DefaultCPUAllocator: (can't allocate|not e
 
 
 def available_bytes(device: torch.device) -> int:
-    """Return the free memory of a device; of main memory, what control groups such as a container's leave of it."""
+    """Return the free memory of a device in bytes, within the limits of control groups (as in containers)."""
     if device.type == "cuda":
-        # What torch keeps for tensors to come is free too.
-        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return int(torch.cuda.mem_get_info(device)[0]) + kept
+        # Memory that torch has reserved for later tensors is free too.
+        reserved = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + reserved
     free, of_groups = int(psutil.virtual_memory().available), free_in_groups()
     return free if of_groups is None else min(free, of_groups)
 
 
 def resident_bytes(device: torch.device) -> int:
-    """Return what this process takes on a device now: of main memory all that is resident, of a GPU torch's tensors."""
+    """Return the bytes that this process takes: resident main memory, or torch's tensors on a GPU."""
     if device.type == "cuda":
         return int(torch.cuda.memory_allocated(device))
     return int(psutil.Process().memory_info().rss)
 
 
 def resident_bytes_of_files(folder: Path, suffix: str) -> int:
-    """Return how much of a folder's files whose names end so is mapped and in memory; 0 where no system tells."""
+    """Return the resident bytes of a folder's mapped files with a suffix; 0 if the system does not report them."""
     try:
         maps = psutil.Process().memory_maps(grouped=True)
-    except (psutil.Error, OSError, AttributeError):  # There is no such function on macOS.
+    except (psutil.Error, OSError, AttributeError):  # psutil lacks this function on macOS
         return 0
     return sum(each.rss for each in maps if each.path.endswith(suffix) and folder == Path(each.path).parent)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that memory ran out: that of a GPU, of torch on the CPU, or of numpy."""
-    # torch has a type of its own for GPUs only; on the CPU its allocator's words must do (they differ by system).
+    """Return whether an error means out of memory, on a GPU, in torch on the CPU, or in numpy."""
+    # torch has its own error type only for GPUs; on the CPU, only the allocator's message (by system) identifies it.
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and _CPU_ALLOCATION_FAILED.search(str(error)) is not None
     )

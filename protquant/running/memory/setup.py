@@ -1,4 +1,4 @@
-"""All that the memory of folding depends on besides lengths: sizes of a model, and what it runs as."""
+"""Facts that determine the memory of folding, besides lengths: sizes and execution of the model."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -22,31 +22,31 @@ Runs = Literal["float", "simulated", "integer"]
 
 _COPIES = {"float8": 2.3, "bfloat16": 1.5}
 DECODING = 9
-"""Bytes per element of a weight while it is decoded: its codes one by one, and floats before and after their scale."""
-_FEW_COPIES = 1.2  # of formats that work in place or block by block: the result, and scales of tokens or groups
+"""Bytes per element of a weight while it is decoded: unpacked codes, and floats before and after scaling."""
+_FEW_COPIES = 1.2  # for formats that work in place or in blocks: the result, and scales of tokens or groups
 
 
 @dataclass(frozen=True)
 class Setup:
-    """Sizes of a model, and what it runs as.
+    """Sizes and execution of a model.
 
     Attributes
     ----------
     execution : str
-        Of the language model and the blocks: `float`, `simulated` or `integer`.
+        Execution of the language model and the blocks: `float`, `simulated` or `integer`.
     element : int
-        Bytes of the floats of language model and trunk.
+        Bytes per float of the language model and the trunk.
     copies : mapping
-        By kind of site: how many tensors of its size live at the peak while a tensor there is quantized, beside itself;
-        0 where nothing is.
+        For each kind of site, the number of additional tensors of its size at the peak of simulated quantization; 0 if
+        the kind is not quantized.
     pair_bytes : int
-        Bytes per element of the pair between updates, on integers.
+        Bytes per element of the pair between updates, for integers.
     unpacked_layer : int
-        Bytes of the weights of a layer of the language model that are unpacked, or decoded, while the layer runs.
+        Bytes of the unpacked or decoded weights of a layer of the language model while it runs.
     simulates_blocks : bool
-        Whether a part of a block that works on the pair is not on integers though the model is.
+        Whether, in an integer model, a part of a block that updates the pair is simulated.
     backend : Backend or None
-        None where the model is not on integers.
+        Backend of an integer model; otherwise None.
     """
 
     config: ESMFoldConfig
@@ -60,7 +60,7 @@ class Setup:
 
     @property
     def has_chunks(self) -> bool:
-        """Whether a chunk size changes anything: integers choose their tiles themselves."""
+        """Whether a chunk size has an effect; integer kernels choose their tiles themselves."""
         return self.execution != "integer" or self.simulates_blocks
 
     @classmethod
@@ -90,12 +90,12 @@ class Setup:
 
 
 def copies_of(format_name: str) -> float:
-    """Return how many tensors of its size live at the peak while one is simulated in a format, beside itself."""
+    """Return the number of additional tensors of its size at the peak while a tensor is simulated in a format."""
     return _COPIES.get(format_name, _FEW_COPIES)
 
 
 def _copies(model: nn.Module) -> Mapping[Kind, float]:
-    """Return the most copies by kind of the activations that are simulated."""
+    """Return the largest number of copies for each kind of simulated activation."""
     copies: dict[Kind, float] = defaultdict(float)
     for path, module in model.named_modules():
         kind: Kind = "matmul_operand"

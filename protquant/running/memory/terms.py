@@ -1,4 +1,4 @@
-"""Terms of a plan: what lives at once at one step of folding."""
+"""Terms of a memory plan: the tensors that live at the same time in one step of folding."""
 
 from dataclasses import dataclass
 
@@ -7,14 +7,14 @@ __all__ = ["Term"]
 
 @dataclass(frozen=True)
 class Term:
-    """One step of folding, and the bytes of all tensors that live at once in it.
+    """One step of folding, and the bytes of all tensors that live at the same time in it.
 
     Attributes
     ----------
     step : str
-        For people, such as "triangle attention".
+        Name of the step for the user, such as "triangle attention".
     bytes : int
-        Beside weights and all else that is there before a protein is folded.
+        Bytes in addition to the memory before folding, such as weights.
     """
 
     step: str

@@ -1,4 +1,4 @@
-"""Memory of weights, and the setup of a model that is not loaded: from its sizes and a recipe."""
+"""Memory of weights, and the setup of a model that is not loaded, from its sizes and a recipe."""
 
 import math
 from collections import defaultdict
@@ -24,26 +24,26 @@ if TYPE_CHECKING:
 __all__ = ["bytes_to_come", "setup_of_recipe", "weight_bytes"]
 
 _FLOAT = 4
-# Of an output row on integers: its scale and half of it, scale and shift of codes, bias and half of it, and zeros.
+# Seven floats per output row on integers: scale and half of it, scale and shift of codes, bias and half of it, zeros.
 _ROW_BYTES = 7 * 4
 _GROUP_BYTES = 4 + 1  # a scale, and a zero point
 _PAIR_BYTES = {"bfloat16": 2, "piecewise_linear": 1, "uniform": 1}
 
 
 def weight_bytes(model: ProteinModel, recipe: Recipe, runs: Runs, dtype: torch.dtype = torch.float32) -> int:
-    """Return the bytes that the weights take while a model waits.
+    """Return the bytes that the weights take between runs of the model.
 
     Parameters
     ----------
     model : ProteinModel
-        In float; may be on the meta device.
+        Float model; may be on the meta device.
     recipe : Recipe
-        What it is quantized by.
+        Recipe that quantizes the model.
     runs : str
-        `float`: weights in floats. `integer`: codes, and floats of the rest. `simulated`: as `integer`, and decoded
+        `float`: weights as floats. `integer`: codes, and other parameters as floats. `simulated`: the same, and decoded
         weights up to the bound of `decoded_weights`.
     dtype : torch.dtype
-        Of the floats; structure module and pLDDT head stay in float32.
+        Type of the floats; structure module and pLDDT head stay in float32.
     """
     exact = {id(parameter) for part in model.exact_parts() for parameter in part.parameters()}
     total = sum(p.numel() * (_FLOAT if id(p) in exact else dtype.itemsize) for p in model.parameters())
@@ -58,22 +58,22 @@ def weight_bytes(model: ProteinModel, recipe: Recipe, runs: Runs, dtype: torch.d
 
 
 def bytes_to_come(model: ESMFold) -> int:
-    """Return what a model that simulates takes more once it has run: codes that are mapped, and decoded weights."""
+    """Return the bytes that a simulated model adds in its first run: codes from mapped files, and decoded weights."""
     packed = [module.packed_codes for module in model.modules() if isinstance(module, CodedWeight)]
     codes = [each for each in packed if each is not None]
     decoded = sum(4 * math.prod(each.shape) for each in codes)
     if decoded_weights.nbytes:
         return 0
-    if model.device.type == "cuda":  # There codes are counted already.
+    if model.device.type == "cuda":  # codes on the GPU are already counted
         return min(decoded, decoded_weights.limit)
-    # Codes are read when they are first decoded; but pages of theirs are there that their scales lie on, or beside.
-    mapped = sum(each.packed.nbytes for each in codes)
+    # Codes are read when they are first decoded; only pages next to their scales may already be resident.
+    mapped = sum(code.packed.nbytes for code in codes)
     there = resident_bytes_of_files(Path(model.source).resolve(), ".safetensors") if model.source else 0
     return min(decoded, decoded_weights.limit) + max(0, mapped - there)
 
 
 def _coded_weights(model: ProteinModel, assignments: Assignments) -> Iterator[tuple[Assignment, int, int, int]]:
-    """Matrices that have codes: the assignment, bits of a code as it is packed, rows and columns."""
+    """Yield, for each matrix with codes, its assignment, bits per packed code, rows and columns."""
     for assignment in assignments:
         if assignment.site.kind == "linear_weight" and assignment.format is not None:
             rows, columns = model.get_parameter(f"{assignment.site.module}.weight").shape
@@ -83,9 +83,9 @@ def _coded_weights(model: ProteinModel, assignments: Assignments) -> Iterator[tu
 def setup_of_recipe(
     model: ESMFold, recipe: Recipe, runs: Runs, backend: Backend | None, dtype: torch.dtype = torch.float32
 ) -> Setup:
-    """Return the setup of a float model, which may be on the meta device, once it is quantized by a recipe.
+    """Return the setup that a float model, which may be on the meta device, has after quantization by a recipe.
 
-    What runs on integers is told by formats, as `to_integer` decides it of a model.
+    The formats determine what runs on integers, as in `to_integer`.
     """
     if runs == "float":
         return Setup(model.config, runs, dtype.itemsize)
@@ -119,7 +119,7 @@ def setup_of_recipe(
 
 
 def _simulates_part(assignment: Assignment) -> bool:
-    """Whether a site keeps its triangle update from running on integers as a whole."""
+    """Return whether the format of a site prevents its triangle update from running entirely on integers."""
     name, form = assignment.site.name, assignment.format
     if ".tri_attn_" in name:
         return form is not None and assignment.site.kind in ("softmax_input", "softmax_output")

@@ -107,7 +107,7 @@ def test_a_limit_of_the_whole_process_counts_what_it_takes_already(esmfold: ESMF
 
 def test_a_model_that_does_not_fit_is_refused_by_its_name(esmfold: ESMFold):
     room(esmfold, 0).check_weights("a model")
-    with pytest.raises(ProtquantError, match=r"a model takes .* `protquant plan` tells which recipes fit"):
+    with pytest.raises(ProtquantError, match=r"a model takes .* `protquant plan` shows which recipes fit"):
         room(esmfold, -1).check_weights("a model")
 
 
