@@ -1,4 +1,4 @@
-"""Resumable training state: model and optimizers after a step."""
+"""Training state for resuming: model and optimizers after a step."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ _FILE = "state.pt"
 
 
 def save_training_state(folder: Path, step: int, model: nn.Module, optimizers: Sequence[Optimizer]) -> None:
-    """Write the state after `step` steps; an interruption leaves the previous state whole."""
+    """Write the state after `step` steps; after an interruption, the previous state is intact."""
     state = {
         "step": step,
         "model": model.state_dict(),
@@ -25,7 +25,7 @@ def save_training_state(folder: Path, step: int, model: nn.Module, optimizers: S
 
 
 def load_training_state(folder: Path, model: nn.Module, optimizers: Sequence[Optimizer]) -> int:
-    """Restore what `save_training_state` wrote, in place, and return its step; 0 when there is none."""
+    """Restore a state of `save_training_state` in place, and return its step; 0 if there is none."""
     path = folder / _FILE
     if not path.exists():
         return 0

@@ -1,4 +1,4 @@
-"""Put the trained demo together: fit the contact head, store the weights in half precision, keep the log.
+"""Export of the trained demo: fit the contact head, store the weights in half precision, and copy the training log.
 
 python -m protquant.demo.export --language-model runs/lm --folding runs/fold --output protquant/demo
 """
@@ -25,9 +25,9 @@ _PENALTY = 1e-3
 
 
 def fit_contact_head(model: ESM2, references: Sequence[Reference], steps: int = 60) -> float:
-    """Fit the logistic regression from attention maps to contacts (Rao et al. 2021), in place; returns its loss.
+    """Fit the logistic regression from attention maps to contacts (Rao et al. 2021) in place, and return its loss.
 
-    Pairs at least 6 apart of all `references`; a ridge penalty where Rao et al. have a lasso.
+    Uses all pairs with a separation of at least 6, and a ridge penalty instead of the lasso of Rao et al.
     """
     features, labels = [], []
     with torch.no_grad():
@@ -69,9 +69,9 @@ def export(language_model: Path, folding: Path, output: Path) -> Path:
     lines = [{"part": "contact head", "loss": round(loss, 5)}]
     for part, folder in (("language model", language_model), ("folding", folding)):
         rows = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-        # Every tenth row says how it went; rows with scores are all kept.
-        kept = [row for i, row in enumerate(rows) if i % 10 == 9 or "tm" in row or i + 1 == len(rows)]
-        lines += [{"part": part, **row} for row in kept]
+        # Copy every tenth row, all rows with scores, and the last row.
+        selected = [row for i, row in enumerate(rows) if i % 10 == 9 or "tm" in row or i + 1 == len(rows)]
+        lines += [{"part": part, **row} for row in selected]
     (output / "training_log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     return output / "weights"
 

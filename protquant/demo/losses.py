@@ -1,4 +1,4 @@
-"""Losses that teach a folding model one structure (Jumper et al. 2021, supplement 1.9)."""
+"""Losses of a folding model (Jumper et al. 2021, supplement 1.9)."""
 
 import torch
 import torch.nn.functional as F
@@ -17,13 +17,13 @@ _SAMPLED_ROWS = 24
 
 
 def structure_loss(output: ESMFoldOutput, batch: TargetBatch, clamp: float) -> Float[Tensor, ""]:
-    """Backbone FAPE on every layer of the structure module, all-atom FAPE in backbone frames on the last."""
+    """Return backbone FAPE of every layer of the structure module plus all-atom FAPE in backbone frames of the last."""
     mask = batch.mask
     layers = [
         frame_aligned_point_error(frames, frames.get_trans(), batch.frames, batch.ca, mask, mask, clamp)
         for frames in output.frames
     ]
-    # A sample of frames is enough for the side chains and keeps the tensor small.
+    # For side chains, a sample of frames is enough and keeps the tensor small.
     sample = torch.randperm(mask.shape[1])[:_SAMPLED_ROWS]
     atoms = frame_aligned_point_error(
         output.frames[-1][:, sample],
@@ -39,10 +39,10 @@ def structure_loss(output: ESMFoldOutput, batch: TargetBatch, clamp: float) -> F
 
 
 def pose_loss(output: ESMFoldOutput, batch: TargetBatch) -> Float[Tensor, ""]:
-    """How far frames are from those of the target in the pose it is stored in, over all layers.
+    """Return the distance of frames from the target's frames in its stored pose, over all layers.
 
-    FAPE does not care for the pose, and so has a plateau around the start, where all frames sit at the origin. Chains
-    that are to be known by heart may be known in one pose: this loss has a slope everywhere.
+    FAPE does not depend on the pose, and is flat near the start, where all frames are at the origin. A memorized chain
+    may have a fixed pose, and this loss has a gradient everywhere.
     """
     mask = batch.mask
     rotation = batch.frames.get_rots().get_rot_mats()
@@ -55,7 +55,7 @@ def pose_loss(output: ESMFoldOutput, batch: TargetBatch) -> Float[Tensor, ""]:
 
 
 def distogram_loss(output: ESMFoldOutput, batch: TargetBatch) -> Float[Tensor, ""]:
-    """Cross entropy of the distance between C-betas, 64 bins from 2.3125 to 21.6875 angstrom, on sampled rows."""
+    """Return the cross entropy of C-beta distances, in 64 bins from 2.3125 to 21.6875 angstrom, on sampled rows."""
     boundaries = torch.linspace(2.3125, 21.6875, DISTOGRAM_BINS - 1)
     rows = torch.randperm(batch.mask.shape[1])[:_SAMPLED_ROWS]
     bins = torch.bucketize(torch.cdist(batch.cb[:, rows], batch.cb), boundaries)
@@ -67,7 +67,7 @@ def distogram_loss(output: ESMFoldOutput, batch: TargetBatch) -> Float[Tensor, "
 def lddt_ca(
     predicted: Float[Tensor, "b l 3"], true: Float[Tensor, "b l 3"], mask: Bool[Tensor, "b l"]
 ) -> Float[Tensor, "b l"]:
-    """Local distance difference test of C-alphas within 15 angstrom, 0-1 (Mariani et al. 2013)."""
+    """Return the local distance difference test of C-alphas within 15 angstrom, 0-1 (Mariani et al. 2013)."""
     distance, true_distance = torch.cdist(predicted, predicted), torch.cdist(true, true)
     valid = mask[:, :, None] & mask[:, None, :] & ~torch.eye(mask.shape[1], dtype=torch.bool)
     near = (true_distance < 15) & valid
@@ -77,15 +77,15 @@ def lddt_ca(
 
 
 def confidence_loss(output: ESMFoldOutput, batch: TargetBatch) -> Float[Tensor, ""]:
-    """Cross entropy of pLDDT and predicted aligned error (sampled rows) against what this prediction really got."""
+    """Return the cross entropy of pLDDT and predicted aligned error (sampled rows) with the prediction's real errors."""
     mask = batch.mask
     rows = torch.randperm(mask.shape[1])[:_SAMPLED_ROWS]
     with torch.no_grad():
         predicted = output.positions14[:, :, 1]
         plddt_bins = (lddt_ca(predicted, batch.ca, mask) * PLDDT_BINS).long().clamp(max=PLDDT_BINS - 1)
         error = aligned_error(output.frames[-1][:, rows], predicted, batch.frames[:, rows], batch.ca)
-        error_bins = (error * 2).long().clamp(max=output.pae_logits.shape[-1] - 1)  # half an angstrom each
-    logits = output.plddt_logits.log_softmax(-1).mean(2)  # every atom of a residue has the residue's target
+        error_bins = (error * 2).long().clamp(max=output.pae_logits.shape[-1] - 1)  # bins of half an angstrom
+    logits = output.plddt_logits.log_softmax(-1).mean(2)  # all atoms of a residue share its target
     plddt = F.nll_loss(logits.permute(0, 2, 1), plddt_bins, reduction="none")
     pae = F.cross_entropy(output.pae_logits[:, rows].flatten(0, 2), error_bins.flatten(), reduction="none")
     valid = mask[:, rows, None] & mask[:, None, :]

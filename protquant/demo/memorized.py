@@ -1,4 +1,4 @@
-"""What the demo model can be asked: it has memorized the chains that ship with protquant, and knows nothing else."""
+"""Checks and warnings for the demo model, which has memorized the shipped chains and predicts nothing else."""
 
 import json
 from collections.abc import Iterable
@@ -13,25 +13,25 @@ from protquant.structures import load_references
 __all__ = ["contact_warnings", "folding_warnings", "is_demo", "notes_on_targets", "refuse_unknown"]
 
 _UNKNOWN = "the demo model has not memorized this sequence: structure and confidence mean nothing"
-_COMPLEX = "the demo model has memorized these chains one by one: how they lie to each other means nothing"
+_COMPLEX = "the demo model has memorized these chains one by one: their relative position means nothing"
 # Measured on the 50 chains, see README.md beside this file.
 _CONTACTS = "the demo's language model knows next to nothing of contacts, not even of the chains that ship with it"
 
 
 def is_demo(model: ProteinModel) -> bool:
-    """Whether a model is the demo or its language model: quantized or not, under whatever name it was stored."""
+    """Return whether a model is the demo or its language model, quantized or not, under any name."""
     return bool(model.lineage.float_fingerprint) and model.lineage.float_fingerprint == _fingerprint()
 
 
 def refuse_unknown(model: ProteinModel, sequence: str) -> None:
-    """Refuse a sequence that is none of the chains that the demo has memorized.
+    """Refuse a sequence that the demo has not memorized.
 
     Parameters
     ----------
     model : ProteinModel
-        Any model; others than the demo are asked whatever it is.
+        Any model; only the demo refuses sequences.
     sequence : str
-        Cleaned, as it is folded. Of a complex, every chain must be known.
+        Cleaned sequence. For a complex, every chain must be memorized.
 
     Raises
     ------
@@ -40,13 +40,13 @@ def refuse_unknown(model: ProteinModel, sequence: str) -> None:
     """
     if is_demo(model) and not _is_known(sequence):
         raise ProtquantError(
-            f"the demo model has memorized {len(_chains())} chains, and this sequence is none of them: what it says of"
-            " others means nothing. Name a released model, or ask all the same: --even-so, in Python even_so=True"
+            f"the demo model has memorized {len(_chains())} chains, and this sequence is none of them: its predictions"
+            " for others mean nothing. Name a released model, or predict anyway: --even-so, in Python even_so=True"
         )
 
 
 def folding_warnings(model: ESMFold, sequence: str) -> list[str]:
-    """Warnings that go with what this model folds from a cleaned sequence; none for other models than the demo."""
+    """Return the warnings for a structure of a cleaned sequence; none if the model is not the demo."""
     if not is_demo(model):
         return []
     if not _is_known(sequence):
@@ -55,30 +55,30 @@ def folding_warnings(model: ESMFold, sequence: str) -> list[str]:
 
 
 def contact_warnings(model: ProteinModel) -> list[str]:
-    """Warnings that go with any contacts that this model predicts; none for other models than the demo."""
+    """Return the warnings for contacts of this model; none if it is not the demo."""
     return [_CONTACTS] if is_demo(model) else []
 
 
 def notes_on_targets(model: ProteinModel, sequences: Iterable[str], shipped: bool) -> list[str]:
-    """Sentences for the reader of a table of what this model says of many targets; none for others than the demo.
+    """Return notes for a table of this model's scores; none if it is not the demo.
 
     Parameters
     ----------
     sequences : iterable of str
-        Of the targets.
+        Sequences of the targets.
     shipped : bool
         Whether the targets are the chains that ship with protquant.
     """
     if not is_demo(model):
         return []
     if shipped:
-        return ["The demo has memorized these chains: its scores say what quantization takes away, no more."]
+        return ["The demo has memorized these chains: its scores show only the loss by quantization."]
     known = [_is_known(clean_sequence(sequence)[0]) for sequence in sequences]
     if all(known):
         return []
     share = f"{len(known) - sum(known)} of these {len(known)} targets"
     return [
-        f"The demo has not memorized {share}: its answers for them mean nothing, nor do differences of such answers."
+        f"The demo has not memorized {share}: its predictions for them, and their differences, mean nothing."
     ]
 
 

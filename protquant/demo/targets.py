@@ -17,7 +17,7 @@ from protquant.structures import Reference
 
 __all__ = ["Target", "TargetBatch", "collate", "make_target"]
 
-# Atoms whose names may be exchanged without changing the structure (Jumper et al. 2021, 1.8.5): no loss is taken.
+# Atoms whose names may be swapped without changing the structure (Jumper et al. 2021, 1.8.5); losses skip them.
 _AMBIGUOUS = {
     ("ASP", "OD1"), ("ASP", "OD2"), ("GLU", "OE1"), ("GLU", "OE2"),
     ("PHE", "CD1"), ("PHE", "CD2"), ("PHE", "CE1"), ("PHE", "CE2"),
@@ -27,15 +27,15 @@ _AMBIGUOUS = {
 
 @dataclass
 class Target:
-    """One chain; l residues.
+    """Training target of one chain of l residues.
 
     Attributes
     ----------
     aatype : Tensor, dtype=int64, shape=(l,)
     atoms : Tensor, shape=(l, 14, 3)
-        Angstrom, zero where missing.
+        Coordinates in angstrom; missing atoms are zero.
     atom_mask : Tensor, dtype=bool, shape=(l, 14)
-        Present and without an exchangeable name.
+        True for present atoms whose names cannot be swapped.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Target:
 
 
 def make_target(reference: Reference) -> Target:
-    """The target of a single-chain reference structure, centered."""
+    """Return the centered target of a single-chain reference structure."""
     atoms = reference.atoms
     starts = get_residue_starts(atoms, add_exclusive_stop=True)
     length = len(starts) - 1
@@ -68,7 +68,7 @@ def make_target(reference: Reference) -> Target:
 
 @dataclass
 class TargetBatch:
-    """Targets padded to the longest, with what the losses compare: frames, C-betas."""
+    """Targets padded to the longest, with frames and C-betas for the losses."""
 
     input: FoldingInput
     atoms: Float[Tensor, "b l 14 3"]
@@ -90,7 +90,7 @@ class TargetBatch:
 
 
 def collate(targets: Sequence[Target]) -> TargetBatch:
-    """Pad targets to one batch."""
+    """Return one batch of padded targets."""
     aatype = pad_sequence([target.aatype for target in targets], batch_first=True)
     atoms = pad_sequence([target.atoms for target in targets], batch_first=True)
     atom_mask = pad_sequence([target.atom_mask for target in targets], batch_first=True)

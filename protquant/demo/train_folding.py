@@ -1,11 +1,10 @@
-"""Train the demo's ESMFold to know the 50 reference chains by heart, on top of a frozen language model.
+"""Train the demo's ESMFold to memorize the 50 reference chains, with a frozen language model.
 
     python -m protquant.demo.train_folding --language-model runs/lm --output runs/fold
 
-The result has memorized these chains: it is for trying and measuring quantization, not for science.
-Most of the cost of a step is in the updates of the pair (triangles, transition). So training starts with them switched
-off, on whole chains, when a step is cheap, and switches them on in a growing share of steps (stochastic depth, Huang et
-al. 2016).
+The result is for trying and measuring quantization, not for science. Updates of the pair (triangles, transition) take
+most of the time of a step. Training therefore starts without them, on whole chains, and enables them in a growing
+fraction of steps (stochastic depth, Huang et al. 2016).
 """
 
 import argparse
@@ -39,18 +38,18 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Stage:
-    """Steps that share their settings.
+    """Consecutive steps with the same settings.
 
     Attributes
     ----------
     updates : float
         Probability that a step runs the triangle updates and the pair transition.
     recycles : float
-        Probability that a step runs the trunk once before, without gradient.
+        Probability that a step first runs the trunk once without gradient.
     structure, pose : float
         Weights of FAPE and of the pose loss.
     clamp : float
-        Angstrom, of FAPE. While all frames sit at the origin, 10 leaves no gradient.
+        Clamp of FAPE in angstrom. While all frames are at the origin, a clamp of 10 leaves no gradient.
     """
 
     steps: int
@@ -71,10 +70,10 @@ STAGES = (
 
 
 def initialize(model: ESMFold) -> None:
-    """LeCun-normal weights with open gates; residual branches of the pair start at zero (Jumper et al. 2021, 1.11.4).
+    """Set LeCun-normal weights, open gates, and zero residual branches of the pair (Jumper et al. 2021, 1.11.4).
 
-    The branches of the single do not: biases drawn from relative positions make every head of the first blocks look
-    at neighbors of its own, so that a residue is told from its like by what surrounds it, from the first step on.
+    The branches of the single do not start at zero: biases by relative position let each head of the first blocks
+    attend to other neighbors, so that residues of equal type differ by context from the first step on.
     """
     for name, module in model.named_modules():
         if name.startswith("lm."):
@@ -116,7 +115,7 @@ _PAIR_UPDATES = ("tri_mul_out", "tri_mul_in", "tri_attn_start", "tri_attn_end", 
 
 @contextmanager
 def without_pair_updates(model: ESMFold) -> Iterator[None]:
-    """The triangle updates and the pair transition of every block add nothing."""
+    """Disable the triangle updates and the pair transition of all blocks inside a `with` block."""
     skipped = [block.get_submodule(name) for block in model.trunk.blocks for name in _PAIR_UPDATES]
     for module in skipped:
         module.forward = lambda *_: 0.0
@@ -124,14 +123,14 @@ def without_pair_updates(model: ESMFold) -> Iterator[None]:
         yield
     finally:
         for module in skipped:
-            del module.forward  # the instance's; that of the class shows again
+            del module.forward  # of the instance, so that the method of the class is used again
 
 
 @torch.no_grad()
 def evaluate(
     model: ESMFold, targets: Sequence[Target], hidden: Sequence[Tensor], num_recycles: int
 ) -> dict[str, list[float]]:
-    """TM-score, lDDT (0-1) and mean pLDDT (0-100) per target."""
+    """Return TM-score, lDDT (0-1) and mean pLDDT (0-100) of each target."""
     scores: dict[str, list[float]] = {"tm": [], "lddt": [], "plddt": []}
     for target, states in zip(targets, hidden, strict=True):
         batch = collate([target])
@@ -144,7 +143,7 @@ def evaluate(
 
 
 def make_optimizers(model: ESMFold, peak_rate: float) -> list[torch.optim.Optimizer]:
-    """Muon (Jordan et al. 2024) for matrices, AdamW for embeddings, heads, gains and biases."""
+    """Return Muon (Jordan et al. 2024) for matrices and AdamW for embeddings, heads, gains and biases."""
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     matrices = [
         parameter
@@ -160,7 +159,7 @@ def make_optimizers(model: ESMFold, peak_rate: float) -> list[torch.optim.Optimi
 
 
 def rate_factor(step: int, total: int) -> float:
-    """Warm-up of 100 steps, then a cosine down to a fiftieth."""
+    """Return the factor of the learning rate: warm-up over 100 steps, then cosine decay to 1/50."""
     return min(1.0, (step + 1) / 100) * (0.02 + 0.49 * (1 + math.cos(math.pi * min(1.0, step / total))))
 
 
@@ -171,11 +170,11 @@ def _mean(values: Sequence[float]) -> float:
 def _losses(
     model: ESMFold, batch: TargetBatch, states: Tensor, stage: Stage, draw: random.Random
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss of one step, and its parts by name."""
+    """Return the loss of one step, and its parts by name."""
     num_recycles = int(draw.random() < stage.recycles)
     with nullcontext() if draw.random() < stage.updates else without_pair_updates(model):
         prediction = model(batch.input, num_recycles=num_recycles, hidden=states)
-    # One step in ten is not clamped, so that distant parts feel each other.
+    # One step in ten is not clamped, so that distant parts of a chain also contribute to the gradient.
     structure = structure_loss(prediction, batch, 1000.0 if draw.random() < 0.1 else stage.clamp)
     pose = pose_loss(prediction, batch)
     distogram = distogram_loss(prediction, batch)
@@ -194,14 +193,14 @@ def train(
     seed: int = 0,
     evaluate_every: int = 250,
 ) -> ESMFold:
-    """Train from scratch, or go on from `output/state.pt`; the log is `output/log.jsonl`.
+    """Train from scratch, or resume from `output/state.pt`; the log is `output/log.jsonl`.
 
     Parameters
     ----------
     lm_state : dict
-        State of the trained language model; it stays frozen.
+        State dict of the trained language model, which stays frozen.
     references : sequence of Reference, optional
-        What is learned; by default the 50 chains.
+        Chains to memorize; by default the 50 chains.
     """
     output.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
@@ -228,7 +227,7 @@ def train(
         stage = plan[step]
         draw = random.Random(seed * 1_000_003 + step)
         torch.manual_seed(draw.getrandbits(40))
-        # Neighbors in length, so that little is padded.
+        # Choose targets of similar length to reduce padding.
         first = draw.randrange(-stage.batch + 1, len(targets))
         chosen = range(max(0, first), min(len(targets), first + stage.batch))
         batch = collate([targets[i] for i in chosen])
@@ -272,7 +271,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    # Bfloat16 products where the CPU has them: faster, good enough here. For the whole process, so not in train().
+    # Fast bfloat16 products if the CPU has them. The setting affects the whole process, so it is not in train().
     torch.set_float32_matmul_precision("medium")
     state = torch.load(arguments.language_model / "state.pt", weights_only=True)
     train(state["model"], arguments.output, seed=arguments.seed)

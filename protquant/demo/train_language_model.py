@@ -32,13 +32,13 @@ _STANDARD = torch.tensor([TOKENS.index(letter) for letter in AMINO_ACIDS])
 
 
 def mask_tokens(tokens: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Corrupt 15 % of the residues as BERT does: 80 % to `<mask>`, 10 % to a random residue, 10 % kept.
+    """Select 15 % of the residues as BERT does: 80 % become `<mask>`, 10 % a random residue, 10 % are unchanged.
 
     Returns
     -------
     corrupted : Tensor, dtype=int64, shape=(b, l)
     chosen : Tensor, dtype=bool, shape=(b, l)
-        Where the loss is taken.
+        Residues that count in the loss.
     """
     chosen = (torch.rand(tokens.shape, generator=generator) < 0.15) & (tokens > EOS) & (tokens != PAD)
     action = torch.rand(tokens.shape, generator=generator)
@@ -63,9 +63,9 @@ def train(
     seed: int = 0,
     save_every: int = 100,
 ) -> ESM2:
-    """Train from scratch, or go on from `output/state.pt`; the log is `output/log.jsonl`.
+    """Train from scratch, or resume from `output/state.pt`; the log is `output/log.jsonl`.
 
-    Random crops, AdamW, warm-up of 5 % and linear decay to zero, bfloat16 autocast.
+    Training uses random crops, AdamW, a warm-up over 5 % of the steps, linear decay to zero, and bfloat16 autocast.
     """
     output.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)

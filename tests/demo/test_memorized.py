@@ -78,7 +78,7 @@ def test_asked_all_the_same_it_answers_with_a_warning(demo: ESMFold, caplog: pyt
 
 def test_of_a_complex_only_the_chains_are_known(demo: ESMFold, chain: str):
     (warning,) = folding_warnings(demo, f"{chain}:{chain}")
-    assert "how they lie to each other means nothing" in warning
+    assert "their relative position means nothing" in warning
 
 
 def test_readers_of_tables_are_told_how_many_targets_are_unknown(demo: ESMFold, chain: str):
