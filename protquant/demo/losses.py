@@ -77,7 +77,7 @@ def lddt_ca(
 
 
 def confidence_loss(output: ESMFoldOutput, batch: TargetBatch) -> Float[Tensor, ""]:
-    """Return the cross entropy of pLDDT and predicted aligned error (sampled rows) with the prediction's real errors."""
+    """Return the cross entropy of pLDDT and predicted aligned error (sampled rows) with the prediction's errors."""
     mask = batch.mask
     rows = torch.randperm(mask.shape[1])[:_SAMPLED_ROWS]
     with torch.no_grad():

@@ -19,7 +19,7 @@ _INDEX = {token: index for index, token in enumerate(TOKENS)}
 
 
 def tokenize(sequences: Sequence[str], device: torch.device | str = "cpu") -> Int[Tensor, "batch tokens"]:
-    """Sequences of one-letter codes as `<cls> ... <eos> <pad>...`; letters outside the alphabet become `<unk>`.
+    """Return tokens `<cls> ... <eos> <pad>...` of sequences; letters outside the alphabet become `<unk>`.
 
     Returns
     -------

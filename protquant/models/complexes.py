@@ -1,6 +1,6 @@
-"""Sequences as the folding model reads them: residue types, positions, and chains joined by a linker.
+"""Input of the folding model: residue types, positions, and chains joined by a linker.
 
-A complex is folded as ESMFold does it: chains joined by glycines, with a jump in the residue index.
+As in ESMFold, the chains of a complex are joined by glycines, with a jump in the residue index.
 """
 
 from collections.abc import Sequence
@@ -21,17 +21,17 @@ _UNKNOWN = residue_constants.restype_order_with_x["X"]
 
 @dataclass
 class FoldingInput:
-    """A padded batch.
+    """A padded batch of encoded sequences.
 
     Attributes
     ----------
     aatype : Tensor, dtype=int64, shape=(b, l)
-        Index in `residue_constants.restypes_with_x`; 20 is unknown; 0 where padded.
+        Index in `residue_constants.restypes_with_x`; 20 is unknown; padding has 0.
     mask : Tensor, dtype=bool, shape=(b, l)
         True for residues and linkers, False for padding.
     residue_index : Tensor, dtype=int64, shape=(b, l)
     chain_index : Tensor, dtype=int64, shape=(b, l)
-        0 for the first chain; -1 for linkers and padding: those are not part of the answer.
+        0 for the first chain; -1 for linkers and padding, which are not part of the prediction.
     """
 
     aatype: Int[Tensor, "b l"]
@@ -51,9 +51,9 @@ def encode_complexes(
     Parameters
     ----------
     linker : str
-        Residues put between chains.
+        Residues between chains.
     offset : int
-        What is added to the residue index at every new chain.
+        Number that is added to the residue index at every new chain.
     """
     rows: list[tuple[Tensor, Tensor, Tensor]] = []
     for sequence in sequences:
@@ -62,7 +62,7 @@ def encode_complexes(
         chain_index: list[int] = []
         for number, chain in enumerate(sequence.split(":")):
             if number:
-                # The linker counts on from the chain before it; the jump comes at the new chain's first residue.
+                # Indices of the linker continue the previous chain; the jump is at the first residue of the new chain.
                 last = residue_index[-1]
                 residue_index.extend(range(last + 1, last + 1 + len(linker)))
                 aatype.extend(residue_constants.restype_order[letter] for letter in linker)

@@ -27,7 +27,7 @@ PLDDT_BINS = 50
 _ATOMS = 37
 _MAX_BIN = 31
 ROWS = 32
-"""Rows of the logits of aligned errors whose probabilities are in memory at a time."""
+"""Number of rows of aligned-error logits whose probabilities are in memory at a time."""
 
 
 class PLDDTHead(nn.Module):
@@ -36,7 +36,7 @@ class PLDDTHead(nn.Module):
     def __init__(self, single_dim: int, hidden_dim: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(single_dim)
-        # Linear on linear, without a nonlinearity: as in the released model.
+        # No nonlinearity between the linear layers, as in the released model.
         self.linear_1 = nn.Linear(single_dim, hidden_dim)
         self.linear_2 = nn.Linear(hidden_dim, hidden_dim)
         self.linear_3 = nn.Linear(hidden_dim, _ATOMS * PLDDT_BINS)
@@ -46,13 +46,13 @@ class PLDDTHead(nn.Module):
 
     @staticmethod
     def plddt(logits: Float[Tensor, "b l 37 bins"]) -> Float[Tensor, "b l 37"]:
-        """Expected value, 0-100."""
+        """Return the expected value, 0-100."""
         centers = (torch.arange(PLDDT_BINS, device=logits.device, dtype=logits.dtype) + 0.5) / PLDDT_BINS
         return 100 * (logits.softmax(-1) @ centers)
 
 
 def predicted_aligned_error(logits: Float[Tensor, "b l l 64"]) -> Float[Tensor, "b i j"]:
-    """Expected error, in angstrom, of residue j when the prediction is aligned on the frame of residue i."""
+    """Return the expected error in angstrom of residue j if the prediction is aligned on the frame of residue i."""
     bins = logits.shape[-1]
     rows = [
         compute_predicted_aligned_error(some, max_bin=_MAX_BIN, no_bins=bins)["predicted_aligned_error"]
@@ -62,13 +62,13 @@ def predicted_aligned_error(logits: Float[Tensor, "b l l 64"]) -> Float[Tensor, 
 
 
 def predicted_tm(logits: Float[Tensor, "b l l 64"], mask: Bool[Tensor, "b l"]) -> Float[Tensor, " b"]:
-    """Predicted TM-score (pTM) over the residues of `mask` (Jumper et al. 2021, eq. 38-40).
+    """Return the predicted TM-score (pTM) over the residues of `mask` (Jumper et al. 2021, eq. 38-40).
 
-    As in `esm-fold`, linkers count and padding does not.
+    As in `esm-fold`, linkers are included and padding is not.
     """
     length = mask.sum(-1)
     per_bin = _tm_of_bins(logits.shape[-1], length)  # (b, bins)
-    rows = [torch.einsum("bijn,bn->bij", some.float().softmax(-1), per_bin) for some in logits.split(ROWS, dim=1)]
+    rows = [torch.einsum("bijn,bn->bij", part.float().softmax(-1), per_bin) for part in logits.split(ROWS, dim=1)]
     per_pair = torch.cat(rows, dim=1)
     weight = mask.float() / length.clamp(min=1)[:, None]
     per_alignment = torch.einsum("bij,bj->bi", per_pair, weight)
@@ -78,31 +78,31 @@ def predicted_tm(logits: Float[Tensor, "b l l 64"], mask: Bool[Tensor, "b l"]) -
 def predicted_interface_tm(
     logits: Float[Tensor, "l l 64"], chain_index: Int[Tensor, " l"]
 ) -> tuple[Float[Tensor, ""], Float[Tensor, "c c"]]:
-    """Predicted interface TM-score (ipTM) of a complex of c chains, as a whole and for each pair of its chains.
+    """Return the predicted interface TM-score (ipTM) of a complex of c chains and of each pair of its chains.
 
-    The residues of the chains count, unknown ones (`X`) too; linkers and padding do not. Of the whole (Evans et al.
-    2021): the complex is aligned on a residue, its score is the mean over the residues of all other chains, and the
-    best alignment counts; d0 is that of all residues. Of a pair (AlphaFold 3's `chain_pair_iptm`): the same of its two
-    chains alone, with the d0 of their residues.
+    All residues of the chains are included, also unknown ones (`X`); linkers and padding are not. For the complex
+    (Evans et al. 2021), the score of an alignment on one residue is the mean over the residues of all other chains, and
+    the largest score counts; d0 follows from the number of all residues. For a pair (AlphaFold 3's `chain_pair_iptm`),
+    the same is computed for its two chains alone, with the d0 of their residues.
 
     Parameters
     ----------
     logits : Tensor, shape=(l, l, 64)
         Logits of the aligned error of one complex.
     chain_index : Tensor, dtype=int64, shape=(l,)
-        0 for the residues of the first chain, and so on, each chain in one piece; -1 for linkers and padding.
+        0 for the residues of the first chain, and so on, each chain contiguous; -1 for linkers and padding.
 
     Returns
     -------
     whole : Tensor, shape=()
         ipTM of the complex, from 0 to 1.
     pairs : Tensor, shape=(c, c)
-        ipTM of each pair of chains; on the diagonal, the pTM of the chain alone.
+        ipTM of each pair of chains; the diagonal has the pTM of single chains.
 
     Raises
     ------
     ValueError
-        If there are fewer than two chains: then there is no interface.
+        If there are fewer than two chains.
     """
     count = int(chain_index.max()) + 1
     if count < 2:
@@ -129,7 +129,7 @@ def predicted_interface_tm(
 
 
 def _tm_of_bins(bins: int, count: Int[Tensor, "*b"]) -> Float[Tensor, "*b bins"]:
-    """TM-score's term for the error at the center of each bin, in structures of `count` residues."""
+    """Return the term of the TM-score for the error at each bin center, in structures of `count` residues."""
     boundaries = torch.linspace(0, _MAX_BIN, bins - 1, device=count.device)
     step = boundaries[1]
     centers = torch.cat((boundaries, boundaries[-1:] + step)) + step / 2
@@ -138,5 +138,5 @@ def _tm_of_bins(bins: int, count: Int[Tensor, "*b"]) -> Float[Tensor, "*b bins"]
 
 
 def _tm_sums(logits: Float[Tensor, "i j bins"], tm_of_bins: Float[Tensor, " bins"]) -> Float[Tensor, " i"]:
-    """Expected terms of TM-score of each alignment i, summed over the residues j; few rows at a time."""
+    """Return the sum over residues j of the expected TM-score terms, for each alignment i; few rows at a time."""
     return torch.cat([(some.float().softmax(-1) @ tm_of_bins).sum(-1) for some in logits.split(ROWS)])

@@ -1,4 +1,4 @@
-"""Sizes of the models: what a checkpoint says of itself before there are weights. Nothing here needs torch."""
+"""Sizes of the models, as stored in checkpoints. This module does not import torch."""
 
 import math
 from dataclasses import dataclass, field, fields
@@ -12,17 +12,17 @@ _MOST_LAYERS = 512
 
 
 def _check_sizes(config: object) -> None:
-    """Refuse sizes that no model has, before anything is made of them."""
-    for each in fields(config):  # type: ignore[arg-type]  # of any dataclass
-        value = getattr(config, each.name)
+    """Refuse sizes that no model has, before memory is allocated for them."""
+    for field in fields(config):  # type: ignore[arg-type]  # any dataclass
+        value = getattr(config, field.name)
         if isinstance(value, bool) or not isinstance(value, int | float):
             continue
         most = _MOST_LAYERS if each.name.startswith(("num_", "max_")) else _LARGEST
         least = 0 if each.name.startswith("max_") else 1
         if isinstance(value, int) and not least <= value <= most:
-            raise ValueError(f"{each.name} is {value}; models have {least} to {most}")
+            raise ValueError(f"{field.name} is {value}; models have {least} to {most}")
         if isinstance(value, float) and not (math.isfinite(value) and value > 0):
-            raise ValueError(f"{each.name} is {value}, and no positive number")
+            raise ValueError(f"{field.name} is {value}, not a positive number")
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,10 @@ class ESM2Config:
     Attributes
     ----------
     rotary_frequencies : tuple of float, optional
-        Radians per position, one for every pair of channels of a head. By default 10,000^(-2i/d); checkpoints
-        trained in half precision carry these rounded, which is felt some hundred residues away.
+        Radians per position, one for every pair of channels of a head. By default 10,000^(-2i/d). Checkpoints trained
+        in half precision have rounded values, whose effect shows at distances of some hundred residues.
     has_lm_head, has_contact_head : bool
-        False for a checkpoint without that head; asking for its output is an error then.
+        False for a checkpoint without that head; its output then raises an error.
     """
 
     num_layers: int = 6
@@ -52,7 +52,7 @@ class ESM2Config:
     def __post_init__(self) -> None:
         _check_sizes(self)
         if self.vocab_size < _TOKENS:
-            raise ValueError(f"vocab_size is {self.vocab_size}, and there are {_TOKENS} tokens")
+            raise ValueError(f"vocab_size is {self.vocab_size}, but there are {_TOKENS} tokens")
         if self.dim % self.num_heads:
             raise ValueError(f"dim {self.dim} is not a multiple of num_heads {self.num_heads}")
         if self.rotary_frequencies is not None and 2 * len(self.rotary_frequencies) != self.dim // self.num_heads:

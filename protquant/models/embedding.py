@@ -1,4 +1,4 @@
-"""Tables of vectors by number."""
+"""Creation of embedding tables."""
 
 import torch
 from torch import nn
@@ -7,9 +7,9 @@ __all__ = ["embedding"]
 
 
 def embedding(count: int, dim: int, padding_idx: int | None = None) -> nn.Embedding:
-    """Return an `nn.Embedding` of `count` vectors of `dim` channels; that of `padding_idx` is zero and stays it.
+    """Return an `nn.Embedding` of `count` vectors of `dim` channels; the vector of `padding_idx` is always zero.
 
-    On the meta device nothing is drawn: torch would import its compiler for that, two seconds and 100 MiB.
+    On the meta device, no random values are drawn: torch would import its compiler, which takes 2 s and 100 MiB.
     """
     weight = torch.empty(count, dim)
     if not weight.is_meta:

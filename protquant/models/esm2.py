@@ -23,20 +23,20 @@ from protquant.topology import Link, Product, Stream
 
 __all__ = ["ESM2", "ESM2Config", "ESM2Output"]
 
-# The share of tokens that was replaced by <mask> in training: 15 % chosen, 80 % of those masked.
+# Fraction of tokens that were replaced by <mask> in training: 15 % are selected, and 80 % of these are masked.
 _MASK_RATIO_IN_TRAINING = 0.15 * 0.8
 
 
 @dataclass
 class ESM2Output:
-    """What the encoder returns; a field is None unless it was asked for.
+    """Output of the encoder; an optional field is None unless it is requested.
 
     Attributes
     ----------
     last_hidden : Tensor, shape=(b, l, c)
-        After the final LayerNorm.
+        Hidden states after the final LayerNorm.
     hidden : Tensor, shape=(b, l, num_layers + 1, c), or None
-        The embedding, the output of every layer but the last, and `last_hidden`: what ESMFold mixes.
+        Input of ESMFold's layer mix: the embedding, the output of every layer but the last, and `last_hidden`.
     attentions : Tensor, shape=(b, num_layers, h, l, l), or None
     """
 
@@ -58,7 +58,7 @@ class RotaryEmbedding(nn.Module):
     def __init__(self, head_dim: int, frequencies: tuple[float, ...] | None = None) -> None:
         super().__init__()
         if frequencies is None:
-            # On the CPU even where parameters are made on the meta device: it is not in the state dict.
+            # On the CPU even if parameters are on the meta device, because the state dict does not contain it.
             exponent = torch.arange(0, head_dim, 2, dtype=torch.float32, device="cpu") / head_dim
             inverse_frequency = 1.0 / 10_000**exponent
         else:
@@ -66,7 +66,7 @@ class RotaryEmbedding(nn.Module):
         self.register_buffer("inverse_frequency", inverse_frequency, persistent=False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        # A model cast to half precision keeps its frequencies: rounded, they turn far residues the wrong way.
+        # Frequencies stay exact in a half-precision model: rounding them would rotate distant residues wrongly.
         exact = self.inverse_frequency
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.inverse_frequency = exact.to(self.inverse_frequency.device)
@@ -112,7 +112,7 @@ class SelfAttention(nn.Module):
         v = self.v(self._split_heads(self.v_proj(x)))
         q, k = self.rotary(q, k)
         logits = tap_logits(self.logits, self.q(q) @ self.k(k).transpose(-1, -2), ~padding[:, None, None, :])
-        # Masked after the tap: minus infinity is no value to calibrate on.
+        # Masked after the tap, because calibration must not see minus infinity.
         logits = logits.masked_fill(padding[:, None, None, :], float("-inf"))
         exact = torch.promote_types(logits.dtype, torch.float32)
         probs = self.probs(logits.softmax(dim=-1, dtype=exact).to(v.dtype))
@@ -127,7 +127,7 @@ class FeedForward(nn.Module):
         self.down_proj = nn.Linear(config.ffn_dim, config.dim)
 
     def links(self) -> list[Link]:
-        return [Link(("down_proj",))]  # GELU lies between, and does not commute with a scale.
+        return [Link(("down_proj",))]  # no writer, because GELU does not commute with a scale
 
     def forward(self, x: Float[Tensor, "b l c"]) -> Float[Tensor, "b l c"]:
         return self.down_proj(F.gelu(self.up_proj(x)))
@@ -149,7 +149,7 @@ class EncoderLayer(nn.Module):
 
     @staticmethod
     def next_inputs(inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """What the next layer is called with."""
+        """Return the arguments of the next layer."""
         return outputs[0], *inputs[1:]
 
     def forward(self, x: Float[Tensor, "b l c"], padding: Bool[Tensor, "b l"]) -> tuple[Tensor, Tensor]:
@@ -182,7 +182,7 @@ class ContactHead(nn.Module):
     def features(
         tokens: Int[Tensor, "b l"], attentions: Float[Tensor, "b layers h l l"]
     ) -> Float[Tensor, "b residues residues features"]:
-        """Attention between residues only (no `<cls>`, `<eos>`, `<pad>`), symmetrized and corrected."""
+        """Return attention between residues only (no `<cls>`, `<eos>`, `<pad>`), symmetrized and corrected."""
         residue = tokens.ne(EOS) & tokens.ne(PAD)
         attentions = attentions.to(torch.promote_types(attentions.dtype, torch.float32))
         attentions = attentions * (residue[:, None, :] & residue[:, :, None])[:, None, None]
@@ -199,7 +199,7 @@ class ContactHead(nn.Module):
 
 
 class AbsentHead(nn.Module):
-    """Stands where a checkpoint has no head: has no weights, and says so when called."""
+    """Placeholder for a head that a checkpoint lacks; a call raises an error."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -207,7 +207,7 @@ class AbsentHead(nn.Module):
 
     def forward(self, *_: Tensor) -> Tensor:
         raise ProtquantError(
-            f"This checkpoint has no {self.name}, so it cannot be asked for its output; load one that has it,"
+            f"This checkpoint has no {self.name}; load one that has it,"
             " such as a released ESM-2."
         )
 
@@ -222,7 +222,7 @@ class ESM2(LanguageModel):
         super().__init__()
         self.config = config
         self.embedding = embedding(config.vocab_size, config.dim, padding_idx=PAD)
-        # Identities at the ends of the residual stream, where a rotation of it begins and ends.
+        # Identities at the ends of the residual stream, where a rotation is applied and reversed.
         self.stream_entry, self.stream_exit = nn.Identity(), nn.Identity()
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_layers))
         self.final_norm = nn.LayerNorm(config.dim, eps=config.layer_norm_eps)
@@ -250,18 +250,18 @@ class ESM2(LanguageModel):
                 writers=tuple(f"{layer}.{writer}" for layer in layers for writer in ("attn.out_proj", "ffn.down_proj")),
                 entries=("stream_entry",),
                 exits=("stream_exit",),
-                # The final LayerNorm subtracts it, and ESMFold's mix of all layers goes through another.
+                # The final LayerNorm subtracts the mean, and so does the LayerNorm of ESMFold's layer mix.
                 mean_is_read=False,
             )
         ]
 
     def embed(self, tokens: Int[Tensor, "b l"]) -> Float[Tensor, "b l c"]:
-        """Token embedding; `<mask>` is zero and the rest rescaled for the share of masks seen in training."""
+        """Return token embeddings; `<mask>` is zero, and others are rescaled for the fraction of masks in training."""
         x: Tensor = self.embedding(tokens)
         return x * self.embedding_factor(tokens).to(x.dtype)[..., None]
 
     def embedding_factor(self, tokens: Int[Tensor, "b l"]) -> Float[Tensor, "b l"]:
-        """What each token's embedding is multiplied with; 0 for padding."""
+        """Return the factor of each token's embedding; 0 for padding."""
         padding = tokens.eq(PAD)
         if not self.config.token_dropout:
             return (~padding).float()
@@ -273,7 +273,7 @@ class ESM2(LanguageModel):
     def forward(
         self, tokens: Int[Tensor, "b l"], return_hidden: bool = False, return_attentions: bool = False
     ) -> ESM2Output:
-        """Encode tokens as `alphabet.tokenize` makes them."""
+        """Encode tokens of `alphabet.tokenize`."""
         padding = tokens.eq(PAD)
         x = self.stream_entry(self.embed(tokens))
         hidden, attentions = [], []
@@ -283,7 +283,7 @@ class ESM2(LanguageModel):
             x, probs = layer(x, padding)
             if return_attentions:
                 attentions.append(probs)
-            del probs  # which the next layer would else find in memory
+            del probs  # frees memory for the next layer
         last = self.final_norm(self.stream_exit(x))
         return ESM2Output(
             last_hidden=last,
@@ -292,18 +292,18 @@ class ESM2(LanguageModel):
         )
 
     def logits(self, tokens: Int[Tensor, "b l"]) -> Float[Tensor, "b l vocab"]:
-        """Logits of the masked language model.
+        """Return the logits of the masked language model.
 
         Raises
         ------
         ProtquantError
-            If the checkpoint has no such head.
+            If the checkpoint has no language-model head.
         """
         logits: Tensor = self.lm_head(self(tokens).last_hidden, self.embedding.weight)
         return logits
 
     def contacts(self, tokens: Int[Tensor, "b l"]) -> Float[Tensor, "b residues residues"]:
-        """Contact probabilities (C-beta closer than 8 angstrom) between residues, in [0, 1].
+        """Return contact probabilities (C-beta closer than 8 angstrom) between residues, in [0, 1].
 
         Raises
         ------

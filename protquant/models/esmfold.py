@@ -1,4 +1,4 @@
-"""ESMFold: structure from a single sequence, by an ESM-2 stem and a folding trunk (Lin et al. 2023).
+"""ESMFold: structure prediction from a single sequence by ESM-2 and a folding trunk (Lin et al. 2023).
 
 Letters in shapes: b batch, i j l residues, s channels of the single, c channels of the pair.
 """
@@ -37,7 +37,7 @@ _NUM_RESIDUE_TOKENS = residue_constants.restype_num + 3
 
 
 class SingleEmbedding(nn.Module):
-    """From the mixed hidden states of the language model to the single representation."""
+    """Perceptron from the mixed hidden states of the language model to the single representation."""
 
     def __init__(self, lm_dim: int, single_dim: int) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class SingleEmbedding(nn.Module):
 
 
 class ESMFold(ProteinModel):
-    """The stem, the folding trunk and the heads."""
+    """The language model, the folding trunk and the heads."""
 
     config_type = ESMFoldConfig
     objective = staticmethod(folding_objective)
@@ -74,7 +74,7 @@ class ESMFold(ProteinModel):
         self.lm_head = nn.Linear(single, _NUM_RESIDUE_TOKENS)
         self.plddt_head = PLDDTHead(config.trunk.structure_module.single_dim, config.plddt_hidden_dim)
         tokens = [TOKENS.index(letter) for letter in residue_constants.restypes_with_x]
-        # Real even where parameters are made on the meta device: it is not in the state dict.
+        # On the CPU even if parameters are on the meta device, because the state dict does not contain it.
         self.register_buffer("esm_token", torch.tensor(tokens, device="cpu"), persistent=False)
 
     @property
@@ -90,7 +90,7 @@ class ESMFold(ProteinModel):
         return self.lm
 
     def run_sequence(self, sequence: str) -> ESMFoldOutput:
-        # One recycle: the trunk's input differs between its first pass and those on its own output.
+        # One recycle, so that calibration sees both inputs of the trunk: the first one, and its own output.
         output: ESMFoldOutput = self(encode_complexes([sequence]).to(self.device), num_recycles=1)
         return output
 
@@ -98,11 +98,11 @@ class ESMFold(ProteinModel):
         return self.trunk.structure_module, self.plddt_head
 
     def set_compute_dtype(self, dtype: torch.dtype) -> Self:
-        """Keep the language model, the trunk's blocks and the heads on them in `dtype`; in place.
+        """Cast the language model, the trunk's blocks and their heads to `dtype`, in place.
 
-        The structure module and the pLDDT head stay in float32: coordinates need it.
+        The structure module and the pLDDT head stay in float32, which coordinates need.
         """
-        # Cast part by part: casting all and then back would leave rounded weights and constants in the exact parts.
+        # Cast part by part: casting everything and back would round weights and constants of the exact parts.
         exact = self.exact_parts()
         for module in (*self.children(), *self.trunk.children()):
             if module is not self.trunk and module not in exact:
@@ -115,7 +115,7 @@ class ESMFold(ProteinModel):
     def language_model_hidden(
         self, aatype: Int[Tensor, "b l"], mask: Bool[Tensor, "b l"]
     ) -> Float[Tensor, "b l states c"]:
-        """Hidden states of all layers of the stem for the residues; `<cls>` and `<eos>` added and cut off."""
+        """Return the language model's hidden states of all layers for the residues, without `<cls>` and `<eos>`."""
         tokens = self.esm_token[aatype].masked_fill(~mask, PAD)
         tokens = F.pad(F.pad(tokens, (1, 0), value=CLS), (0, 1), value=PAD)
         tokens[torch.arange(len(tokens)), mask.sum(-1) + 1] = EOS
@@ -128,7 +128,7 @@ class ESMFold(ProteinModel):
         aatype: Int[Tensor, "b l"],
         hidden: Float[Tensor, "b l states c"],
     ) -> Float[Tensor, "b l s"]:
-        """The trunk's input: the layer mix through a perceptron, plus an embedding of the residue type."""
+        """Return the trunk's input: a perceptron of the layer mix, plus an embedding of the residue type."""
         mixed = torch.einsum("n,blnc->blc", self.layer_mix.softmax(0), hidden.to(self.layer_mix.dtype))
         single = self.single_embedding(mixed)
         return single + self.residue_embedding(aatype) if self.config.embed_residues else single
@@ -146,22 +146,22 @@ class ESMFold(ProteinModel):
         Parameters
         ----------
         num_recycles : int, optional
-            How often the output goes through the trunk again: `num_recycles + 1` passes. By default
-            what the model was trained for.
+            Number of times that the trunk's output is fed back; there are `num_recycles + 1` passes. By default the
+            number in training.
         chunk_size : int, optional
-            Rows of the pair that triangle attention works on at a time; changes nothing but memory.
+            Number of rows of the pair that triangle attention processes at a time; it affects only memory.
         hidden : Tensor, optional
-            `language_model_hidden` computed before.
+            Result of `language_model_hidden`, if it is already computed.
         after_pass : callable, optional
-            Called after every pass with the number of recycles done, the single, the pair and the structure. The passes
-            end where it returns True.
+            Function that is called after every pass with the number of finished recycles, the single, the pair and the
+            structure. If it returns True, the passes end.
         """
         aatype, mask = batch.aatype, batch.mask
         if num_recycles is None:
             num_recycles = self.config.trunk.max_recycles - 1
         if num_recycles < 0:
             raise ValueError(f"num_recycles must not be negative, got {num_recycles}")
-        # Hidden states that nobody else holds are freed before the trunk begins.
+        # No variable holds the hidden states, so that they are freed before the trunk begins.
         single_input = self.embed(aatype, self.language_model_hidden(aatype, mask) if hidden is None else hidden)
         single, pair, structure = self.trunk(
             single_input, aatype, batch.residue_index, mask, num_recycles, chunk_size, after_pass

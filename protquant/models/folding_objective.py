@@ -10,7 +10,7 @@ from protquant.models.frame_alignment import ROOT_FLOOR, frame_aligned_point_err
 
 __all__ = ["folding_objective"]
 
-_CLAMP = 10.0  # angstrom, as where FAPE trains a folding model
+_CLAMP = 10.0  # angstrom, as in training with FAPE
 _DISTOGRAM_WEIGHT = 0.3  # relative to FAPE, as in Jumper et al. 2021, supplement 1.9
 
 
@@ -19,19 +19,19 @@ def _relative_error(ours: Tensor, theirs: Tensor) -> Tensor:
 
 
 def folding_objective(output: ESMFoldOutput, answer: ESMFoldOutput, loss: str = "hidden") -> Float[Tensor, ""]:
-    """Distance of a prediction from another of the same sequence, 0 where they are equal.
+    """Return the distance between two predictions of one sequence; 0 if they are equal.
 
     Parameters
     ----------
     loss : str
-        `hidden`: the mean squared error of single and of pair after the trunk, each over the mean square of what it
-        should be. `structure`: FAPE of backbone frames and C-alphas, plus 0.3 of the Kullback-Leibler divergence of
-        the distogram; it does not depend on where the prediction lies in space.
+        `hidden`: sum of the mean squared errors of single and pair after the trunk, each divided by the mean square of
+        `answer`. `structure`: FAPE of backbone frames and C-alphas, plus 0.3 times the Kullback-Leibler divergence of
+        the distogram; it does not depend on the pose of the prediction.
 
     Raises
     ------
     ProtquantError
-        For any other `loss`.
+        If `loss` is unknown.
     """
     if loss == "hidden":
         return _relative_error(output.single, answer.single) + _relative_error(output.pair, answer.pair)

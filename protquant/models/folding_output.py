@@ -1,4 +1,4 @@
-"""What ESMFold predicts.
+"""The output of ESMFold.
 
 Letters in shapes: b batch, i j l residues, s channels of the single, c channels of the pair.
 """
@@ -26,13 +26,13 @@ class ESMFoldOutput:
     positions14 : Tensor, shape=(b, l, 14, 3)
         The same atoms in the order of `residue_constants.restype_name_to_atom14_names`.
     atom_mask : Tensor, dtype=bool, shape=(b, l, 37)
-        The atoms that the residue type has; False for linkers and padding.
+        True for atoms of the residue type; False for linkers and padding.
     mask : Tensor, dtype=bool, shape=(b, l)
         False for padding.
     plddt_logits, pae_logits, distogram_logits, lm_logits : Tensor
-        Over 50 bins, 64 bins, 64 bins and 23 residue tokens.
+        Logits over 50 bins, 64 bins, 64 bins and 23 residue tokens.
     single, pair : Tensor
-        The trunk's representations.
+        Representations after the trunk.
     frames : list of Rigid, shape=(b, l)
         Backbone frames of every layer of the structure module.
     """

@@ -1,4 +1,4 @@
-"""How far points are from where they should be, seen from every frame (Algorithm 28 of Jumper et al. 2021)."""
+"""Frame-aligned point error (FAPE; Algorithm 28 of Jumper et al. 2021)."""
 
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -8,11 +8,11 @@ __all__ = ["ROOT_FLOOR", "aligned_error", "frame_aligned_point_error"]
 
 _EPSILON = 1e-4
 ROOT_FLOOR = _EPSILON**0.5
-"""What `aligned_error` gives for a point that is where it should be, in angstrom: its root is kept from zero."""
+"""Result of `aligned_error` for a perfect point, in angstrom; a small constant keeps the root above zero."""
 
 
 def _local(frames: Rigid, points: Float[Tensor, "b p 3"]) -> Float[Tensor, "b f p 3"]:
-    """Every point in every frame."""
+    """Return the coordinates of every point in every frame."""
     rotation, origin = frames.get_rots().get_rot_mats(), frames.get_trans()
     return (points[:, None] - origin[:, :, None]) @ rotation
 
@@ -20,7 +20,7 @@ def _local(frames: Rigid, points: Float[Tensor, "b p 3"]) -> Float[Tensor, "b f 
 def aligned_error(
     frames: Rigid, points: Float[Tensor, "b p 3"], true_frames: Rigid, true_points: Float[Tensor, "b p 3"]
 ) -> Float[Tensor, "b f p"]:
-    """Distance of every point, in every frame, from the true point in the true frame; in angstrom."""
+    """Return, for every frame, the distance of every point from the true point in the true frame; in angstrom."""
     difference = _local(frames, points) - _local(true_frames, true_points)
     return (difference.square().sum(-1) + _EPSILON).sqrt()
 
@@ -34,7 +34,7 @@ def frame_aligned_point_error(
     point_mask: Bool[Tensor, "b p"],
     clamp: float,
 ) -> Float[Tensor, ""]:
-    """FAPE, in units of 10 angstrom, over valid pairs of frame and point; `clamp` in angstrom."""
+    """Return FAPE in units of 10 angstrom over valid pairs of frame and point; `clamp` is in angstrom."""
     error = aligned_error(frames, points, true_frames, true_points).clamp(max=clamp)
     valid = frame_mask[:, :, None] & point_mask[:, None, :]
     return (error * valid).sum() / valid.sum() / 10

@@ -1,4 +1,4 @@
-"""What was done to the weights of a model since they were trained, and what computes with them."""
+"""Record of a model's float weights, recipe and execution."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,20 +10,20 @@ __all__ = ["Lineage", "add_to_lineage"]
 
 @dataclass(frozen=True)
 class Lineage:
-    """A record that a model carries from loading to prediction.
+    """Record that a model carries from loading to prediction.
 
     Attributes
     ----------
     float_fingerprint : str
-        Fingerprint of the float model as a whole; the language model of a folding model has that of the latter.
+        Fingerprint of the whole float model; the language model of a folding model has that of the folding model.
     recipe : str
         Name of the recipe that quantized the model.
     recipe_fingerprint : str
-        SHA-256 of all settings of the recipe: two recipes may have one name. Empty where none was applied.
+        SHA-256 of all settings of the recipe, as recipes may share a name; empty without a recipe.
     execution : str
         `float`, `simulated` (quantized and dequantized in float) or `integer`.
     kernels : str
-        What multiplies, and how many parts of an integer model are simulated.
+        Backend, and the number of simulated parts of an integer model.
     """
 
     float_fingerprint: str = ""
@@ -34,7 +34,7 @@ class Lineage:
 
 
 def add_to_lineage(model: nn.Module, **facts: Any) -> None:
-    """Change facts of the record of a model, and of the language model in it; other modules carry none."""
+    """Change fields of the record of a model and of its language model; other modules have no record."""
     for part in (model, getattr(model, "lm", None)):
         known = getattr(part, "lineage", None)
         if isinstance(known, Lineage):

@@ -1,7 +1,7 @@
-"""What the rest of protquant asks of a model, whatever its architecture.
+"""Base classes of models: the interface that the rest of protquant uses.
 
-A new model is a subclass of `LanguageModel` or `ProteinModel` with one line in `protquant.models.registry`, or with a
-call of `register_model` in a plug-in. Quantization finds its layers by what its modules declare (`protquant.topology`).
+A new model is a subclass of `LanguageModel` or `ProteinModel`, added in `protquant.models.registry` or, in a plug-in,
+by `register_model`. Its modules declare their connections for quantization (`protquant.topology`).
 """
 
 from abc import ABC, abstractmethod
@@ -26,15 +26,15 @@ class ProteinModel(nn.Module, ABC):
     Attributes
     ----------
     config_type : type
-        Frozen dataclass of sizes, one for each class of models; the model is made by `cls(config)`.
+        Frozen dataclass of sizes, one for each class of models; `cls(config)` creates a model.
     config : config_type
         Sizes of this model.
     source : str
-        Where the weights came from; empty for a model that was not loaded.
+        Origin of the weights; empty for a model that was not loaded.
     fingerprint : str
-        Hash of sizes and weights as they were loaded; empty for a model that was not loaded.
+        Hash of the loaded sizes and weights; empty for a model that was not loaded.
     lineage : Lineage
-        Float model, recipe and execution.
+        Record of float model, recipe and execution.
     """
 
     config_type: ClassVar[type[Any]]
@@ -46,12 +46,12 @@ class ProteinModel(nn.Module, ABC):
     @property
     @abstractmethod
     def tasks(self) -> frozenset[TaskName]:
-        """Tasks that this checkpoint can do: a language model without a contact head predicts no contacts."""
+        """Tasks of this checkpoint; for instance, a language model without a contact head predicts no contacts."""
 
     @property
     @abstractmethod
     def language_model(self) -> "LanguageModel":
-        """The part that does the tasks `contacts` and `language`."""
+        """The part of the model for the tasks `contacts` and `language`."""
 
     @property
     def device(self) -> torch.device:
@@ -59,27 +59,27 @@ class ProteinModel(nn.Module, ABC):
 
     @abstractmethod
     def run_sequence(self, sequence: str) -> Any:
-        """Run the model once on a protein, whose chains are joined by ':', as calibration does.
+        """Run the model once on a protein, for calibration; its chains are joined by ':'.
 
         Returns
         -------
         object
-            Output that `objective` compares.
+            Output for `objective`.
         """
 
     @staticmethod
     @abstractmethod
     def objective(output: Any, answer: Any, loss: str = "hidden") -> Float[Tensor, ""]:
-        """Return the distance between an output and that of the float model, which recipes that train make small.
+        """Return the distance between an output and the float model's output, which training recipes minimize.
 
         Raises
         ------
         ProtquantError
-            For a `loss` that the model does not have.
+            If the model does not have this `loss`.
         """
 
     def exact_parts(self) -> Sequence[nn.Module]:
-        """Return the parts that stay in float32 whatever type the others compute in."""
+        """Return the parts that always stay in float32."""
         return ()
 
     def set_compute_dtype(self, dtype: torch.dtype) -> Self:
@@ -91,12 +91,12 @@ class LanguageModel(ProteinModel):
     """Base class of masked language models.
 
     The forward pass takes tokens, and returns an object with `last_hidden`, shape (batch, tokens, channels). The first
-    and the last token of a sequence are no residues.
+    and the last token of a sequence are not residues.
 
     Attributes
     ----------
     mask_token : int
-        Token that hides a residue.
+        Token of a masked residue.
     """
 
     mask_token: int
@@ -126,7 +126,7 @@ class LanguageModel(ProteinModel):
     def logits_and_contacts(
         self, tokens: Int[Tensor, "b l"]
     ) -> tuple[Float[Tensor, "b l vocab"] | None, Float[Tensor, "b residues residues"] | None]:
-        """Return the logits and the contacts, None for those that the checkpoint has no head for."""
+        """Return the logits and the contacts; None where the checkpoint has no head."""
         return (
             self.logits(tokens) if "language" in self.tasks else None,
             self.contacts(tokens) if "contacts" in self.tasks else None,

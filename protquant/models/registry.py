@@ -1,4 +1,4 @@
-"""The kinds of models, by the names that checkpoints give them."""
+"""The kinds of models, by their names in checkpoints."""
 
 from typing import Any
 
@@ -9,11 +9,11 @@ from protquant.models.protocol import ProteinModel
 __all__ = ["MODELS", "empty_model", "kind_of", "register_model"]
 
 MODELS: dict[str, type[ProteinModel]] = {"esm2": ESM2, "esmfold": ESMFold}
-"""Kind -> class of models, whose `config_type` is that of no other."""
+"""Classes of models by kind; each has its own `config_type`."""
 
 
 def register_model(kind: str, model: type[ProteinModel]) -> None:
-    """Make a class of models known to checkpoints.
+    """Register a class of models, so that checkpoints can name it.
 
     Parameters
     ----------
@@ -23,7 +23,7 @@ def register_model(kind: str, model: type[ProteinModel]) -> None:
     Raises
     ------
     ValueError
-        If the name or the type of the sizes belongs to another class.
+        If another class has this name or this `config_type`.
     """
     for other, known in MODELS.items():
         if other == kind or known.config_type is model.config_type:
@@ -32,10 +32,10 @@ def register_model(kind: str, model: type[ProteinModel]) -> None:
 
 
 def kind_of(config: object) -> str:
-    """Return the kind of the models that have sizes of this type."""
+    """Return the kind of the models whose sizes have this type."""
     return next(kind for kind, model in MODELS.items() if model.config_type is type(config))
 
 
 def empty_model(config: Any) -> ProteinModel:
-    """Return a model of some sizes; its weights are what the default device makes them."""
+    """Return an untrained model of these sizes on the default device."""
     return MODELS[kind_of(config)](config)

@@ -1,6 +1,6 @@
 """The structure module: frames and torsions from the single and pair (Algorithms 20-24 of Jumper et al. 2021).
 
-Frames, torsion angles and ideal geometry are those of transformers' `openfold_utils`.
+Frames, torsion angles and ideal geometry come from transformers' `openfold_utils`.
 Letters in shapes: b batch, i j l residues, s channels of the single, c channels of the pair, h heads, p points.
 """
 
@@ -32,20 +32,20 @@ _EPSILON = 1e-8
 
 @dataclass
 class Structure:
-    """What the structure module returns, in angstrom.
+    """Output of the structure module; coordinates in angstrom.
 
     Attributes
     ----------
     positions : Tensor, shape=(b, l, 14, 3)
-        Atoms in the order of `residue_constants.restype_name_to_atom14_names`; zero where there is none.
+        Atoms in the order of `residue_constants.restype_name_to_atom14_names`; missing atoms are zero.
     frames : list of Rigid, one per layer, shape=(b, l)
         Backbone frames.
     sidechain_frames : Rigid, shape=(b, l, 8)
-        The backbone frame and those of omega, phi, psi, chi1-4, of the last layer.
+        Frames of the backbone, omega, phi, psi and chi1-4, from the last layer.
     angles, unnormalized_angles : Tensor, shape=(b, l, 7, 2)
-        Sine and cosine of the torsions, of the last layer.
+        Sine and cosine of the torsions, from the last layer.
     single : Tensor, shape=(b, l, s)
-        The single representation after the last layer: what the pLDDT head reads.
+        The single representation after the last layer, which is the input of the pLDDT head.
     """
 
     positions: Float[Tensor, "b l 14 3"]
@@ -57,13 +57,13 @@ class Structure:
 
 
 def _summed_squared_distance(q: Float[Tensor, "b i h p 3"], k: Float[Tensor, "b j h p 3"]) -> Float[Tensor, "b h i j"]:
-    """Sum over a head's points of |q - k|^2, expanded so that no (i, j, p) tensor is ever made."""
+    """Return the sum over a head's points of |q - k|^2, expanded to avoid an (i, j, p) tensor."""
     q, k = q.flatten(-2).transpose(1, 2), k.flatten(-2).transpose(1, 2)  # (b, h, residues, 3 p)
     return q.square().sum(-1)[..., :, None] + k.square().sum(-1)[..., None, :] - 2 * q @ k.transpose(-1, -2)
 
 
 class InvariantPointAttention(nn.Module):
-    """Attention over residues by features, pair bias and distances of points in local frames (Algorithm 22)."""
+    """Attention over residues by features, pair bias and distances of points fixed to the frames (Algorithm 22)."""
 
     def __init__(self, config: StructureModuleConfig) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class InvariantPointAttention(nn.Module):
     def links(self) -> list[Link]:
         return [
             Link(("q_proj", "kv_proj", "q_point_proj", "kv_point_proj"))
-        ]  # A residual sum's norm has other readers.
+        ]  # no writer, because the norm of the residual sum has other readers
 
     def _points(self, projected: Float[Tensor, "b l channels"], frames: Rigid) -> Float[Tensor, "b l h p 3"]:
         local = torch.stack(projected.chunk(3, dim=-1), dim=-1)  # x of all points, then y, then z
@@ -167,7 +167,7 @@ class AngleResnet(nn.Module):
 
 
 class StructureModule(nn.Module):
-    """Layers of shared weights that move the residues' frames, from all at the origin (Algorithm 20)."""
+    """Layers with shared weights that move the residues' frames, which all start at the origin (Algorithm 20)."""
 
     default_frames: Tensor
     group_index: Tensor
@@ -194,7 +194,7 @@ class StructureModule(nn.Module):
             ("atom_mask", residue_constants.restype_atom14_mask),
             ("literature_positions", residue_constants.restype_atom14_rigid_group_positions),
         ):
-            # Real even where parameters are made on the meta device: they are not in the state dict.
+            # On the CPU even if parameters are on the meta device, because the state dict does not contain them.
             self.register_buffer(name, torch.tensor(constant, device="cpu"), persistent=False)
 
     def forward(
@@ -205,10 +205,10 @@ class StructureModule(nn.Module):
         mask: Bool[Tensor, "b l"],
         project_pair: Callable[[Float[Tensor, "b i j c"]], Float[Tensor, "b i j d"]],
     ) -> Structure:
-        """Works in its own type whatever the trunk's: frames in half precision lose tenths of an angstrom.
+        """Compute the structure in this module's own type: frames in half precision would lose tenths of an angstrom.
 
-        `project_pair` takes the trunk's pair to this module's channels. It is called here so that nothing holds what it
-        gives once that is normalized.
+        `project_pair` converts the trunk's pair to this module's channels. It is called here, so that its result is
+        freed after it is normalized.
         """
         exact = self.ipa.head_weights.dtype
         single = initial = self.single_norm(single.to(exact))

@@ -1,4 +1,4 @@
-"""The names of what models do; nothing here needs torch."""
+"""Names of the tasks of models. This module does not import torch."""
 
 from typing import Literal, get_args
 

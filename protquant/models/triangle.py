@@ -15,11 +15,11 @@ from protquant.topology import Link, Product
 
 __all__ = ["MAX_ATTENTION_ELEMENTS", "TriangleAttention", "TriangleMultiplication"]
 
-# A tensor of more elements overflows the 32-bit offsets that some kernels compute with: the unchunked logits of
-# released ESMFold (4 heads) pass it at 813 residues and wrap around silently at 1,024.
+# More elements overflow the 32-bit offsets of some kernels. The unchunked logits of released ESMFold (4 heads) exceed
+# this at 813 residues, and their offsets wrap around silently at 1,024.
 MAX_ATTENTION_ELEMENTS = 2**31
 
-# Added to logits of padded keys; finite (in half precision too), so that a row without any valid key stays finite.
+# Added to logits of padded keys; finite (in half precision too), so that a row without valid keys stays finite.
 _MASKED = -1e9
 
 
@@ -35,7 +35,7 @@ class TriangleMultiplication(nn.Module):
         self.left, self.right = Tap("matmul_operand"), Tap("matmul_operand")
         self.out_norm = nn.LayerNorm(dim)
         self.out_proj, self.out_gate = nn.Linear(dim, dim), nn.Linear(dim, dim)
-        self.update = nn.Identity()  # Where a rotation of the residual stream begins.
+        self.update = nn.Identity()  # a rotation of the residual stream is applied here
 
     def links(self) -> list[Link]:
         readers = ("left_proj", "left_gate", "right_proj", "right_gate", "out_gate")
@@ -47,7 +47,7 @@ class TriangleMultiplication(nn.Module):
 
     def forward(self, pair: Float[Tensor, "b i j c"], mask: Bool[Tensor, "b i j"]) -> Float[Tensor, "b i j c"]:
         z = self.norm(pair)
-        # In a call of its own, so that both operands are freed before what follows.
+        # A separate function, so that both operands are freed when it returns.
         update = self.out_proj(self.out_norm(self._product(z, mask.unsqueeze(-1))))
         gated: Tensor = self.update(self.out_gate(z).sigmoid().mul(update))
         return gated
@@ -94,9 +94,9 @@ class TriangleAttention(nn.Module):
     def forward(
         self, pair: Float[Tensor, "b i j c"], mask: Bool[Tensor, "b i j"], chunk_size: int | None = None
     ) -> Float[Tensor, "b i j c"]:
-        """`chunk_size` rows at a time: the same numbers in less memory.
+        """Return the updated pair; `chunk_size` rows are processed at a time, with equal results in less memory.
 
-        Rows are chunked even if `chunk_size` is None where the logits would pass `MAX_ATTENTION_ELEMENTS`.
+        If the logits would exceed `MAX_ATTENTION_ELEMENTS`, rows are chunked even if `chunk_size` is None.
         """
         if self.node == "ending":
             pair, mask = pair.transpose(1, 2), mask.transpose(1, 2)
@@ -122,7 +122,7 @@ class TriangleAttention(nn.Module):
         k = self.k(self._split_heads(self.k_proj(z)))
         v = self.v(self._split_heads(self.v_proj(z)))
         logits = tap_logits(self.logits, q @ k.transpose(-1, -2) + bias, mask[:, :, None, None, :])
-        if mask.is_meta or not mask.all():  # a tensor without data stands for any
+        if mask.is_meta or not mask.all():  # the values of a meta tensor are unknown
             penalty = torch.where(mask, 0.0, max(_MASKED, torch.finfo(logits.dtype).min / 2))
             logits = logits + penalty[:, :, None, None, :].to(logits.dtype)
         out = (self.probs(logits.softmax(dim=-1)) @ v).transpose(-2, -3).flatten(-2)

@@ -1,4 +1,4 @@
-"""The folding trunk of ESMFold: a single and a pair representation, updated by turns (Lin et al. 2023).
+"""The folding trunk of ESMFold: alternating updates of a single and a pair representation (Lin et al. 2023).
 
 Letters in shapes: b batch, i j l residues, s channels of the single, c channels of the pair, h heads.
 """
@@ -21,7 +21,7 @@ from protquant.topology import Link, Product, Stream
 
 __all__ = ["AfterPass", "FoldingBlock", "FoldingBlocks", "FoldingTrunk", "TrunkConfig", "virtual_cb"]
 
-# Called with the number of recycles done, the single, the pair and the structure; True ends the passes.
+# Callback with the number of finished recycles, the single, the pair and the structure; True ends the passes.
 AfterPass = Callable[[int, Tensor, Tensor, Structure], bool]
 
 _PAIR_UPDATES = ("single_to_pair", "tri_mul_out", "tri_mul_in", "tri_attn_start", "tri_attn_end", "pair_transition")
@@ -36,7 +36,7 @@ class SingleAttention(nn.Module):
         super().__init__()
         self.num_heads = dim // head_dim
         self.scale = head_dim**-0.5
-        # One projection whose output is, head by head, q then k then v (the layout of released checkpoints).
+        # One projection; for each head, its output is q, then k, then v (the layout of released checkpoints).
         self.qkv_proj = nn.Linear(dim, 3 * dim, bias=False)
         self.gate_proj = nn.Linear(dim, dim)
         self.out_proj = nn.Linear(dim, dim)
@@ -44,7 +44,7 @@ class SingleAttention(nn.Module):
         self.logits, self.probs = Tap("softmax_input"), Tap("softmax_output")
 
     def _rows(self, which: int) -> tuple[int, ...]:
-        """Outputs of `qkv_proj` that are queries (0), keys (1) or values (2)."""
+        """Return the output rows of `qkv_proj` for queries (0), keys (1) or values (2)."""
         rows = torch.arange(self.qkv_proj.out_features, device="cpu").view(self.num_heads, 3, -1)
         return tuple(rows[:, which].flatten().tolist())
 
@@ -66,7 +66,7 @@ class SingleAttention(nn.Module):
 
 
 class Transition(nn.Module):
-    """Pre-LayerNorm two-layer perceptron with ReLU, four times as wide inside."""
+    """Pre-LayerNorm two-layer perceptron with ReLU and four times as many hidden channels."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -78,13 +78,13 @@ class Transition(nn.Module):
         return [Link(("up_proj",), "norm"), Link(("down_proj",), "up_proj")]
 
     def forward(self, x: Float[Tensor, "*shape c"], chunk_size: int | None = None) -> Float[Tensor, "*shape c"]:
-        """`chunk_size` rows of the pair (its second axis) at a time: the same numbers in less memory."""
+        """Return the updated tensor; `chunk_size` rows (second axis) are processed at a time, to save memory."""
         if chunk_size is None or chunk_size >= x.shape[1]:
             return self._update(x)
         return torch.cat([self._update(rows) for rows in x.split(chunk_size, dim=1)], dim=1)
 
     def _update(self, x: Float[Tensor, "*shape c"]) -> Float[Tensor, "*shape c"]:
-        # In place, because nothing else reads what `up_proj` gives, the widest tensor of the trunk.
+        # In place to save memory: the output of `up_proj` is the widest tensor of the trunk, and has no other reader.
         return self.down_proj(F.relu_(self.up_proj(self.norm(x))))
 
 
@@ -107,7 +107,7 @@ class SingleToPair(nn.Module):
 
 
 class PairToBias(nn.Module):
-    """The pair representation as attention bias, one channel per head."""
+    """Projection of the pair representation to attention biases, one channel per head."""
 
     def __init__(self, pair_dim: int, num_heads: int) -> None:
         super().__init__()
@@ -122,7 +122,7 @@ class PairToBias(nn.Module):
 
 
 class FoldingBlock(nn.Module):
-    """One round of updates: the single from itself and the pair, then the pair from the single and itself."""
+    """One block: updates the single from itself and the pair, then the pair from the single and itself."""
 
     def __init__(self, config: TrunkConfig) -> None:
         super().__init__()
@@ -138,7 +138,7 @@ class FoldingBlock(nn.Module):
         self.tri_attn_start = TriangleAttention(pair, config.pair_head_dim, heads, "starting")
         self.tri_attn_end = TriangleAttention(pair, config.pair_head_dim, heads, "ending")
         self.pair_transition = Transition(pair)
-        # What the pair is after each update: what is kept of it until the next.
+        # Taps of the pair after each update.
         self.pair_residual = nn.ModuleDict({name: Tap("residual") for name in _PAIR_UPDATES})
 
     def links(self) -> list[Link]:
@@ -146,7 +146,7 @@ class FoldingBlock(nn.Module):
 
     @staticmethod
     def next_inputs(inputs: tuple[Any, ...], outputs: tuple[Tensor, ...]) -> tuple[Any, ...]:
-        """What the next block is called with."""
+        """Return the arguments of the next block."""
         return *outputs, *inputs[2:]
 
     def forward(
@@ -170,7 +170,7 @@ class FoldingBlock(nn.Module):
 
 
 class RelativePosition(nn.Module):
-    """Embedding of residue-index differences, clamped; entry 0 is for padded pairs."""
+    """Embedding of clamped differences of residue indices; entry 0 is for padded pairs."""
 
     def __init__(self, bins: int, pair_dim: int) -> None:
         super().__init__()
@@ -184,14 +184,14 @@ class RelativePosition(nn.Module):
 
 
 def virtual_cb(n: Float[Tensor, "*l 3"], ca: Float[Tensor, "*l 3"], c: Float[Tensor, "*l 3"]) -> Float[Tensor, "*l 3"]:
-    """The C-beta that ideal geometry puts on a backbone, in angstrom."""
+    """Return the ideal position of C-beta for a backbone, in angstrom."""
     b, a = ca - n, c - ca
     cross, along_n, along_c = VIRTUAL_CB
     return cross * torch.linalg.cross(b, a) + along_n * b + along_c * a + ca
 
 
 class FoldingBlocks(nn.ModuleList):
-    """Blocks one after the other, called as one is."""
+    """A chain of blocks with the interface of one block."""
 
     def forward(
         self,
@@ -213,7 +213,7 @@ class FoldingTrunk(nn.Module):
         self.config = config
         structure = config.structure_module
         self.relative_position = RelativePosition(config.position_bins, config.pair_dim)
-        # Identities at the ends of the two residual streams, where a rotation of them begins and ends.
+        # Identities at the ends of the two residual streams, where a rotation is applied and reversed.
         self.single_entry, self.single_exit = nn.Identity(), nn.Identity()
         self.pair_entry, self.pair_exit = nn.Identity(), nn.Identity()
         self.blocks = FoldingBlocks(FoldingBlock(config) for _ in range(config.num_blocks))
@@ -248,7 +248,7 @@ class FoldingTrunk(nn.Module):
                 writers=paths(
                     "single_to_pair.out_proj", "pair_transition.down_proj", *(f"{m}.out_proj" for m in attention)
                 ),
-                # A gate lies behind the output projection of triangle multiplication.
+                # A gate follows the output projection of triangle multiplication, so its update enters here.
                 entries=("pair_entry", *paths(*(f"{m}.update" for m in multiplication))),
                 exits=("pair_exit",),
             ),
@@ -264,9 +264,9 @@ class FoldingTrunk(nn.Module):
         chunk_size: int | None = None,
         after_pass: AfterPass | None = None,
     ) -> tuple[Float[Tensor, "b l s"], Float[Tensor, "b i j c"], Structure]:
-        """Pass `num_recycles + 1` times, or until `after_pass` returns True.
+        """Run `num_recycles + 1` passes, or until `after_pass` returns True.
 
-        The last of all passes carries gradients, those before it do not.
+        Only the last pass has gradients.
         """
         single = torch.zeros_like(single_input)
         batch, length = aatype.shape
@@ -275,7 +275,7 @@ class FoldingTrunk(nn.Module):
         for remaining in range(num_recycles, -1, -1):
             with torch.set_grad_enabled(torch.is_grad_enabled() and remaining == 0):
                 single = single_input + self.recycle_single_norm(single)
-                # In place on what the norm gives, which is new: one pair-sized tensor less at a time.
+                # Add in place to the output of the norm, which saves one pair-sized tensor.
                 pair = self.recycle_pair_norm(pair)
                 pair += self.recycle_distogram(bins)
                 pair += self.relative_position(residue_index, mask)
@@ -294,7 +294,7 @@ class FoldingTrunk(nn.Module):
 
     @staticmethod
     def distance_bins(positions: Float[Tensor, "b l 14 3"]) -> Int[Tensor, "b l l"]:
-        """Bin of the distance between virtual C-betas: 15 bins from 3.375 to 21.375 angstrom."""
+        """Return the bin of the distance between virtual C-betas: 15 bins from 3.375 to 21.375 angstrom."""
         cb = virtual_cb(*positions[..., :3, :].unbind(-2))
         boundaries = torch.linspace(_RECYCLE_MIN, _RECYCLE_MAX, _RECYCLE_BINS - 1, device=cb.device) ** 2
         squared = (cb[:, :, None] - cb[:, None, :]).square().sum(-1, keepdim=True)
