@@ -56,7 +56,7 @@ class _LazyPackage(ModuleType):
         raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Store the public object when Python, after an import, sets the module of the same name."""
+        """Set an attribute; where an import sets a submodule, store its public object of the same name instead."""
         if name in self._sources and isinstance(value, ModuleType):
             value = getattr(value, name)
         super().__setattr__(name, value)

@@ -68,7 +68,7 @@ def _left_out_beside(table: AtomTable, found: set[tuple[str, int, str]]) -> list
     if not left:
         return []
     named = f"{', '.join(left[:_NAMED])}{', ...' if len(left) > _NAMED else ''}"
-    return [f"{len(left)} amino acids that are marked as HETATM lie beside the chains and are left out: {named}"]
+    return [f"{len(left)} amino acids that are marked as HETATM and not part of a chain are left out: {named}"]
 
 
 def _identities(table: AtomTable, rows: NDArray[np.int64]) -> Iterator[tuple[str, int, str]]:

@@ -79,7 +79,7 @@ def _free(chain: str, taken: set[str], numbers: Counter[str]) -> str:
 
 
 def in_sequence(table: AtomTable) -> NDArray[np.int64]:
-    """Return the order of rows that moves modified residues, which a file may list after their chain, to their places.
+    """Return an order of rows with modified residues in their places; a file may list them after their chain.
 
     Parameters
     ----------

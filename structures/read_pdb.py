@@ -66,8 +66,8 @@ def _first_model(text: str) -> tuple[list[str], int]:
     frames = [i for i, record in enumerate(records) if record == "END"]
     sections = [lines[start:stop] for start, stop in pairwise([0, *frames, len(lines)])]
     named = [[line[_IDENTITY] for line in section if _is_atom(line)] for section in sections]
-    named = [each for each in named if each]
-    if len(named) > 1 and all(each == named[0] for each in named):
+    named = [names for names in named if names]
+    if len(named) > 1 and all(names == named[0] for names in named):
         return sections[0], len(named)
     return lines, 1
 

@@ -93,8 +93,8 @@ class Reference:
         if unknown := [name for name in names if name not in self.chain_ids]:
             there = ", ".join(name or "(blank)" for name in self.chain_ids)
             raise ProtquantError(f"{self.source}: there is no chain {unknown[0]!r}; there are {there}")
-        kept = [name in names for name in self.chain_ids]
-        chains = [chain for chain, keep in zip(self.chain_sequences, kept, strict=True) if keep]
+        selected = [name in names for name in self.chain_ids]
+        chains = [chain for chain, keep in zip(self.chain_sequences, selected, strict=True) if keep]
         atoms = self.atoms[np.isin(self.atoms.chain_id, list(names))]
         return replace(self, sequence=CHAIN_SEPARATOR.join(chains), atoms=atoms)
 

@@ -49,8 +49,8 @@ def pose_loss(output: ESMFoldOutput, batch: TargetBatch) -> Float[Tensor, ""]:
     per_layer = []
     for frames in output.frames:
         distance = ((frames.get_trans() - batch.ca).square().sum(-1) + _EPSILON).sqrt() / 10
-        turn = (frames.get_rots().get_rot_mats() - rotation).square().sum((-1, -2)) / 8
-        per_layer.append(((distance + turn) * mask).sum() / mask.sum())
+        rotation_error = (frames.get_rots().get_rot_mats() - rotation).square().sum((-1, -2)) / 8
+        per_layer.append(((distance + rotation_error) * mask).sum() / mask.sum())
     return torch.stack(per_layer).mean()
 
 
@@ -72,8 +72,8 @@ def lddt_ca(
     valid = mask[:, :, None] & mask[:, None, :] & ~torch.eye(mask.shape[1], dtype=torch.bool)
     near = (true_distance < 15) & valid
     error = (distance - true_distance).abs()
-    kept = torch.stack([error < tolerance for tolerance in (0.5, 1.0, 2.0, 4.0)]).float().mean(0)
-    return (kept * near).sum(-1) / near.sum(-1).clamp(min=1)
+    preserved = torch.stack([error < tolerance for tolerance in (0.5, 1.0, 2.0, 4.0)]).float().mean(0)
+    return (preserved * near).sum(-1) / near.sum(-1).clamp(min=1)
 
 
 def confidence_loss(output: ESMFoldOutput, batch: TargetBatch) -> Float[Tensor, ""]:

@@ -172,8 +172,8 @@ class Manifest:
         """
         written = {os.path.relpath(path, self.folder).replace(os.sep, "/"): OutputFile.of(Path(path)) for path in files}
         if (known := self.entries.get(name)) is not None and known.fingerprint == fingerprint:
-            kept = {path: file for path, file in known.files.items() if path not in written}
-            written |= {path: file for path, file in kept.items() if file.matches(self.folder / path)}
+            earlier = {path: file for path, file in known.files.items() if path not in written}
+            written |= {path: file for path, file in earlier.items() if file.matches(self.folder / path)}
         return self._note(ManifestEntry(name, header, fingerprint, "done", written, None, json_value(row)))
 
     def record_failure(

@@ -180,8 +180,8 @@ def _temporary(folder: Path) -> Path:
 
 
 def _discard_all(folder: Path, pattern: str) -> None:
-    for each in folder.glob(pattern):
-        _discard(each)
+    for temporary in folder.glob(pattern):
+        _discard(temporary)
 
 
 def _discard(temporary: Path) -> None:

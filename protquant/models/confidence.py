@@ -55,8 +55,8 @@ def predicted_aligned_error(logits: Float[Tensor, "b l l 64"]) -> Float[Tensor, 
     """Return the expected error in angstrom of residue j if the prediction is aligned on the frame of residue i."""
     bins = logits.shape[-1]
     rows = [
-        compute_predicted_aligned_error(some, max_bin=_MAX_BIN, no_bins=bins)["predicted_aligned_error"]
-        for some in logits.split(ROWS, dim=1)
+        compute_predicted_aligned_error(part, max_bin=_MAX_BIN, no_bins=bins)["predicted_aligned_error"]
+        for part in logits.split(ROWS, dim=1)
     ]
     return torch.cat(rows, dim=1)
 
@@ -139,4 +139,4 @@ def _tm_of_bins(bins: int, count: Int[Tensor, "*b"]) -> Float[Tensor, "*b bins"]
 
 def _tm_sums(logits: Float[Tensor, "i j bins"], tm_of_bins: Float[Tensor, " bins"]) -> Float[Tensor, " i"]:
     """Return the sum over residues j of the expected TM-score terms, for each alignment i; few rows at a time."""
-    return torch.cat([(some.float().softmax(-1) @ tm_of_bins).sum(-1) for some in logits.split(ROWS)])
+    return torch.cat([(part.float().softmax(-1) @ tm_of_bins).sum(-1) for part in logits.split(ROWS)])

@@ -42,7 +42,7 @@ def folding_objective(output: ESMFoldOutput, answer: ESMFoldOutput, loss: str = 
     error = frame_aligned_point_error(
         frames, frames.get_trans(), true_frames, true_frames.get_trans(), mask, mask, _CLAMP
     )
-    logits, true_logits = (each.distogram_logits.float().log_softmax(-1) for each in (output, answer))
+    logits, true_logits = (side.distogram_logits.float().log_softmax(-1) for side in (output, answer))
     divergence = F.kl_div(logits, true_logits, reduction="none", log_target=True).sum(-1)
     valid = mask[:, :, None] & mask[:, None, :]
     return error - ROOT_FLOOR / 10 + _DISTOGRAM_WEIGHT * (divergence * valid).sum() / valid.sum()

@@ -159,13 +159,13 @@ class FoldingBlock(nn.Module):
         single = single + self.single_attn(self.single_norm(single), self.pair_to_bias(pair), mask)
         single = single + self.single_transition(single)
         pair_mask = mask[:, :, None] & mask[:, None, :]
-        kept = self.pair_residual
-        pair = kept["single_to_pair"](pair + self.single_to_pair(single))
-        pair = kept["tri_mul_out"](pair + self.tri_mul_out(pair, pair_mask))
-        pair = kept["tri_mul_in"](pair + self.tri_mul_in(pair, pair_mask))
-        pair = kept["tri_attn_start"](pair + self.tri_attn_start(pair, pair_mask, chunk_size))
-        pair = kept["tri_attn_end"](pair + self.tri_attn_end(pair, pair_mask, chunk_size))
-        pair = kept["pair_transition"](pair + self.pair_transition(pair, chunk_size))
+        tap = self.pair_residual
+        pair = tap["single_to_pair"](pair + self.single_to_pair(single))
+        pair = tap["tri_mul_out"](pair + self.tri_mul_out(pair, pair_mask))
+        pair = tap["tri_mul_in"](pair + self.tri_mul_in(pair, pair_mask))
+        pair = tap["tri_attn_start"](pair + self.tri_attn_start(pair, pair_mask, chunk_size))
+        pair = tap["tri_attn_end"](pair + self.tri_attn_end(pair, pair_mask, chunk_size))
+        pair = tap["pair_transition"](pair + self.pair_transition(pair, chunk_size))
         return single, pair
 
 

@@ -114,7 +114,7 @@ def header_names(headers: Sequence[str], ordinals: Sequence[int]) -> list[str]:
 
 
 def _of_header(header: str) -> str:
-    name = "".join("_" if each in _OF_PATHS or unicodedata.category(each)[0] == "C" else each for each in header)
+    name = "".join("_" if char in _OF_PATHS or unicodedata.category(char)[0] == "C" else char for char in header)
     return f"_{name}" if os.name == "nt" and _RESERVED.match(name) else name
 
 

@@ -17,7 +17,7 @@ def read_failures(records: Fasta) -> list[dict[str, Any]]:
     for record in records.records:
         for change in record.substitutions:
             note(f"{records.path}, line {record.line}: {record.header!r}: {change}")
-    return [note_failure(records, each, f"{each.reason}; {each.remedy}") for each in records.rejected]
+    return [note_failure(records, rejected, f"{rejected.reason}; {rejected.remedy}") for rejected in records.rejected]
 
 
 def note_failure(records: Fasta, record: Record | Rejected, error: str) -> dict[str, Any]:

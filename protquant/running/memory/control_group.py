@@ -24,7 +24,7 @@ def free_in_groups(own: Path = _OWN, mounted: Path = _MOUNTED) -> int | None:
         limit = read_number(folder / limit_file, r"^(\d+)$")
         taken = [read_number(folder / "memory.stat", rf"^{line} (\d+)$") for line in lines]
         if limit is not None and taken[0] is not None:
-            free.append(max(0, limit - sum(each or 0 for each in taken)))
+            free.append(max(0, limit - sum(amount or 0 for amount in taken)))
     return min(free, default=None)
 
 
@@ -34,20 +34,20 @@ def _groups(own: Path, mounted: Path) -> Iterator[tuple[Path, str, tuple[str, ..
         lines = own.read_text().splitlines()
     except OSError:
         return
-    kept: tuple[str, ...]
+    fields: tuple[str, ...]
     for line in lines:
         number, controllers, path = line.split(":", 2)
         if number == "0":
-            root, limit, kept = mounted, "memory.max", ("anon", "shmem", "slab_unreclaimable")
+            root, limit, fields = mounted, "memory.max", ("anon", "shmem", "slab_unreclaimable")
         elif "memory" in controllers.split(","):
-            root, limit, kept = mounted / "memory", "memory.limit_in_bytes", ("total_rss", "total_shmem")
+            root, limit, fields = mounted / "memory", "memory.limit_in_bytes", ("total_rss", "total_shmem")
         else:
             continue
         # Inside a container, the path may not exist; the container's own group is then mounted as the root.
         group = root / path.lstrip("/")
         for folder in (group, *group.parents):
             if folder.is_relative_to(root):
-                yield folder, limit, kept
+                yield folder, limit, fields
 
 
 def read_number(path: Path, pattern: str) -> int | None:

@@ -87,10 +87,10 @@ def _beside(setup: Setup, length: int, batch: int) -> int:
     square = batch * length**2 * (8 + 1)
     # The single: its input, before and after an update, normalized, and projected.
     single = 6 * batch * length * trunk.single_dim * setup.element
-    kept = 0
+    cached = 0
     if setup.execution == "integer" and setup.backend is not None:
-        kept = setup.backend.kept_bytes(trunk.pair_dim, trunk.pair_dim // trunk.pair_head_dim, length)
-    return square + single + kept
+        cached = setup.backend.kept_bytes(trunk.pair_dim, trunk.pair_dim // trunk.pair_head_dim, length)
+    return square + single + cached
 
 
 def plan_activations(

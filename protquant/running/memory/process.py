@@ -36,7 +36,7 @@ def resident_bytes_of_files(folder: Path, suffix: str) -> int:
         maps = psutil.Process().memory_maps(grouped=True)
     except (psutil.Error, OSError, AttributeError):  # psutil lacks this function on macOS
         return 0
-    return sum(each.rss for each in maps if each.path.endswith(suffix) and folder == Path(each.path).parent)
+    return sum(entry.rss for entry in maps if entry.path.endswith(suffix) and folder == Path(entry.path).parent)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

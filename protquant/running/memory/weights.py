@@ -60,8 +60,8 @@ def weight_bytes(model: ProteinModel, recipe: Recipe, runs: Runs, dtype: torch.d
 def bytes_to_come(model: ESMFold) -> int:
     """Return the bytes that a simulated model adds in its first run: codes from mapped files, and decoded weights."""
     packed = [module.packed_codes for module in model.modules() if isinstance(module, CodedWeight)]
-    codes = [each for each in packed if each is not None]
-    decoded = sum(4 * math.prod(each.shape) for each in codes)
+    codes = [code for code in packed if code is not None]
+    decoded = sum(4 * math.prod(code.shape) for code in codes)
     if decoded_weights.nbytes:
         return 0
     if model.device.type == "cuda":  # codes on the GPU are already counted
@@ -93,18 +93,18 @@ def setup_of_recipe(
     pair_bytes = dtype.itemsize
     assignments = plan(model, recipe)
     for assignment in assignments:
-        site, form = assignment.site, assignment.format
-        if form is None or site.is_weight:
+        site, format_ = assignment.site, assignment.format
+        if format_ is None or site.is_weight:
             continue
-        copies[site.kind] = max(copies[site.kind], copies_of(form.name))
-        if site.kind == "residual" and form.code_bits <= (16 if form.name == "bfloat16" else 8):
-            pair_bytes = min(pair_bytes, _PAIR_BYTES.get(form.name, dtype.itemsize))
+        copies[site.kind] = max(copies[site.kind], copies_of(format_.name))
+        if site.kind == "residual" and format_.code_bits <= (16 if format_.name == "bfloat16" else 8):
+            pair_bytes = min(pair_bytes, _PAIR_BYTES.get(format_.name, dtype.itemsize))
     coded = list(_coded_weights(model, assignments))
     if runs == "simulated" or backend is None:
         decoded = sum(rows * columns for _, _, rows, columns in coded) * dtype.itemsize > decoded_weights.limit
         widest = max((rows * columns for _, _, rows, columns in coded), default=0) if decoded else 0
         return Setup(model.config, runs, dtype.itemsize, copies, unpacked_layer=DECODING * widest)
-    layer = [each for each in coded if each[0].site.module.startswith("lm.layers.0.")]
+    layer = [item for item in coded if item[0].site.module.startswith("lm.layers.0.")]
     simulates = not integer_claim(recipe).claimed or any(map(_simulates_part, assignments))
     return Setup(
         model.config,
@@ -120,9 +120,9 @@ def setup_of_recipe(
 
 def _simulates_part(assignment: Assignment) -> bool:
     """Return whether the format of a site prevents its triangle update from running entirely on integers."""
-    name, form = assignment.site.name, assignment.format
+    name, format_ = assignment.site.name, assignment.format
     if ".tri_attn_" in name:
-        return form is not None and assignment.site.kind in ("softmax_input", "softmax_output")
+        return format_ is not None and assignment.site.kind in ("softmax_input", "softmax_output")
     if ".tri_mul_" in name and assignment.site.kind == "matmul_operand":
-        return form is None or not form.needs_statistics or form.code_bits > 8
+        return format_ is None or not format_.needs_statistics or format_.code_bits > 8
     return False
