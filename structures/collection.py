@@ -69,7 +69,7 @@ def _structure_files(folder: Path) -> list[Path]:
         name = structure_name(path.name)
         if name in by_name:
             raise ProtquantError(
-                f"{path} and {by_name[name].name} would both have the name '{name}'. Rename or remove one of them."
+                f"{path} and {by_name[name].name} would both be called '{name}'. Rename or remove one of them."
             )
         by_name[name] = path
     return paths

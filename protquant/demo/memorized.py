@@ -77,9 +77,7 @@ def notes_on_targets(model: ProteinModel, sequences: Iterable[str], shipped: boo
     if all(known):
         return []
     share = f"{len(known) - sum(known)} of these {len(known)} targets"
-    return [
-        f"The demo has not memorized {share}: its predictions for them, and their differences, mean nothing."
-    ]
+    return [f"The demo has not memorized {share}: its predictions for them, and their differences, mean nothing."]
 
 
 @cache

@@ -13,16 +13,16 @@ _MOST_LAYERS = 512
 
 def _check_sizes(config: object) -> None:
     """Refuse sizes that no model has, before memory is allocated for them."""
-    for field in fields(config):  # type: ignore[arg-type]  # any dataclass
-        value = getattr(config, field.name)
+    for size in fields(config):  # type: ignore[arg-type]  # any dataclass
+        value = getattr(config, size.name)
         if isinstance(value, bool) or not isinstance(value, int | float):
             continue
-        most = _MOST_LAYERS if each.name.startswith(("num_", "max_")) else _LARGEST
-        least = 0 if each.name.startswith("max_") else 1
+        most = _MOST_LAYERS if size.name.startswith(("num_", "max_")) else _LARGEST
+        least = 0 if size.name.startswith("max_") else 1
         if isinstance(value, int) and not least <= value <= most:
-            raise ValueError(f"{field.name} is {value}; models have {least} to {most}")
+            raise ValueError(f"{size.name} is {value}; models have {least} to {most}")
         if isinstance(value, float) and not (math.isfinite(value) and value > 0):
-            raise ValueError(f"{field.name} is {value}, not a positive number")
+            raise ValueError(f"{size.name} is {value}, not a positive number")
 
 
 @dataclass(frozen=True)

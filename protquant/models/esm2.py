@@ -206,10 +206,7 @@ class AbsentHead(nn.Module):
         self.name = name
 
     def forward(self, *_: Tensor) -> Tensor:
-        raise ProtquantError(
-            f"This checkpoint has no {self.name}; load one that has it,"
-            " such as a released ESM-2."
-        )
+        raise ProtquantError(f"This checkpoint has no {self.name}; load one that has it, such as a released ESM-2.")
 
 
 class ESM2(LanguageModel):

@@ -327,7 +327,7 @@ def test_a_name_as_long_as_a_book_is_refused(cif_text: str, tmp_path: Path):
 
 def test_a_device_without_an_end_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pdb_lines: list[str]):
     monkeypatch.setattr(unpacking, "MAX_UNPACKED", 1000)
-    with pytest.raises(ProtquantError, match=r"x\.pdb: has more than .* GiB, and is not read"):
+    with pytest.raises(ProtquantError, match=r"x\.pdb: a file of more than .* GiB is not read"):
         load_structure(saved(tmp_path / "x.pdb", "\n".join(pdb_lines)))
 
 

@@ -169,7 +169,7 @@ class MemoryBudget:
             f"{batch} x {length} residues would need {format_bytes(plans[-1].activations)} beside the weights, and"
             f" {format_bytes(max(0, self.available))} are free; {would}, or this with {format_bytes(plans[-1].total)}"
             " for the whole process"
-            + (f", at chunk size {chunk_size}; omit --chunk-size to have it chosen" if asked else "")
+            + (f", at chunk size {chunk_size}; leave --chunk-size out to have it chosen" if asked else "")
             + (f"; this is the share of one of {self.shared_by} --workers" if self.shared_by > 1 else "")
         )
 
