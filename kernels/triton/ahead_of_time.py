@@ -73,12 +73,14 @@ def compile_variant(variant: Variant, target: str) -> CompiledKernel:
     RuntimeError
         If triton interprets kernels (TRITON_INTERPRET is set).
     ValueError
-        If the target is not known.
+        If the target is not known, or if the variant gives an argument of the kernel neither a type nor a value.
     """
     if target not in TARGETS:
         raise ValueError(f"target {target!r} is none of {', '.join(TARGETS)}")
     if not isinstance(variant.kernel, triton.JITFunction):
         raise RuntimeError("kernels are interpreted, not compiled: unset TRITON_INTERPRET")  # noqa: TRY004 (a setting)
+    if missing := [name for name in variant.kernel.arg_names if name not in {**variant.types, **variant.settings}]:
+        raise ValueError(f"variant {variant.name!r}: neither types nor settings have {', '.join(missing)}")
     types = {name: variant.types.get(name, "constexpr") for name in variant.kernel.arg_names}
     constants = {(variant.kernel.arg_names.index(name),): value for name, value in variant.settings.items()}
     # At run time, triton compiles for addresses and sizes that are multiples of 16, as these are.
