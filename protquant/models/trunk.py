@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from protquant.models.configs import TrunkConfig
@@ -191,13 +191,13 @@ def virtual_cb(n: Float[Tensor, "*l 3"], ca: Float[Tensor, "*l 3"], c: Float[Ten
 
 
 class FoldingBlocks(nn.ModuleList):
-    """A chain of blocks with the interface of one block."""
+    """A chain of blocks with the interface of one block; blocks of transformers take a mask of integers."""
 
     def forward(
         self,
         single: Float[Tensor, "b l s"],
         pair: Float[Tensor, "b i j c"],
-        mask: Bool[Tensor, "b l"],
+        mask: Shaped[Tensor, "b l"],
         chunk_size: int | None = None,
     ) -> tuple[Float[Tensor, "b l s"], Float[Tensor, "b i j c"]]:
         for block in self:

@@ -30,7 +30,10 @@ def test_sizes_that_no_model_has_are_refused(esm2_folder: Path, change: dict[str
 
 
 def test_configurations_check_themselves():
-    for sizes, message in (({"vocab_size": 8}, "33 tokens"), ({"layer_norm_eps": float("nan")}, "no positive number")):
+    for sizes, message in (
+        ({"vocab_size": 8}, "33 tokens"),
+        ({"layer_norm_eps": float("nan")}, "not a positive number"),
+    ):
         with pytest.raises(ValueError, match=message):
             ESM2Config(**sizes)
     with pytest.raises(ValueError, match="max_recycles is 1000000"):
