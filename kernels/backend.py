@@ -177,8 +177,8 @@ class Backend(ABC):
     @abstractmethod
     def triangle_product(
         self,
-        left: Integer[Tensor, "c i k"],
-        right: Integer[Tensor, "c j k"],
+        left: Integer[Tensor, "c a b"],
+        right: Integer[Tensor, "c d e"],
         grids: tuple[Grid, Grid],
         direction: Direction,
         rows: slice,

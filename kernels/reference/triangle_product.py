@@ -9,7 +9,7 @@ __all__ = ["triangle_product"]
 
 
 def triangle_product(
-    left: Int8[Tensor, "c i k"], right: Int8[Tensor, "c j k"], grids: tuple[Grid, Grid], direction: Direction
+    left: Int8[Tensor, "c a b"], right: Int8[Tensor, "c d e"], grids: tuple[Grid, Grid], direction: Direction
 ) -> Float64[Tensor, "c i j"]:
     """Return the sum over k of `left[i, k] * right[j, k]` or, along incoming edges, of `left[k, i] * right[k, j]`.
 

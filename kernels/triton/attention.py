@@ -221,7 +221,7 @@ def attention_int8(
     q_zero: Integer[Tensor, ""] | None = None,
     k_zero: Integer[Tensor, ""] | None = None,
     v_zero: Integer[Tensor, ""] | None = None,
-    bias: Float[Tensor, "#b #h #i #j"] | None = None,
+    bias: Float[Tensor, "*#bh #i #j"] | None = None,
     mask: Bool[Tensor, "#b j"] | None = None,
     scale: float = 1.0,
     dtype: torch.dtype = torch.float32,

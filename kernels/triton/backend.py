@@ -204,8 +204,8 @@ class TritonBackend(Backend):
 
     def triangle_product(
         self,
-        left: Integer[Tensor, "c i k"],
-        right: Integer[Tensor, "c j k"],
+        left: Integer[Tensor, "c a b"],
+        right: Integer[Tensor, "c d e"],
         grids: tuple[Grid, Grid],
         direction: Direction,
         rows: slice,

@@ -99,8 +99,8 @@ def triangle_product_kernel(
 
 
 def triangle_product(
-    left: Int8[Tensor, "c i k"],
-    right: Int8[Tensor, "c j k"],
+    left: Int8[Tensor, "c a b"],
+    right: Int8[Tensor, "c d e"],
     grids: tuple[Grid, Grid],
     direction: Direction,
     *,

@@ -132,7 +132,8 @@ def _registered_layout(path: Path) -> Layout | None:
         content = parse_json(path.read_bytes())
     except (OSError, ValueError):
         return None  # `read_config` raises the error.
-    return LAYOUTS.get(content.get("model_type", "")) if isinstance(content, dict) else None
+    name = content.get("model_type") if isinstance(content, dict) else None
+    return LAYOUTS.get(name) if isinstance(name, str) else None
 
 
 def _open_registered(layout: Layout, folder: Path, source: str, files: list[Path]) -> FloatCheckpoint:

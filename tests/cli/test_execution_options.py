@@ -121,7 +121,7 @@ def test_inspect_of_a_recipe_names_what_is_left(esm2_checkpoint: Path):
     [
         (("--execution", "fast"), "execution is simulate or integer, not 'fast'"),
         (("-q", "w8a8-int8", "--backend", "cuda"), "'cuda' is none of auto, reference, cpu, triton"),
-        (("-q", "w8", "--backend", "cpu"), "w8 is simulated in float; ask for execution integer too"),
+        (("-q", "w8", "--backend", "cpu"), "w8 is simulated in float; set execution"),
         (("--execution", "integer"), "fp32 leaves everything in float"),
     ],
 )

@@ -319,7 +319,7 @@ def test_quantized_folding_says_so_in_its_row(fold_text, calibration_file, quant
 
 def test_what_cannot_fit_is_refused_before_anything_is_loaded(fold_text, monkeypatch, tmp_path: Path):
     monkeypatch.setattr(sys.modules[fold_fasta.__module__], "load", lambda *_, **__: pytest.fail("was loaded"))
-    with pytest.raises(ProtquantError, match=r"takes .* once it is loaded, and there are 2 MiB"):
+    with pytest.raises(ProtquantError, match=r"takes .* once it is loaded, but 2 MiB are available"):
         fold_text(">a\nMKTAYIAKQR\n", max_memory="2MiB")
     run = fold_text(f">a\n{'MKTAYIAKQR' * 1000}\n", max_memory="4GiB")
     assert "a single sequence of" in run.failures[0]["error"]

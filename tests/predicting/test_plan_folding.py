@@ -73,7 +73,7 @@ def test_a_limit_that_the_weights_pass_leaves_nothing():
     [
         ({"model": "esm2_t6_8M"}, "is a language model and cannot fold"),
         ({"model": "esmfold_v2"}, "neither a known model"),
-        ({"max_memory": "12 gigs"}, "no amount of memory"),
+        ({"max_memory": "12 gigs"}, "not an amount of memory"),
         ({"chunk_size": 0}, "the chunk size is 0"),
         ({"quant": "w8a9"}, "w8a9"),
     ],
